@@ -1,0 +1,110 @@
+"""The one file that turns losses into gradients by autograd, for every balancing method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mtl_cli.balancing.base import Balancing, GradientBalancing, LossBalancing
+from mtl_cli.errors import ConfigError, Problem
+
+
+class GradientAccumulator:
+    """Adds up the gradients of one step, whose batch may come in several pieces.
+
+    The losses of the pieces add up to the losses of the batch. Gradients end in ``parameter.grad``.
+
+    Args:
+        balancing: The method.
+        shared: Parameters that all tasks share, with ``grad`` set.
+        private: Parameters of single tasks, with ``grad`` set.
+        tasks: Positions of the tasks that have labels in this step, (k,) int64.
+    """
+
+    def __init__(
+        self, balancing: Balancing, shared: Sequence[nn.Parameter], private: Sequence[nn.Parameter], tasks: Tensor
+    ) -> None:
+        self._balancing, self._shared, self._private, self._tasks = balancing, shared, private, tasks
+        self._losses: Tensor | None = None  # (k,), of the pieces so far
+        self._jacobian: Tensor | None = None  # (k, P), of the pieces so far
+
+    def add(self, losses: Tensor) -> None:
+        """Takes the losses (k,) of one piece."""
+        balancing = self._balancing
+        if isinstance(balancing, LossBalancing) and balancing.linear:
+            total = (balancing.weights(losses.detach(), self._tasks) * losses).sum()
+            penalty = balancing.penalty(self._tasks) if self._losses is None else None  # once for the whole batch
+            (total if penalty is None else total + penalty).backward()
+            losses = losses.detach()
+        elif isinstance(balancing, GradientBalancing):
+            self._add_jacobian(losses)
+            losses = losses.detach()
+        self._losses = losses if self._losses is None else self._losses + losses
+
+    def finish(self) -> tuple[Tensor, Tensor | None]:
+        """Puts the combined gradient in place; the losses (k,) of the batch and the weights (k,) if there are any."""
+        balancing, losses, tasks = self._balancing, self._losses, self._tasks
+        if losses is None:
+            raise RuntimeError("finish() before add()")
+        if isinstance(balancing, GradientBalancing):
+            if self._jacobian is None:
+                raise RuntimeError("no Jacobian")
+            update, weights = balancing.aggregate(self._jacobian, losses, tasks)
+            for parameter, part in zip(self._shared, update.split([p.numel() for p in self._shared]), strict=True):
+                parameter.grad.copy_(part.view_as(parameter))  # type: ignore[union-attr]
+            return losses, weights
+        if not isinstance(balancing, LossBalancing):
+            raise TypeError(f"{type(balancing).__name__} is neither a LossBalancing nor a GradientBalancing")
+        if not balancing.linear:  # the weights need the losses of the whole batch
+            total = (balancing.weights(losses.detach(), tasks) * losses).sum()
+            penalty = balancing.penalty(tasks)
+            (total if penalty is None else total + penalty).backward()
+        with torch.no_grad():
+            return losses.detach(), balancing.weights(losses.detach(), tasks)
+
+    def _add_jacobian(self, losses: Tensor) -> None:
+        if not self._shared:
+            name = type(self._balancing).__name__
+            hint = "Use a method that weights losses (balancing=equal), or an architecture that shares (sharing=hard)."
+            raise ConfigError(Problem("balancing", f"{name} works on shared parameters, and none is trained here", hint))
+        rows = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
+        blocks = torch.autograd.grad(losses, self._shared, rows, retain_graph=True, is_grads_batched=True)
+        jacobian = torch.cat([block.reshape(len(losses), -1) for block in blocks], 1)
+        self._jacobian = jacobian if self._jacobian is None else self._jacobian + jacobian
+        if self._private:
+            torch.autograd.backward(losses.sum(), inputs=list(self._private))
+
+
+def backward(
+    losses: Tensor,
+    balancing: Balancing,
+    shared: Sequence[nn.Parameter],
+    private: Sequence[nn.Parameter] = (),
+    tasks: Tensor | None = None,
+) -> Tensor | None:
+    """Gradients of one batch into ``parameter.grad``, which must exist (zeros).
+
+    Args:
+        losses: (k,), of the tasks that have labels.
+        balancing: The method.
+        shared: Parameters that all tasks share.
+        private: Parameters of single tasks.
+        tasks: Positions of the k tasks; all K in order if None.
+
+    Returns:
+        The weights (k,) of the losses or gradients, where the method has them.
+
+    Example:
+        >>> from mtl_cli.balancing.pcgrad import PCGrad
+        >>> x = nn.Parameter(torch.zeros(2)); x.grad = torch.zeros(2)
+        >>> losses = torch.stack([x[0], x[1] - x[0]])
+        >>> _ = backward(losses, PCGrad(2), [x])
+        >>> x.grad
+        tensor([0.5000, 1.5000])
+    """
+    tasks = torch.arange(len(losses), device=losses.device) if tasks is None else tasks
+    accumulator = GradientAccumulator(balancing, shared, private, tasks)
+    accumulator.add(losses)
+    return accumulator.finish()[1]

@@ -1,0 +1,57 @@
+"""Projecting conflicting gradients."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mtl_cli.balancing.base import GradientBalancing
+from mtl_cli.registry import BALANCINGS
+from mtl_cli.types import NonNegativeInt
+
+
+@BALANCINGS.register("pcgrad")
+class PCGrad(GradientBalancing):
+    """Each task's gradient is projected off the others it conflicts with, in random order (Yu et al. 2020).
+
+    For task i, over the others j in random order: if g_i . g_j < 0, g_i loses its component along the original g_j.
+    The update is the sum of the projected gradients. Every projected gradient is a combination of the original ones,
+    so the whole method runs on their Gramian. A zero gradient conflicts with nothing.
+
+    Args:
+        num_tasks: K.
+        seed: Start of the generator of the orders; its state is part of the checkpoint.
+
+    Shape:
+        gramian (k, k) -> weights (k,), each at least 1.
+
+    Example:
+        >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
+        >>> PCGrad(2).aggregate(jacobian, torch.ones(2), torch.arange(2))[0]
+        tensor([0.5848, 3.8012, 3.8012])
+    """
+
+    needs_shared: ClassVar[bool] = True
+
+    def __init__(self, num_tasks: int, *, seed: NonNegativeInt = 0) -> None:  # noqa: ARG002
+        super().__init__()
+        self.generator_state: Tensor
+        self.register_buffer("generator_state", torch.Generator().manual_seed(seed).get_state())
+
+    def combine(self, gramian: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:  # noqa: ARG002
+        k = len(gramian)
+        generator = torch.Generator()
+        generator.set_state(self.generator_state.cpu())
+        orders = torch.rand(k, k, generator=generator).argsort(1)  # a random order of the tasks for every task
+        self.generator_state.copy_(generator.get_state())
+        squares = gramian.diagonal()
+        rows = torch.arange(k)
+        coefficients = torch.eye(k, dtype=gramian.dtype)  # row i: the projected g_i as a combination of all g_j
+        for others in orders.t():  # every task i meets its next other task j at once
+            products = (coefficients * gramian[others]).sum(1)
+            conflict = (products < 0) & (others != rows) & (squares[others] > 0)
+            share = torch.where(conflict, products / squares[others].clamp_min(torch.finfo(gramian.dtype).tiny), 0.0)
+            coefficients[rows, others] -= share
+        return coefficients.sum(0)

@@ -1,0 +1,258 @@
+"""COMPOSITION ROOT: a validated configuration to the objects of a run. The only reader of component nodes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mtl_cli.data import Features, Source, Splits, Table, split_rows
+from mtl_cli.data.batches import Rows
+from mtl_cli.errors import ConfigError, DataError, Problem, UserError
+from mtl_cli.loop import Learner, Objective
+from mtl_cli.loop.monitor import Monitor, monitor_direction
+from mtl_cli.loop.step import CPU_PIECE
+from mtl_cli.loop.trainer import Task
+from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.encoders import Encoder
+from mtl_cli.model.ownership import stacked
+from mtl_cli.optim import FlatParameters
+from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, OPTIMIZERS, SCHEDULERS, SHARINGS, SOURCES
+from mtl_cli.schema import Component, RunConfig, TaskConfig, is_per_task, task_metrics
+from mtl_cli.seeding import seed_everything
+from mtl_cli.tasks import Kind
+from mtl_cli.types import Column, Inputs, InputSpec
+
+log = logging.getLogger(__name__)
+# Below this many multiply-adds per step, starting a second thread costs more than it brings.
+MANY_OPERATIONS = 20_000_000
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data of a run, ready for training.
+
+    Args:
+        table: The rows as read.
+        features: How inputs were made.
+        splits: Row indices of each split.
+        tasks: K tasks with fitted kinds, in training order: tasks that are alike are neighbours.
+        inputs: Inputs of all rows.
+        targets: (N, K) float32, NaN where a label is missing.
+        notes: What the user should know.
+    """
+
+    table: Table
+    features: Features
+    splits: Splits
+    tasks: tuple[Task, ...]
+    inputs: Inputs
+    targets: np.ndarray
+    notes: tuple[str, ...]
+
+    def rows(self, split: str, device: torch.device) -> Rows:
+        """The rows of ``train``, ``val`` or ``test`` on a device."""
+        index = getattr(self.splits, split)
+        return Rows(self.inputs.rows(torch.from_numpy(index)), self.targets[index], device)
+
+    def state(self, config: RunConfig) -> dict[str, Any]:
+        """All decisions that were made from the data, as plain JSON: what later commands read instead of the data."""
+        return {
+            "features": self.features.to_json(),
+            "tasks": {
+                task.name: {
+                    "kind": config.tasks[task.name].kind.name,
+                    "target": config.tasks[task.name].target(task.name),
+                    "state": task.kind.state(),
+                }
+                for task in self.tasks
+            },
+            "splits": {name: len(getattr(self.splits, name)) for name in ("train", "val", "test")},
+            "split_method": self.splits.method,
+            "fingerprint": self.table.fingerprint,
+        }
+
+
+def build_data(config: RunConfig) -> Data:
+    """Reads the data and decides everything that depends on them.
+
+    Raises:
+        DataError: The files or columns are not as the configuration says.
+        ConfigError: ``input_dim`` is not the width of the data.
+    """
+    source: Source = SOURCES.build(config.source.name, **config.source.options)
+    table = source.read()
+    targets = {name: task.target(name) for name, task in {**config.tasks, **config.left_out}.items()}
+    _require_columns(config, table, targets)
+    splits = split_rows(table, config.data.split)
+    problems: list[Problem] = []
+    fitted: dict[str, tuple[Kind, np.ndarray]] = {}
+    for name, task in config.tasks.items():
+        try:
+            fitted[name] = _fit_task(task, table.column(targets[name]), splits.train)
+        except UserError as error:
+            problems += [Problem(f"tasks.{name}: {p.where}", p.what, p.hint) for p in error.problems]
+    reserved = _reserved(config, targets)
+    features = None
+    try:
+        features = Features.fit(table, config.data, splits.train, reserved)
+    except DataError as error:
+        problems += error.problems
+    if problems or features is None:
+        raise DataError(problems)
+    if config.input_dim not in (None, features.input_dim):
+        what = f"is {config.input_dim}, but the data give {features.input_dim} ({features.describe_width()})"
+        raise ConfigError(Problem("input_dim", what, "Write input_dim=null to take it from the data."))
+    inputs, notes = features.transform(table)
+    names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name][0].group_key())))
+    tasks = tuple(Task(name, fitted[name][0], config.tasks[name].common.weight) for name in names)
+    labels = np.stack([fitted[name][1] for name in names], 1)
+    unlabelled = int(np.isnan(labels[splits.train]).all(1).sum())
+    if unlabelled:
+        notes = [*notes, f"{unlabelled} training rows have no label for any task: they teach nothing."]
+    return Data(table, features, splits, tasks, inputs, labels, (*splits.notes, *features.notes, *notes))
+
+
+def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
+    """The model and all that trains it, initialised from the run's seed."""
+    device = choose_device(config)
+    seed_everything(config.seed)
+    torch.use_deterministic_algorithms(config.trainer.deterministic)
+    model = build_model(
+        config, data.features.spec, data.features.input_dim, [t.kind.num_outputs for t in data.tasks], [t.name for t in data.tasks]
+    ).to(device)
+    names = [task.name for task in data.tasks]
+    balancing = BALANCINGS.build(
+        config.balancing.name, len(names), **_per_task_lists(config.balancing, names)
+    ).to(device)
+    parameters = FlatParameters(model.owners())
+    optimizers = [OPTIMIZERS.build(config.optimizer.name, parameters, **config.optimizer.options)]
+    if any(True for _ in balancing.parameters()):
+        own = FlatParameters(stacked(balancing.parameters(), range(len(names))))
+        options = {**config.optimizer.options, "weight_decay": 0.0}  # decay would pull what a method has learnt to 0
+        optimizers.append(OPTIMIZERS.build(config.optimizer.name, own, **options))
+    torch.set_num_threads(choose_threads(config, parameters))
+    learner = Learner(
+        model, Objective([t.kind for t in data.tasks], device), balancing, parameters, optimizers,
+        SCHEDULERS.build(config.scheduler.name, total_steps, **config.scheduler.options),
+        clip=config.trainer.gradient_clip_val,
+        autocast=torch.bfloat16 if config.trainer.precision == "bf16-mixed" else None,
+    )  # fmt: skip
+    learner.piece = _piece(config, learner, device)
+    if config.trainer.compile:
+        model.sharing.compile()
+    return learner
+
+
+def build_model(
+    config: RunConfig, spec: InputSpec, input_dim: int, output_dims: Sequence[int], names: Sequence[str]
+) -> MultiTaskModel:
+    """The model of a configuration, for data of the given shape."""
+
+    def make_encoder() -> Encoder:
+        encoder: Encoder = ENCODERS.build(config.encoder.name, spec, config.shared_dim, **config.encoder.options)
+        return encoder
+
+    sharing = SHARINGS.build(config.sharing.name, make_encoder, names, **config.sharing.options)
+    hidden = [config.tasks[name].common.hidden for name in names]
+    return MultiTaskModel(input_dim, output_dims, config.shared_dim, sharing=sharing, hidden=hidden)
+
+
+def build_monitor(name: str, tasks: Mapping[str, TaskConfig]) -> Monitor:
+    """The number of that name, with its direction."""
+    direction = monitor_direction(name, task_metrics(tasks))
+    if direction is None:
+        raise ConfigError(Problem("monitor", f"there is no number '{name}'"))
+    return Monitor(name, direction)
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """The device that the configuration asks for.
+
+    Raises:
+        ConfigError: This machine or this build of PyTorch does not have it.
+    """
+    name = config.trainer.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device.type, lambda: True)
+    if not there() or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(Problem("trainer.device", f"there is no device '{name}' here", "Write trainer.device=cpu."))
+    return device
+
+
+def choose_threads(config: RunConfig, parameters: FlatParameters) -> int:
+    """CPU threads: as given, or by the work of a step and the cores this process may use, nothing that varies."""
+    if config.trainer.threads != "auto":
+        return config.trainer.threads
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    operations = 3 * config.data.batch_size * len(parameters.values)
+    return cores if operations >= MANY_OPERATIONS else 1
+
+
+def _piece(config: RunConfig, learner: Learner, device: torch.device) -> int | None:
+    """How many rows to work on at once, if that may be less than a whole step's rows."""
+    batch_size, passes = config.data.batch_size, config.trainer.accumulate_grad_batches
+    if device.type == "cpu" and learner.in_pieces and batch_size > CPU_PIECE:
+        return CPU_PIECE
+    return batch_size if passes > 1 else None
+
+
+def _fit_task(task: TaskConfig, column: Column, train: np.ndarray) -> tuple[Kind, np.ndarray]:
+    kind: Kind = KINDS.build(task.kind.name, **task.kind.options)
+    if task.common.missing_label is not None:
+        column = _without(column, task.common.missing_label)
+    kind.fit(column, train)
+    return kind, kind.encode(column)
+
+
+def _without(column: Column, marker: str | float) -> Column:
+    """The column with every cell that holds the task's marker for 'no label' made missing."""
+    import polars as pl
+
+    text = column.values.cast(pl.String)
+    same = text == str(marker)
+    if not isinstance(marker, str) or not column.values.dtype == pl.String:
+        numbers = column.values.cast(pl.Float64, strict=False)
+        same = same | (numbers == float(marker)) if _is_number(marker) else same
+    values = pl.select(pl.when(same.fill_null(False)).then(None).otherwise(column.values)).to_series()
+    return Column(column.name, values, column.where)
+
+
+def _is_number(value: str | float) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _require_columns(config: RunConfig, table: Table, targets: Mapping[str, str]) -> None:
+    who = {column: f"tasks.{name}.target" for name, column in reversed(targets.items())}
+    split = config.data.split
+    special = {"data.id": config.data.id, "data.split.column": split.column, "data.split.group": split.group, "data.split.stratify": split.stratify}
+    who.update({column: key for key, column in special.items() if column is not None})
+    table.require(list(who), who)
+
+
+def _reserved(config: RunConfig, targets: Mapping[str, str]) -> dict[str, str]:
+    """Columns that are something else than inputs."""
+    split = config.data.split
+    roles = {config.data.id: "the id", split.column: "the split column", split.group: "the group of the split"}
+    reserved = {column: role for column, role in roles.items() if column is not None}
+    return {**reserved, **{column: f"target of task '{name}'" for name, column in reversed(targets.items())}}
+
+
+def _per_task_lists(component: Component, names: Sequence[str]) -> dict[str, Any]:
+    """Options with mappings from task names turned into lists in task order; a task that is not named gets 1."""
+    options = dict(component.options)
+    for key, option in BALANCINGS.options(component.name).items():
+        if is_per_task(option.annotation) and isinstance(options[key], Mapping):
+            options[key] = [float(options[key].get(name, 1.0)) for name in names]
+    return options

@@ -1,0 +1,346 @@
+"""``mtl-train``: Hydra in, friendly errors and exit codes out.
+
+Exit codes: 0 done, 1 our bug or a failed job, 2 the user's error, 130 / 143 interrupted. A traceback is shown with
+``HYDRA_FULL_ERROR=1`` only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mtl_cli import composition
+from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError
+from mtl_cli.run import RunFolder, find_resumable, remove_if_empty
+from mtl_cli.schema import RunConfig, validate
+from mtl_cli.sweep import collect, format_table, hydra_callback, job_name, write
+
+log = logging.getLogger("mtl_cli")
+#: Keys that may differ between a run and its resumption: they do not change what has been trained so far.
+MAY_CHANGE = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping", "trainer.checkpoint",
+              "trainer.device", "trainer.threads", "resume", "dry_run", "extra")  # fmt: skip
+_HYDRA_VERSION = tuple(int(part) for part in hydra.__version__.split(".")[:2])
+_VERSION_BASE: dict[str, Any] = {} if _HYDRA_VERSION >= (1, 4) else {"version_base": "1.3"}
+
+OmegaConf.register_new_resolver("mtl.pid", os.getpid, replace=True)
+OmegaConf.register_new_resolver("mtl.job_name", lambda overrides: job_name(composition.shown(list(overrides))), replace=True)
+
+
+class _Invocation:
+    """What this process was asked for: flags, overrides, and the folders with configuration files."""
+
+    folders: tuple[Path, ...] = ()
+    interrupted: int | None = None
+    error: BaseException | None = None
+
+
+@hydra.main(config_path=str(composition.config_dir()), config_name="config", **_VERSION_BASE)
+def _run(cfg: DictConfig) -> float | None:
+    """One job, for Hydra to call."""
+    context = HydraConfig.get()
+    folder = Path(context.runtime.output_dir)
+    in_sweep = context.mode == RunMode.MULTIRUN
+    overrides = composition.shown(list(context.overrides.task))
+    try:
+        choices = OmegaConf.to_container(context.runtime.choices)
+        files = composition.composed_files(cfg, _Invocation.folders, choices if isinstance(choices, dict) else {})  # type: ignore[arg-type]
+        raw = composition.plain(cfg)
+        config = validate(raw, composition.origin_of(overrides, files))
+        if in_sweep:
+            log.info("job %s: %s", context.job.num, " ".join(overrides))
+            return _sweep_job(config, raw, overrides, folder)
+        return _single(config, raw, overrides, folder)
+    except Exception as error:
+        if not in_sweep:
+            _Invocation.error = error  # raised by _command: Hydra would print a line of its own first
+            return None
+        _record_failure(folder, overrides, error)
+        raise
+    finally:
+        remove_if_empty(folder, Path.cwd())
+
+
+def _single(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
+    if config.dry_run:
+        from mtl_cli.job import audit
+
+        with _logging(None):
+            audit(config, folder)
+        return None
+    if config.resume is None:
+        return _train(config, raw, overrides, folder, resume=False)
+    return _train(config, raw, overrides, *_resumable(config, raw, folder))
+
+
+def _resumable(config: RunConfig, raw: dict[str, Any], folder: Path) -> tuple[Path, bool]:
+    """The folder to go on in and whether there is something to go on from."""
+    if config.resume != "auto":
+        path = Path(str(config.resume)).expanduser()
+        _refuse_changes(path, raw)
+        return path, True
+    if (folder / "status.json").exists():  # the same fixed hydra.run.dir again
+        _refuse_changes(folder, raw)
+        return folder, True
+    found = find_resumable(folder.parent)
+    if found is None:
+        return folder, False
+    changed = _changes(found, raw)
+    if changed:
+        log.warning("resume=auto: %s has another configuration (%s); starting anew", found, ", ".join(changed))
+        return folder, False
+    return found, True
+
+
+def _sweep_job(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
+    """A job of a sweep is skipped if it is done, gone on with if it was interrupted, and begun again if it failed."""
+    if not (folder / "status.json").exists():
+        return _train(config, raw, overrides, folder, resume=False)
+    run = RunFolder.open(folder)
+    state = run.status["state"]
+    if state == "failed":
+        with RunFolder.claim(folder, resume=True) as claimed:
+            claimed.clear()
+        return _train(config, raw, overrides, folder, resume=False)
+    _refuse_changes(folder, raw)
+    if state == "done":
+        log.info("done already: %s", folder)
+        best = run.read_json("summary.json")["best"]
+        return None if best is None else best["score"]
+    return _train(config, raw, overrides, folder, resume=True)
+
+
+def _train(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path, resume: bool) -> float | None:
+    """Trains in ``folder``; its status says how it ended, whatever happens."""
+    with RunFolder.claim(folder, resume=resume) as run:
+        if resume and run.is_done and not _has_more_to_do(run, config):
+            log.info("%s: is done, nothing to do", folder)
+            best = run.read_json("summary.json")["best"]
+            return None if best is None else best["score"]
+        from mtl_cli.job import Interrupted, train
+
+        fresh = not resume
+        run.set_status("running")
+        with _logging(folder / "train.log"):
+            run.write_config(yaml.safe_dump({**raw, "resume": None}, sort_keys=False, allow_unicode=True), overrides)
+            try:
+                return train(config, run, resume=resume)
+            except Interrupted as stop:
+                code = 128 + stop.signal
+                run.set_status("interrupted", exit_code=code)
+                _Invocation.interrupted = code
+                log.warning("interrupted; go on with: mtl-train resume=%s", folder)
+                raise KeyboardInterrupt from stop
+            except KeyboardInterrupt:
+                run.set_status("interrupted", exit_code=130)
+                raise
+            except UserError:
+                if fresh:
+                    run.clear()  # nothing was trained: leave nothing that looks like a run
+                raise
+            except Exception as error:
+                log.error("%s", traceback.format_exc())
+                run.set_status("failed", exit_code=1, error=_one_line(error))
+                raise
+
+
+def _has_more_to_do(run: RunFolder, config: RunConfig) -> bool:
+    """Whether the limits go beyond what a finished run has trained."""
+    done = run.read_json("summary.json")
+    trainer = config.trainer
+    more_epochs = trainer.max_epochs is None or trainer.max_epochs > done["epochs"]
+    more_steps = trainer.max_steps is None or trainer.max_steps > done["steps"]
+    stored = yaml.safe_load(run.read_config())["trainer"]
+    changed = any(stored.get(key) != getattr(trainer, key) for key in ("max_epochs", "max_steps", "max_time"))
+    return more_epochs and more_steps and changed
+
+
+def _refuse_changes(folder: Path, raw: dict[str, Any]) -> None:
+    changed = _changes(folder, raw)
+    if changed:
+        hint = f"May change on resume: {', '.join(MAY_CHANGE[:7])}. For anything else start a new run."
+        raise RunError([Problem(f"resume: {folder}", f"was made with another {key}", hint) for key in changed])
+
+
+def _changes(folder: Path, raw: dict[str, Any]) -> list[str]:
+    """Keys that differ from a run's own configuration and may not, each as ``key (old -> new)``."""
+    stored = yaml.safe_load(RunFolder.open(folder).read_config())
+    old, new = _flatten(stored), _flatten(raw)
+    keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and not any(k == m or k.startswith(f"{m}.") for m in MAY_CHANGE)]
+    return [f"{key} ({old.get(key)} -> {new.get(key)})" for key in keys]
+
+
+def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(node, dict) and node:
+        return {k: v for key, value in node.items() for k, v in _flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+    return {prefix: node}
+
+
+def _record_failure(folder: Path, overrides: list[str], error: Exception) -> None:
+    """A failed job of a sweep says so in its own folder, at once, with the traceback in its log."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "train.log").open("a", encoding="utf-8") as file:
+            file.write(str(error) + "\n" if isinstance(error, UserError) else "".join(traceback.format_exception(error)))
+        run = RunFolder(folder)
+        (folder / "overrides").write_text("\n".join(overrides) + "\n", encoding="utf-8")
+        run.set_status("failed", exit_code=2 if isinstance(error, UserError) else 1, error=_one_line(error))
+        log.error("job failed: %s: %s", folder.name, _one_line(error))
+    except (OSError, MTLError) as second:
+        log.error("job failed, and its folder %s cannot say so (%s): %s", folder, second, _one_line(error))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The entry point of ``mtl-train``. Ends the process with the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    sys.exit(run_command(arguments))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Runs a command line; returns the exit code."""
+    flags, overrides = composition.split_arguments(arguments)
+    own = composition.user_config_dir(flags)
+    _Invocation.folders = (composition.config_dir(), *([own] if own else []))
+    _Invocation.interrupted = _Invocation.error = None
+    hydra_callback.sweep_dir = None
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    previous = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints and exits by itself
+    _console()
+    try:
+        return _command(flags, overrides, own)
+    except UserError as error:
+        code, text = 2, str(error)
+    except MTLError as error:
+        code, text = 1, str(error)
+    except KeyboardInterrupt:
+        return _Invocation.interrupted or 130
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except Exception as error:
+        message = composition.friendly(error, overrides, _Invocation.folders)
+        code, text = (2, message) if message is not None else (1, f"{_one_line(error)} (a bug? HYDRA_FULL_ERROR=1 shows where)")
+    finally:
+        if previous is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = previous
+        failed = _finish_sweep()
+    if show_traceback:
+        traceback.print_exc()
+    print(text, file=sys.stderr)
+    return 1 if failed is not None else code
+
+
+def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
+    if own is not None and not own.is_dir():
+        raise ConfigError(Problem("--config-dir", f"there is no folder '{own}' in {Path.cwd()}"))
+    target = _resume_alone(flags, overrides)
+    if target is not None:
+        _resume_from_folder(target, overrides)
+        return 0
+    groups = composition.config_groups(_Invocation.folders)
+    arguments = [*flags, *(composition.forced(override, groups) for override in overrides)]
+    saved, sys.argv = sys.argv, ["mtl-train", *arguments]
+    try:
+        _run()
+    finally:
+        sys.argv = saved
+    if _Invocation.error is not None:
+        raise _Invocation.error
+    return 0
+
+
+def _resume_alone(flags: Sequence[str], overrides: Sequence[str]) -> Path | None:
+    """The folder of ``mtl-train resume=RUN`` without a task: everything else is in the run's own config.yaml."""
+    if flags or any(o.startswith("task=") for o in overrides):
+        return None
+    values = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
+    return None if not values or values[-1] in ("auto", "null") else Path(values[-1]).expanduser()
+
+
+def _resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
+    run = RunFolder.open(folder)
+    cfg = OmegaConf.create(run.read_config())
+    own = [o for o in overrides if not o.startswith("resume=")]
+    for override in own:
+        key, equals, _ = override.lstrip("+").partition("=")
+        if not equals or key in composition.config_groups(_Invocation.folders):
+            raise ConfigError(Problem("command line", f"'{override}' cannot be combined with resume=RUN alone", "Write key=value."))
+    OmegaConf.set_struct(cfg, False)
+    cfg = OmegaConf.merge(cfg, OmegaConf.from_dotlist([o.lstrip("+") for o in own]))
+    raw = composition.plain(cfg)  # type: ignore[arg-type]
+    raw["resume"] = str(folder)
+    config = validate(raw, composition.origin_of(overrides, []))
+    _refuse_changes(folder, raw)
+    _train(config, raw, run.read_overrides(), folder, resume=True)
+
+
+def _finish_sweep() -> int | None:
+    """Writes and prints the leaderboard of a sweep, also of one that broke off; the number of jobs that failed."""
+    folder = hydra_callback.sweep_dir
+    if folder is None or not folder.is_dir():
+        return None
+    records = collect(folder)
+    if not records:
+        remove_if_empty(folder, Path.cwd())
+        return None
+    write(folder, records)
+    print(f"\n{format_table(records)}\n\nsweep folder: {folder}")
+    return sum(record.status != "done" for record in records)
+
+
+class _Console(logging.Handler):
+    """Log lines that do not tear a progress bar apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one record to standard output."""
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stdout)
+
+
+class _logging:
+    """While it is open, what the package logs also goes to a run's train.log."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._handler: logging.Handler | None = None
+
+    def __enter__(self) -> None:
+        if self._path is not None:
+            self._handler = logging.FileHandler(self._path, encoding="utf-8")
+            self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            log.addHandler(self._handler)
+
+    def __exit__(self, *_: object) -> None:
+        if self._handler is not None:
+            log.removeHandler(self._handler)
+            self._handler.close()
+
+
+def _console() -> None:
+    """One console handler on our own logger: Hydra rebuilds those of the root logger for every job."""
+    if not any(isinstance(handler, _Console) for handler in log.handlers):
+        log.addHandler(_Console())
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
+if __name__ == "__main__":
+    main()

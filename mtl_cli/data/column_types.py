@@ -1,0 +1,238 @@
+"""What a column is (number, date, block of numbers, category), and its values as numbers or text."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from mtl_cli.data.number_text import FOREIGN_NUMBER, parse_numbers
+from mtl_cli.errors import DataError, Problem
+from mtl_cli.types import Column
+
+ColumnType = Literal["numeric", "date", "block", "category"]
+
+_EXACT = 2**53  # from here on, float64 skips whole numbers
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+_FREE_TEXT_VALUES = 1000  # a text column with more distinct values than this, in most rows, names its rows
+_US_PER_DAY = 86_400_000_000
+
+
+def infer_type(column: Column, declared: str | None) -> tuple[ColumnType, list[str]]:
+    """Decides what a column is, from all of its cells.
+
+    Numbers and truth values are numeric; dates are days; lists of numbers are blocks. A text column is numeric if every
+    cell is a plain number, and a category if fewer than half are. Texts of digits, some with a leading zero, are codes.
+
+    Args:
+        column: N cells.
+        declared: ``numeric`` or ``category`` if the user said so.
+
+    Returns:
+        The type, and notes about doubtful readings.
+
+    Raises:
+        DataError: The column cannot be read as declared, is mostly but not wholly numbers, or looks like free text.
+
+    Example:
+        >>> infer_type(Column("zip", pl.Series(["00501", "501"]), str), None)[0]
+        'category'
+    """
+    dtype = column.values.dtype
+    if _is_block(dtype) and declared != "category":
+        return "block", []
+    if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Time, pl.Duration):
+        what = f"cannot be {'a category' if declared == 'category' else 'an input'}, got type {dtype}"
+        raise DataError(Problem(_head(column), what, f"Leave it out with data.exclude=[{column.name}]."))
+    if declared == "category":
+        return "category", []
+    if dtype.is_temporal():
+        return "date", []
+    if dtype.is_numeric() or dtype == pl.Boolean:
+        return "numeric", _precision_notes(column)
+    return _infer_text(column, declared)
+
+
+def numeric_values(column: Column, kind: str, width: int) -> np.ndarray:
+    """The numbers of a numeric, date or block column.
+
+    Args:
+        column: N cells.
+        kind: What the column is.
+        width: Numbers per cell; 1 except for blocks.
+
+    Returns:
+        (N, width) float64; NaN where missing. Dates are days since 1970-01-01.
+
+    Raises:
+        DataError: The first cell that is no number, not finite in float32, or a list of another length.
+
+    Example:
+        >>> numeric_values(Column("x", pl.Series(["1", None, "2.5"]), str), "numeric", 1)[:, 0].tolist()
+        [1.0, nan, 2.5]
+    """
+    if kind == "block":
+        values = _block(column, width)
+    else:
+        values = _dates(column) if kind == "date" else _numbers(column)
+        values = values.reshape(-1, 1)
+    # NaN compares false, so that only infinite and too large numbers are found.
+    huge = np.flatnonzero((np.abs(values) > _FLOAT32_MAX).any(axis=1))
+    if len(huge):
+        row = int(huge[0])
+        what = f"must be finite in 32 bits, got {_shown(column, row)}"
+        raise DataError(Problem(column.where(row), what, "Correct the value, or make the cell empty."))
+    return values
+
+
+def category_text(column: Column) -> pl.Series:
+    """The cells of a category column as text, byte for byte; null where missing.
+
+    Raises:
+        DataError: The column holds lists or other values that have no text.
+    """
+    if column.values.dtype == pl.String:
+        return column.values
+    if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
+        raise DataError(Problem(_head(column), f"must hold categories, got type {column.values.dtype}"))
+    return column.values.cast(pl.String)
+
+
+def block_width(column: Column) -> int:
+    """The length of the lists of a block column, from its first list."""
+    if isinstance(column.values.dtype, pl.Array):
+        return int(column.values.dtype.shape[0])
+    first = column.values.drop_nulls().head(1)
+    return len(first[0]) if len(first) else 0
+
+
+def _is_block(dtype: pl.DataType) -> bool:
+    inner = getattr(dtype, "inner", None) if isinstance(dtype, pl.List | pl.Array) else None
+    return inner is not None and (inner.is_numeric() or inner == pl.Boolean)
+
+
+def _infer_text(column: Column, declared: str | None) -> tuple[ColumnType, list[str]]:
+    text = column.values.cast(pl.String)
+    filled = len(text) - text.null_count()
+    _, bad = parse_numbers(text)
+    numbers = filled - int(bad.sum())
+    if filled and numbers == filled:
+        padded = text.str.contains(r"^\s*[+-]?0\d")
+        if not padded.any():
+            return "numeric", _precision_notes(column)
+        row = _first(padded)
+        place = f"{column.where(row)}: has leading zeros, got '{text[row]}'"
+        if declared != "numeric" and text.str.contains(r"^\d+$").all():
+            return "category", [f"{place}. The column is read as a category of codes."]
+        return "numeric", [f"{place}. The column is read as numbers all the same."]
+    if declared == "numeric":
+        if filled == 0:
+            return "numeric", []
+        raise DataError(_not_a_number(column, text, bad, "must be a number as declared in data.inputs"))
+    foreign = int(text.filter(bad).str.contains(FOREIGN_NUMBER).sum())
+    if filled and 2 * (numbers + foreign) >= filled:
+        share = f"as {numbers + foreign} of {filled} cells of the column are"
+        raise DataError(_not_a_number(column, text, bad, f"must be a plain number {share}"))
+    distinct = text.n_unique() - (text.null_count() > 0)
+    if distinct > _FREE_TEXT_VALUES and 2 * distinct > filled:
+        what = f"looks like free text or an id, got {distinct} distinct values in {filled} filled rows"
+        hint = f"Write data.exclude=[{column.name}], or declare {{name: {column.name}, type: category}} in data.inputs."
+        raise DataError(Problem(_head(column), what, hint))
+    return "category", [] if filled else [f"{_head(column)}: holds no value at all."]
+
+
+def _not_a_number(column: Column, text: pl.Series, bad: pl.Series, what: str) -> Problem:
+    row = _first(bad)
+    value = text[row]
+    signs = pl.Series([value]).str.contains(FOREIGN_NUMBER)[0]
+    first = "set data.decimal or data.thousands" if signs else f"add '{value}' to data.missing if it means no value"
+    declare = f"declare {{name: {column.name}, type: category}} in data.inputs"
+    return Problem(column.where(row), f"{what}, got '{value}'", f"Correct it, {first}, or {declare}.")
+
+
+def _numbers(column: Column) -> np.ndarray:
+    series = column.values
+    if series.dtype == pl.String:
+        series, bad = parse_numbers(series)
+        if bad.any():
+            row = _first(bad)
+            hint = "Correct it, or make the cell empty."
+            raise DataError(Problem(column.where(row), f"must be a number, got '{column.values[row]}'", hint))
+    elif not (series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)):
+        raise DataError(Problem(_head(column), f"must hold numbers, got type {series.dtype}"))
+    return _float64(series)
+
+
+def _dates(column: Column) -> np.ndarray:
+    series = column.values
+    if series.dtype == pl.String:  # the model was trained on dates of a binary file; text files spell them
+        day = series.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
+        moment = series.str.replace(" ", "T").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+        series = day.zip_with(day.is_not_null(), moment)
+        bad = column.values.is_not_null() & series.is_null()
+        if bad.any():
+            row = _first(bad)
+            what = f"must be a date, got '{column.values[row]}'"
+            raise DataError(Problem(column.where(row), what, "Write it as 2024-12-31 or 2024-12-31 23:59:59."))
+    elif series.dtype not in (pl.Date, pl.Datetime, pl.Null):
+        raise DataError(Problem(_head(column), f"must hold dates, got type {series.dtype}"))
+    return _float64(series.cast(pl.Datetime("us")).cast(pl.Int64)) / _US_PER_DAY
+
+
+def _block(column: Column, width: int) -> np.ndarray:
+    series = column.values
+    if series.dtype == pl.Null:
+        return np.full((len(series), width), np.nan)
+    if not _is_block(series.dtype):
+        raise DataError(Problem(_head(column), f"must hold lists of {width} numbers, got type {series.dtype}"))
+    lists = series.arr.to_list() if isinstance(series.dtype, pl.Array) else series
+    lengths = lists.list.len()
+    wrong = (lengths != width).fill_null(False)
+    if wrong.any() or width == 0:
+        row = _first(wrong) if wrong.any() else 0
+        what = f"must be a list of {width or 'one or more'} numbers, got {lengths[row] or 0}"
+        raise DataError(Problem(column.where(row), what))
+    values = np.full((len(series), width), np.nan)
+    values[series.is_not_null().to_numpy()] = _float64(lists.drop_nulls().explode()).reshape(-1, width)
+    return values
+
+
+def _float64(series: pl.Series) -> np.ndarray:
+    """float64 with NaN for null."""
+    values: np.ndarray = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return values
+
+
+def _precision_notes(column: Column) -> list[str]:
+    """A note on whole numbers with more digits than float64 keeps: two ids could become one."""
+    series = column.values
+    if series.dtype == pl.String:
+        text = series.str.strip_chars()
+        beyond = text.str.contains(r"^[+-]?\d{16,}$") & (text.cast(pl.Float64, strict=False).abs() >= _EXACT)
+    elif series.dtype.is_integer():
+        beyond = series.cast(pl.Float64).abs() >= _EXACT
+    else:
+        return []
+    if not beyond.any():
+        return []
+    row = _first(beyond)
+    text_of = f"{column.where(row)}: has more digits than a number can keep, got {series[row]}."
+    return [f"{text_of} If it is an id or a code, declare {{name: {column.name}, type: category}}."]
+
+
+def _first(flags: pl.Series) -> int:
+    return int(np.flatnonzero(flags.fill_null(False).to_numpy())[0])
+
+
+def _shown(column: Column, row: int) -> str:
+    value = column.values[row]
+    if isinstance(value, pl.Series):
+        beyond = value.cast(pl.Float64).abs() > _FLOAT32_MAX
+        return f"{value[_first(beyond)]} at position {_first(beyond) + 1} of the list"
+    return f"{value!r}" if isinstance(value, str) else f"{value}"
+
+
+def _head(column: Column) -> str:
+    """The place of the whole column: what ``where`` says before the row."""
+    return column.where(0).rpartition(", row ")[0] or column.name

@@ -1,0 +1,214 @@
+"""The input columns: decided and measured once on the training rows, then applied to any table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mtl_cli.data.collecting import collecting
+from mtl_cli.data.column_types import infer_type
+from mtl_cli.data.feature_report import ReportRow, copies_of_targets, describe, format_report
+from mtl_cli.data.input_columns import (
+    CategoryInput,
+    MissingInputs,
+    NumericInput,
+    constant_notes,
+    encode,
+    fit_category,
+    fit_numeric,
+    refuse_missing_cells,
+    write_numeric,
+)
+from mtl_cli.data.scaling import Scale, Scaler
+from mtl_cli.data.selection import select_columns
+from mtl_cli.data.table import Table
+from mtl_cli.errors import DataError, Problem
+from mtl_cli.types import Inputs, InputSpec, PositiveInt
+
+__all__ = ["FeatureOptions", "Features", "format_report"]
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """What is read and how it is scaled; keys of ``data``.
+
+    Args:
+        inputs: ``"*"``, or a list of column names, globs and ``{name: ..., type: numeric | category}``.
+        exclude: Names and globs of columns that are no inputs.
+        scale: Numbers: ``standard``: (x - mean) / std; ``quantile``: by rank to a standard normal;
+            ``none``: as they are.
+        missing_inputs: ``indicator``: a missing number becomes 0 and sets an extra 0/1 input of its column;
+            ``mean``: it becomes the mean of the training rows; ``error``: every missing input cell is refused.
+        min_count: Categories in fewer training rows than this count as unknown.
+    """
+
+    inputs: str | list[Any] = "*"
+    exclude: list[str] = field(default_factory=list)
+    scale: Scale = "standard"
+    missing_inputs: MissingInputs = "indicator"
+    min_count: PositiveInt = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """The input columns of a run, with all statistics. Made by ``fit`` or ``from_json``.
+
+    Args:
+        numeric: In the order in which their numbers stand in ``Inputs.numeric``; the indicators follow at the end.
+        categorical: In the order in which their codes stand in ``Inputs.categorical``.
+        refuse_missing: Whether a missing cell is an error.
+        notes: What ``fit`` found that the user should know.
+        rows: The rows of ``report``.
+    """
+
+    numeric: tuple[NumericInput, ...]
+    categorical: tuple[CategoryInput, ...]
+    refuse_missing: bool = False
+    notes: tuple[str, ...] = ()
+    rows: tuple[ReportRow, ...] = ()
+
+    @classmethod
+    def fit(
+        cls, table: Table, options: FeatureOptions, train_rows: np.ndarray, reserved: Mapping[str, str]
+    ) -> Features:
+        """Decides the type of every input column from all rows, and takes statistics from the training rows only.
+
+        Args:
+            table: All rows.
+            options: Which columns, and how.
+            train_rows: Row indices, int64.
+            reserved: Columns with another role, and the words for it (``target of task 'income'``).
+
+        Raises:
+            DataError: Lists the problems of all columns.
+
+        Example:
+            >>> import polars as pl
+            >>> from mtl_cli.data.table import Part
+            >>> frame = pl.DataFrame({"x": ["1", "3", "9"], "c": ["a", "b", "z"], "y": ["0", "1", "0"]})
+            >>> table = Table(frame, (Part("a.csv", 0, 3, lines=True),))
+            >>> features = Features.fit(table, FeatureOptions(), np.array([0, 1]), {"y": "target of task 'y'"})
+            >>> inputs, notes = features.transform(table)
+            >>> inputs.numeric[:, 0].tolist(), inputs.categorical[:, 0].tolist()
+            ([-1.0, 1.0, 7.0], [1, 2, 0])
+            >>> notes
+            ["a.csv, column 'c': 1 cell holds a category unknown from training: 'z' (1)."]
+        """
+        selection = select_columns(table, options.inputs, options.exclude, reserved)
+        numeric: list[NumericInput] = []
+        categorical: list[CategoryInput] = []
+        notes: list[str] = []
+        problems: list[Problem] = []
+        for name, declared in selection.inputs.items():
+            column = table.column(name)
+            with collecting(problems):
+                kind, found = infer_type(column, declared)
+                notes += found
+                if options.missing_inputs == "error":
+                    refuse_missing_cells(column)
+                if kind == "category":
+                    categorical.append(fit_category(column, train_rows, options.min_count))
+                else:
+                    numeric.append(fit_numeric(column, kind, train_rows, options.scale, options.missing_inputs))
+                    notes += constant_notes(numeric[-1], column)
+        if problems:
+            raise DataError(problems)
+        notes += copies_of_targets(table, list(selection.inputs), reserved)
+        kinds = {c.name: c.type for c in numeric} | {c.name: "category" for c in categorical}
+        rows = describe(table, kinds, selection.left_out)
+        return cls(tuple(numeric), tuple(categorical), options.missing_inputs == "error", tuple(notes), rows)
+
+    @property
+    def spec(self) -> InputSpec:
+        """What an encoder has to read."""
+        indicators = sum(column.indicator for column in self.numeric)
+        width = sum(column.width for column in self.numeric) + indicators
+        return InputSpec(width, tuple(column.size for column in self.categorical))
+
+    @property
+    def input_dim(self) -> int:
+        """F as the user counts it: numbers per row, a block by its width, plus categorical columns; no indicators."""
+        return sum(column.width for column in self.numeric) + len(self.categorical)
+
+    def describe_width(self) -> str:
+        """What ``input_dim`` is made of, in words: ``pixels: 64; 2 numbers: x1, x2; 1 category: country``."""
+        pieces = [f"{column.name}: {column.width}" for column in self.numeric if column.type == "block"]
+        single = [column.name for column in self.numeric if column.type != "block"]
+        coded = [column.name for column in self.categorical]
+        for one, many, names in (("number", "numbers", single), ("category", "categories", coded)):
+            if names:
+                more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+                pieces.append(f"{len(names)} {one if len(names) == 1 else many}: {', '.join(names[:8])}{more}")
+        return "; ".join(pieces)
+
+    def transform(self, table: Table) -> tuple[Inputs, list[str]]:
+        """Turns the rows of any table that has the input columns into numbers; other columns are ignored.
+
+        Args:
+            table: N rows.
+
+        Returns:
+            N rows of inputs, and notes: per column how many cells hold an unknown category or are missing.
+
+        Raises:
+            DataError: Lists absent columns, or of each column the first cell that does not fit its type.
+        """
+        names = [column.name for column in self.numeric] + [column.name for column in self.categorical]
+        table.require(names, dict.fromkeys(names, "data.inputs"))
+        # Column by column memory: each input column is written in one stretch.
+        numeric = np.zeros((table.frame.height, self.spec.numeric_dim), np.float32, order="F")
+        codes = np.zeros((table.frame.height, len(self.categorical)), np.int64, order="F")
+        notes: list[str] = []
+        problems: list[Problem] = []
+        places = self._places()
+        for column, (start, flag) in zip(self.numeric, places, strict=True):
+            with collecting(problems):
+                write_numeric(table.column(column.name), column, numeric, start, flag, self.refuse_missing, notes)
+        for i, category in enumerate(self.categorical):
+            with collecting(problems):
+                codes[:, i] = encode(table.column(category.name), category, self.refuse_missing, notes)
+        if problems:
+            raise DataError(problems)
+        return _to_inputs(numeric, codes), notes
+
+    def report(self) -> list[ReportRow]:
+        """One row per column of the training table: what it is and why it is an input or not."""
+        return list(self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain JSON types; ``from_json`` gives the same features, bit for bit, also after a file."""
+        return {
+            "numeric": [{**vars(column), "scaler": column.scaler.to_json()} for column in self.numeric],
+            "categorical": [{**vars(column), "values": list(column.values)} for column in self.categorical],
+            "refuse_missing": self.refuse_missing,
+            "notes": list(self.notes),
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Features:
+        """The features that ``to_json`` described."""
+        return cls(
+            tuple(NumericInput(**{**c, "scaler": Scaler.from_json(c["scaler"])}) for c in saved["numeric"]),
+            tuple(CategoryInput(**{**c, "values": tuple(c["values"])}) for c in saved["categorical"]),
+            saved["refuse_missing"],
+            tuple(saved["notes"]),
+            tuple(ReportRow(**row) for row in saved["rows"]),
+        )
+
+    def _places(self) -> Iterator[tuple[int, int | None]]:
+        """Of each numeric column the position of its first number, and of its indicator."""
+        start, flag = 0, sum(column.width for column in self.numeric)
+        for column in self.numeric:
+            yield start, flag if column.indicator else None
+            start += column.width
+            flag += column.indicator
+
+
+def _to_inputs(numeric: np.ndarray, codes: np.ndarray) -> Inputs:
+    import torch  # here, so that reading and splitting need no PyTorch
+
+    return Inputs(torch.from_numpy(np.ascontiguousarray(numeric)), torch.from_numpy(np.ascontiguousarray(codes)))

@@ -1,0 +1,157 @@
+"""One input column: its statistics, and its cells as numbers or codes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from mtl_cli.data.column_types import block_width, category_text, numeric_values
+from mtl_cli.data.scaling import Scale, Scaler
+from mtl_cli.errors import DataError, Problem
+from mtl_cli.types import Column
+
+MissingInputs = Literal["indicator", "mean", "error"]
+NumericType = Literal["numeric", "date", "block"]
+_SHOWN = 5  # values named in a note
+
+
+@dataclass(frozen=True, eq=False)
+class NumericInput:
+    """A column that gives ``width`` numbers, and one indicator if it had missing cells in training."""
+
+    name: str
+    type: NumericType
+    width: int
+    scaler: Scaler
+    indicator: bool
+
+
+@dataclass(frozen=True)
+class CategoryInput:
+    """A column that gives a code: 0 unknown, ``values[i]`` is i + 1, then missing if that occurred in training."""
+
+    name: str
+    values: tuple[str, ...]
+    missing: bool
+
+    @property
+    def size(self) -> int:
+        """Number of codes."""
+        return 1 + len(self.values) + self.missing
+
+
+def fit_numeric(
+    column: Column, kind: NumericType, train_rows: np.ndarray, scale: Scale, missing_inputs: MissingInputs
+) -> NumericInput:
+    """Measures a numeric, date or block column on its training rows.
+
+    Raises:
+        DataError: A cell of any row is no number; training and other rows are held to the same rules.
+    """
+    width = block_width(column) if kind == "block" else 1
+    values = numeric_values(column, kind, width)[train_rows]
+    scaler = Scaler.fit(values, scale, fill_mean=missing_inputs == "mean")
+    indicator = missing_inputs == "indicator" and bool(np.isnan(values).any())
+    return NumericInput(column.name, kind, width, scaler, indicator)
+
+
+def fit_category(column: Column, train_rows: np.ndarray, min_count: int) -> CategoryInput:
+    """Collects the categories of at least ``min_count`` training rows, in the order of their characters."""
+    train = category_text(column).gather(train_rows)
+    counts = train.drop_nulls().value_counts()
+    frequent = counts.filter(counts["count"] >= min_count)[train.name]
+    missing = train.null_count() >= min_count
+    return CategoryInput(column.name, tuple(sorted(frequent.to_list())), missing)
+
+
+def constant_notes(column: NumericInput, source: Column) -> list[str]:
+    """The note that a column says nothing, if so."""
+    count = int(column.scaler.constant.sum())
+    if count == 0:
+        return []
+    which = "the value is" if column.width == 1 else f"{count} of {column.width} values are"
+    place = source.where(0).rpartition(", row ")[0]
+    verb = "is" if column.width == 1 or count == 1 else "are"
+    return [f"{place}: {which} the same in all training rows, and {verb} read as 0 everywhere."]
+
+
+def write_numeric(
+    source: Column, column: NumericInput, out: np.ndarray, start: int, flag: int | None, refuse: bool, notes: list[str]
+) -> None:
+    """Writes the scaled numbers of one column.
+
+    Args:
+        source: N cells.
+        column: The statistics.
+        out: (N, F) float32, written to.
+        start: Where the column's numbers begin.
+        flag: Where its missing indicator goes, if it has one.
+        refuse: Whether a missing cell is an error.
+        notes: Gets the number of missing cells.
+
+    Raises:
+        DataError: A cell does not fit, or is missing and ``refuse``.
+    """
+    values = numeric_values(source, column.type, column.width)
+    missing = np.isnan(values).any(axis=1)
+    if missing.any():
+        if refuse:
+            refuse_missing_cells(source)
+        notes.append(_count_note(source, int(missing.sum()), "is missing", "are missing"))
+    out[:, start : start + column.width] = column.scaler.transform(values)
+    if flag is not None:
+        out[:, flag] = missing
+
+
+def encode(source: Column, category: CategoryInput, refuse: bool, notes: list[str]) -> np.ndarray:
+    """Codes (N,) int64 of a category column; counts of missing and unknown cells go to ``notes``.
+
+    Raises:
+        DataError: A cell is missing and ``refuse``.
+    """
+    text = category_text(source)
+    if text.null_count():
+        if refuse:
+            refuse_missing_cells(source)
+        notes.append(_count_note(source, text.null_count(), "is missing", "are missing"))
+    known = list(category.values)
+    found = text.replace_strict(known, range(1, len(known) + 1), default=0, return_dtype=pl.Int64) if known else None
+    codes = np.zeros(len(text), np.int64) if found is None else found.fill_null(0).to_numpy().copy()
+    absent = text.is_null().to_numpy()
+    unknown = text.filter(pl.Series((codes == 0) & ~absent))
+    if len(unknown):
+        counts = sorted(unknown.value_counts().rows(), key=lambda pair: (-pair[1], pair[0]))
+        shown = ", ".join(f"{value!r} ({count})" for value, count in counts[:_SHOWN])
+        more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
+        what = "a category unknown from training"
+        note = _count_note(source, len(unknown), f"holds {what}", f"hold {what}")
+        notes.append(f"{note.removesuffix('.')}: {shown}{more}.")
+    codes[absent] = category.size - 1 if category.missing else 0
+    return codes
+
+
+def _count_note(source: Column, count: int, one: str, many: str) -> str:
+    place = source.where(0).rpartition(", row ")[0]
+    return f"{place}: {count} {f'cell {one}' if count == 1 else f'cells {many}'}."
+
+
+def refuse_missing_cells(column: Column) -> None:
+    """Refuses missing cells of a column, missing elements of lists included.
+
+    Raises:
+        DataError: Names the first and counts the others.
+    """
+    series = column.values
+    absent = series.is_null()
+    if series.dtype.is_nested():
+        lists = series.arr.to_list() if isinstance(series.dtype, pl.Array) else series
+        lists = lists.cast(pl.List(pl.Float64))
+        absent |= lists.list.eval(pl.element().is_null() | pl.element().is_nan()).list.any().fill_null(False)
+    rows = np.flatnonzero(absent.to_numpy())
+    if len(rows):
+        more = f", as are {len(rows) - 1} more cells of the column" if len(rows) > 1 else ""
+        hint = "Fill it, or set data.missing_inputs to indicator or mean."
+        raise DataError(Problem(column.where(int(rows[0])), f"is missing{more}", hint))

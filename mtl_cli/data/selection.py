@@ -1,0 +1,130 @@
+"""Which columns are inputs: names, globs and declared types to a list."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mtl_cli.data.table import Table
+from mtl_cli.errors import DataError, Problem, did_you_mean
+
+_TYPES = ("numeric", "category")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen input columns, in order, and why the others are not.
+
+    Args:
+        inputs: Name to declared type (None: to be inferred).
+        left_out: Name to reason.
+    """
+
+    inputs: dict[str, str | None] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def select_columns(table: Table, inputs: str | list[Any], exclude: list[str], reserved: Mapping[str, str]) -> Selection:
+    """Chooses the input columns.
+
+    Args:
+        table: Its columns are the candidates; their order is the order of what a glob matches.
+        inputs: ``"*"``, or a list of names, globs (``d_*``) and ``{name: ..., type: numeric | category}``. A glob
+            leaves reserved columns out; a later entry may declare the type of a column that a glob has matched.
+        exclude: Names and globs of columns that are no inputs.
+        reserved: Columns that have another role, with the words for it (``target of task 'income'``).
+
+    Raises:
+        DataError: Lists every entry that is malformed, matches nothing, or names a reserved or excluded column.
+
+    Example:
+        >>> import polars as pl
+        >>> from mtl_cli.data.table import Part
+        >>> table = Table(pl.DataFrame({"id": ["7"], "x": ["1"], "y": ["0"]}), (Part("a.csv", 0, 1, lines=True),))
+        >>> select_columns(table, "*", ["id"], {"y": "target of task 'y'"})
+        Selection(inputs={'x': None}, left_out={'id': 'data.exclude', 'y': "target of task 'y'"})
+    """
+    problems: list[Problem] = []
+    excluded = _excluded(table, exclude, problems)
+    chosen: dict[str, str | None] = {}
+    for key, entry in _entries(inputs):
+        name, declared, wrong = _read_entry(key, entry)
+        problems += wrong
+        if wrong:
+            continue
+        matched = _match(name, table.frame.columns)
+        if not matched:
+            problems.append(_no_column(key, name, table))
+        if matched == [name]:
+            problems += _refusals(key, name, excluded, reserved)
+        for column in matched:
+            if column in reserved or column in excluded:
+                continue
+            before = chosen.setdefault(column, declared)
+            if declared is not None and before not in (None, declared):
+                problems.append(Problem(key, f"column '{column}' is declared {before} before, got {declared}"))
+            chosen[column] = declared if declared is not None else before
+    if not chosen and not problems:
+        problems.append(Problem("data.inputs", f"no column of {table.files} is left as an input, got {inputs!r}"))
+    if problems:
+        raise DataError(problems)
+    reasons = {c: reserved.get(c) or excluded.get(c) or "not in data.inputs" for c in table.frame.columns}
+    return Selection(chosen, {c: reason for c, reason in reasons.items() if c not in chosen})
+
+
+def _entries(inputs: str | list[Any]) -> list[tuple[str, Any]]:
+    if isinstance(inputs, str):
+        return [("data.inputs", inputs)]
+    return [(f"data.inputs[{i}]", entry) for i, entry in enumerate(inputs)]
+
+
+def _read_entry(key: str, entry: Any) -> tuple[str, str | None, list[Problem]]:
+    """Name, declared type, and what is wrong with one entry of ``data.inputs``."""
+    if isinstance(entry, str):
+        return entry, None, []
+    hint = "Write a column name, or {name: NAME, type: numeric} or {name: NAME, type: category}."
+    if not isinstance(entry, Mapping):
+        return "", None, [Problem(key, f"must be a column name or a mapping, got {entry!r}", hint)]
+    known = ("name", "type")
+    problems = [Problem(f"{key}.{k}", "unknown key", did_you_mean(str(k), known)) for k in entry if k not in known]
+    name, declared = entry.get("name"), entry.get("type")
+    if not isinstance(name, str):
+        problems.append(Problem(f"{key}.name", f"must be a column name, got {name!r}", hint))
+    if declared is not None and declared not in _TYPES:
+        problems.append(Problem(f"{key}.type", f"must be one of numeric, category, got {declared!r}"))
+    return str(name), declared, problems
+
+
+def _match(name: str, columns: list[str]) -> list[str]:
+    if name in columns:  # a column may be called `x[0]` or even `*`
+        return [name]
+    return [c for c in columns if fnmatch.fnmatchcase(c, name)]
+
+
+def _excluded(table: Table, exclude: list[str], problems: list[Problem]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for i, name in enumerate(exclude):
+        matched = _match(name, table.frame.columns)
+        if not matched:
+            problems.append(_no_column(f"data.exclude[{i}]", name, table))
+        found.update(dict.fromkeys(matched, "data.exclude"))
+    return found
+
+
+def _no_column(key: str, name: str, table: Table) -> Problem:
+    try:
+        table.require([name], {name: key})
+    except DataError as error:
+        return error.problems[0]
+    raise ValueError(f"column '{name}' exists")
+
+
+def _refusals(key: str, name: str, excluded: Mapping[str, str], reserved: Mapping[str, str]) -> list[Problem]:
+    if name in reserved:
+        what = f"column '{name}' cannot be an input, it is the {reserved[name]}"
+        return [Problem(key, what, "Take it out of data.inputs.")]
+    if name in excluded:
+        return [Problem(key, f"column '{name}' is also in data.exclude", "Keep it in one of the two.")]
+    return []

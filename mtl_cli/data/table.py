@@ -1,0 +1,113 @@
+"""The user's rows in memory, and the way from any cell back to its place in a file."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.types import Column
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a table that came from one file.
+
+    Args:
+        name: The file as the user gave it.
+        first: Index in the table of the file's first row.
+        rows: How many rows the file holds.
+        lines: Whether data row r stands on line r + 1 of the file (text files without a line break inside a cell).
+    """
+
+    name: str
+    first: int
+    rows: int
+    lines: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """N rows, as read: nothing scaled, filled or left out.
+
+    Args:
+        frame: N rows. Columns of text files are text; a missing cell is null.
+        parts: Where the rows came from, in order.
+        given_split: Per row ``train``, ``val`` or ``test`` if the files were given per split.
+        fingerprint: sha256 (hex) over the bytes of all files in order; for embedded data over name and library version.
+        missing: Per column that has missing cells, how many from which marker (``empty``, ``NA``, ``null``, ``NaN``).
+    """
+
+    frame: pl.DataFrame
+    parts: tuple[Part, ...]
+    given_split: pl.Series | None = None
+    fingerprint: str = ""
+    missing: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def files(self) -> str:
+        """The names of the files, for messages: ``train.csv, val.csv``."""
+        return ", ".join(part.name for part in self.parts)
+
+    def where(self, column: str, row: int) -> str:
+        """The place of a cell, for messages.
+
+        Args:
+            column: The column's name.
+            row: Index in the table, from 0.
+
+        Returns:
+            File, column and data row (from 1 within its file), and the line of the file where that is known.
+
+        Example:
+            >>> table = Table(pl.DataFrame({"age": ["3", "4"]}), (Part("people.csv", 0, 2, lines=True),))
+            >>> table.where("age", 1)
+            "people.csv, column 'age', row 2 (line 3)"
+        """
+        part = next(p for p in reversed(self.parts) if p.first <= row)
+        number = row - part.first + 1
+        line = f" (line {number + 1})" if part.lines else ""
+        return f"{part.name}, column '{column}', row {number}{line}"
+
+    def column(self, name: str) -> Column:
+        """One column with the places of its cells.
+
+        Raises:
+            DataError: There is no such column.
+        """
+        if name not in self.frame.columns:
+            raise DataError(Problem(self.files, f"no column '{name}'", self._way_out(name)))
+        return Column(name, self.frame[name], functools.partial(self.where, name))
+
+    def require(self, names: Iterable[str], who: Mapping[str, str]) -> None:
+        """Checks that columns exist.
+
+        Args:
+            names: The columns that are needed.
+            who: For each of them the configuration key that names it.
+
+        Raises:
+            DataError: Lists every absent column, each with the nearest name.
+
+        Example:
+            >>> table = Table(pl.DataFrame({"income": ["3"]}), (Part("people.csv", 0, 1, lines=True),))
+            >>> table.require(["incme"], {"incme": "tasks.income.target"})
+            Traceback (most recent call last):
+            mtl_cli.errors.DataError: tasks.income.target: no column 'incme' in people.csv. Did you mean 'income'?
+        """
+        absent = [name for name in dict.fromkeys(names) if name not in self.frame.columns]
+        if absent:
+            raise DataError(
+                [Problem(who[name], f"no column '{name}' in {self.files}", self._way_out(name)) for name in absent]
+            )
+
+    def _way_out(self, name: str) -> str:
+        # Numbers as names mean that the first row of data was taken for the header.
+        numbers = [c for c in self.frame.columns if c.lstrip("+-").replace(".", "", 1).isdigit()]
+        if self.frame.width > 0 and 2 * len(numbers) >= self.frame.width and any(p.lines for p in self.parts):
+            shown = ", ".join(self.frame.columns[:5])
+            return f"The first line was read as the header: {shown}. Write the column names there."
+        return did_you_mean(name, self.frame.columns)

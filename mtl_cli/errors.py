@@ -1,0 +1,96 @@
+"""What can go wrong, and whose fault it is.
+
+* MTLError
+  + UserError          the user can mend it: one message, exit code 2
+    - ConfigError      one or more Problems in the configuration
+    - DataError        one or more Problems in the user's files
+    - RunError         a run folder or checkpoint that cannot be used
+  + TrainingError      the training itself cannot go on (NaN, full disk): exit code 1
+
+A message reads ``where: what is wrong, got value. Hint.``; every problem that can be found is reported at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake: where it is, what is wrong, and the way out.
+
+    Args:
+        where: Key path (``tasks.income.kind``) or place in a file (``people.csv, column 'age', row 7``).
+        what: What is wrong, with the value that was found.
+        hint: What to do about it; empty if that is obvious.
+
+    Example:
+        >>> print(Problem("seed", "must be a whole number, got 'abc'", "Write seed=0."))
+        seed: must be a whole number, got 'abc'. Write seed=0.
+    """
+
+    where: str
+    what: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.what}."
+        return f"{text} {self.hint}" if self.hint else text
+
+
+class MTLError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class UserError(MTLError):
+    """Something the user can mend. The command line prints the message alone and exits with 2.
+
+    Args:
+        problems: One Problem (or text), or several; all are shown.
+    """
+
+    def __init__(self, problems: Problem | str | Sequence[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = () if isinstance(problems, str) else _as_tuple(problems)
+        super().__init__(problems if isinstance(problems, str) else "\n".join(map(str, self.problems)))
+
+
+class ConfigError(UserError):
+    """The configuration cannot be used as it is."""
+
+
+class DataError(UserError):
+    """The user's data cannot be used as they are."""
+
+
+class RunError(UserError):
+    """A run folder or a checkpoint cannot be used: foreign, damaged, finished, or in use."""
+
+
+class TrainingError(MTLError):
+    """Training cannot go on, and no other configuration key would have been refused before."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Names the nearest known word, or lists the known words if none is near.
+
+    Example:
+        >>> did_you_mean("wieght", ["weight", "kind"])
+        "Did you mean 'weight'?"
+        >>> did_you_mean("zzz", ["weight", "kind"])
+        'Known: kind, weight.'
+    """
+    names = sorted(set(known))
+    by_lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
+    if near:
+        return f"Did you mean '{by_lower[near[0]]}'?"
+    if not names:
+        return ""
+    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    return f"Known: {shown}."
+
+
+def _as_tuple(problems: Problem | Sequence[Problem]) -> tuple[Problem, ...]:
+    return (problems,) if isinstance(problems, Problem) else tuple(problems)

@@ -1,0 +1,248 @@
+"""One run from a checked configuration to its summary: what ``mtl-train`` does for every job."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mtl_cli.build import Data, build_data, build_learner, build_monitor, choose_device
+from mtl_cli.data.feature_report import format_report
+from mtl_cli.loop import Trainer
+from mtl_cli.loop.evaluate import Evaluation
+from mtl_cli.loop.monitor import Best, EarlyStopping
+from mtl_cli.loop.trainer import Interrupted, Limits, Schedule
+from mtl_cli.report_text import number, text_table
+from mtl_cli.run import RunFolder, versions
+from mtl_cli.schema import RunConfig, seconds
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of a run that was set up."""
+
+    config: RunConfig
+    data: Data
+    trainer: Trainer
+    folder: RunFolder
+
+
+def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None:
+    """Trains in a claimed folder whose config is written.
+
+    Args:
+        config: The configuration.
+        folder: The folder.
+        resume: Go on from ``checkpoints/last.pt`` if there is one.
+
+    Returns:
+        The best value of what is monitored, None if it was never defined.
+
+    Raises:
+        UserError: The data or the checkpoint cannot be used.
+        TrainingError: Training could not go on.
+        Interrupted: A signal asked to stop; the state is saved.
+    """
+    started = time.monotonic()
+    folder.set_status("running")
+    with _signals() as interrupted:
+        run = set_up(config, folder, interrupted)
+        trainer = run.trainer
+        folder.write_json("data.json", run.data.state(config))
+        log.info("%s", describe(run))
+        if resume and folder.checkpoint("last").exists():
+            trainer.load("last")
+            _reopen(trainer)
+            log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
+        train_started = time.monotonic()
+        rows_before = trainer.progress.rows
+        trainer.fit()
+    train_seconds = time.monotonic() - train_started
+    summary = _summarise(run, time.monotonic() - started, train_seconds, trainer.progress.rows - rows_before)
+    folder.write_json("summary.json", summary)
+    folder.set_status("done", exit_code=0)
+    log.info("run folder: %s", folder.path)
+    return trainer.best.score
+
+
+def audit(config: RunConfig, folder: Path) -> None:
+    """``dry_run=true``: everything that can fail is tried, and nothing is left behind.
+
+    Reads the data, prints what there is, makes one training and one evaluation step, writes a checkpoint where the
+    run would be and reads it back.
+    """
+    folder.mkdir(parents=True, exist_ok=True)  # the very disk that the run would write to
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".dry-run-") as scratch, RunFolder.claim(Path(scratch) / "run") as claimed:
+        run = set_up(config, claimed, lambda: None, Limits(None, 1, None))
+        log.info("%s", describe(run))
+        trainer = run.trainer
+        trainer.fit()
+        trainer.load("last")
+        evaluation = trainer.evaluate(trainer.val)
+        log.info("one training step, one evaluation, one checkpoint written and read: all well")
+        log.info("validation loss after one step: %s", number(evaluation.loss))
+    log.info("dry run: nothing was kept")
+
+
+def set_up(
+    config: RunConfig, folder: RunFolder, interrupted: Callable[[], int | None], limits: Limits | None = None
+) -> Run:
+    """Reads the data and builds everything."""
+    data = build_data(config)
+    options = config.trainer
+    if limits is None:
+        budget = None if options.max_time is None else seconds(options.max_time)
+        limits = Limits(options.max_epochs, options.max_steps, budget)
+    schedule = Schedule(
+        config.data.batch_size * options.accumulate_grad_batches, config.data.shuffle, config.data.drop_last, config.seed,
+        options.check_val_every_n_epoch, options.checkpoint.every_n_steps,
+    )  # fmt: skip
+    steps = -(-len(data.splits.train) // schedule.batch_size) * (options.max_epochs or 0)
+    total = min(s for s in (steps or options.max_steps, options.max_steps or steps, 10**9) if s)
+    learner = build_learner(config, data, total)
+    device = choose_device(config)
+    best = Best(build_monitor(options.checkpoint.monitor or config.monitor, config.tasks), options.checkpoint.save_top_k)
+    stop = options.early_stopping
+    stopping = EarlyStopping(build_monitor(stop.monitor or config.monitor, config.tasks), stop.patience, stop.min_delta)
+    trainer = Trainer(
+        learner, data.tasks, data.rows("train", device), data.rows("val", device), folder, limits, schedule, best, stopping, interrupted
+    )
+    return Run(config, data, trainer, folder)
+
+
+def describe(run: Run) -> str:
+    """What is about to be trained: columns, tasks with their labels and first loss, parameters."""
+    data, trainer, config = run.data, run.trainer, run.config
+    splits = {name: getattr(data.splits, name) for name in ("train", "val", "test")}
+    sizes = ", ".join(f"{len(index):,} {name}" for name, index in splits.items())
+    first = trainer.evaluate(trainer.val)
+    labels = []
+    for name in config.tasks:  # in the user's order
+        position = [t.name for t in data.tasks].index(name)
+        task = data.tasks[position]
+        counts = {split: task.kind.counts(data.targets[index, position]) for split, index in splits.items()}
+        cells = [f"{c.labelled:,}" + (f" ({c.missing:,} missing)" if c.missing else "") for c in counts.values()]
+        loss = number(first.tasks[name]["loss"])
+        labels.append([name, config.tasks[name].kind.name, *cells, f"{task.weight:g}", loss, counts["train"].balance])
+    header = ["task", "kind", "train", "val", "test", "weight", "first val loss", "training labels"]
+    parameters = trainer.learner.model.count_parameters()
+    own = dict(zip((t.name for t in data.tasks), parameters.tasks, strict=True))
+    counted = [["shared", f"{parameters.shared:,}"], *([name, f"{own[name]:,}"] for name in config.tasks), ["total", f"{parameters.total:,}"]]
+    parts = [
+        f"columns ({data.table.files})", _shorten(format_report(data.features.report())), "",
+        f"rows: {sizes}, {data.splits.method}", *(f"note: {note}" for note in data.notes), "",
+        text_table(header, labels), "",
+        text_table(["parameters", "number"], counted), "",
+        f"sharing {config.sharing.name}, encoder {config.encoder.name}, balancing {config.balancing.name}, "
+        f"{trainer.steps_per_epoch()} steps per epoch, device {choose_device(config)}, {torch.get_num_threads()} CPU thread(s)",
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
+def results_table(config: RunConfig, evaluation: Evaluation, split: str) -> str:
+    """The metrics of each task on a split."""
+    rows = []
+    for name in config.tasks:
+        scores = evaluation.tasks[name]
+        main = evaluation.primary[name]
+        others = ", ".join(f"{metric} {number(value)}" for metric, value in scores.items() if metric not in (main, "loss"))
+        rows.append([name, main, number(scores[main]), number(scores["loss"]), others])
+    note = f" of {len(config.tasks) - len(evaluation.undefined)} of {len(config.tasks)} tasks" if evaluation.undefined else ""
+    table = text_table([split, "metric", "value", "loss", "also"], rows)
+    return f"{table}\nmean{note}: {number(evaluation.mean)}"
+
+
+def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, Any]:
+    config, data, trainer = run.config, run.data, run.trainer
+    best, progress = trainer.best, trainer.progress
+    which = "best" if best.entries and run.folder.checkpoint("best").exists() else "last"
+    trainer.load_weights(which)
+    device = choose_device(config)
+    evaluations = {"val": trainer.evaluate(trainer.val)}
+    if len(data.splits.test):
+        evaluations["test"] = trainer.evaluate(data.rows("test", device))
+    shown = "test" if "test" in evaluations else "val"
+    if which == "best":
+        chosen = f"weights of epoch {best.entries[0][1]}, the best by {best.monitor.name} ({number(best.score)} on val)"
+    else:
+        chosen = f"weights of the last epoch, {progress.epoch} (no best checkpoint by {best.monitor.name})"
+    log.info("\n%s\n%s", chosen, results_table(config, evaluations[shown], shown))
+    for split, evaluation in evaluations.items():
+        if evaluation.undefined:
+            log.warning("%s: the primary metric of %s is not defined for its labels", split, ", ".join(evaluation.undefined))
+    counts = trainer.learner.model.count_parameters()
+    names = [task.name for task in data.tasks]
+    return {
+        "format": 1,
+        "tasks": list(config.tasks),
+        "monitor": best.monitor.name,
+        "mode": "max" if best.monitor.higher_is_better else "min",
+        "best": {"epoch": best.entries[0][1], "step": best.entries[0][2], "score": best.score} if best.entries else None,
+        "weights": which,
+        "metrics": {key: value for split, e in evaluations.items() for key, value in e.flat(split).items()},
+        "primary": dict(evaluations["val"].primary),
+        "parameters": {"total": counts.total, "shared": counts.shared, "tasks": dict(zip(names, counts.tasks, strict=True))},
+        "rows": {split: len(getattr(data.splits, split)) for split in ("train", "val", "test")},
+        "epochs": progress.epoch,
+        "steps": progress.step,
+        "seconds": round(total, 3),
+        "train_seconds": round(training, 3),
+        "rows_per_second": round(rows / training, 1) if training > 0 and rows else None,
+        "seed": config.seed,
+        "data_fingerprint": data.table.fingerprint,
+        "versions": versions(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _reopen(trainer: Trainer) -> None:
+    """A finished training whose limits were raised since goes on."""
+    limits, progress = trainer.limits, trainer.progress
+    more_epochs = limits.epochs is None or progress.epoch < limits.epochs
+    more_steps = limits.steps is None or progress.step < limits.steps
+    more_time = limits.seconds is None or progress.seconds < limits.seconds
+    stopping = trainer.early_stopping
+    waiting = stopping.patience is None or stopping.waited < stopping.patience
+    progress.finished = not (more_epochs and more_steps and more_time and waiting)
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], int | None]]:
+    """SIGINT and SIGTERM finish the step under way; a second one stops at once."""
+    received: list[int] = []
+
+    def handle(number: int, _: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        log.warning("%s: finishing the step; once more to stop at once", signal.Signals(number).name)
+
+    try:
+        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: the caller's handlers stay in charge
+        yield lambda: None
+        return
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _shorten(text: str, most: int = 40) -> str:
+    lines = text.splitlines()
+    return text if len(lines) <= most else "\n".join([*lines[:most], f"... and {len(lines) - most} more columns (all in data.json)"])
+
+
+__all__ = ["Interrupted", "Run", "audit", "describe", "results_table", "set_up", "train"]

@@ -1,0 +1,123 @@
+"""The number that decides which epoch is best, and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mtl_cli.loop.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class Monitor:
+    """One number of an evaluation on the validation split.
+
+    Args:
+        name: ``mean``, ``worst``, ``val/loss`` or ``val/<task>/<metric>``.
+        higher_is_better: Its direction.
+
+    Example:
+        >>> Monitor("mean", True).better(0.9, 0.8), Monitor("val/loss", False).better(0.9, 0.8)
+        (True, False)
+    """
+
+    name: str
+    higher_is_better: bool
+
+    def value(self, evaluation: Evaluation) -> float | None:
+        """The number, or None if it is not defined in this evaluation."""
+        return evaluation.flat("val")[self.name if "/" in self.name else f"val/{self.name}"]
+
+    def better(self, value: float | None, than: float | None, by: float = 0.0) -> bool:
+        """Whether ``value`` beats ``than`` by more than ``by``. An undefined value never does; any other beats None."""
+        if value is None:
+            return False
+        if than is None:
+            return True
+        return value > than + by if self.higher_is_better else value < than - by
+
+
+@dataclass
+class Best:
+    """The best evaluations so far: which checkpoints to keep.
+
+    Args:
+        monitor: What is compared.
+        keep: How many to keep; -1 keeps all, 0 none.
+        entries: ``[score, epoch, step]`` of those kept, best first.
+    """
+
+    monitor: Monitor
+    keep: int
+    entries: list[list[Any]] = field(default_factory=list)
+
+    @property
+    def score(self) -> float | None:
+        """The best score, or None before there is one."""
+        return self.entries[0][0] if self.entries else None
+
+    def add(self, score: float | None, epoch: int, step: int) -> tuple[bool, list[int]]:
+        """Takes a score.
+
+        Returns:
+            Whether it is kept, and the epochs whose checkpoints are no longer needed.
+        """
+        if score is None or self.keep == 0:
+            return False, []
+        place = next((i for i, entry in enumerate(self.entries) if self.monitor.better(score, entry[0])), len(self.entries))
+        self.entries.insert(place, [score, epoch, step])
+        dropped = [] if self.keep < 0 else self.entries[self.keep :]
+        self.entries = self.entries if self.keep < 0 else self.entries[: self.keep]
+        return place < len(self.entries) and self.entries[place][1] == epoch, [entry[1] for entry in dropped]
+
+
+@dataclass
+class EarlyStopping:
+    """Stops when the monitored number has not improved for a while.
+
+    Args:
+        monitor: What is watched.
+        patience: Evaluations without improvement after which to stop; None never stops.
+        min_delta: An improvement must be larger than this.
+    """
+
+    monitor: Monitor
+    patience: int | None
+    min_delta: float
+    best: float | None = None
+    waited: int = 0
+
+    def should_stop(self, evaluation: Evaluation) -> bool:
+        """Takes an evaluation; whether to stop now. An undefined number counts as no improvement."""
+        value = self.monitor.value(evaluation)
+        if self.monitor.better(value, self.best, self.min_delta):
+            self.best, self.waited = value, 0
+        else:
+            self.waited += 1
+        return self.patience is not None and self.waited >= self.patience
+
+    def state(self) -> list[Any]:
+        """For the checkpoint."""
+        return [self.best, self.waited]
+
+    def load_state(self, state: Sequence[Any]) -> None:
+        """Puts back what ``state`` gave."""
+        self.best, self.waited = state
+
+
+def monitor_direction(name: str, tasks: Mapping[str, Mapping[str, bool]]) -> bool | None:
+    """Whether higher is better for a monitor name; None if there is no such number.
+
+    Args:
+        name: As the user wrote it.
+        tasks: For each task its metrics and whether higher is better.
+    """
+    if name in ("mean", "val/mean", "worst", "val/worst"):
+        return True
+    if name in ("loss", "val/loss"):
+        return False
+    parts = name.split("/")
+    if len(parts) == 3 and parts[0] == "val" and parts[1] in tasks:
+        return False if parts[2] == "loss" else tasks[parts[1]].get(parts[2])
+    return None

@@ -1,0 +1,337 @@
+"""Epochs, evaluation, checkpoints, early stopping: everything around the step."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mtl_cli.data.batches import Epoch, Rows, plan_epoch
+from mtl_cli.errors import RunError, TrainingError
+from mtl_cli.loop.evaluate import Evaluation, evaluate
+from mtl_cli.loop.monitor import Best, EarlyStopping
+from mtl_cli.loop.step import Learner, train_step
+from mtl_cli.run import MetricsLog, RunFolder
+from mtl_cli.run.checkpoint import load, save
+from mtl_cli.seeding import rng_state, set_rng_state
+from mtl_cli.tasks import Kind
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as training sees it: its name, its kind and its weight in the loss."""
+
+    name: str
+    kind: Kind
+    weight: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long to train. Whatever is reached first ends the training.
+
+    Args:
+        epochs: Passes over the training rows, or None.
+        steps: Optimizer steps, or None.
+        seconds: Time, over all resumes, or None; the step that is under way is finished.
+    """
+
+    epochs: int | None
+    steps: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When to do what.
+
+    Args:
+        batch_size: Rows of an optimizer step.
+        shuffle: Whether each epoch has an order of its own.
+        drop_last: Whether a smaller last batch is left out.
+        seed: The run's seed.
+        evaluate_every: Epochs between evaluations.
+        save_every_steps: Steps between checkpoints inside an epoch, or None; the end of an epoch always has one.
+    """
+
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+    seed: int
+    evaluate_every: int = 1
+    save_every_steps: int | None = None
+
+
+@dataclass
+class Progress:
+    """Where training stands; all of it is in the checkpoint."""
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
+class Interrupted(Exception):
+    """Training was asked to stop and has saved its state.
+
+    Args:
+        signal: Number of the signal that asked.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"stopped by signal {signal}")
+        self.signal = signal
+
+
+class Trainer:
+    """Trains a learner and leaves checkpoints and metrics in a run folder.
+
+    Args:
+        learner: What is trained.
+        tasks: K tasks, in the learner's order.
+        train: Training rows.
+        val: Validation rows.
+        folder: The run folder, claimed.
+        limits: How long to train.
+        schedule: When to do what.
+        best: Keeps the best checkpoints.
+        early_stopping: Ends training early.
+        interrupted: Asked after every step: the number of a signal to stop for, or None.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        tasks: Sequence[Task],
+        train: Rows,
+        val: Rows,
+        folder: RunFolder,
+        limits: Limits,
+        schedule: Schedule,
+        best: Best,
+        early_stopping: EarlyStopping,
+        interrupted: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self.learner, self.tasks, self.train, self.val = learner, tasks, train, val
+        self.folder, self.limits, self.schedule = folder, limits, schedule
+        self.best, self.early_stopping, self._interrupted = best, early_stopping, interrupted
+        self.progress = Progress()
+        self.metrics = MetricsLog(folder.path / "metrics.jsonl")
+        self._weights = np.array([task.weight for task in tasks])
+        self._sums = torch.zeros(len(tasks), dtype=torch.float64, device=train.targets.device)
+        self._counts = np.zeros(len(tasks))
+        self._session_start = time.monotonic()
+        self._seconds_before = 0.0
+
+    def fit(self) -> None:
+        """Trains to the limits.
+
+        Raises:
+            Interrupted: A signal came; the state is saved.
+            TrainingError: A loss is not finite; the last checkpoint is from before.
+        """
+        self._session_start, self._seconds_before = time.monotonic(), self.progress.seconds
+        self.learner.model.train()
+        with tqdm(total=self._total_steps(), initial=self.progress.step, unit="step", disable=None, mininterval=0.2) as bar:
+            while not self.progress.finished:
+                epoch = plan_epoch(
+                    self.train, self.progress.epoch, batch_size=self.schedule.batch_size, weights=self._weights,
+                    seed=self.schedule.seed, shuffle=self.schedule.shuffle, drop_last=self.schedule.drop_last,
+                )  # fmt: skip
+                self._run_epoch(epoch, bar)
+
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch."""
+        whole, rest = divmod(len(self.train), self.schedule.batch_size)
+        return whole if rest == 0 or (self.schedule.drop_last and whole) else whole + 1
+
+    def evaluate(self, rows: Rows) -> Evaluation:
+        """Metrics of the present weights on some rows."""
+        names, kinds = [t.name for t in self.tasks], [t.kind for t in self.tasks]
+        return evaluate(self.learner, rows, names, kinds, [t.weight for t in self.tasks])
+
+    def save(self, name: str) -> None:
+        """Writes the whole state as a checkpoint."""
+        save(self.folder.checkpoint(name), self.state())
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on as if never stopped."""
+        self.progress.seconds = self._seconds()
+        return {
+            "tasks": [task.name for task in self.tasks],
+            "model": dict(self.learner.model.state_dict()),
+            "balancing": dict(self.learner.balancing.state_dict()),
+            "optimizers": [optimizer.state_dict() for optimizer in self.learner.optimizers],
+            "progress": vars(self.progress).copy(),
+            "sums": self._sums,
+            "counts": self._counts.tolist(),
+            "best": self.best.entries,
+            "early_stopping": self.early_stopping.state(),
+            "metrics_size": self.metrics.size(),
+            "rng": rng_state(),
+        }
+
+    def load(self, name: str) -> None:
+        """Goes back to a checkpoint: weights, optimizer, balancing, position, generators, best scores, metrics log.
+
+        Raises:
+            RunError: The checkpoint is unusable, or of another model.
+        """
+        state = self.load_weights(name)
+        try:
+            self.learner.balancing.load_state_dict(state["balancing"])
+            for optimizer, saved in zip(self.learner.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.progress = Progress(**state["progress"])
+            self.best.entries = state["best"]
+            self.early_stopping.load_state(state["early_stopping"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise RunError(f"{self.folder.checkpoint(name)}: does not fit this configuration ({error}).") from error
+        self._sums.copy_(state["sums"])
+        self._counts = np.array(state["counts"])
+        self.metrics.truncate(state["metrics_size"])
+        set_rng_state(state["rng"])
+
+    def load_weights(self, name: str) -> dict[str, Any]:
+        """Loads the model's weights alone; returns the whole checkpoint."""
+        path = self.folder.checkpoint(name)
+        state = load(path)
+        if state["tasks"] != [task.name for task in self.tasks]:
+            raise RunError(f"{path}: was trained on tasks {state['tasks']}, not on {[t.name for t in self.tasks]}.")
+        try:
+            self.learner.model.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise RunError(f"{path}: does not fit this model ({error}).") from error
+        return state
+
+    def _run_epoch(self, epoch: Epoch, bar: Any) -> None:
+        progress = self.progress
+        for step in range(progress.step_in_epoch, len(epoch.bounds)):
+            sums, weights = train_step(self.learner, self.train, epoch, step, progress.step)
+            self._sums += sums
+            self._counts += epoch.counts[step]
+            progress.step_in_epoch, progress.step = step + 1, progress.step + 1
+            progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
+            bar.update()
+            last = step + 1 == len(epoch.bounds)
+            out = self._out_of_budget()
+            if last or out:
+                break
+            self._pause()
+        self._end_epoch(weights if len(epoch.bounds) else None, out)
+        bar.set_postfix(epoch=progress.epoch, best=self.best.score, refresh=False)
+
+    def _pause(self) -> None:
+        """Between two steps of an epoch: stop for a signal, or save if it is time."""
+        signal = self._interrupted()
+        if signal is not None:
+            self._check_finite(self._mean_losses())
+            self.save("last")
+            raise Interrupted(signal)
+        every = self.schedule.save_every_steps
+        if every is not None and self.progress.step % every == 0:
+            self._check_finite(self._mean_losses())
+            self.save("last")
+
+    def _end_epoch(self, weights: Tensor | None, out: bool) -> None:
+        progress = self.progress
+        losses = self._mean_losses()
+        self._check_finite(losses)
+        progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+        self._sums.zero_()
+        self._counts[:] = 0
+        self._log_training(losses, weights)
+        progress.finished = out or progress.epoch == self.limits.epochs
+        if progress.finished or progress.epoch % self.schedule.evaluate_every == 0:
+            evaluation = self.evaluate(self.val)
+            kept, dropped = self._log_evaluation(evaluation, losses)
+            if self.early_stopping.should_stop(evaluation) and not progress.finished:
+                progress.finished = True
+                log.info("stopped: no better %s for %d evaluations", self.early_stopping.monitor.name, self.early_stopping.waited)
+            self._keep_best(kept, dropped)
+        self.save("last")
+        signal = self._interrupted()
+        if signal is not None and not progress.finished:
+            raise Interrupted(signal)
+
+    def _keep_best(self, kept: bool, dropped: Sequence[int]) -> None:
+        """Writes the new checkpoint first and removes the one it replaces after."""
+        if kept:
+            if self.best.keep not in (0, 1):
+                self.save(f"epoch-{self.progress.epoch}")
+            if self.best.entries[0][1] == self.progress.epoch:
+                self.save("best")
+        for epoch in dropped:
+            self.folder.checkpoint(f"epoch-{epoch}").unlink(missing_ok=True)
+
+    def _log_training(self, losses: Mapping[str, float | None], weights: Tensor | None) -> None:
+        record: dict[str, Any] = {"split": "train", "epoch": self.progress.epoch, "step": self.progress.step}
+        record.update({f"train/{name}/loss": value for name, value in losses.items()})
+        known = [task.weight * value for task in self.tasks if (value := losses[task.name]) is not None]
+        record["train/loss"] = sum(known) if known else None
+        if weights is not None and len(weights) == len(self.tasks):
+            record.update({f"train/{t.name}/weight": w for t, w in zip(self.tasks, weights.tolist(), strict=True)})
+        record["lr"] = self.learner.optimizers[0].lr * self.learner.scheduler.factor(self.progress.step - 1)
+        self.metrics.append(record)
+
+    def _log_evaluation(self, evaluation: Evaluation, losses: Mapping[str, float | None]) -> tuple[bool, list[int]]:
+        progress, monitor = self.progress, self.best.monitor
+        self.metrics.append({"split": "val", "epoch": progress.epoch, "step": progress.step, **evaluation.flat("val")})
+        score = monitor.value(evaluation)
+        kept, dropped = self.best.add(score, progress.epoch, progress.step)
+        mark = " *" if self.best.entries and self.best.entries[0][1] == progress.epoch else ""
+        total = sum(task.weight * (losses[task.name] or 0.0) for task in self.tasks)
+        shown = [f"{name} {metric} {_number(evaluation.tasks[name][metric])}" for name, metric in evaluation.primary.items()]
+        if len(shown) > 6:
+            shown = [f"worst {_number(evaluation.worst)}", f"{len(shown)} tasks"]
+        note = f" ({len(self.tasks) - len(evaluation.undefined)} of {len(self.tasks)} tasks)" if evaluation.undefined else ""
+        log.info(
+            "epoch %d: train loss %.4f | val loss %s | %s %s%s%s | %s",
+            progress.epoch, total, _number(evaluation.loss), monitor.name, _number(score), note, mark, ", ".join(shown),
+        )  # fmt: skip
+        return kept, dropped
+
+    def _mean_losses(self) -> dict[str, float | None]:
+        """Mean loss of each task over the rows of this epoch so far. This reads the device: once per epoch, not per step."""
+        sums = self._sums.tolist()
+        counts = self._counts
+        return {t.name: sums[i] / counts[i] if counts[i] else None for i, t in enumerate(self.tasks)}
+
+    def _check_finite(self, losses: Mapping[str, float | None]) -> None:
+        bad = [name for name, value in losses.items() if value is not None and not math.isfinite(value)]
+        if bad:
+            raise TrainingError(
+                f"epoch {self.progress.epoch + 1}, step {self.progress.step}: the training loss of {', '.join(bad)} is not finite. "
+                "Lower optimizer.lr, set trainer.gradient_clip_val, or look for extreme values in the data."
+            )
+
+    def _out_of_budget(self) -> bool:
+        limits = self.limits
+        if limits.steps is not None and self.progress.step >= limits.steps:
+            return True
+        return limits.seconds is not None and self._seconds() >= limits.seconds
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._session_start
+
+    def _total_steps(self) -> int | None:
+        by_epochs = None if self.limits.epochs is None else self.limits.epochs * self.steps_per_epoch()
+        known = [steps for steps in (by_epochs, self.limits.steps) if steps is not None]
+        return min(known) if known else None
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}"

@@ -1,0 +1,89 @@
+"""Multi-layer perceptron over numbers and categories."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mtl_cli.model.encoders.base import Encoder
+from mtl_cli.model.layers import LayerNorm, Linear
+from mtl_cli.registry import ENCODERS
+from mtl_cli.types import Inputs, InputSpec, PositiveInt, ProperFraction
+
+_ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu, "tanh": torch.tanh}
+
+
+@ENCODERS.register("mlp")
+class MLP(Encoder):
+    """Linear layers, each followed by an activation; categories come in through one embedding table.
+
+    Args:
+        spec: What the inputs are.
+        shared_dim: D, the width of the last layer.
+        hidden: Widths of the layers before it; [] makes a single Linear + activation.
+        activation: relu, gelu, silu or tanh, after every layer.
+        dropout: Share of each layer's outputs (the last one's too) set to 0 in training.
+        norm: ``layer`` normalises each layer's outputs before the activation.
+        embedding_dim: Numbers that stand for one category of a categorical column.
+
+    Shape:
+        numeric (B, F), categorical (B, number of columns) -> (B, D).
+
+    Example:
+        >>> encoder = MLP(InputSpec(3, (5,)), 8, hidden=[16])
+        >>> encoder(Inputs(torch.zeros(2, 3), torch.tensor([[0], [4]]))).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(
+        self,
+        spec: InputSpec,
+        shared_dim: int,
+        *,
+        hidden: list[PositiveInt] = [],  # noqa: B006  read only; the literal documents the default
+        activation: Literal["relu", "gelu", "silu", "tanh"] = "relu",
+        dropout: ProperFraction = 0.0,
+        norm: Literal["none", "layer"] = "none",
+        embedding_dim: PositiveInt = 8,
+    ) -> None:
+        super().__init__()
+        self._dropout, self._activation = dropout, _ACTIVATIONS[activation]
+        widths = [spec.numeric_dim + len(spec.categories) * embedding_dim, *hidden, shared_dim]
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.norms = nn.ModuleList(LayerNorm(b) for b in widths[1:]) if norm == "layer" else None
+        if spec.categories:
+            # One table for all columns, each with its own range of rows: one gather instead of one per column.
+            table = torch.randn(sum(spec.categories), embedding_dim) / embedding_dim**0.5
+            sizes = torch.tensor((0, *spec.categories[:-1]))
+            table[sizes.cumsum(0)] = 0.0  # an unknown category says nothing until training says otherwise
+            self.embedding = nn.Parameter(table)
+            self.register_buffer("offsets", sizes.cumsum(0), persistent=False)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        x = inputs.numeric
+        if inputs.categorical.shape[1]:
+            codes = inputs.categorical + self.offsets
+            # One copy: table (rows, dim) -> (B, columns * dim). Stacked: (copies, rows, dim) -> (copies, B, ...).
+            lead = self.embedding.shape[:-2]
+            picked = self.embedding.index_select(-2, codes.flatten()).view(*lead, len(codes), -1)
+            x = torch.cat([x.expand(*lead, *x.shape), picked], -1) if x.shape[-1] else picked
+        for i, layer in enumerate(self.layers):
+            x = layer(x)
+            if self.norms is not None:
+                x = self.norms[i](x)
+            x = functional.dropout(self._activation(x), self._dropout, self.training)
+        return x
+
+    @classmethod
+    def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:
+        stack = copy.deepcopy(encoders[0])
+        for name, parameter in list(stack.named_parameters()):
+            owner, _, leaf = name.rpartition(".")
+            values = torch.stack([e.get_parameter(name).detach() for e in encoders])
+            setattr(stack.get_submodule(owner), leaf, nn.Parameter(values, parameter.requires_grad))
+        return stack

@@ -1,0 +1,106 @@
+"""Heads: features to outputs per task, computed together.
+
+The heads of tasks that are alike are rows of one matrix, so that 50 tasks cost about what one does. Outputs are
+kept as (outputs, B): softmax over classes then runs along contiguous rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtl_cli.model.layers import Linear
+from mtl_cli.model.ownership import Ownership, stacked
+
+
+class HeadSpec(NamedTuple):
+    """The head of one task: its number of outputs C, and the widths of its hidden layers (none: a linear head)."""
+
+    outputs: int
+    hidden: tuple[int, ...] = ()
+
+
+class Heads(nn.Module):
+    """All heads of a model. Neighbouring tasks with equal ``hidden`` are computed together.
+
+    Args:
+        feature_dim: D.
+        specs: K heads, in task order.
+
+    Shape:
+        features (B, D) or (K, B, D) -> (O, B), the outputs of all tasks below one another, O = sum of C.
+
+    Example:
+        >>> heads = Heads(8, [HeadSpec(1), HeadSpec(3)])
+        >>> outputs = heads(torch.zeros(5, 8))
+        >>> outputs.shape, [o.shape for o in heads.split(outputs)]
+        (torch.Size([4, 5]), [torch.Size([5, 1]), torch.Size([5, 3])])
+    """
+
+    def __init__(self, feature_dim: int, specs: Sequence[HeadSpec]) -> None:
+        super().__init__()
+        self.output_dims = [spec.outputs for spec in specs]
+        runs = [list(run) for _, run in groupby(enumerate(specs), key=lambda pair: pair[1].hidden)]
+        self.blocks = nn.ModuleList(_Block(feature_dim, run) for run in runs)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if len(self.blocks) == 1:
+            outputs: Tensor = self.blocks[0](features)
+            return outputs
+        return torch.cat([block(block.own(features)) for block in self.blocks])
+
+    def split(self, outputs: Tensor) -> list[Tensor]:
+        """Outputs (O, B) as a list of K tensors (B, C)."""
+        return [part.t() for part in outputs.split(self.output_dims)]
+
+    def owners(self) -> list[Ownership]:
+        """Each task owns its rows."""
+        return [owned for block in self.blocks for owned in block.owners()]
+
+
+class _Block(nn.Module):
+    """The heads of neighbouring tasks with equal hidden layers."""
+
+    def __init__(self, feature_dim: int, heads: Sequence[tuple[int, HeadSpec]]) -> None:
+        super().__init__()
+        self._tasks = [task for task, _ in heads]
+        self._outputs = [spec.outputs for _, spec in heads]
+        hidden = heads[0][1].hidden
+        widths = [feature_dim, *hidden]
+        self.hidden = nn.ModuleList(Linear(a, b, len(heads)) for a, b in zip(widths, widths[1:], strict=False))
+        bound = 1 / math.sqrt(widths[-1])  # as nn.Linear
+        self.weight = nn.Parameter(torch.empty(sum(self._outputs), widths[-1]).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(sum(self._outputs)).uniform_(-bound, bound))
+
+    def own(self, features: Tensor) -> Tensor:
+        """The features of this block's tasks."""
+        return features if features.dim() == 2 else features[self._tasks[0] : self._tasks[-1] + 1]
+
+    def forward(self, features: Tensor) -> Tensor:
+        for layer in self.hidden:
+            features = torch.relu(layer(features))
+        if features.dim() == 2:  # the same features for all: one product
+            return torch.addmm(self.bias.unsqueeze(1), self.weight, features.t())
+        parts, task, row = [], 0, 0
+        for outputs, run in groupby(self._outputs):  # one batched product for neighbours with as many outputs
+            tasks = len(list(run))
+            rows = slice(row, row + tasks * outputs)
+            weight, bias = self.weight[rows].view(tasks, outputs, -1), self.bias[rows].view(tasks, outputs, 1)
+            parts.append(torch.baddbmm(bias, weight, features[task : task + tasks].transpose(1, 2)).flatten(0, 1))
+            task, row = task + tasks, rows.stop
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def owners(self) -> list[Ownership]:
+        owned = stacked(self.hidden.parameters(), self._tasks)
+        stops = torch.tensor(self._outputs).cumsum(0).tolist()
+        for parameter in (self.weight, self.bias):
+            owned += [
+                Ownership(parameter, task, stop - outputs, stop)
+                for task, outputs, stop in zip(self._tasks, self._outputs, stops, strict=True)
+            ]
+        return owned

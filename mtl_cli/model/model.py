@@ -1,0 +1,91 @@
+"""The model that every run trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mtl_cli.model.encoders.mlp import MLP
+from mtl_cli.model.heads import Heads, HeadSpec
+from mtl_cli.model.ownership import Ownership
+from mtl_cli.model.sharing import Sharing
+from mtl_cli.model.sharing.hard import HardSharing
+from mtl_cli.types import Inputs, InputSpec
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """Numbers of parameters: in all, shared by several tasks, and of each task alone (in task order)."""
+
+    total: int
+    shared: int
+    tasks: tuple[int, ...]
+
+
+class MultiTaskModel(nn.Module):
+    """A sharing architecture and a head for each task.
+
+    Without ``sharing`` it is the model of the field's first lesson: one Linear + ReLU encoder that all tasks share,
+    and one linear head per task. Every other model differs only in the ``sharing`` and ``hidden`` it is given.
+
+    Args:
+        input_dim: F, the width of the inputs. (With ``sharing`` it is for information only.)
+        output_dims: C of each of the K tasks.
+        shared_dim: D, the width of the features that the heads read.
+        sharing: How tasks share encoders; None for one shared Linear + ReLU.
+        hidden: Widths of the hidden layers of each task's head, K entries; None for linear heads.
+
+    Shape:
+        ``forward``: (B, F) or Inputs of B rows -> list of K tensors (B, C).
+
+    Example:
+        >>> model = MultiTaskModel(64, [10, 2], 128)
+        >>> [output.shape for output in model(torch.zeros(5, 64))]
+        [torch.Size([5, 10]), torch.Size([5, 2])]
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        output_dims: Sequence[int],
+        shared_dim: int,
+        *,
+        sharing: Sharing | None = None,
+        hidden: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        super().__init__()
+        hidden = [()] * len(output_dims) if hidden is None else hidden
+        names = [str(task) for task in range(len(output_dims))]
+        self.input_dim, self.shared_dim = input_dim, shared_dim
+        self.sharing = HardSharing(lambda: MLP(InputSpec(input_dim), shared_dim), names) if sharing is None else sharing
+        specs = [HeadSpec(outputs, tuple(widths)) for outputs, widths in zip(output_dims, hidden, strict=True)]
+        self.heads = Heads(shared_dim, specs)
+
+    def forward(self, x: Tensor | Inputs) -> list[Tensor]:
+        """Outputs of each task, in task order."""
+        return self.heads.split(self.outputs(x))
+
+    def outputs(self, x: Tensor | Inputs) -> Tensor:
+        """Outputs of all tasks below one another, (O, B): what the losses are computed from."""
+        if isinstance(x, Tensor):
+            x = Inputs(x, torch.empty(len(x), 0, dtype=torch.int64, device=x.device))
+        outputs: Tensor = self.heads(self.sharing(x))
+        return outputs
+
+    def owners(self) -> list[Ownership]:
+        """Who owns each parameter; complete and disjoint."""
+        return [*self.sharing.owners(), *self.heads.owners()]
+
+    def count_parameters(self) -> ParameterCounts:
+        """How many parameters there are, and whose they are."""
+        tasks = [0] * len(self.heads.output_dims)
+        shared = 0
+        for owned in self.owners():
+            if owned.task is None:
+                shared += owned.numel
+            else:
+                tasks[owned.task] += owned.numel
+        return ParameterCounts(shared + sum(tasks), shared, tuple(tasks))

@@ -1,0 +1,42 @@
+"""What a sharing architecture is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from mtl_cli.model.encoders import Encoder
+from mtl_cli.model.ownership import Ownership, shared
+from mtl_cli.types import Inputs
+
+MakeEncoder = Callable[[], Encoder]
+
+
+class Sharing(nn.Module, ABC):
+    """Inputs to features for each task, made from encoders.
+
+    A constructor takes ``(make_encoder, task_names, *, options)`` and calls ``make_encoder`` as often as it needs
+    encoders, each with a fresh initialisation.
+
+    Attributes:
+        shares: Whether any parameter is trained by more than one task; methods that balance gradients on the
+            shared parameters need it.
+    """
+
+    shares: ClassVar[bool] = True
+
+    @abstractmethod
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Features: (B, D) common to all tasks, or (K, B, D) with one slice for each task, in their order."""
+
+    def owners(self) -> list[Ownership]:
+        """Who owns each parameter; all are shared unless an architecture says otherwise. Complete and disjoint."""
+        return shared(self.parameters())
+
+
+def make_encoders(make_encoder: MakeEncoder, task_names: Sequence[str]) -> list[Encoder]:
+    """One encoder for each task."""
+    return [make_encoder() for _ in task_names]

@@ -1,0 +1,36 @@
+"""One encoder for all tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mtl_cli.model.sharing.base import MakeEncoder, Sharing
+from mtl_cli.registry import SHARINGS
+from mtl_cli.types import Inputs
+
+
+@SHARINGS.register("hard")
+class HardSharing(Sharing):
+    """Shared feature extraction: every head reads the same features (Caruana 1997, 'Multitask Learning').
+
+    Shape:
+        Inputs of B rows -> (B, D).
+
+    Example:
+        >>> import torch
+        >>> from mtl_cli.model.encoders.mlp import MLP
+        >>> from mtl_cli.types import InputSpec
+        >>> sharing = HardSharing(lambda: MLP(InputSpec(3), 8), ["a", "b"])
+        >>> sharing(Inputs(torch.zeros(2, 3), torch.zeros(2, 0, dtype=torch.int64))).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(self, make_encoder: MakeEncoder, task_names: Sequence[str]) -> None:  # noqa: ARG002  any number of tasks
+        super().__init__()
+        self.encoder = make_encoder()
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        features: Tensor = self.encoder(inputs)
+        return features

@@ -1,0 +1,89 @@
+"""All parameters as one vector: an optimizer step, a gradient norm or a copy is then one operation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Segment(NamedTuple):
+    """A stretch of the flat vector and the task that owns it (None: shared)."""
+
+    start: int
+    stop: int
+    task: int | None
+
+
+class FlatParameters:
+    """Moves parameters (and their gradients) into one vector each; the parameters become views of it.
+
+    Args:
+        owners: ``(parameter, task, start, stop)``: who owns which rows (axis 0) of each parameter; complete. All
+            parameters must have one dtype and device.
+
+    Attributes:
+        values: (P,) every parameter value.
+        gradient: (P,) every gradient; ``parameter.grad`` are views of it, filled by ``backward``.
+        segments: Stretches with one owner, in order.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> flat = FlatParameters([(layer.weight, None, 0, 1), (layer.bias, None, 0, 1)])
+        >>> layer(torch.ones(1, 2)).backward()
+        >>> flat.gradient
+        tensor([1., 1., 1.])
+    """
+
+    def __init__(self, owners: Iterable[tuple[nn.Parameter, int | None, int, int]]) -> None:
+        rows: dict[nn.Parameter, list[Segment]] = {}
+        for parameter, task, start, stop in owners:
+            rows.setdefault(parameter, []).append(Segment(start, stop, task))
+        parameters = [p for p in rows if p.requires_grad]
+        total = sum(p.numel() for p in parameters)
+        like = parameters[0] if parameters else torch.empty(0)
+        self.values = torch.empty(total, dtype=like.dtype, device=like.device)
+        self.gradient = torch.zeros_like(self.values)
+        self.segments: list[Segment] = []
+        self.shared: list[nn.Parameter] = []  # parameters of which no task owns a row
+        self.private: list[nn.Parameter] = []
+        offset = 0
+        for parameter in parameters:
+            stop = offset + parameter.numel()
+            self.values[offset:stop] = parameter.detach().flatten()
+            parameter.data = self.values[offset:stop].view(parameter.shape)
+            parameter.grad = self.gradient[offset:stop].view(parameter.shape)
+            per_row = parameter.numel() // max(parameter.shape[0] if parameter.dim() else 1, 1)
+            for part in sorted(rows[parameter]):
+                self._append(Segment(offset + part.start * per_row, offset + part.stop * per_row, part.task))
+            (self.shared if all(s.task is None for s in rows[parameter]) else self.private).append(parameter)
+            offset = stop
+
+    def zero_gradient(self) -> None:
+        """Sets all gradients to 0."""
+        self.gradient.zero_()
+
+    def gradient_norm(self) -> Tensor:
+        """Length of the whole gradient, a tensor of one value (nothing waits for the device)."""
+        return torch.linalg.vector_norm(self.gradient)
+
+    def active(self, absent: Sequence[int]) -> list[Segment]:
+        """The stretches that a step may change: all but those of the absent tasks, neighbours joined."""
+        joined: list[Segment] = []
+        for segment in self.segments:
+            if segment.task in absent:
+                continue
+            if joined and joined[-1].stop == segment.start:
+                joined[-1] = Segment(joined[-1].start, segment.stop, None)
+            else:
+                joined.append(segment)
+        return joined
+
+    def _append(self, segment: Segment) -> None:
+        last = self.segments[-1] if self.segments else None
+        if last is not None and last.task == segment.task and last.stop == segment.start:
+            self.segments[-1] = Segment(last.start, segment.stop, segment.task)
+        elif segment.stop > segment.start:
+            self.segments.append(segment)

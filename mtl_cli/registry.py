@@ -1,0 +1,329 @@
+"""Names to classes. A constructor's keyword-only arguments ARE its options.
+
+A component is a class in a file of its own, registered under the file's name::
+
+    @SHARINGS.register("hard")
+    class HardSharing(Sharing):
+        def __init__(self, make_encoder, task_names, *, dropout: Fraction = 0.0): ...
+
+Positional arguments are facts known at run time; keyword-only ones are options that a configuration may set,
+typed, defaulted and documented in that one place. To check a configuration before PyTorch is imported, the
+signatures of the shipped components are read from their source; ``plugins`` are imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import mtl_cli.types as option_types
+from mtl_cli.errors import ConfigError, Problem, did_you_mean
+
+T = TypeVar("T")
+REQUIRED = object()
+_PACKAGE_DIR = Path(__file__).resolve().parent
+_ANNOTATION_NAMES = {**vars(typing), **vars(option_types)}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One key that a component accepts: its type annotation and its default (``REQUIRED`` if there is none)."""
+
+    annotation: Any
+    default: Any
+
+
+class Registry(Generic[T]):
+    """The components of one kind, by name.
+
+    Args:
+        group: The word users know: the config group or key (``sharing``).
+        variable: The name of this registry in this module, as component files spell it in the decorator.
+        location: Package below ``mtl_cli`` that holds one file per component (``model/sharing``).
+    """
+
+    def __init__(self, group: str, variable: str, location: str) -> None:
+        self.group = group
+        self._variable = variable
+        self._location = location
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator that makes the class known as ``name`` and checks its options on construction.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+
+        def decorate(cls: type[T]) -> type[T]:
+            taken = self._classes.get(name)
+            if taken is not None and taken.__module__ != cls.__module__:
+                raise ValueError(f"{self.group} '{name}' is registered by {taken.__module__} and by {cls.__module__}")
+            if name in self._shipped() and not cls.__module__.startswith("mtl_cli."):
+                raise ValueError(f"{self.group} '{name}' is shipped with mtl-train; {cls.__module__} needs another name")
+            _check_options_on_init(cls, f"{self.group}.{name}")
+            self._classes[name] = cls
+            return cls
+
+        return decorate
+
+    def names(self) -> list[str]:
+        """Every known name, sorted."""
+        return sorted({*self._shipped(), *self._classes})
+
+    def options(self, name: str) -> dict[str, Option]:
+        """The options of component ``name``, read without importing it where it is a shipped one."""
+        if name in self._classes:
+            return options_of(self._classes[name])
+        init = next((n for n in self._class_node(name).body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        return {} if init is None else _options_from_source(init)
+
+    def literal(self, name: str, attribute: str) -> Any:
+        """A class attribute of component ``name`` that is a literal in its source (``metrics``)."""
+        if name in self._classes:
+            return getattr(self._classes[name], attribute)
+        for node in self._class_node(name).body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == attribute and node.value:
+                return ast.literal_eval(node.value)
+        raise AttributeError(f"{self.group} '{name}' has no literal class attribute '{attribute}'")
+
+    def summary(self, name: str) -> str:
+        """The first line of the component's docstring."""
+        if name in self._classes:
+            return (self._classes[name].__doc__ or "").strip().splitlines()[0]
+        return (ast.get_docstring(self._class_node(name)) or "").splitlines()[0]
+
+    def load(self, name: str) -> type[T]:
+        """The class registered as ``name``, imported if need be.
+
+        Raises:
+            ConfigError: No such component.
+        """
+        if name not in self._classes:
+            path = self._shipped().get(name)
+            if path is None:
+                raise ConfigError(self.unknown(name))
+            importlib.import_module("mtl_cli." + ".".join(path.relative_to(_PACKAGE_DIR).with_suffix("").parts))
+        return self._classes[name]
+
+    def build(self, name: str, *runtime: Any, **options: Any) -> T:
+        """Makes component ``name`` from run-time facts and validated options."""
+        return self.load(name)(*runtime, **options)
+
+    def unknown(self, name: object, where: str | None = None) -> Problem:
+        """The problem 'no such component', with the nearest name."""
+        return Problem(where or self.group, f"unknown {self.group} '{name}'", did_you_mean(str(name), self.names()))
+
+    def _shipped(self) -> dict[str, Path]:
+        return _component_files(self._location, self._variable)
+
+    @functools.lru_cache(maxsize=None)  # noqa: B019  registries live as long as the process
+    def _class_node(self, name: str) -> ast.ClassDef:
+        path = self._shipped().get(name)
+        if path is None:
+            raise ConfigError(self.unknown(name))
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and any(self._registers(d, name) for d in node.decorator_list):
+                return node
+        raise TypeError(f"{path} must hold a class decorated with @{self._variable}.register({name!r})")
+
+    def _registers(self, decorator: ast.expr, name: str) -> bool:
+        return ast.unparse(decorator) == f"{self._variable}.register({name!r})"
+
+
+@functools.cache
+def _component_files(location: str, variable: str) -> dict[str, Path]:
+    """The files below ``location`` that register a component under their own name."""
+    files = sorted((_PACKAGE_DIR / location).glob("*.py"))
+    return {p.stem: p for p in files if f'@{variable}.register("{p.stem}")' in p.read_text(encoding="utf-8")}
+
+
+def options_of(cls: type) -> dict[str, Option]:
+    """The options of a class: its constructor's keyword-only arguments, or its fields if it is a dataclass."""
+    if is_dataclass(cls):
+        hints = typing.get_type_hints(cls, include_extras=True)
+        found = {}
+        for field in fields(cls):
+            default = REQUIRED if field.default is MISSING else field.default
+            if field.default_factory is not MISSING:
+                default = field.default_factory()
+            found[field.name] = Option(hints[field.name], default)
+        return found
+    init = inspect.unwrap(cls.__init__)  # type: ignore[misc]
+    parameters = [p for p in inspect.signature(init).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if not parameters:
+        return {}
+    hints = typing.get_type_hints(init, {**_ANNOTATION_NAMES, **vars(inspect.getmodule(cls))}, include_extras=True)
+    return {p.name: Option(hints[p.name], REQUIRED if p.default is p.empty else p.default) for p in parameters}
+
+
+def conform(value: Any, annotation: Any, where: str) -> tuple[Any, list[Problem]]:
+    """Checks ``value`` against a type annotation and converts what is safe to convert (int to float).
+
+    Returns:
+        The value to use, and the problems found (empty if it fits).
+
+    Example:
+        >>> conform(1, float, "lr")
+        (1.0, [])
+        >>> print(conform("big", float, "lr")[1][0])
+        lr: must be a number, got 'big'.
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        value, problems = conform(value, args[0], where)
+        bounds = [m for m in args[1:] if isinstance(m, option_types.Range)]
+        if not problems:
+            problems = [Problem(where, f"must be {b}, got {value!r}") for b in bounds if value not in b]
+        return value, problems
+    if origin in (typing.Union, types.UnionType):
+        return _conform_union(value, args, where)
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        if not isinstance(value, Mapping):
+            return value, [Problem(where, f"must be a mapping, got {value!r}")]
+        values, problems = conform_mapping(value, options_of(annotation), where)
+        return (value if problems else annotation(**values)), problems
+    if origin is Literal:
+        if any(value == a and type(value) is type(a) for a in args):
+            return value, []
+        return value, [Problem(where, f"must be one of {', '.join(map(str, args))}, got {value!r}", _nearest(value, args))]
+    if origin is list:
+        if not isinstance(value, list):
+            return value, [Problem(where, f"must be a list, got {value!r}", f"Write [{value}]." if value is not None else "")]
+        pairs = [conform(v, args[0], f"{where}[{i}]") for i, v in enumerate(value)]
+        return [v for v, _ in pairs], [p for _, found in pairs for p in found]
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            return value, [Problem(where, f"must be a mapping, got {value!r}")]
+        checked = {str(k): conform(v, args[1], f"{where}.{k}") for k, v in value.items()}
+        return {k: v for k, (v, _) in checked.items()}, [p for _, found in checked.values() for p in found]
+    return _conform_plain(value, annotation, where)
+
+
+def conform_mapping(
+    node: Mapping[str, Any], options: Mapping[str, Option], where: str, *, ignore: tuple[str, ...] = ()
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Checks every key of ``node`` against ``options``: unknown keys, types, ranges, missing values; fills defaults."""
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    prefix = f"{where}." if where else ""
+    for key, value in node.items():
+        if key in ignore:
+            continue
+        if key not in options:
+            problems.append(Problem(f"{prefix}{key}", "unknown key", did_you_mean(str(key), [*options, *ignore])))
+            continue
+        values[key], found = conform(value, options[key].annotation, f"{prefix}{key}")
+        problems += found
+    for key, option in options.items():
+        if key not in node:
+            if option.default is REQUIRED:
+                problems.append(Problem(f"{prefix}{key}", "must be given"))
+            values[key] = option.default
+    return values, problems
+
+
+def _conform_union(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, list[Problem]]:
+    members = [a for a in args if a is not type(None)]
+    if value is None and len(members) < len(args):
+        return None, []
+    if isinstance(value, str) and value.lower() in ("none", "null") and len(members) < len(args):
+        return value, [Problem(where, f"is the text {value!r}, not an empty value", f"Write {where.rpartition('.')[2]}=null.")]
+    attempts = [conform(value, member, where) for member in members]
+    for attempt in attempts:
+        if not attempt[1]:
+            return attempt
+    if len(members) > 1 and not any(_same_shape(value, m) for m in members):
+        expected = " or ".join(_type_name(m) for m in members)
+        return value, [Problem(where, f"must be {expected}, got {value!r}", _nearest(value, _choices(members)))]
+    return next((a for a, m in zip(attempts, members, strict=True) if _same_shape(value, m)), attempts[0])
+
+
+def _conform_plain(value: Any, annotation: Any, where: str) -> tuple[Any, list[Problem]]:
+    if annotation is Any:
+        return value, []
+    if annotation is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value), []
+    if isinstance(value, annotation) and not (annotation is int and isinstance(value, bool)):
+        return value, []
+    hint = "Write it in quotes." if annotation is str and isinstance(value, bool | int | float) else ""
+    return value, [Problem(where, f"must be {_type_name(annotation)}, got {value!r}", hint)]
+
+
+def _type_name(annotation: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _type_name(args[0])
+    if origin is Literal:
+        return " or ".join(map(str, args))
+    return names.get(annotation, {list: "a list", dict: "a mapping"}.get(origin, str(annotation)))
+
+
+def _same_shape(value: Any, annotation: Any) -> bool:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _same_shape(value, args[0])
+    if origin in (list, dict):
+        return isinstance(value, origin)
+    if origin is Literal:
+        return False
+    return not _conform_plain(value, annotation, "")[1]
+
+
+def _choices(members: list[Any]) -> tuple[Any, ...]:
+    return tuple(a for m in members if typing.get_origin(m) is Literal for a in typing.get_args(m))
+
+
+def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
+    hint = did_you_mean(str(value), map(str, choices)) if isinstance(value, str) else ""
+    return hint if hint.startswith("Did") else ""
+
+
+def _options_from_source(init: ast.FunctionDef) -> dict[str, Option]:
+    found = {}
+    for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
+        if argument.annotation is None:
+            raise TypeError(f"option '{argument.arg}' has no type annotation")
+        annotation = eval(ast.unparse(argument.annotation), dict(_ANNOTATION_NAMES))  # our own source, not user input
+        found[argument.arg] = Option(annotation, REQUIRED if default is None else ast.literal_eval(default))
+    return found
+
+
+def _check_options_on_init(cls: type, where: str) -> None:
+    """Makes direct construction (``CAGrad(c=-1)``) refuse what a configuration would be refused for."""
+    original = cls.__init__  # type: ignore[misc]
+    options: dict[str, Option] | None = None
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        nonlocal options
+        options = options_of(cls) if options is None else options
+        problems: list[Problem] = []
+        for key, value in kwargs.items():
+            if key in options:
+                kwargs[key], found = conform(value, options[key].annotation, f"{where}.{key}")
+                problems += found
+        if problems:
+            raise ConfigError(problems)
+        original(self, *args, **kwargs)
+
+    cls.__init__ = __init__  # type: ignore[misc]
+
+
+SOURCES: Registry[Any] = Registry("source", "SOURCES", "data/sources")
+KINDS: Registry[Any] = Registry("kind", "KINDS", "tasks")
+ENCODERS: Registry[Any] = Registry("encoder", "ENCODERS", "model/encoders")
+SHARINGS: Registry[Any] = Registry("sharing", "SHARINGS", "model/sharing")
+BALANCINGS: Registry[Any] = Registry("balancing", "BALANCINGS", "balancing")
+OPTIMIZERS: Registry[Any] = Registry("optimizer", "OPTIMIZERS", "optim/optimizers")
+SCHEDULERS: Registry[Any] = Registry("scheduler", "SCHEDULERS", "optim/schedulers")
+ALL: tuple[Registry[Any], ...] = (SOURCES, KINDS, ENCODERS, SHARINGS, BALANCINGS, OPTIMIZERS, SCHEDULERS)

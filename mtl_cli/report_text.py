@@ -1,0 +1,33 @@
+"""Plain-text tables for the terminal and the log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned columns; those that hold numbers only are aligned to the right.
+
+    Example:
+        >>> print(text_table(["task", "auc"], [["income", "0.91"], ["age", "0.8"]]))
+        task     auc
+        income  0.91
+        age      0.8
+    """
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    right = [all(_numeric(row[i]) for row in cells[1:]) for i in range(len(header))]
+    lines = [
+        "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in cells
+    ]
+    return "\n".join(lines)
+
+
+def number(value: float | None) -> str:
+    """A metric for people: four decimals, ``n/a`` if it is not defined."""
+    return "n/a" if value is None else f"{value:.4f}"
+
+
+def _numeric(cell: str) -> bool:
+    return cell in ("", "-", "n/a") or cell.replace(",", "").replace(".", "", 1).lstrip("-").rstrip("%").isdigit()

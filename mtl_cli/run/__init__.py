@@ -1,0 +1,24 @@
+"""What a run leaves on the disk: its folder, checkpoints, metrics and summary.
+
+``mtl_cli.run.checkpoint`` is imported on its own, since it alone loads PyTorch.
+"""
+
+from mtl_cli.run.atomic import write_bytes, write_json, write_text
+from mtl_cli.run.folder import RunFolder, State, find_resumable, is_run_folder, remove_if_empty
+from mtl_cli.run.lock import is_locked
+from mtl_cli.run.metrics_log import MetricsLog
+from mtl_cli.run.summary import versions
+
+__all__ = [
+    "MetricsLog",
+    "RunFolder",
+    "State",
+    "find_resumable",
+    "is_locked",
+    "is_run_folder",
+    "remove_if_empty",
+    "versions",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]

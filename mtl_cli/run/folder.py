@@ -1,0 +1,398 @@
+"""The folder of one run: what is in it, who may write to it, and how far the run came.
+
+* config.yaml: the resolved configuration
+* overrides: the command line's overrides, one per line
+* status.json: state, process, times; the last error if there was one
+* metrics.jsonl: one object per split and evaluation
+* summary.json: final numbers (see mtl_cli.run.summary)
+* data.json: what was learned from the training data (columns, categories, classes)
+* train.log: the log
+* checkpoints/last.pt to go on from, checkpoints/best.pt to use
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, get_args
+
+from mtl_cli.errors import Problem, RunError
+from mtl_cli.run.atomic import TEMPORARY_SUFFIX, write_json, write_text
+from mtl_cli.run.clock import now
+from mtl_cli.run.lock import FolderLock, is_locked
+
+State = Literal["running", "done", "failed", "interrupted"]
+
+FORMAT = 1
+STATUS = "status.json"
+CONFIG = "config.yaml"
+OVERRIDES = "overrides"
+CHECKPOINTS = "checkpoints"
+OURS = frozenset(
+    {CONFIG, OVERRIDES, STATUS, "metrics.jsonl", "summary.json", "data.json", "train.log", CHECKPOINTS, "tensorboard"}
+)
+_RESERVED = frozenset({"format", "state", "pid", "host", "started", "updated"})
+_SHOWN = 8  # names that a message lists
+
+
+class RunFolder:
+    r"""A run's folder: claimed by the one process that trains in it, or opened by any number of readers.
+
+    Use ``RunFolder.claim`` or ``RunFolder.open``. A claimed folder is a context manager that releases it.
+
+    Args:
+        path: The folder.
+        lock: The lock on it; None for readers.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as scratch:
+        ...     with RunFolder.claim(Path(scratch) / "run") as run:
+        ...         run.write_config("seed: 0\n", ["seed=0"])
+        ...         run.set_status("done")
+        ...     reader = RunFolder.open(Path(scratch) / "run")
+        ...     print(reader.is_done, reader.read_overrides())
+        True ['seed=0']
+    """
+
+    def __init__(self, path: Path, lock: FolderLock | None = None) -> None:
+        self.path = path
+        self._lock = lock
+
+    @classmethod
+    def claim(cls, path: Path | str, *, resume: bool = False) -> RunFolder:
+        """Takes a folder for one training and keeps every other process out until ``release``.
+
+        Args:
+            path: The folder; made with its parents if it does not exist (not with ``resume``).
+            resume: Go on with the run that the folder holds, whatever its state.
+
+        Raises:
+            RunError: Another process is in it; or it holds a run (without ``resume``), no run (with ``resume``) or
+                files that are not a run's; or it cannot be made or locked.
+        """
+        path = Path(path)
+        if not resume:
+            _make(path)
+        elif not path.is_dir():
+            raise RunError(Problem(str(path), "cannot be resumed: there is no such folder"))
+        lock = FolderLock(path)
+        try:
+            if resume:
+                _refuse_without_run(path)
+            else:
+                _refuse_run(path)
+                _refuse_foreign_files(path)
+            _remove_leftovers(path)
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, lock)
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunFolder:
+        """Opens a run for reading; it may be finished or in progress.
+
+        Raises:
+            RunError: The path is no run folder; says what is there instead.
+        """
+        path = Path(path)
+        if not path.exists():
+            raise RunError(Problem(str(path), "is not a run folder: there is no such folder"))
+        if not path.is_dir():
+            hint = f"Name the folder: {path.parent.parent if path.suffix == '.pt' else path.parent}."
+            raise RunError(Problem(str(path), "is not a run folder but a file", hint))
+        if not _has_any(path, (STATUS, CONFIG)):
+            what = f"is not a run folder (no {CONFIG} or {STATUS}); {_contents(path)}"
+            raise RunError(Problem(str(path), what, _hint_of_runs_below(path)))
+        return cls(path)
+
+    def release(self) -> None:
+        """Lets other processes claim the folder. A second call does nothing."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """What status.json says.
+
+        Raises:
+            RunError: There is none, or it is damaged.
+        """
+        status = self.read_json(STATUS)
+        if not isinstance(status, dict) or status.get("state") not in get_args(State):
+            raise RunError(Problem(str(self.path / STATUS), "is damaged: it names no state of a run"))
+        return status
+
+    def set_status(self, state: State, **extra: Any) -> None:
+        """Writes status.json: the state, this process and the time. When the run first started is kept.
+
+        Only the process that claimed the folder should call it.
+
+        Args:
+            state: How the run stands.
+            extra: More to say (``error``, ``exit_code``); what an earlier call said is forgotten.
+
+        Raises:
+            TrainingError: The file cannot be written.
+            ValueError: The state is unknown, or ``extra`` uses one of the keys written here.
+        """
+        if state not in get_args(State):
+            raise ValueError(f"state must be one of {', '.join(get_args(State))}, got {state!r}")
+        if clash := sorted(_RESERVED & extra.keys()):
+            raise ValueError(f"extra must not use the reserved keys {', '.join(clash)}")
+        time = now()
+        known = {"format": FORMAT, "state": state, "pid": os.getpid(), "host": socket.gethostname()}
+        write_json(self.path / STATUS, {**known, "started": self._started() or time, "updated": time, **extra})
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run came to its end.
+
+        Raises:
+            RunError: status.json is missing or damaged.
+        """
+        return bool(self.status["state"] == "done")
+
+    @property
+    def metrics_path(self) -> Path:
+        """The file that a MetricsLog writes."""
+        return self.path / "metrics.jsonl"
+
+    def checkpoint(self, name: str) -> Path:
+        """The file of a checkpoint: ``last``, ``best``.
+
+        Example:
+            >>> RunFolder(Path("runs/a")).checkpoint("best").as_posix()
+            'runs/a/checkpoints/best.pt'
+        """
+        return self.path / CHECKPOINTS / f"{name}.pt"
+
+    def write_config(self, yaml_text: str, overrides: list[str]) -> None:
+        """Writes the resolved configuration and the overrides that led to it.
+
+        Raises:
+            TrainingError: A file cannot be written.
+        """
+        write_text(self.path / CONFIG, yaml_text)
+        write_text(self.path / OVERRIDES, "".join(f"{override}\n" for override in overrides))
+
+    def read_config(self) -> str:
+        """The text of config.yaml.
+
+        Raises:
+            RunError: There is none, or it cannot be read.
+        """
+        return self._read_text(CONFIG)
+
+    def read_overrides(self) -> list[str]:
+        """The overrides, in the order of the command line.
+
+        Raises:
+            RunError: The file is missing or cannot be read.
+        """
+        return [line for line in self._read_text(OVERRIDES).splitlines() if line]
+
+    def write_json(self, name: str, obj: object) -> None:
+        """Writes ``obj`` as the file ``name`` of the run; NaN and infinity become null.
+
+        Raises:
+            TrainingError: The file cannot be written.
+        """
+        write_json(self.path / name, obj)
+
+    def read_json(self, name: str) -> Any:
+        """What the JSON file ``name`` of the run says.
+
+        Raises:
+            RunError: There is none, or it is damaged.
+        """
+        text = self._read_text(name)
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise RunError(Problem(str(self.path / name), f"is damaged: no JSON ({error})")) from error
+
+    def _started(self) -> str | None:
+        try:
+            started = self.status.get("started")
+        except RunError:
+            return None
+        return started if isinstance(started, str) else None
+
+    def _read_text(self, name: str) -> str:
+        path = self.path / name
+        try:
+            return path.read_text("utf-8")
+        except FileNotFoundError as error:
+            raise RunError(Problem(str(path), f"no such file; {_contents(self.path)}")) from error
+        except OSError as error:
+            raise RunError(Problem(str(path), f"cannot be read, got '{error.strerror or error}'")) from error
+        except UnicodeDecodeError as error:
+            raise RunError(Problem(str(path), "is damaged: no UTF-8 text")) from error
+
+
+def is_run_folder(path: Path) -> bool:
+    """Whether there is a file of a run in ``path``, even if the run was stopped before it said anything."""
+    return _has_any(path, (*sorted(OURS - {CHECKPOINTS, "tensorboard"}), ".hydra"))
+
+
+def remove_if_empty(path: Path, stop: Path) -> None:
+    """Removes the folder ``path``, then each parent that this leaves empty, up to but not including ``stop``.
+
+    Nothing that holds a file is ever removed.
+
+    Raises:
+        ValueError: ``path`` is not below ``stop``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as scratch:
+        ...     stop = Path(scratch)
+        ...     (stop / "day" / "time").mkdir(parents=True)
+        ...     remove_if_empty(stop / "day" / "time", stop)
+        ...     list(stop.iterdir())
+        []
+    """
+    folder, end = path.resolve(), stop.resolve()
+    if end not in folder.parents:
+        raise ValueError(f"{path} is not below {stop}")
+    while folder != end:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            pass  # gone already; its parents may be empty all the same
+        except OSError:
+            return
+        folder = folder.parent
+
+
+def find_resumable(root: Path) -> Path | None:
+    """The unfinished run below ``root`` that was written to last and that no live process is in.
+
+    Args:
+        root: A run folder, or a folder with run folders somewhere below.
+
+    Returns:
+        A folder with ``checkpoints/last.pt`` whose state is running, interrupted or failed; None if there is none.
+    """
+    best: tuple[tuple[str, int], Path] | None = None
+    for folder in _run_folders(root):
+        age = _age_if_resumable(RunFolder(folder))
+        if age is not None and (best is None or age > best[0]):
+            best = (age, folder)
+    return best[1] if best else None
+
+
+def _age_if_resumable(run: RunFolder) -> tuple[str, int] | None:
+    """Time of the last word of an unfinished run, its checkpoint's as tie-break; None if it cannot be resumed."""
+    try:
+        status = run.status
+        written = run.checkpoint("last").stat().st_mtime_ns
+    except (RunError, OSError):
+        return None
+    if status["state"] == "done" or is_locked(run.path):
+        return None
+    return str(status.get("updated", "")), written
+
+
+def _run_folders(root: Path) -> Iterable[Path]:
+    for name, folders, files in os.walk(root):
+        if STATUS in files:
+            folders.clear()  # runs are not nested, and checkpoints need no visit
+            yield Path(name)
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+
+
+def _make(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise RunError(Problem(str(path), "is a file, not a folder", "Choose another folder.")) from error
+    except OSError as error:
+        what = f"cannot be made, got '{error.strerror or error}'"
+        raise RunError(Problem(str(path), what, "Choose another folder.")) from error
+
+
+def _refuse_run(path: Path) -> None:
+    """Refuses a folder that holds a run. The caller has the lock, so that no process is alive in it."""
+    if not _has_any(path, (STATUS, f"{CHECKPOINTS}/last.pt", f"{CHECKPOINTS}/best.pt")):
+        return
+    try:
+        state = RunFolder(path).status["state"]
+    except RunError:
+        held = f"a run whose {STATUS} is missing or damaged"
+    else:
+        held = {
+            "done": "a finished run (done)",
+            "failed": "a failed run",
+            "interrupted": "an interrupted run",
+            "running": "an interrupted run (its process is gone)",
+        }[state]
+    if (path / CHECKPOINTS / "last.pt").exists():
+        hint = f"Go on with it by resume={path}, or choose another folder."
+    else:
+        hint = "It has no checkpoint to go on from; choose another folder, or remove this one."
+    raise RunError(Problem(str(path), f"holds {held}", hint))
+
+
+def _refuse_without_run(path: Path) -> None:
+    if not (path / STATUS).exists():
+        what = f"cannot be resumed: it holds no run (no {STATUS}); {_contents(path)}"
+        raise RunError(Problem(str(path), what, _hint_of_runs_below(path)))
+
+
+def _refuse_foreign_files(path: Path) -> None:
+    foreign = [name for name in _visible(path) if name not in OURS]
+    if foreign:
+        raise RunError(
+            Problem(str(path), f"holds files that are not a run's: {_shown(foreign)}", "Choose a new or empty folder.")
+        )
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes temporary files of a process that was killed while it wrote; a checkpoint's can be large."""
+    for folder in (path, path / CHECKPOINTS):
+        for leftover in folder.glob(f".*{TEMPORARY_SUFFIX}"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
+def _has_any(path: Path, names: Iterable[str]) -> bool:
+    return any((path / name).exists() for name in names)
+
+
+def _visible(path: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _contents(path: Path) -> str:
+    names = _visible(path)
+    return f"it holds: {_shown(names)}" if names else "it is empty"
+
+
+def _hint_of_runs_below(path: Path) -> str:
+    runs = [name for name in _visible(path) if (path / name / STATUS).exists()]
+    return f"These below it are runs: {_shown(runs)}; name one." if runs else ""
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

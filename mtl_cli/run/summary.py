@@ -1,0 +1,43 @@
+"""The versions a run was made with, and what summary.json says.
+
+summary.json, written at the end of a training; numbers that are not finite are null:
+
+    format            1
+    tasks             names of the tasks, in order
+    monitor, mode     what "best" was chosen by (``mean``, ``val/loss``...) and "max" or "min"
+    best              {"epoch": 3, "step": 120, "score": 0.91}; score null if no evaluation gave a number
+    metrics           flat: "val/TASK/METRIC", "val/mean", "val/loss", the same under "test/"
+    primary           metric that stands for each task: {"digit": "accuracy"}
+    parameters        {"total": 1, "shared": 1, "tasks": {"digit": 1}}
+    rows              {"train": 1, "val": 1, "test": 1}
+    epochs, steps     done in all, resumed parts included
+    seconds           wall time of the run; train_seconds: of its training steps alone
+    rows_per_second   training rows over train_seconds
+    seed, device, data_fingerprint, versions
+"""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+FORMAT = 1
+_PACKAGES = ("torch", "mtl-train", "polars", "hydra-core", "omegaconf", "scikit-learn", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a run's numbers; those not installed are left out.
+
+    Example:
+        >>> versions()["python"] == platform.python_version()
+        True
+    """
+    found = {"python": platform.python_version()}
+    return found | {name: version for name in _PACKAGES if (version := _version(name))}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # mtl-train itself may be run from its source folder
+        return None

@@ -1,0 +1,499 @@
+"""The fixed part of the configuration, and ``validate``: all mistakes at once, before PyTorch or any data is loaded.
+
+The options of components (encoder, sharing, ...) are not listed here: their constructors say them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from mtl_cli.errors import ConfigError, Problem, did_you_mean
+from mtl_cli.registry import (
+    BALANCINGS,
+    ENCODERS,
+    KINDS,
+    OPTIMIZERS,
+    REQUIRED,
+    SCHEDULERS,
+    SHARINGS,
+    SOURCES,
+    Option,
+    Registry,
+    conform,
+    conform_mapping,
+    options_of,
+)
+from mtl_cli.types import NonNegative, NonNegativeInt, Positive, PositiveInt, ProperFraction, TaskNames
+
+TASK_NAME = re.compile(r"[^\W\d][\w \-+]*")
+RESERVED_TASK_NAMES = ("loss", "mean", "worst")
+Origin = Callable[[str], str | None]
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """How rows are divided. See ``mtl_cli.data.splits``."""
+
+    method: Literal["auto", "files", "column", "random", "stratified", "group"] = "auto"
+    column: str | None = None
+    group: str | None = None
+    stratify: str | None = None
+    val: ProperFraction = 0.1
+    test: ProperFraction = 0.1
+    seed: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class FeatureOptions:
+    """How input columns become numbers. See ``mtl_cli.data.features``."""
+
+    inputs: str | list[Any] = "*"
+    exclude: list[str] = field(default_factory=list)
+    scale: Literal["standard", "quantile", "none"] = "standard"
+    missing_inputs: Literal["indicator", "mean", "error"] = "indicator"
+    min_count: PositiveInt = 1
+
+
+@dataclass(frozen=True)
+class DataOptions(FeatureOptions):
+    """The keys of ``data`` that every source has."""
+
+    id: str | None = None
+    split: SplitOptions = field(default_factory=SplitOptions)
+    batch_size: PositiveInt = 256
+    shuffle: bool = True
+    drop_last: bool = False
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """The keys of a task that every kind has."""
+
+    kind: str
+    target: str | None = None
+    weight: NonNegative = 1.0
+    hidden: list[PositiveInt] = field(default_factory=list)
+    missing_label: str | float | int | None = None
+
+
+@dataclass(frozen=True)
+class EarlyStoppingOptions:
+    """When to stop before the limits."""
+
+    monitor: str | None = None
+    patience: PositiveInt | None = None
+    min_delta: NonNegative = 0.0
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """Which checkpoints to keep."""
+
+    monitor: str | None = None
+    save_top_k: int = 1
+    every_n_steps: PositiveInt | None = None
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """The loop."""
+
+    max_epochs: PositiveInt | None = 50
+    max_steps: PositiveInt | None = None
+    max_time: str | float | None = None
+    precision: Literal["32", "bf16-mixed"] = "32"
+    gradient_clip_val: Positive | None = None
+    accumulate_grad_batches: PositiveInt = 1
+    check_val_every_n_epoch: PositiveInt = 1
+    device: str = "auto"
+    threads: PositiveInt | Literal["auto"] = "auto"
+    compile: bool = False
+    deterministic: bool = True
+    early_stopping: EarlyStoppingOptions = field(default_factory=EarlyStoppingOptions)
+    checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered component and its options, all of them, defaults filled in."""
+
+    name: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A task: its common options, and its kind with the kind's options."""
+
+    common: TaskOptions
+    kind: Component
+
+    def target(self, name: str) -> str:
+        """The label column: as given, or the task's name."""
+        return self.common.target or name
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A configuration that was checked as a whole.
+
+    Args:
+        tasks: The tasks that are trained.
+        left_out: Tasks that ``only`` leaves out; their labels are no inputs all the same, so that subsets compare.
+    """
+
+    data: DataOptions
+    source: Component
+    input_dim: int | None
+    shared_dim: int
+    tasks: Mapping[str, TaskConfig]
+    left_out: Mapping[str, TaskConfig]
+    encoder: Component
+    sharing: Component
+    balancing: Component
+    optimizer: Component
+    scheduler: Component
+    trainer: TrainerOptions
+    monitor: str
+    seed: int
+    resume: str | None
+    dry_run: bool
+
+
+_TOP: dict[str, Option] = {
+    "input_dim": Option(PositiveInt | None, None),
+    "shared_dim": Option(PositiveInt, 128),
+    "only": Option(list[str] | None, None),
+    "trainer": Option(TrainerOptions, TrainerOptions()),
+    "monitor": Option(str, "mean"),
+    "seed": Option(NonNegativeInt, 0),
+    "resume": Option(str | None, None),
+    "dry_run": Option(bool, False),
+    "plugins": Option(list[str], []),
+    "extra": Option(Any, None),
+}
+_COMPONENTS: dict[str, Registry[Any]] = {
+    "encoder": ENCODERS,
+    "sharing": SHARINGS,
+    "balancing": BALANCINGS,
+    "optimizer": OPTIMIZERS,
+    "scheduler": SCHEDULERS,
+}
+_OTHER_NAMES = {  # what people of other tools write first
+    "epochs": "trainer.max_epochs",
+    "max_epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "trainer.epochs": "trainer.max_epochs",
+    "lr": "optimizer.lr",
+    "learning_rate": "optimizer.lr",
+    "trainer.lr": "optimizer.lr",
+    "trainer.learning_rate": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    "batch_size": "data.batch_size",
+    "trainer.batch_size": "data.batch_size",
+    "grad_accum": "trainer.accumulate_grad_batches",
+    "trainer.grad_accum": "trainer.accumulate_grad_batches",
+    "dropout": "encoder.dropout",
+    "hidden_dim": "shared_dim",
+    "optim": "optimizer",
+    "schedule": "scheduler",
+    "loop": "trainer",
+}
+
+
+def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConfig:
+    """Checks a whole configuration.
+
+    Args:
+        raw: Plain mappings, lists and values, as composed.
+        origin: Where a key path was set (``command line``, ``conf/task/mine.yaml, line 7``), for the messages.
+
+    Returns:
+        The configuration with every default filled in.
+
+    Raises:
+        ConfigError: Every mistake, each with its key path, origin, value and the nearest known name.
+    """
+    found: list[Problem] = []
+    _load_plugins(raw.get("plugins"), found)
+    top, problems = conform_mapping(raw, _TOP, "", ignore=("data", "tasks", *_COMPONENTS))
+    found += [_renamed(problem, raw) for problem in problems]
+    components = {key: _component(raw.get(key), registry, key, found) for key, registry in _COMPONENTS.items()}
+    data, source = _data(raw.get("data"), found)
+    tasks = _tasks(raw.get("tasks"), found)
+    _check_together(raw, top, components, tasks, data, found)
+    if found:
+        raise ConfigError([_with_origin(problem, origin) for problem in _distinct(found)])
+    only = top["only"]
+    kept = {name: task for name, task in tasks.items() if only is None or name in only}
+    return RunConfig(
+        data=data, source=source, input_dim=top["input_dim"], shared_dim=top["shared_dim"], tasks=kept,
+        left_out={name: task for name, task in tasks.items() if name not in kept}, trainer=top["trainer"],
+        monitor=top["monitor"], seed=top["seed"], resume=top["resume"], dry_run=top["dry_run"],
+        **components,
+    )  # fmt: skip
+
+
+def seconds(text: str | float) -> float:
+    """Time as a number of seconds, or ``HH:MM:SS``, ``DD:HH:MM:SS``.
+
+    Raises:
+        ValueError: Neither.
+
+    Example:
+        >>> seconds("01:30:00"), seconds(90)
+        (5400.0, 90.0)
+    """
+    if isinstance(text, int | float):
+        return float(text)
+    parts = [int(part) for part in text.split(":")]
+    if len(parts) not in (3, 4) or any(part < 0 for part in parts):
+        raise ValueError(text)
+    return float(sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600, 86400), strict=False)))
+
+
+def task_metrics(tasks: Mapping[str, TaskConfig]) -> dict[str, dict[str, bool]]:
+    """For each task its metrics and whether higher is better."""
+    return {name: dict(KINDS.literal(task.kind.name, "metrics")) for name, task in tasks.items()}
+
+
+def is_monitor(name: str, tasks: Mapping[str, TaskConfig]) -> bool:
+    """Whether there is such a number to monitor."""
+    return name in monitor_names(tasks)
+
+
+def monitor_names(tasks: Mapping[str, TaskConfig]) -> list[str]:
+    """Everything that ``monitor`` may be."""
+    names = ["mean", "worst", "loss", "val/mean", "val/worst", "val/loss"]
+    return names + [f"val/{task}/{metric}" for task, metrics in task_metrics(tasks).items() for metric in ("loss", *metrics)]
+
+
+def _load_plugins(plugins: Any, found: list[Problem]) -> None:
+    for module in plugins if isinstance(plugins, list) else []:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            found.append(Problem("plugins", f"cannot import '{module}' ({error})", "Is it installed, or on PYTHONPATH?"))
+
+
+def _component(node: Any, registry: Registry[Any], where: str, found: list[Problem]) -> Component | None:
+    if isinstance(node, str):  # `encoder: mlp` inside a file instead of a choice in its defaults list
+        hint = f"In a file, write it in the defaults list: `- override /{where}: {node}`. On the command line: {where}={node}."
+        found.append(Problem(where, f"must be a mapping with a name, got {node!r}", hint))
+        return None
+    if not isinstance(node, Mapping) or not isinstance(node.get("name"), str):
+        found.append(Problem(where, f"must be a mapping with a name, got {node!r}", did_you_mean("", registry.names())))
+        return None
+    return _named(node, str(node["name"]), registry, where, f"{where}.name", ("name",), found)
+
+
+def _named(
+    node: Mapping[str, Any], name: str, registry: Registry[Any], where: str, where_name: str, ignore: tuple[str, ...], found: list[Problem]
+) -> Component | None:
+    if name not in registry.names():
+        found.append(registry.unknown(name, where_name))
+        return None
+    options, problems = conform_mapping(node, registry.options(name), where, ignore=ignore)
+    found += problems
+    return Component(name, options)
+
+
+def _data(node: Any, found: list[Problem]) -> tuple[Any, Any]:
+    if not isinstance(node, Mapping):
+        found.append(Problem("data", f"must be a mapping, got {node!r}", "It needs at least `source` (table or sklearn)."))
+        return None, None
+    common = options_of(DataOptions)
+    name = node.get("source")
+    if not isinstance(name, str) or name not in SOURCES.names():
+        what = "must be given" if name is None else f"unknown source {name!r}"
+        found.append(Problem("data.source", what, did_you_mean(str(name), SOURCES.names())))
+        own: dict[str, Option] = {}
+        known = {**common, **{key: o for s in SOURCES.names() for key, o in SOURCES.options(s).items()}}
+    else:
+        own = SOURCES.options(name)
+        known = {**common, **own}
+    values, problems = conform_mapping(node, known, "data", ignore=("source",))
+    found += problems
+    if problems:
+        return None, None
+    return DataOptions(**{k: v for k, v in values.items() if k in common}), Component(str(name), {k: values[k] for k in own})
+
+
+def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
+    if isinstance(node, list):
+        node = _tasks_from_list(node, found)
+    if not isinstance(node, Mapping) or not node:
+        what = "no task is declared" if node in (None, {}, []) else f"must be a mapping from task names to options, got {node!r}"
+        found.append(Problem("tasks", what, "Example: tasks: {income: {kind: binary}}."))
+        return {}
+    tasks = {}
+    for name, options in node.items():
+        where = f"tasks.{name}"
+        if not isinstance(name, str):
+            found.append(Problem(where, f"the name of a task must be text, got {name!r}", "Write it in quotes."))
+        elif not TASK_NAME.fullmatch(name) or name in RESERVED_TASK_NAMES:
+            rule = f"letters, digits, _, -, + and spaces, not starting with a digit, and not {', '.join(RESERVED_TASK_NAMES)}"
+            found.append(Problem(where, f"cannot be the name of a task, got {name!r}", f"Allowed: {rule}. The column goes into `target`."))
+        elif not isinstance(options, Mapping):
+            found.append(Problem(where, f"must be a mapping of options, got {options!r}", f"Example: {name}: {{kind: binary}}."))
+        elif (task := _task(options, where, found)) is not None:
+            tasks[name] = task
+    return tasks
+
+
+def _tasks_from_list(items: list[Any], found: list[Problem]) -> dict[str, Any]:
+    tasks: dict[str, Any] = {}
+    for i, item in enumerate(items):
+        name = item.get("name") if isinstance(item, Mapping) else None
+        if not isinstance(name, str):
+            found.append(Problem(f"tasks[{i}]", f"must be a mapping with a name, got {item!r}"))
+        elif name in tasks:
+            first = [it.get("name") for it in items].index(name)
+            found.append(Problem(f"tasks[{i}]", f"the name '{name}' is taken by tasks[{first}]"))
+        else:
+            tasks[name] = {key: value for key, value in item.items() if key != "name"}
+    return tasks
+
+
+def _task(options: Mapping[str, Any], where: str, found: list[Problem]) -> TaskConfig | None:
+    common = options_of(TaskOptions)
+    kind = options.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS.names():
+        what = "must be given" if kind is None else f"unknown kind {kind!r}"
+        found.append(Problem(f"{where}.kind", what, did_you_mean(str(kind), KINDS.names())))
+        known = {**{k: o for name in KINDS.names() for k, o in KINDS.options(name).items()}, **common}
+        _, problems = conform_mapping({k: v for k, v in options.items() if k != "kind"}, known, where, ignore=("kind",))
+        found += [p for p in problems if p.what == "unknown key"]
+        return None
+    own = KINDS.options(kind)
+    values, problems = conform_mapping(options, {**common, **own}, where)
+    found += problems
+    if problems:
+        return None
+    return TaskConfig(TaskOptions(**{k: values[k] for k in common}), Component(kind, {k: values[k] for k in own}))
+
+
+def _check_together(
+    raw: Mapping[str, Any], top: Mapping[str, Any], components: Mapping[str, Component | None],
+    tasks: Mapping[str, TaskConfig], data: DataOptions | None, found: list[Problem],
+) -> None:  # fmt: skip
+    """Rules between keys. A rule is skipped where one of its keys is wrong already."""
+    declared = raw.get("tasks")
+    names = list(declared) if isinstance(declared, Mapping) else list(tasks)
+    only = top.get("only")
+    if isinstance(only, list):
+        found += [Problem("only", f"no task '{name}'", did_you_mean(str(name), names)) for name in only if name not in names]
+        if not only:
+            found.append(Problem("only", "leaves no task, got []", "Write only=null for all tasks."))
+    for key, component in components.items():
+        if component is not None:
+            found += _unknown_tasks(component, _COMPONENTS[key], key, names)
+    trainer = top.get("trainer")
+    if isinstance(trainer, TrainerOptions):
+        _check_trainer(trainer, components.get("scheduler"), found)
+    if len(tasks) == len(names):
+        kept = {n: t for n, t in tasks.items() if not isinstance(only, list) or n in only}
+        wanted = {"monitor": top.get("monitor")}
+        if isinstance(trainer, TrainerOptions):
+            wanted["trainer.early_stopping.monitor"] = trainer.early_stopping.monitor
+            wanted["trainer.checkpoint.monitor"] = trainer.checkpoint.monitor
+        for where, name in wanted.items():
+            if isinstance(name, str) and not is_monitor(name, kept):
+                found.append(Problem(where, f"there is no number '{name}' to monitor", did_you_mean(name, monitor_names(kept))))
+    sharing, balancing = components.get("sharing"), components.get("balancing")
+    if sharing is not None and balancing is not None and not _shares(sharing) and _needs_shared(balancing):
+        hint = "Use balancing=equal, or a sharing with shared parameters (sharing=hard)."
+        what = f"'{balancing.name}' combines gradients on shared parameters, and sharing '{sharing.name}' has none"
+        found.append(Problem("balancing", what, hint))
+
+
+def _check_trainer(trainer: TrainerOptions, scheduler: Component | None, found: list[Problem]) -> None:
+    if trainer.max_epochs is None and trainer.max_steps is None and trainer.max_time is None:
+        found.append(Problem("trainer", "never ends: max_epochs, max_steps and max_time are all null", "Set one of them."))
+    if trainer.max_time is not None:
+        try:
+            seconds(trainer.max_time)
+        except ValueError:
+            what = f"must be seconds or HH:MM:SS, got {trainer.max_time!r}"
+            found.append(Problem("trainer.max_time", what, "Example: 01:30:00."))
+    if trainer.checkpoint.save_top_k < -1:
+        found.append(Problem("trainer.checkpoint.save_top_k", f"must be at least -1 (all), got {trainer.checkpoint.save_top_k}"))
+    warmup = scheduler.options.get("warmup_steps", 0) if scheduler is not None else 0
+    if trainer.max_steps is not None and warmup >= trainer.max_steps:
+        what = f"must be less than trainer.max_steps ({trainer.max_steps}), got {warmup}"
+        found.append(Problem("scheduler.warmup_steps", what))
+    if trainer.device not in ("auto", "cpu", "cuda", "mps") and not re.fullmatch(r"cuda:\d+", trainer.device):
+        found.append(Problem("trainer.device", f"must be auto, cpu, cuda, cuda:N or mps, got '{trainer.device}'"))
+
+
+def _unknown_tasks(component: Component, registry: Registry[Any], where: str, names: list[str]) -> list[Problem]:
+    """Options that map task names to values may name declared tasks only."""
+    found = []
+    for key, option in registry.options(component.name).items():
+        value = component.options.get(key)
+        if is_per_task(option.annotation) and isinstance(value, Mapping):
+            found += [
+                Problem(f"{where}.{key}.{name}", f"no task '{name}'", did_you_mean(name, names)) for name in value if name not in names
+            ]
+    return found
+
+
+def is_per_task(annotation: Any) -> bool:
+    """Whether an option's type is, or may be, a mapping from task names."""
+    members = getattr(annotation, "__args__", ())
+    metadata = getattr(annotation, "__metadata__", ())
+    return any(isinstance(m, TaskNames) for m in metadata) or any(is_per_task(m) for m in members)
+
+
+def _shares(sharing: Component) -> bool:
+    return bool(_class_flag(SHARINGS, sharing.name, "shares", True))
+
+
+def _needs_shared(balancing: Component) -> bool:
+    return bool(_class_flag(BALANCINGS, balancing.name, "needs_shared", False))
+
+
+def _class_flag(registry: Registry[Any], name: str, attribute: str, default: bool) -> Any:
+    try:
+        return registry.literal(name, attribute)
+    except AttributeError:
+        return default
+
+
+def _renamed(problem: Problem, raw: Mapping[str, Any]) -> Problem:
+    """Points to our name where the key is what another tool calls it."""
+    if problem.what == "unknown key" and problem.where in _OTHER_NAMES:
+        return replace(problem, hint=f"Did you mean '{_OTHER_NAMES[problem.where]}'?")
+    if problem.what == "unknown key" and "." not in problem.where and isinstance(raw.get("tasks"), Mapping) and problem.where in raw["tasks"]:
+        return replace(problem, hint=f"Did you mean 'tasks.{problem.where}'?")
+    return problem
+
+
+def _with_origin(problem: Problem, origin: Origin) -> Problem:
+    place = origin(problem.where)
+    return problem if place is None else replace(problem, where=f"{problem.where} ({place})")
+
+
+def _distinct(problems: list[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(problems))
+
+
+__all__ = [
+    "REQUIRED",
+    "Component",
+    "DataOptions",
+    "FeatureOptions",
+    "RunConfig",
+    "SplitOptions",
+    "TaskConfig",
+    "TrainerOptions",
+    "conform",
+    "is_per_task",
+    "seconds",
+    "task_metrics",
+    "validate",
+]

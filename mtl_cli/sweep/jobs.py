@@ -1,0 +1,52 @@
+"""Names of a sweep's jobs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+_LONGEST = 60
+
+
+def job_name(overrides: list[str]) -> str:
+    """A folder name for the job with these overrides: readable, safe on every file system, the same in any order.
+
+    ``hydra.*`` overrides and leading ``+`` do not count. The hash at the end keeps apart what the readable part
+    cannot (signs that folders cannot have, long lists, capital letters on a disk that does not tell them apart).
+
+    Args:
+        overrides: As on the command line: ``trainer.lr=0.1``.
+
+    Returns:
+        Letters, digits, ``.``, ``_`` and ``-`` only; ``default`` for no overrides.
+
+    Example:
+        >>> job_name(["sharing=mmoe", "seed=1"])
+        'seed-1-sharing-mmoe-1c111885'
+        >>> job_name(["seed=1", "+sharing=mmoe", "hydra.verbose=true"]) == job_name(["sharing=mmoe", "seed=1"])
+        True
+        >>> job_name([])
+        'default'
+    """
+    counted = sorted({plain for override in overrides if (plain := override.strip().lstrip("+")) and not _hydra(plain)})
+    if not counted:
+        return "default"
+    digest = hashlib.sha1("\n".join(counted).encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()[:8]
+    # No leading sign: "-x" reads as an option to shell commands, ".x" is hidden.
+    readable = re.sub(r"[^A-Za-z0-9._-]", "-", ",".join(counted)).lstrip("-.")[:_LONGEST]
+    return f"{readable}-{digest}" if readable else digest
+
+
+def override_values(overrides: list[str]) -> dict[str, str]:
+    """Key and value of each override, without ``hydra.*`` ones; the last one wins.
+
+    Example:
+        >>> override_values(["+seed=1", "task=digits", "~logger", "hydra.verbose=true"])
+        {'seed': '1', 'task': 'digits', '~logger': ''}
+    """
+    pairs = (override.strip().lstrip("+").partition("=") for override in overrides)
+    return {key: value for key, _, value in pairs if key and not _hydra(key)}
+
+
+def _hydra(override: str) -> bool:
+    return re.match(r"~?hydra([./=]|$)", override) is not None

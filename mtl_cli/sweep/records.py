@@ -1,0 +1,125 @@
+"""What became of each job of a sweep, read from the jobs' folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mtl_cli.errors import RunError
+from mtl_cli.run import RunFolder, is_locked, is_run_folder
+
+STATUSES = ("done", "running", "interrupted", "failed", "damaged")
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """One job of a sweep.
+
+    Args:
+        job: Name of its folder.
+        status: done, running, interrupted, failed, or damaged (its files cannot be read).
+        overrides: What set it apart on the command line.
+        metrics: Final numbers by flat key (``test/digit/accuracy``); None where a number was not finite.
+        score: The monitored validation score of the best epoch; None if there is none.
+        mean: ``test/mean``; None without a test split.
+        seconds: Wall time.
+        parameters: Number of parameters of the model.
+        error: What went wrong, on one line.
+        monitor: What ``score`` is.
+        mode: ``max`` if a higher score is better, ``min`` if a lower one is.
+        primary: The metric that stands for each task, in the order of the tasks.
+    """
+
+    job: str
+    status: str
+    overrides: list[str] = field(default_factory=list)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    score: float | None = None
+    mean: float | None = None
+    seconds: float | None = None
+    parameters: int | None = None
+    error: str | None = None
+    monitor: str | None = None
+    mode: str | None = None
+    primary: dict[str, str] = field(default_factory=dict)
+
+
+def collect(sweep_dir: Path | str) -> list[JobRecord]:
+    """Reads every job below a sweep's folder, by name. A job that cannot be read is a record too.
+
+    Args:
+        sweep_dir: Folder with one run folder per job. Folders with nothing of a run in them are left out.
+
+    Raises:
+        RunError: There is no such folder.
+    """
+    sweep_dir = Path(sweep_dir)
+    if not sweep_dir.is_dir():
+        raise RunError(f"{sweep_dir}: is not a sweep's folder: there is no such folder.")
+    folders = sorted(entry for entry in sweep_dir.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [_record(folder) for folder in folders if is_run_folder(folder)]
+
+
+def summarise(records: Sequence[JobRecord]) -> str:
+    """How the jobs ended, on one line.
+
+    Example:
+        >>> summarise([JobRecord("a", "done"), JobRecord("b", "failed"), JobRecord("c", "done")])
+        '3 jobs: 2 done, 1 failed'
+    """
+    counts = [(status, sum(record.status == status for record in records)) for status in STATUSES]
+    parts = [f"{count} {status}" for status, count in counts if count]
+    return f"{len(records)} job{'' if len(records) == 1 else 's'}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def _record(folder: Path) -> JobRecord:
+    run = RunFolder(folder)
+    overrides: list[str] = []
+    try:
+        overrides = run.read_overrides() if (folder / "overrides").exists() else []
+        # The lock first: a job that ends between the two looks is then seen as done, not as interrupted.
+        alive = is_locked(folder)
+        status = run.status
+        state = "interrupted" if status["state"] == "running" and not alive else str(status["state"])
+        # A stopped or failed job has numbers only if it got that far; a finished one without them is damaged.
+        with_summary = state == "done" or (folder / "summary.json").exists()
+        numbers = _numbers(run.read_json("summary.json")) if with_summary else {}
+    except RunError as error:
+        return JobRecord(folder.name, "damaged", overrides, error=_one_line(str(error)))
+    except (TypeError, ValueError, AttributeError, KeyError) as error:
+        what = f"{folder / 'summary.json'}: is damaged: {type(error).__name__} {error}."
+        return JobRecord(folder.name, "damaged", overrides, error=_one_line(what))
+    message = status.get("error") if state != "done" else None
+    return JobRecord(folder.name, state, overrides, error=_one_line(str(message)) if message else None, **numbers)
+
+
+def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
+    """The part of a record that a summary gives. Any error here means that it is no summary."""
+    metrics = {str(key): _number(value) for key, value in summary["metrics"].items()}
+    total = summary.get("parameters", {}).get("total")
+    mode = summary.get("mode")
+    if mode not in ("max", "min"):
+        raise ValueError(f"mode must be 'max' or 'min', got {mode!r}")
+    primary = {str(task): str(metric) for task, metric in summary.get("primary", {}).items()}
+    # In the order of the tasks, as the user wrote them.
+    order = [task for task in summary.get("tasks", []) if task in primary]
+    return {
+        "metrics": metrics,
+        "score": _number((summary.get("best") or {}).get("score")),
+        "mean": metrics.get("test/mean"),
+        "seconds": _number(summary.get("seconds")),
+        "parameters": None if total is None else int(total),
+        "monitor": str(summary.get("monitor")),
+        "mode": mode,
+        "primary": {task: primary[task] for task in order},
+    }
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _one_line(text: str) -> str:
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())

@@ -1,0 +1,196 @@
+"""The leaderboard as rows and columns, and as text."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mtl_cli.sweep.jobs import override_values
+from mtl_cli.sweep.records import JobRecord
+
+Cell = str | int | float | None
+
+_WIDTH = 140
+_JOB_WIDTH = 32
+_CELL_WIDTH = 24
+_GAP = "  "
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the leaderboard.
+
+    Args:
+        name: Its header.
+        cells: One per record, in the order of the rows.
+        kind: ``fixed`` ones are always shown; ``metric`` and ``override`` ones may be left out of a narrow terminal.
+    """
+
+    name: str
+    cells: list[Cell]
+    kind: str = "fixed"
+
+
+def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
+    """The records in the order of the leaderboard, each with its rank.
+
+    Finished jobs with a score come first, best first; then the others by name. If finished jobs were judged by
+    different measures (``monitor`` or ``mode``), their scores cannot be compared and nobody has a rank.
+
+    Example:
+        >>> a, b = (JobRecord(n, "done", score=s, monitor="mean", mode="max") for n, s in (("a", 0.5), ("b", 0.9)))
+        >>> [(rank, record.job) for rank, record in ranked([a, b, JobRecord("c", "failed")])]
+        [(1, 'b'), (2, 'a'), (None, 'c')]
+    """
+    by_name = sorted(records, key=lambda record: record.job)
+    scored = [record for record in by_name if record.status == "done" and _score(record) is not None]
+    if len({(record.monitor, record.mode) for record in scored}) > 1:
+        scored = []
+    sign = -1 if scored and scored[0].mode == "max" else 1
+    best_first = sorted(scored, key=lambda record: sign * (_score(record) or 0.0))
+    rest = [record for record in by_name if record not in scored]
+    rest.sort(key=lambda record: record.status != "done")
+    return [*((rank, record) for rank, record in enumerate(best_first, start=1)), *((None, record) for record in rest)]
+
+
+def columns(records: Sequence[JobRecord]) -> list[Column]:
+    """The leaderboard's columns, their cells in ranked order."""
+    order = ranked(records)
+    rows = [record for _, record in order]
+    return [
+        Column("rank", [rank for rank, _ in order]),
+        Column("job", [record.job for record in rows]),
+        Column("status", [record.status for record in rows]),
+        *_override_columns(rows),
+        *_metric_columns(rows),
+        Column("test/mean", [record.mean for record in rows]),
+        Column("score", [record.score for record in rows]),
+        Column("parameters", [record.parameters for record in rows]),
+        Column("seconds", [record.seconds for record in rows]),
+        Column("error", [record.error for record in rows]),
+    ]
+
+
+def as_csv(records: Sequence[JobRecord]) -> str:
+    """The leaderboard as CSV, numbers in full."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    table = columns(records)
+    writer.writerow([column.name for column in table])
+    writer.writerows(zip(*(column.cells for column in table), strict=True))
+    return out.getvalue()
+
+
+def as_markdown(records: Sequence[JobRecord]) -> str:
+    """The leaderboard as a Markdown table, numbers to four digits.
+
+    Example:
+        >>> print(as_markdown([JobRecord("a", "done", score=0.98765, monitor="mean", mode="max")]))
+        | rank | job | status | test/mean | score | parameters | seconds | error |
+        | ---: | :--- | :--- | ---: | ---: | ---: | ---: | :--- |
+        | 1 | a | done |  | 0.9877 |  |  |  |
+        <BLANKLINE>
+    """
+    table = columns(records)
+    lines = [
+        [_markdown(column.name) for column in table],
+        ["---:" if _is_numeric(column) else ":---" for column in table],
+        *([_markdown(text(cell)) for cell in row] for row in zip(*(column.cells for column in table), strict=True)),
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def as_text(records: Sequence[JobRecord]) -> str:
+    """The leaderboard aligned for a terminal, at most about 140 wide; says which columns did not fit."""
+    table = [column for column in columns(records) if column.name != "error"]
+    left_out: list[str] = []
+    while _width(table) > _WIDTH and (extra := _least_needed(table)) is not None:
+        table.remove(extra)
+        left_out.insert(0, extra.name)
+    rows = zip(*map(_aligned, table), strict=True)
+    lines = [_GAP.join(row).rstrip() for row in rows]
+    if left_out:
+        lines.append(f"(not shown, see leaderboard.csv: {', '.join(left_out)})")
+    return "\n".join(lines)
+
+
+def text(cell: Cell) -> str:
+    """A cell for people: four significant digits, whole numbers in full.
+
+    Example:
+        >>> [text(cell) for cell in (0.98765, 0.9, 12.3456, 123456.7, 1e-7, 1234567, None, "mmoe")]
+        ['0.9877', '0.9000', '12.35', '123457', '1.000e-07', '1234567', '', 'mmoe']
+    """
+    if cell is None:
+        return ""
+    if not isinstance(cell, float):
+        return str(cell)
+    if 1e4 <= abs(cell) < 1e15:
+        return f"{cell:.0f}"
+    return f"{cell:#.4g}".rstrip(".")
+
+
+def _score(record: JobRecord) -> float | None:
+    return record.score if record.score is not None and math.isfinite(record.score) else None
+
+
+def _override_columns(rows: Sequence[JobRecord]) -> list[Column]:
+    values = [override_values(record.overrides) for record in rows]
+    # A job that died before it wrote its overrides must not make every key look as if it had been varied.
+    known = [value for value, record in zip(values, rows, strict=True) if value or record.status == "done"]
+    keys = dict.fromkeys(key for value in values for key in value)
+    varied = [key for key in keys if len({value.get(key) for value in known}) > 1]
+    return [Column(key, [value.get(key) for value in values], "override") for key in varied]
+
+
+def _metric_columns(rows: Sequence[JobRecord]) -> list[Column]:
+    wanted = dict.fromkeys(f"{task}/{metric}" for record in rows for task, metric in record.primary.items())
+    names = [_split_of(name, rows) + name for name in wanted]
+    return [Column(name, [record.metrics.get(name) for record in rows], "metric") for name in names]
+
+
+def _split_of(name: str, rows: Sequence[JobRecord]) -> str:
+    """The test split if any job has it: one column never mixes splits."""
+    return "test/" if any(f"test/{name}" in record.metrics for record in rows) else "val/"
+
+
+def _is_numeric(column: Column) -> bool:
+    return column.name not in ("job", "status", "error") and column.kind != "override"
+
+
+def _markdown(cell: str) -> str:
+    return " ".join(cell.split()).replace("|", "\\|")
+
+
+def _elided(column: Column) -> list[str]:
+    longest = _JOB_WIDTH if column.name == "job" else _CELL_WIDTH
+    return [_elide(text(cell), longest) for cell in column.cells]
+
+
+def _elide(cell: str, longest: int) -> str:
+    """Cuts the middle out: both the words at the start and the hash at the end tell jobs apart."""
+    if len(cell) <= longest:
+        return cell
+    tail = (longest - 1) // 2
+    return f"{cell[: longest - 1 - tail]}…{cell[-tail:]}"
+
+
+def _aligned(column: Column) -> list[str]:
+    cells = [column.name, *_elided(column)]
+    width = max(map(len, cells))
+    return [cell.rjust(width) if _is_numeric(column) else cell.ljust(width) for cell in cells]
+
+
+def _width(table: Sequence[Column]) -> int:
+    return sum(len(_aligned(column)[0]) for column in table) + len(_GAP) * (len(table) - 1)
+
+
+def _least_needed(table: Sequence[Column]) -> Column | None:
+    for kind in ("metric", "override"):
+        found = [column for column in table if column.kind == kind]
+        if found:
+            return found[-1]
+    return None

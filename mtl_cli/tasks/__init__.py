@@ -1,0 +1,5 @@
+"""KIND = head outputs + loss per row + metrics + decoding. One file per kind."""
+
+from mtl_cli.tasks.base import Kind, LabelCounts
+
+__all__ = ["Kind", "LabelCounts"]

@@ -1,0 +1,123 @@
+"""What every kind of task is: how labels are read, what a head puts out, how good an output is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtl_cli.types import Column
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Labels of one task in one split: how many, and how they are spread.
+
+    Args:
+        labelled: Rows with a label.
+        missing: Rows without one.
+        balance: What the kind says of the labels, for people (``0: 76%, 1: 24%`` or ``mean 40.4, std 12.3``).
+    """
+
+    labelled: int
+    missing: int
+    balance: str
+
+
+class Kind(ABC):
+    """One kind of task: reads labels, owns the loss per row, the metrics and the decoding.
+
+    A kind is stateless but for what ``fit`` learns from the training labels (classes, mean and deviation);
+    ``state`` gives that as plain JSON, so that a run can be used later without its training data. Labels are
+    held as float32 numbers with NaN where a row has no label.
+
+    Attributes:
+        metrics: Name of each metric and whether higher is better; the first is the primary one, which ``mean``
+            averages over tasks. It is oriented so that higher is better, at most 1.
+    """
+
+    metrics: ClassVar[Mapping[str, bool]]
+
+    @abstractmethod
+    def fit(self, column: Column, train: np.ndarray) -> None:
+        """Learns classes or scale from the labels of the rows ``train`` (int64 indices).
+
+        Raises:
+            DataError: The column cannot serve as labels of this kind; names the place of the value.
+        """
+
+    @abstractmethod
+    def encode(self, column: Column) -> np.ndarray:
+        """Labels as the loss reads them: (N,) float32, NaN where missing.
+
+        Raises:
+            DataError: A value is no label of this kind (an unknown class, text in a number column).
+        """
+
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """C, the outputs of a head. Known after ``fit``."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each row.
+
+        Shape:
+            outputs (k, C, B) of k tasks that are alike (see ``group_key``), targets (k, B) without NaN
+            -> (k, B), non-negative.
+        """
+
+    def loss_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of each row (k, B) and its derivative by the outputs (k, C, B).
+
+        Found by autograd here; a kind with a closed form overrides it to save the training loop the cost.
+        """
+        with torch.enable_grad():
+            leaf = outputs.detach().requires_grad_()
+            rows = self.loss(leaf, targets)
+            (gradient,) = torch.autograd.grad(rows.sum(), leaf)
+        return rows.detach(), gradient
+
+    @abstractmethod
+    def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
+        """Outputs (B, C) of one task to what the user reads, in the user's units and class names.
+
+        Returns:
+            ``pred`` (B,), and for kinds with classes ``prob`` (B, number of classes).
+        """
+
+    @abstractmethod
+    def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
+        """Every metric of ``metrics`` over all labelled rows of a split, in the user's units.
+
+        Shape:
+            outputs (n, C), targets (n,) without NaN, n at least 1. A metric that is not defined for these
+            labels (AUC of one class) is None.
+        """
+
+    @abstractmethod
+    def describe(self, targets: np.ndarray) -> str:
+        """How labels (n,) without NaN are spread, in one short line."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """What ``fit`` learned, as plain JSON types."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``state`` gave."""
+
+    def group_key(self) -> Hashable:
+        """Tasks with equal keys are computed together; the loss may depend on nothing else."""
+        return (type(self).__name__, self.num_outputs)
+
+    def counts(self, targets: np.ndarray) -> LabelCounts:
+        """Counts encoded labels (N,) with NaN where missing."""
+        known = targets[~np.isnan(targets)]
+        return LabelCounts(len(known), len(targets) - len(known), self.describe(known) if len(known) else "no labels")

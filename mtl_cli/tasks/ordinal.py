@@ -1,0 +1,104 @@
+"""One of several classes in an order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mtl_cli.errors import ConfigError, DataError, Problem
+from mtl_cli.registry import KINDS
+from mtl_cli.tasks._classes import class_codes, describe_classes, fit_classes
+from mtl_cli.tasks._scores import ordinal_scores
+from mtl_cli.tasks.base import Kind
+from mtl_cli.types import Column
+
+
+@KINDS.register("ordinal")
+class Ordinal(Kind):
+    """A class on a scale (grades, stars, years of school), learnt as 'is it above step j?' for every step.
+
+    The loss is the mean of the logistic losses of the steps (Frank and Hall 2001; Niu et al. 2016); the predicted
+    class is the expected position, the sum of the probabilities of the steps, rounded.
+
+    Args:
+        classes: The labels from low to high; if null, the training rows' labels, which must be numbers.
+
+    Shape:
+        C = number of classes - 1: the log-odds of being above each step.
+
+    Raises:
+        ConfigError: ``classes`` repeats a label or holds fewer than two.
+
+    Example:
+        >>> kind = Ordinal(classes=["low", "mid", "high"])
+        >>> kind.decode(torch.tensor([[9.0, -9.0]]))["pred"].tolist()
+        ['mid']
+    """
+
+    metrics: ClassVar[Mapping[str, bool]] = {"qwk": True, "mae": False, "accuracy": True}
+
+    def __init__(self, *, classes: list[str] | None = None) -> None:
+        if classes is not None and (len(set(classes)) != len(classes) or len(classes) < 2):
+            raise ConfigError(Problem("kind.ordinal.classes", f"must be two or more different labels, got {classes}"))
+        self._declared = classes
+        self.classes: list[str] = list(classes or [])
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.classes) - 1
+
+    def fit(self, column: Column, train: np.ndarray) -> None:
+        self.classes = fit_classes(column, train, self._declared)
+        where = f"column '{column.name}'"
+        if len(self.classes) < 2:
+            raise DataError(Problem(where, f"an ordinal task needs two or more classes in the training rows, got {self.classes}"))
+        if self._declared is None and not all(_is_number(c) for c in self.classes):
+            shown = ", ".join(self.classes[:10])
+            raise DataError(Problem(where, f"the order of the classes {shown} is not known", "List the task's `classes` from low to high."))
+
+    def encode(self, column: Column) -> np.ndarray:
+        return class_codes(column, self.classes)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs, self._above(outputs, targets), reduction="none").mean(-2)
+
+    def loss_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        slope = torch.sigmoid(outputs).sub_(self._above(outputs, targets))
+        return self.loss(outputs, targets), slope.div_(self.num_outputs)
+
+    def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
+        above = torch.sigmoid(outputs.double()).cpu().numpy()
+        above = np.minimum.accumulate(above, axis=1)  # being above a higher step cannot be more likely
+        edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], 1)
+        position = np.rint(above.sum(1)).astype(np.int64)
+        return {"pred": np.asarray(self.classes, dtype=object)[position], "prob": -np.diff(edges, axis=1)}
+
+    def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
+        above = np.minimum.accumulate(torch.sigmoid(outputs.double()).cpu().numpy(), axis=1)
+        return ordinal_scores(targets.cpu().numpy(), np.rint(above.sum(1)), len(self.classes))
+
+    def describe(self, targets: np.ndarray) -> str:
+        return describe_classes(targets, self.classes)
+
+    def state(self) -> dict[str, Any]:
+        return {"classes": self.classes}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.classes = list(state["classes"])
+
+    def _above(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        steps = torch.arange(outputs.shape[-2], device=outputs.device, dtype=targets.dtype)
+        return (targets.unsqueeze(-2) > steps.unsqueeze(-1)).to(outputs.dtype)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

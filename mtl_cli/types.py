@@ -1,0 +1,106 @@
+"""The words that every part shares: shapes, rows, and the types that options can have.
+
+Shapes, in docstrings and comments everywhere: **B** rows of a batch, **N** rows of a data set, **K** tasks,
+**F** input width (``input_dim``), **D** shared width (``shared_dim``), **C** outputs of a head (classes),
+**P** shared parameters.
+
+This module imports no PyTorch, so that a configuration can be checked before PyTorch is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+if TYPE_CHECKING:
+    import polars
+    import torch
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, for use in ``Annotated``. ``open_low``/``open_high`` exclude the bound itself."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+            return False
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below and not math.isinf(value)
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            if math.isinf(self.low):
+                return "a finite number"
+            return f"greater than {self.low:g}" if self.open_low else f"at least {self.low:g}"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+
+
+@dataclass(frozen=True)
+class TaskNames:
+    """Marks a mapping option whose keys must be names of declared tasks."""
+
+
+Finite = Annotated[float, Range()]
+Positive = Annotated[float, Range(0, open_low=True)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+ProperFraction = Annotated[float, Range(0, 1, open_high=True)]  # 1 itself would remove everything
+PositiveInt = Annotated[int, Range(1)]
+NonNegativeInt = Annotated[int, Range(0)]
+PerTask = Annotated[dict[str, NonNegative], TaskNames()]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the user's table, as a task sees it.
+
+    Args:
+        name: The column's name in the file.
+        values: N values; null where the cell is missing.
+        where: Gives the place of row ``i`` (0-based) for messages: ``people.csv, column 'age', row 7``.
+    """
+
+    name: str
+    values: polars.Series
+    where: Callable[[int], str]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What an encoder reads.
+
+    Args:
+        numeric_dim: Width of ``Inputs.numeric``.
+        categories: Number of categories of each categorical column, its unknown slot (code 0) included.
+    """
+
+    numeric_dim: int
+    categories: tuple[int, ...] = ()
+
+
+class Inputs(NamedTuple):
+    """The inputs of some rows.
+
+    Shape:
+        numeric (B, F) float32; categorical (B, number of categorical columns) int64, codes counted from 0
+        in each column.
+    """
+
+    numeric: torch.Tensor
+    categorical: torch.Tensor
+
+    def rows(self, index: torch.Tensor) -> Inputs:
+        """The rows at ``index`` (an int64 tensor on the same device), in that order."""
+        return Inputs(self.numeric.index_select(0, index), self.categorical.index_select(0, index))
+
+    def to(self, device: torch.device) -> Inputs:
+        """The same inputs on ``device``."""
+        return Inputs(self.numeric.to(device), self.categorical.to(device))

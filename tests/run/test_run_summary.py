@@ -1,0 +1,23 @@
+"""A run remembers what it was made with."""
+
+import platform
+from importlib import metadata
+
+from mtl_cli.run import versions
+
+
+def test_versions_names_python_and_what_is_installed():
+    found = versions()
+    assert found["python"] == platform.python_version()
+    assert found["torch"] == metadata.version("torch")
+    assert set(found) >= {"polars", "hydra-core", "omegaconf", "scikit-learn", "numpy"}
+
+
+def test_what_is_not_installed_is_left_out(monkeypatch):
+    def version(name):
+        if name == "polars":
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(metadata, "version", version)
+    assert list(versions()) == ["python", "torch", "mtl-train", "hydra-core", "omegaconf", "scikit-learn", "numpy"]

@@ -1,0 +1,34 @@
+"""Names of jobs are safe, readable and stable."""
+
+import re
+
+import pytest
+
+from mtl_cli.sweep import job_name
+
+
+def test_the_order_the_plus_signs_and_hydras_own_settings_do_not_count():
+    name = job_name(["sharing=mmoe", "seed=1"])
+    assert re.fullmatch(r"seed-1-sharing-mmoe-[0-9a-f]{8}", name)
+    assert job_name(["seed=1", "sharing=mmoe"]) == name
+    assert job_name(["++seed=1", "+sharing=mmoe", "hydra.job.num=3", "+hydra/launcher=joblib", "seed=1"]) == name
+
+
+def test_no_overrides_is_the_default():
+    assert job_name([]) == job_name(["hydra.verbose=true", ""]) == "default"
+
+
+@pytest.mark.parametrize(
+    "override", ["only=[a,b]", "data.path=/tmp/ä b.csv", "~logger", "x='a/../b'", ".x=1", "x=\n", "y=" + "long" * 50]
+)
+def test_names_are_safe_and_short(override):
+    name = job_name([override])
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*-[0-9a-f]{8}", name)
+    assert len(name) <= 69
+
+
+def test_different_overrides_never_share_a_name():
+    lists = [["a=x"], ["a=X"], ["a=-x"], ["a=[x]"], ["a=(x)"], ["a=" + "x" * 70], ["a=" + "x" * 71], ["a=x", "b=1"]]
+    names = [job_name(overrides).lower() for overrides in lists]
+    assert len(set(names)) == len(names)
+    assert job_name(["hydrated=1"]) != "default"

@@ -1,0 +1,219 @@
+"""The leaderboard shows every job: the best first, and what went wrong with the rest."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mtl_cli.errors import RunError, TrainingError
+from mtl_cli.run import RunFolder
+from mtl_cli.sweep import JobRecord, collect, format_table, summarise, write
+
+ROOT = Path(__file__).parents[2]
+
+
+def _summary(score, mode="max", **metrics):
+    return {
+        "format": 1,
+        "tasks": ["digit", "even"],
+        "monitor": "mean",
+        "mode": mode,
+        "best": {"epoch": 3, "step": 120, "score": score},
+        "metrics": {f"{split}/{task}/accuracy": 0.9 for split in ("val", "test") for task in ("digit", "even")}
+        | {"test/mean": 0.123456789, "val/mean": score, **metrics},
+        "primary": {"even": "accuracy", "digit": "accuracy"},
+        "parameters": {"total": 123456, "shared": 1, "tasks": {}},
+        "seconds": 3.25,
+    }
+
+
+def _job(path, state="done", overrides=(), summary=None, **extra):
+    with RunFolder.claim(path) as run:
+        run.write_config("", list(overrides))
+        run.set_status(state, **extra)
+        if summary is not None:
+            run.write_json("summary.json", summary)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two finished jobs, one failed, one killed, and three damaged in different ways."""
+    _job(tmp_path / "a", overrides=["task=digits", "sharing=hard", "hydra.x=1"], summary=_summary(0.8))
+    _job(tmp_path / "b", overrides=["task=digits", "sharing=mmoe", "+n=4"], summary=_summary(0.9))
+    with RunFolder.claim(tmp_path / "c") as run:
+        run.set_status("failed", error="trainer.lr: must be positive,\n  got -1.", exit_code=2)
+    _job(tmp_path / "d", "running", ["task=digits", "sharing=ple"])
+    _job(tmp_path / "e", "done", ["task=digits", "sharing=ple"])
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "train.log").touch()
+    _job(tmp_path / "g", "done", ["task=digits"], {"metrics": 3})
+    (tmp_path / "plots").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "leaderboard.csv").touch()
+    return tmp_path
+
+
+def test_every_job_is_a_record_whatever_became_of_it(sweep):
+    records = {record.job: record for record in collect(sweep)}
+    assert [(job, record.status) for job, record in records.items()] == [
+        ("a", "done"),
+        ("b", "done"),
+        ("c", "failed"),
+        ("d", "interrupted"),
+        ("e", "damaged"),
+        ("f", "damaged"),
+        ("g", "damaged"),
+    ]
+    best = records["b"]
+    assert best.overrides == ["task=digits", "sharing=mmoe", "+n=4"]
+    assert (best.score, best.mean, best.seconds, best.parameters, best.error) == (0.9, 0.123456789, 3.25, 123456, None)
+    assert (best.monitor, best.mode, best.primary) == ("mean", "max", {"digit": "accuracy", "even": "accuracy"})
+    assert best.metrics["test/digit/accuracy"] == 0.9
+    assert records["c"].error == "trainer.lr: must be positive,; got -1."
+    assert records["d"].error is None
+    assert records["e"].error == f"{sweep}/e/summary.json: no such file; it holds: config.yaml, overrides, status.json."
+    assert records["f"].error == f"{sweep}/f/status.json: no such file; it holds: train.log."
+    assert records["g"].error == (
+        f"{sweep}/g/summary.json: is damaged: AttributeError 'int' object has no attribute 'items'."
+    )
+    assert summarise(list(records.values())) == "7 jobs: 2 done, 1 interrupted, 1 failed, 3 damaged"
+
+
+def test_a_job_whose_process_lives_is_running(tmp_path):
+    with RunFolder.claim(tmp_path / "a") as run:
+        run.set_status("running")
+        assert [record.status for record in collect(tmp_path)] == ["running"]
+    assert [record.status for record in collect(tmp_path)] == ["interrupted"]
+
+
+def test_a_sweep_folder_must_exist(tmp_path):
+    with pytest.raises(RunError) as error:
+        collect(tmp_path / "no")
+    assert str(error.value) == f"{tmp_path}/no: is not a sweep's folder: there is no such folder."
+
+
+def test_the_csv_has_the_best_first_and_full_precision(sweep):
+    write(sweep, collect(sweep))
+    with (sweep / "leaderboard.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == [
+        *("rank", "job", "status", "sharing", "n", "test/digit/accuracy", "test/even/accuracy"),
+        *("test/mean", "score", "parameters", "seconds", "error"),
+    ]
+    assert [(row["rank"], row["job"]) for row in rows] == [
+        *(("1", "b"), ("2", "a")),
+        *(("", job) for job in "cdefg"),
+    ]
+    assert (rows[0]["sharing"], rows[0]["n"], rows[1]["n"]) == ("mmoe", "4", "")
+    assert rows[0]["test/mean"] == "0.123456789"
+    assert rows[2]["error"] == "trainer.lr: must be positive,; got -1."
+
+
+def test_the_json_has_everything(sweep):
+    write(sweep, collect(sweep))
+    content = json.loads((sweep / "leaderboard.json").read_text())
+    assert content["format"] == 1
+    assert content["summary"] == "7 jobs: 2 done, 1 interrupted, 1 failed, 3 damaged"
+    assert [(job["rank"], job["job"]) for job in content["jobs"]][:3] == [(1, "b"), (2, "a"), (None, "c")]
+    assert content["jobs"][0]["metrics"]["test/mean"] == 0.123456789
+    assert content["jobs"][0]["overrides"] == ["task=digits", "sharing=mmoe", "+n=4"]
+
+
+def test_the_markdown_has_four_digits_and_no_broken_rows(tmp_path):
+    record = JobRecord("a", "done", ["x=a|b"], {"test/t/r2": 0.98765}, 0.5, primary={"t": "r2"}, mode="max")
+    write(tmp_path, [record, JobRecord("b", "failed", ["x=c"], error="one | two")])
+    assert (tmp_path / "leaderboard.md").read_text() == (
+        "| rank | job | status | x | test/t/r2 | test/mean | score | parameters | seconds | error |\n"
+        "| ---: | :--- | :--- | :--- | ---: | ---: | ---: | ---: | ---: | :--- |\n"
+        "| 1 | a | done | a\\|b | 0.9877 |  | 0.5000 |  |  |  |\n"
+        "|  | b | failed | c |  |  |  |  |  | one \\| two |\n"
+        "\n"
+        "2 jobs: 1 done, 1 failed\n"
+    )
+
+
+def test_the_terminal_shows_the_table_the_errors_and_the_count(sweep):
+    lines = format_table(collect(sweep)).splitlines()
+    assert lines[:3] == [
+        "rank  job  status       sharing  n  test/digit/accuracy  test/even/accuracy  test/mean   score"
+        "  parameters  seconds",
+        "   1  b    done         mmoe     4               0.9000              0.9000     0.1235  0.9000"
+        "      123456    3.250",
+        "   2  a    done         hard                     0.9000              0.9000     0.1235  0.8000"
+        "      123456    3.250",
+    ]
+    assert lines[8] == "c: trainer.lr: must be positive,; got -1."
+    assert lines[-1] == "7 jobs: 2 done, 1 interrupted, 1 failed, 3 damaged"
+
+
+def test_a_wide_table_stays_in_the_terminal_and_says_what_is_missing():
+    primary = {f"task_with_a_name_{i}": "accuracy" for i in range(12)}
+    records = [
+        JobRecord(f"job-{'x' * 60}-{i}", "done", [f"a.very.long.key=value{i}"], {}, 0.5, primary=primary, mode="max")
+        for i in range(2)
+    ]
+    lines = format_table(records).splitlines()
+    assert max(map(len, lines[:3])) <= 140
+    assert lines[1].split()[1] == "job-xxxxxxxxxxxx…xxxxxxxxxxxxx-0"
+    assert "a.very.long.key" in lines[0]
+    assert lines[3].startswith("(not shown, see leaderboard.csv: val/task_with_a_name_")
+    assert lines[3].endswith("val/task_with_a_name_11/accuracy)")
+
+
+def test_no_jobs_is_no_table():
+    assert format_table([]) == "0 jobs"
+    assert summarise([JobRecord("a", "done")]) == "1 job: 1 done"
+
+
+def _order(*records):
+    return [line.split()[:2] for line in format_table(list(records)).splitlines()[1 : len(records) + 1]]
+
+
+def _scored(job, score, mode="min", monitor="val/loss"):
+    return JobRecord(job, "done", score=score, mode=mode, monitor=monitor)
+
+
+def test_a_lower_score_comes_first_if_that_is_better():
+    assert _order(_scored("a", 0.5), _scored("b", 0.1), _scored("c", 0.3)) == [["1", "b"], ["2", "c"], ["3", "a"]]
+
+
+def test_a_job_without_a_finite_score_has_no_rank():
+    records = (_scored("a", None), _scored("b", float("nan")), _scored("c", 0.3), JobRecord("aa", "failed"))
+    assert _order(*records) == [["1", "c"], ["a", "done"], ["b", "done"], ["aa", "failed"]]
+
+
+def test_scores_of_different_kinds_are_not_ranked():
+    assert _order(_scored("b", 0.1), _scored("a", 0.5, "max", "mean")) == [["a", "done"], ["b", "done"]]
+
+
+def test_without_a_test_split_the_validation_scores_are_shown_and_called_so():
+    record = JobRecord("a", "done", metrics={"val/t/auroc": 0.7}, primary={"t": "auroc"})
+    assert "val/t/auroc" in format_table([record])
+    with_test = JobRecord("b", "done", metrics={"val/t/auroc": 0.7, "test/t/auroc": 0.6}, primary={"t": "auroc"})
+    header, first, second, _ = format_table([record, with_test]).splitlines()
+    assert "test/t/auroc" in header
+    assert "val/t/auroc" not in header
+    assert first.split() == ["a", "done"]
+    assert second.split() == ["b", "done", "0.6000"]
+
+
+def test_a_refused_write_keeps_the_old_leaderboard(sweep, monkeypatch):
+    write(sweep, [])
+    before = (sweep / "leaderboard.json").read_text()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(TrainingError, match=r"leaderboard\.json: cannot be written, got 'No space left on device'"):
+        write(sweep, collect(sweep))
+    assert (sweep / "leaderboard.json").read_text() == before
+
+
+def test_neither_hydra_nor_omegaconf_is_loaded():
+    code = "import sys, mtl_cli.sweep; sys.exit(bool({'hydra', 'omegaconf', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
