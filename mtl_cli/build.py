@@ -29,8 +29,9 @@ from mtl_cli.tasks import Kind
 from mtl_cli.types import Column, Inputs, InputSpec
 
 log = logging.getLogger(__name__)
-# Below this many multiply-adds per step, starting a second thread costs more than it brings.
-MANY_OPERATIONS = 20_000_000
+# Below this many multiply-adds per step a second thread gains little, and with a busy neighbour it costs a multiple:
+# the threads wait for each other spinning.
+MANY_OPERATIONS = 200_000_000
 
 
 @dataclass(frozen=True)
@@ -124,12 +125,16 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
     seed_everything(config.seed)
     torch.use_deterministic_algorithms(config.trainer.deterministic)
     model = build_model(
-        config, data.features.spec, data.features.input_dim, [t.kind.num_outputs for t in data.tasks], [t.name for t in data.tasks]
+        config,
+        data.features.spec,
+        data.features.input_dim,
+        [t.kind.num_outputs for t in data.tasks],
+        [t.name for t in data.tasks],
     ).to(device)
     names = [task.name for task in data.tasks]
-    balancing = BALANCINGS.build(
-        config.balancing.name, len(names), **_per_task_lists(config.balancing, names)
-    ).to(device)
+    balancing = BALANCINGS.build(config.balancing.name, len(names), **_per_task_lists(config.balancing, names)).to(
+        device
+    )
     parameters = FlatParameters(model.owners())
     optimizers = [OPTIMIZERS.build(config.optimizer.name, parameters, **config.optimizer.options)]
     if any(True for _ in balancing.parameters()):
@@ -181,8 +186,8 @@ def choose_device(config: RunConfig) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    there = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device.type, lambda: True)
-    if not there() or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
+    if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(Problem("trainer.device", f"there is no device '{name}' here", "Write trainer.device=cpu."))
     return device
 
@@ -234,9 +239,14 @@ def _is_number(value: str | float) -> bool:
 
 
 def _require_columns(config: RunConfig, table: Table, targets: Mapping[str, str]) -> None:
-    who = {column: f"tasks.{name}.target" for name, column in reversed(targets.items())}
+    who = {column: f"tasks.{name}.target" for name, column in reversed(list(targets.items()))}
     split = config.data.split
-    special = {"data.id": config.data.id, "data.split.column": split.column, "data.split.group": split.group, "data.split.stratify": split.stratify}
+    special = {
+        "data.id": config.data.id,
+        "data.split.column": split.column,
+        "data.split.group": split.group,
+        "data.split.stratify": split.stratify,
+    }
     who.update({column: key for key, column in special.items() if column is not None})
     table.require(list(who), who)
 
@@ -246,7 +256,7 @@ def _reserved(config: RunConfig, targets: Mapping[str, str]) -> dict[str, str]:
     split = config.data.split
     roles = {config.data.id: "the id", split.column: "the split column", split.group: "the group of the split"}
     reserved = {column: role for column, role in roles.items() if column is not None}
-    return {**reserved, **{column: f"target of task '{name}'" for name, column in reversed(targets.items())}}
+    return {**reserved, **{column: f"target of task '{name}'" for name, column in reversed(list(targets.items()))}}
 
 
 def _per_task_lists(component: Component, names: Sequence[str]) -> dict[str, Any]:

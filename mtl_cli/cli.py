@@ -28,13 +28,25 @@ from mtl_cli.sweep import collect, format_table, hydra_callback, job_name, write
 
 log = logging.getLogger("mtl_cli")
 #: Keys that may differ between a run and its resumption: they do not change what has been trained so far.
-MAY_CHANGE = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time", "trainer.early_stopping", "trainer.checkpoint",
-              "trainer.device", "trainer.threads", "resume", "dry_run", "extra")  # fmt: skip
+MAY_CHANGE = (
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.early_stopping",
+    "trainer.checkpoint",
+    "trainer.device",
+    "trainer.threads",
+    "resume",
+    "dry_run",
+    "extra",
+)
 _HYDRA_VERSION = tuple(int(part) for part in hydra.__version__.split(".")[:2])
 _VERSION_BASE: dict[str, Any] = {} if _HYDRA_VERSION >= (1, 4) else {"version_base": "1.3"}
 
 OmegaConf.register_new_resolver("mtl.pid", os.getpid, replace=True)
-OmegaConf.register_new_resolver("mtl.job_name", lambda overrides: job_name(composition.shown(list(overrides))), replace=True)
+OmegaConf.register_new_resolver(
+    "mtl.job_name", lambda overrides: job_name(composition.shown(list(overrides))), replace=True
+)
 
 
 class _Invocation:
@@ -68,7 +80,7 @@ def _run(cfg: DictConfig) -> float | None:
         _record_failure(folder, overrides, error)
         raise
     finally:
-        remove_if_empty(folder, Path.cwd())
+        _clear_away(folder)
 
 
 def _single(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
@@ -176,14 +188,28 @@ def _changes(folder: Path, raw: dict[str, Any]) -> list[str]:
     """Keys that differ from a run's own configuration and may not, each as ``key (old -> new)``."""
     stored = yaml.safe_load(RunFolder.open(folder).read_config())
     old, new = _flatten(stored), _flatten(raw)
-    keys = [k for k in {**old, **new} if old.get(k) != new.get(k) and not any(k == m or k.startswith(f"{m}.") for m in MAY_CHANGE)]
+    keys = [
+        k
+        for k in {**old, **new}
+        if old.get(k) != new.get(k) and not any(k == m or k.startswith(f"{m}.") for m in MAY_CHANGE)
+    ]
     return [f"{key} ({old.get(key)} -> {new.get(key)})" for key in keys]
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(node, dict) and node:
-        return {k: v for key, value in node.items() for k, v in _flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+        return {
+            k: v
+            for key, value in node.items()
+            for k, v in _flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
     return {prefix: node}
+
+
+def _clear_away(folder: Path) -> None:
+    """Removes a folder that nothing was written to, and its empty parents if they are below the working directory."""
+    below = folder.resolve().is_relative_to(Path.cwd().resolve())
+    remove_if_empty(folder, Path.cwd() if below else folder.parent)
 
 
 def _record_failure(folder: Path, overrides: list[str], error: Exception) -> None:
@@ -191,7 +217,9 @@ def _record_failure(folder: Path, overrides: list[str], error: Exception) -> Non
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "train.log").open("a", encoding="utf-8") as file:
-            file.write(str(error) + "\n" if isinstance(error, UserError) else "".join(traceback.format_exception(error)))
+            file.write(
+                str(error) + "\n" if isinstance(error, UserError) else "".join(traceback.format_exception(error))
+            )
         run = RunFolder(folder)
         (folder / "overrides").write_text("\n".join(overrides) + "\n", encoding="utf-8")
         run.set_status("failed", exit_code=2 if isinstance(error, UserError) else 1, error=_one_line(error))
@@ -229,7 +257,9 @@ def run_command(arguments: Sequence[str]) -> int:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
         message = composition.friendly(error, overrides, _Invocation.folders)
-        code, text = (2, message) if message is not None else (1, f"{_one_line(error)} (a bug? HYDRA_FULL_ERROR=1 shows where)")
+        code, text = (
+            (2, message) if message is not None else (1, f"{_one_line(error)} (a bug? HYDRA_FULL_ERROR=1 shows where)")
+        )
     finally:
         if previous is None:
             del os.environ["HYDRA_FULL_ERROR"]
@@ -276,7 +306,9 @@ def _resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
     for override in own:
         key, equals, _ = override.lstrip("+").partition("=")
         if not equals or key in composition.config_groups(_Invocation.folders):
-            raise ConfigError(Problem("command line", f"'{override}' cannot be combined with resume=RUN alone", "Write key=value."))
+            raise ConfigError(
+                Problem("command line", f"'{override}' cannot be combined with resume=RUN alone", "Write key=value.")
+            )
     OmegaConf.set_struct(cfg, False)
     cfg = OmegaConf.merge(cfg, OmegaConf.from_dotlist([o.lstrip("+") for o in own]))
     raw = composition.plain(cfg)  # type: ignore[arg-type]
@@ -293,7 +325,7 @@ def _finish_sweep() -> int | None:
         return None
     records = collect(folder)
     if not records:
-        remove_if_empty(folder, Path.cwd())
+        _clear_away(folder)
         return None
     write(folder, records)
     print(f"\n{format_table(records)}\n\nsweep folder: {folder}")

@@ -78,7 +78,13 @@ def forced(override: str, groups: Mapping[str, Any]) -> str:
         ('++tasks.income.weight=2', 'sharing=mmoe', '~extra')
     """
     key = override.lstrip("+").partition("=")[0].partition("@")[0].lstrip("/")
-    if override.startswith("~") or "=" not in override or key in groups or key == "hydra" or key.startswith(("hydra.", "hydra/")):
+    if (
+        override.startswith("~")
+        or "=" not in override
+        or key in groups
+        or key == "hydra"
+        or key.startswith(("hydra.", "hydra/"))
+    ):
         return override
     return "++" + override.lstrip("+")
 
@@ -111,7 +117,10 @@ def origin_of(overrides: Sequence[str], files: Sequence[Path]) -> Callable[[str]
     on_command_line = {o.lstrip("+~").partition("=")[0] for o in overrides if "=" in o or o.startswith("~")}
 
     def find(path: str) -> str | None:
-        if any(key == path or path.startswith((f"{key}.", f"{key}[")) or key.startswith(f"{path}.") for key in on_command_line):
+        if any(
+            key == path or path.startswith((f"{key}.", f"{key}[")) or key.startswith(f"{path}.")
+            for key in on_command_line
+        ):
             return "command line"
         keys = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
         while keys:
@@ -145,17 +154,20 @@ def friendly(error: Exception, overrides: Sequence[str], folders: Sequence[Path]
     if isinstance(error, ConfigCompositionException) and "You must specify" in str(error):
         group = re.search(r"'([\w/]+)'", str(error))
         name = group[1] if group else "task"
-        return f"{name}: must be chosen. {_choices(name, groups)} Example: mtl-train {name}={(groups.get(name) or ['NAME'])[0]}"
+        example = f"Example: mtl-train {name}={(groups.get(name) or ['NAME'])[0]}"
+        return f"{name}: must be chosen. {_choices(name, groups)} {example}"
     if isinstance(error, yaml.YAMLError):
         mark = getattr(error, "problem_mark", None)
         place = f"{_short(Path(mark.name))}, line {mark.line + 1}" if mark is not None else "a configuration file"
-        return f"{place}: is not valid YAML ({getattr(error, 'problem', error)})."
+        return f"{place}: is not valid YAML ({getattr(error, 'problem', None) or 'cannot be read'})."
     if isinstance(error, ConfigCompositionException | HydraException | OmegaConfBaseException):
         text = str(error)
         key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct|append.*?'([^']+)'", text)
         word = next((g for g in key.groups() if g), "") if key else ""
         hint = did_you_mean(word, groups) if word and word in text and word not in groups else ""
-        return " ".join(part for part in (text.strip().splitlines()[0].rstrip("."), hint) if part).rstrip() + ("" if hint else ".")
+        return " ".join(part for part in (text.strip().splitlines()[0].rstrip("."), hint) if part).rstrip() + (
+            "" if hint else "."
+        )
     if isinstance(error, RecursionError):
         return "the configuration refers to itself without end. Look at `defaults:` lists and ${...} in your files."
     return None

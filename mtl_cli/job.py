@@ -82,7 +82,10 @@ def audit(config: RunConfig, folder: Path) -> None:
     run would be and reads it back.
     """
     folder.mkdir(parents=True, exist_ok=True)  # the very disk that the run would write to
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".dry-run-") as scratch, RunFolder.claim(Path(scratch) / "run") as claimed:
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".dry-run-") as scratch,
+        RunFolder.claim(Path(scratch) / "run") as claimed,
+    ):
         run = set_up(config, claimed, lambda: None, Limits(None, 1, None))
         log.info("%s", describe(run))
         trainer = run.trainer
@@ -111,11 +114,22 @@ def set_up(
     total = min(s for s in (steps or options.max_steps, options.max_steps or steps, 10**9) if s)
     learner = build_learner(config, data, total)
     device = choose_device(config)
-    best = Best(build_monitor(options.checkpoint.monitor or config.monitor, config.tasks), options.checkpoint.save_top_k)
+    best = Best(
+        build_monitor(options.checkpoint.monitor or config.monitor, config.tasks), options.checkpoint.save_top_k
+    )
     stop = options.early_stopping
     stopping = EarlyStopping(build_monitor(stop.monitor or config.monitor, config.tasks), stop.patience, stop.min_delta)
     trainer = Trainer(
-        learner, data.tasks, data.rows("train", device), data.rows("val", device), folder, limits, schedule, best, stopping, interrupted
+        learner,
+        data.tasks,
+        data.rows("train", device),
+        data.rows("val", device),
+        folder,
+        limits,
+        schedule,
+        best,
+        stopping,
+        interrupted,
     )
     return Run(config, data, trainer, folder)
 
@@ -137,7 +151,11 @@ def describe(run: Run) -> str:
     header = ["task", "kind", "train", "val", "test", "weight", "first val loss", "training labels"]
     parameters = trainer.learner.model.count_parameters()
     own = dict(zip((t.name for t in data.tasks), parameters.tasks, strict=True))
-    counted = [["shared", f"{parameters.shared:,}"], *([name, f"{own[name]:,}"] for name in config.tasks), ["total", f"{parameters.total:,}"]]
+    counted = [
+        ["shared", f"{parameters.shared:,}"],
+        *([name, f"{own[name]:,}"] for name in config.tasks),
+        ["total", f"{parameters.total:,}"],
+    ]
     parts = [
         f"columns ({data.table.files})", _shorten(format_report(data.features.report())), "",
         f"rows: {sizes}, {data.splits.method}", *(f"note: {note}" for note in data.notes), "",
@@ -155,9 +173,15 @@ def results_table(config: RunConfig, evaluation: Evaluation, split: str) -> str:
     for name in config.tasks:
         scores = evaluation.tasks[name]
         main = evaluation.primary[name]
-        others = ", ".join(f"{metric} {number(value)}" for metric, value in scores.items() if metric not in (main, "loss"))
+        others = ", ".join(
+            f"{metric} {number(value)}" for metric, value in scores.items() if metric not in (main, "loss")
+        )
         rows.append([name, main, number(scores[main]), number(scores["loss"]), others])
-    note = f" of {len(config.tasks) - len(evaluation.undefined)} of {len(config.tasks)} tasks" if evaluation.undefined else ""
+    note = (
+        f" of {len(config.tasks) - len(evaluation.undefined)} of {len(config.tasks)} tasks"
+        if evaluation.undefined
+        else ""
+    )
     table = text_table([split, "metric", "value", "loss", "also"], rows)
     return f"{table}\nmean{note}: {number(evaluation.mean)}"
 
@@ -179,7 +203,9 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
     log.info("\n%s\n%s", chosen, results_table(config, evaluations[shown], shown))
     for split, evaluation in evaluations.items():
         if evaluation.undefined:
-            log.warning("%s: the primary metric of %s is not defined for its labels", split, ", ".join(evaluation.undefined))
+            log.warning(
+                "%s: the primary metric of %s is not defined for its labels", split, ", ".join(evaluation.undefined)
+            )
     counts = trainer.learner.model.count_parameters()
     names = [task.name for task in data.tasks]
     return {
@@ -187,11 +213,17 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         "tasks": list(config.tasks),
         "monitor": best.monitor.name,
         "mode": "max" if best.monitor.higher_is_better else "min",
-        "best": {"epoch": best.entries[0][1], "step": best.entries[0][2], "score": best.score} if best.entries else None,
+        "best": {"epoch": best.entries[0][1], "step": best.entries[0][2], "score": best.score}
+        if best.entries
+        else None,
         "weights": which,
         "metrics": {key: value for split, e in evaluations.items() for key, value in e.flat(split).items()},
         "primary": dict(evaluations["val"].primary),
-        "parameters": {"total": counts.total, "shared": counts.shared, "tasks": dict(zip(names, counts.tasks, strict=True))},
+        "parameters": {
+            "total": counts.total,
+            "shared": counts.shared,
+            "tasks": dict(zip(names, counts.tasks, strict=True)),
+        },
         "rows": {split: len(getattr(data.splits, split)) for split in ("train", "val", "test")},
         "epochs": progress.epoch,
         "steps": progress.step,
@@ -242,7 +274,11 @@ def _signals() -> Iterator[Callable[[], int | None]]:
 
 def _shorten(text: str, most: int = 40) -> str:
     lines = text.splitlines()
-    return text if len(lines) <= most else "\n".join([*lines[:most], f"... and {len(lines) - most} more columns (all in data.json)"])
+    return (
+        text
+        if len(lines) <= most
+        else "\n".join([*lines[:most], f"... and {len(lines) - most} more columns (all in data.json)"])
+    )
 
 
 __all__ = ["Interrupted", "Run", "audit", "describe", "results_table", "set_up", "train"]

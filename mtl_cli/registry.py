@@ -68,7 +68,9 @@ class Registry(Generic[T]):
             if taken is not None and taken.__module__ != cls.__module__:
                 raise ValueError(f"{self.group} '{name}' is registered by {taken.__module__} and by {cls.__module__}")
             if name in self._shipped() and not cls.__module__.startswith("mtl_cli."):
-                raise ValueError(f"{self.group} '{name}' is shipped with mtl-train; {cls.__module__} needs another name")
+                raise ValueError(
+                    f"{self.group} '{name}' is shipped with mtl-train; {cls.__module__} needs another name"
+                )
             _check_options_on_init(cls, f"{self.group}.{name}")
             self._classes[name] = cls
             return cls
@@ -83,7 +85,9 @@ class Registry(Generic[T]):
         """The options of component ``name``, read without importing it where it is a shipped one."""
         if name in self._classes:
             return options_of(self._classes[name])
-        init = next((n for n in self._class_node(name).body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+        init = next(
+            (n for n in self._class_node(name).body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None
+        )
         return {} if init is None else _options_from_source(init)
 
     def literal(self, name: str, attribute: str) -> Any:
@@ -91,7 +95,12 @@ class Registry(Generic[T]):
         if name in self._classes:
             return getattr(self._classes[name], attribute)
         for node in self._class_node(name).body:
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == attribute and node.value:
+            if (
+                isinstance(node, ast.AnnAssign)
+                and isinstance(node.target, ast.Name)
+                and node.target.id == attribute
+                and node.value
+            ):
                 return ast.literal_eval(node.value)
         raise AttributeError(f"{self.group} '{name}' has no literal class attribute '{attribute}'")
 
@@ -125,7 +134,7 @@ class Registry(Generic[T]):
     def _shipped(self) -> dict[str, Path]:
         return _component_files(self._location, self._variable)
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019  registries live as long as the process
+    @functools.cache  # noqa: B019  registries live as long as the process
     def _class_node(self, name: str) -> ast.ClassDef:
         path = self._shipped().get(name)
         if path is None:
@@ -194,10 +203,14 @@ def conform(value: Any, annotation: Any, where: str) -> tuple[Any, list[Problem]
     if origin is Literal:
         if any(value == a and type(value) is type(a) for a in args):
             return value, []
-        return value, [Problem(where, f"must be one of {', '.join(map(str, args))}, got {value!r}", _nearest(value, args))]
+        return value, [
+            Problem(where, f"must be one of {', '.join(map(str, args))}, got {value!r}", _nearest(value, args))
+        ]
     if origin is list:
         if not isinstance(value, list):
-            return value, [Problem(where, f"must be a list, got {value!r}", f"Write [{value}]." if value is not None else "")]
+            return value, [
+                Problem(where, f"must be a list, got {value!r}", f"Write [{value}]." if value is not None else "")
+            ]
         pairs = [conform(v, args[0], f"{where}[{i}]") for i, v in enumerate(value)]
         return [v for v, _ in pairs], [p for _, found in pairs for p in found]
     if origin is dict:
@@ -236,7 +249,9 @@ def _conform_union(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, 
     if value is None and len(members) < len(args):
         return None, []
     if isinstance(value, str) and value.lower() in ("none", "null") and len(members) < len(args):
-        return value, [Problem(where, f"is the text {value!r}, not an empty value", f"Write {where.rpartition('.')[2]}=null.")]
+        return value, [
+            Problem(where, f"is the text {value!r}, not an empty value", f"Write {where.rpartition('.')[2]}=null.")
+        ]
     attempts = [conform(value, member, where) for member in members]
     for attempt in attempts:
         if not attempt[1]:

@@ -36,7 +36,19 @@ Origin = Callable[[str], str | None]
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """How rows are divided. See ``mtl_cli.data.splits``."""
+    """How to split the rows; the keys of ``data.split``.
+
+    Args:
+        method: ``files``: the files say it; ``column``: a column says it; ``random``; ``stratified``: random with every
+            value of ``stratify`` in proportion; ``group``: random, with all rows of one value of ``group`` together.
+            ``auto``: the first of files, column, group, stratified, random for which there is what it needs.
+        column: Column that holds train/val/test (also training, valid, validation, dev, testing; case is ignored).
+        group: Column whose equal values must not be torn apart, such as a patient.
+        stratify: Column whose values are to be spread evenly, such as a rare label.
+        val: Fraction of the rows (of the groups with ``group``) for validation.
+        test: The same for the test rows; 0 for none.
+        seed: Seed of the drawing; other than the training seed, so that all seeds of a study share their rows.
+    """
 
     method: Literal["auto", "files", "column", "random", "stratified", "group"] = "auto"
     column: str | None = None
@@ -49,12 +61,25 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class FeatureOptions:
-    """How input columns become numbers. See ``mtl_cli.data.features``."""
+    """What is read and how it is scaled; keys of ``data``.
+
+    Args:
+        inputs: ``"*"``, or a list of column names, globs and ``{name: ..., type: numeric | category}``.
+        exclude: Names and globs of columns that are no inputs.
+        scale: Numbers: ``standard``: (x - mean) / std; ``quantile``: by rank to a standard normal;
+            ``none``: as they are.
+        missing_inputs: ``indicator``: a missing number becomes 0 and sets an extra 0/1 input of its column;
+            ``mean``: it becomes the mean of the training rows; ``error``: every missing input cell is refused.
+        bins: Bins that each single numeric column is cut into, for encoders that embed numbers (Gorishniy et al. 2022);
+            0: none; ``auto``: 48 for up to 32 such columns, none beyond.
+        min_count: Categories in fewer training rows than this count as unknown.
+    """
 
     inputs: str | list[Any] = "*"
     exclude: list[str] = field(default_factory=list)
     scale: Literal["standard", "quantile", "none"] = "standard"
     missing_inputs: Literal["indicator", "mean", "error"] = "indicator"
+    bins: NonNegativeInt | Literal["auto"] = "auto"
     min_count: PositiveInt = 1
 
 
@@ -225,7 +250,7 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
     components = {key: _component(raw.get(key), registry, key, found) for key, registry in _COMPONENTS.items()}
     data, source = _data(raw.get("data"), found)
     tasks = _tasks(raw.get("tasks"), found)
-    _check_together(raw, top, components, tasks, data, found)
+    _check_together(raw, top, components, tasks, found)
     if found:
         raise ConfigError([_with_origin(problem, origin) for problem in _distinct(found)])
     only = top["only"]
@@ -269,7 +294,9 @@ def is_monitor(name: str, tasks: Mapping[str, TaskConfig]) -> bool:
 def monitor_names(tasks: Mapping[str, TaskConfig]) -> list[str]:
     """Everything that ``monitor`` may be."""
     names = ["mean", "worst", "loss", "val/mean", "val/worst", "val/loss"]
-    return names + [f"val/{task}/{metric}" for task, metrics in task_metrics(tasks).items() for metric in ("loss", *metrics)]
+    return names + [
+        f"val/{task}/{metric}" for task, metrics in task_metrics(tasks).items() for metric in ("loss", *metrics)
+    ]
 
 
 def _load_plugins(plugins: Any, found: list[Problem]) -> None:
@@ -277,7 +304,9 @@ def _load_plugins(plugins: Any, found: list[Problem]) -> None:
         try:
             importlib.import_module(module)
         except ImportError as error:
-            found.append(Problem("plugins", f"cannot import '{module}' ({error})", "Is it installed, or on PYTHONPATH?"))
+            found.append(
+                Problem("plugins", f"cannot import '{module}' ({error})", "Is it installed, or on PYTHONPATH?")
+            )
 
 
 def _component(node: Any, registry: Registry[Any], where: str, found: list[Problem]) -> Component | None:
@@ -292,7 +321,13 @@ def _component(node: Any, registry: Registry[Any], where: str, found: list[Probl
 
 
 def _named(
-    node: Mapping[str, Any], name: str, registry: Registry[Any], where: str, where_name: str, ignore: tuple[str, ...], found: list[Problem]
+    node: Mapping[str, Any],
+    name: str,
+    registry: Registry[Any],
+    where: str,
+    where_name: str,
+    ignore: tuple[str, ...],
+    found: list[Problem],
 ) -> Component | None:
     if name not in registry.names():
         found.append(registry.unknown(name, where_name))
@@ -304,7 +339,9 @@ def _named(
 
 def _data(node: Any, found: list[Problem]) -> tuple[Any, Any]:
     if not isinstance(node, Mapping):
-        found.append(Problem("data", f"must be a mapping, got {node!r}", "It needs at least `source` (table or sklearn)."))
+        found.append(
+            Problem("data", f"must be a mapping, got {node!r}", "It needs at least `source` (table or sklearn).")
+        )
         return None, None
     common = options_of(DataOptions)
     name = node.get("source")
@@ -320,14 +357,20 @@ def _data(node: Any, found: list[Problem]) -> tuple[Any, Any]:
     found += problems
     if problems:
         return None, None
-    return DataOptions(**{k: v for k, v in values.items() if k in common}), Component(str(name), {k: values[k] for k in own})
+    return DataOptions(**{k: v for k, v in values.items() if k in common}), Component(
+        str(name), {k: values[k] for k in own}
+    )
 
 
 def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
     if isinstance(node, list):
         node = _tasks_from_list(node, found)
     if not isinstance(node, Mapping) or not node:
-        what = "no task is declared" if node in (None, {}, []) else f"must be a mapping from task names to options, got {node!r}"
+        what = (
+            "no task is declared"
+            if node in (None, {}, [])
+            else f"must be a mapping from task names to options, got {node!r}"
+        )
         found.append(Problem("tasks", what, "Example: tasks: {income: {kind: binary}}."))
         return {}
     tasks = {}
@@ -337,9 +380,17 @@ def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
             found.append(Problem(where, f"the name of a task must be text, got {name!r}", "Write it in quotes."))
         elif not TASK_NAME.fullmatch(name) or name in RESERVED_TASK_NAMES:
             rule = f"letters, digits, _, -, + and spaces, not starting with a digit, and not {', '.join(RESERVED_TASK_NAMES)}"
-            found.append(Problem(where, f"cannot be the name of a task, got {name!r}", f"Allowed: {rule}. The column goes into `target`."))
+            found.append(
+                Problem(
+                    where,
+                    f"cannot be the name of a task, got {name!r}",
+                    f"Allowed: {rule}. The column goes into `target`.",
+                )
+            )
         elif not isinstance(options, Mapping):
-            found.append(Problem(where, f"must be a mapping of options, got {options!r}", f"Example: {name}: {{kind: binary}}."))
+            found.append(
+                Problem(where, f"must be a mapping of options, got {options!r}", f"Example: {name}: {{kind: binary}}.")
+            )
         elif (task := _task(options, where, found)) is not None:
             tasks[name] = task
     return tasks
@@ -379,14 +430,16 @@ def _task(options: Mapping[str, Any], where: str, found: list[Problem]) -> TaskC
 
 def _check_together(
     raw: Mapping[str, Any], top: Mapping[str, Any], components: Mapping[str, Component | None],
-    tasks: Mapping[str, TaskConfig], data: DataOptions | None, found: list[Problem],
+    tasks: Mapping[str, TaskConfig], found: list[Problem],
 ) -> None:  # fmt: skip
     """Rules between keys. A rule is skipped where one of its keys is wrong already."""
     declared = raw.get("tasks")
     names = list(declared) if isinstance(declared, Mapping) else list(tasks)
     only = top.get("only")
     if isinstance(only, list):
-        found += [Problem("only", f"no task '{name}'", did_you_mean(str(name), names)) for name in only if name not in names]
+        found += [
+            Problem("only", f"no task '{name}'", did_you_mean(str(name), names)) for name in only if name not in names
+        ]
         if not only:
             found.append(Problem("only", "leaves no task, got []", "Write only=null for all tasks."))
     for key, component in components.items():
@@ -403,7 +456,9 @@ def _check_together(
             wanted["trainer.checkpoint.monitor"] = trainer.checkpoint.monitor
         for where, name in wanted.items():
             if isinstance(name, str) and not is_monitor(name, kept):
-                found.append(Problem(where, f"there is no number '{name}' to monitor", did_you_mean(name, monitor_names(kept))))
+                found.append(
+                    Problem(where, f"there is no number '{name}' to monitor", did_you_mean(name, monitor_names(kept)))
+                )
     sharing, balancing = components.get("sharing"), components.get("balancing")
     if sharing is not None and balancing is not None and not _shares(sharing) and _needs_shared(balancing):
         hint = "Use balancing=equal, or a sharing with shared parameters (sharing=hard)."
@@ -413,7 +468,9 @@ def _check_together(
 
 def _check_trainer(trainer: TrainerOptions, scheduler: Component | None, found: list[Problem]) -> None:
     if trainer.max_epochs is None and trainer.max_steps is None and trainer.max_time is None:
-        found.append(Problem("trainer", "never ends: max_epochs, max_steps and max_time are all null", "Set one of them."))
+        found.append(
+            Problem("trainer", "never ends: max_epochs, max_steps and max_time are all null", "Set one of them.")
+        )
     if trainer.max_time is not None:
         try:
             seconds(trainer.max_time)
@@ -421,7 +478,9 @@ def _check_trainer(trainer: TrainerOptions, scheduler: Component | None, found: 
             what = f"must be seconds or HH:MM:SS, got {trainer.max_time!r}"
             found.append(Problem("trainer.max_time", what, "Example: 01:30:00."))
     if trainer.checkpoint.save_top_k < -1:
-        found.append(Problem("trainer.checkpoint.save_top_k", f"must be at least -1 (all), got {trainer.checkpoint.save_top_k}"))
+        found.append(
+            Problem("trainer.checkpoint.save_top_k", f"must be at least -1 (all), got {trainer.checkpoint.save_top_k}")
+        )
     warmup = scheduler.options.get("warmup_steps", 0) if scheduler is not None else 0
     if trainer.max_steps is not None and warmup >= trainer.max_steps:
         what = f"must be less than trainer.max_steps ({trainer.max_steps}), got {warmup}"
@@ -437,7 +496,9 @@ def _unknown_tasks(component: Component, registry: Registry[Any], where: str, na
         value = component.options.get(key)
         if is_per_task(option.annotation) and isinstance(value, Mapping):
             found += [
-                Problem(f"{where}.{key}.{name}", f"no task '{name}'", did_you_mean(name, names)) for name in value if name not in names
+                Problem(f"{where}.{key}.{name}", f"no task '{name}'", did_you_mean(name, names))
+                for name in value
+                if name not in names
             ]
     return found
 
@@ -468,7 +529,12 @@ def _renamed(problem: Problem, raw: Mapping[str, Any]) -> Problem:
     """Points to our name where the key is what another tool calls it."""
     if problem.what == "unknown key" and problem.where in _OTHER_NAMES:
         return replace(problem, hint=f"Did you mean '{_OTHER_NAMES[problem.where]}'?")
-    if problem.what == "unknown key" and "." not in problem.where and isinstance(raw.get("tasks"), Mapping) and problem.where in raw["tasks"]:
+    if (
+        problem.what == "unknown key"
+        and "." not in problem.where
+        and isinstance(raw.get("tasks"), Mapping)
+        and problem.where in raw["tasks"]
+    ):
         return replace(problem, hint=f"Did you mean 'tasks.{problem.where}'?")
     return problem
 

@@ -80,10 +80,12 @@ class InputSpec:
     Args:
         numeric_dim: Width of ``Inputs.numeric``.
         categories: Number of categories of each categorical column, its unknown slot (code 0) included.
+        edges: Of each numeric input that an encoder may cut into bins: its position, and the rising edges of the bins.
     """
 
     numeric_dim: int
     categories: tuple[int, ...] = ()
+    edges: tuple[tuple[int, tuple[float, ...]], ...] = ()
 
 
 class Inputs(NamedTuple):

@@ -68,7 +68,9 @@ class GradientAccumulator:
         if not self._shared:
             name = type(self._balancing).__name__
             hint = "Use a method that weights losses (balancing=equal), or an architecture that shares (sharing=hard)."
-            raise ConfigError(Problem("balancing", f"{name} works on shared parameters, and none is trained here", hint))
+            raise ConfigError(
+                Problem("balancing", f"{name} works on shared parameters, and none is trained here", hint)
+            )
         rows = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
         blocks = torch.autograd.grad(losses, self._shared, rows, retain_graph=True, is_grads_batched=True)
         jacobian = torch.cat([block.reshape(len(losses), -1) for block in blocks], 1)

@@ -64,7 +64,14 @@ class Epoch:
 
 
 def plan_epoch(
-    rows: Rows, epoch: int, *, batch_size: int, weights: np.ndarray, seed: int, shuffle: bool = True, drop_last: bool = False
+    rows: Rows,
+    epoch: int,
+    *,
+    batch_size: int,
+    weights: np.ndarray,
+    seed: int,
+    shuffle: bool = True,
+    drop_last: bool = False,
 ) -> Epoch:
     """The order and the label counts of epoch ``epoch`` (from 0), a pure function of its arguments.
 
@@ -96,6 +103,10 @@ def plan_epoch(
         visited = rows.labelled[order[: bounds[-1][1]].numpy()]
         counts = np.add.reduceat(visited, starts, axis=0, dtype=np.float64)
     scale = np.divide(weights, counts, out=np.zeros_like(counts), where=counts > 0)
-    absent = tuple(tuple(np.flatnonzero(row == 0).tolist()) for row in counts) if rows.labelled is not None else ((),) * len(bounds)
+    absent = (
+        tuple(tuple(np.flatnonzero(row == 0).tolist()) for row in counts)
+        if rows.labelled is not None
+        else ((),) * len(bounds)
+    )
     device = rows.targets.device
     return Epoch(order.to(device), tuple(bounds), counts, torch.from_numpy(scale).float().to(device), absent)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from mtl_cli.data.collecting import collecting
-from mtl_cli.data.column_types import infer_type
+from mtl_cli.data.column_types import ColumnType, infer_type
 from mtl_cli.data.feature_report import ReportRow, copies_of_targets, describe, format_report
 from mtl_cli.data.input_columns import (
     CategoryInput,
-    MissingInputs,
     NumericInput,
     constant_notes,
     encode,
@@ -22,34 +21,14 @@ from mtl_cli.data.input_columns import (
     refuse_missing_cells,
     write_numeric,
 )
-from mtl_cli.data.scaling import Scale, Scaler
+from mtl_cli.data.scaling import Scaler
 from mtl_cli.data.selection import select_columns
 from mtl_cli.data.table import Table
 from mtl_cli.errors import DataError, Problem
-from mtl_cli.types import Inputs, InputSpec, PositiveInt
+from mtl_cli.schema import FeatureOptions
+from mtl_cli.types import Inputs, InputSpec
 
 __all__ = ["FeatureOptions", "Features", "format_report"]
-
-
-@dataclass(frozen=True)
-class FeatureOptions:
-    """What is read and how it is scaled; keys of ``data``.
-
-    Args:
-        inputs: ``"*"``, or a list of column names, globs and ``{name: ..., type: numeric | category}``.
-        exclude: Names and globs of columns that are no inputs.
-        scale: Numbers: ``standard``: (x - mean) / std; ``quantile``: by rank to a standard normal;
-            ``none``: as they are.
-        missing_inputs: ``indicator``: a missing number becomes 0 and sets an extra 0/1 input of its column;
-            ``mean``: it becomes the mean of the training rows; ``error``: every missing input cell is refused.
-        min_count: Categories in fewer training rows than this count as unknown.
-    """
-
-    inputs: str | list[Any] = "*"
-    exclude: list[str] = field(default_factory=list)
-    scale: Scale = "standard"
-    missing_inputs: MissingInputs = "indicator"
-    min_count: PositiveInt = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,17 +81,21 @@ class Features:
         categorical: list[CategoryInput] = []
         notes: list[str] = []
         problems: list[Problem] = []
+        types: dict[str, ColumnType] = {}
         for name, declared in selection.inputs.items():
+            with collecting(problems):
+                types[name], found = infer_type(table.column(name), declared)
+                notes += found
+        bins = _bins(options, types)
+        for name, kind in types.items():
             column = table.column(name)
             with collecting(problems):
-                kind, found = infer_type(column, declared)
-                notes += found
                 if options.missing_inputs == "error":
                     refuse_missing_cells(column)
                 if kind == "category":
                     categorical.append(fit_category(column, train_rows, options.min_count))
                 else:
-                    numeric.append(fit_numeric(column, kind, train_rows, options.scale, options.missing_inputs))
+                    numeric.append(fit_numeric(column, kind, train_rows, options.scale, options.missing_inputs, bins))
                     notes += constant_notes(numeric[-1], column)
         if problems:
             raise DataError(problems)
@@ -126,7 +109,9 @@ class Features:
         """What an encoder has to read."""
         indicators = sum(column.indicator for column in self.numeric)
         width = sum(column.width for column in self.numeric) + indicators
-        return InputSpec(width, tuple(column.size for column in self.categorical))
+        places = zip(self.numeric, self._places(), strict=True)
+        edges = tuple((start, column.edges) for column, (start, _) in places if column.edges)
+        return InputSpec(width, tuple(column.size for column in self.categorical), edges)
 
     @property
     def input_dim(self) -> int:
@@ -181,7 +166,9 @@ class Features:
     def to_json(self) -> dict[str, Any]:
         """Everything as plain JSON types; ``from_json`` gives the same features, bit for bit, also after a file."""
         return {
-            "numeric": [{**vars(column), "scaler": column.scaler.to_json()} for column in self.numeric],
+            "numeric": [
+                {**vars(c), "scaler": c.scaler.to_json(), "edges": list(c.edges)} for c in self.numeric
+            ],
             "categorical": [{**vars(column), "values": list(column.values)} for column in self.categorical],
             "refuse_missing": self.refuse_missing,
             "notes": list(self.notes),
@@ -192,7 +179,10 @@ class Features:
     def from_json(cls, saved: Mapping[str, Any]) -> Features:
         """The features that ``to_json`` described."""
         return cls(
-            tuple(NumericInput(**{**c, "scaler": Scaler.from_json(c["scaler"])}) for c in saved["numeric"]),
+            tuple(
+                NumericInput(**{**c, "scaler": Scaler.from_json(c["scaler"]), "edges": tuple(c["edges"])})
+                for c in saved["numeric"]
+            ),
             tuple(CategoryInput(**{**c, "values": tuple(c["values"])}) for c in saved["categorical"]),
             saved["refuse_missing"],
             tuple(saved["notes"]),
@@ -206,6 +196,14 @@ class Features:
             yield start, flag if column.indicator else None
             start += column.width
             flag += column.indicator
+
+
+def _bins(options: FeatureOptions, types: Mapping[str, ColumnType]) -> int:
+    """Bins per numeric column: as given, or 48 unless there are so many columns that the first layer would be huge."""
+    if options.bins != "auto":
+        return options.bins
+    single = sum(kind in ("numeric", "date") for kind in types.values())
+    return 48 if single <= 32 else 0
 
 
 def _to_inputs(numeric: np.ndarray, codes: np.ndarray) -> Inputs:

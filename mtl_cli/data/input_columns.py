@@ -20,13 +20,17 @@ _SHOWN = 5  # values named in a note
 
 @dataclass(frozen=True, eq=False)
 class NumericInput:
-    """A column that gives ``width`` numbers, and one indicator if it had missing cells in training."""
+    """A column that gives ``width`` numbers, and one indicator if it had missing cells in training.
+
+    ``edges`` cut its scaled values into bins, for encoders that embed numbers; empty for blocks and 0/1 columns.
+    """
 
     name: str
     type: NumericType
     width: int
     scaler: Scaler
     indicator: bool
+    edges: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,9 @@ class CategoryInput:
 
 
 def fit_numeric(
-    column: Column, kind: NumericType, train_rows: np.ndarray, scale: Scale, missing_inputs: MissingInputs
+    column: Column, kind: NumericType, train_rows: np.ndarray, scale: Scale, missing_inputs: MissingInputs, bins: int = 0
 ) -> NumericInput:
-    """Measures a numeric, date or block column on its training rows.
+    """Measures a numeric, date or block column on its training rows; ``bins`` is the most bins to cut it into.
 
     Raises:
         DataError: A cell of any row is no number; training and other rows are held to the same rules.
@@ -55,7 +59,20 @@ def fit_numeric(
     values = numeric_values(column, kind, width)[train_rows]
     scaler = Scaler.fit(values, scale, fill_mean=missing_inputs == "mean")
     indicator = missing_inputs == "indicator" and bool(np.isnan(values).any())
-    return NumericInput(column.name, kind, width, scaler, indicator)
+    edges = _edges(scaler.transform(values), bins) if kind != "block" else ()
+    return NumericInput(column.name, kind, width, scaler, indicator, edges)
+
+
+def _edges(scaled: np.ndarray, bins: int) -> tuple[float, ...]:
+    """Edges of at most ``bins`` bins with about as many distinct values in each.
+
+    Distinct values, not rows: where nine rows of ten hold a 0, quantiles of the rows would leave one bin for all others.
+    """
+    distinct = np.unique(scaled.astype(np.float32))
+    if bins == 0 or len(distinct) <= 2:
+        return ()
+    edges = np.unique(np.quantile(distinct, np.linspace(0, 1, min(bins, len(distinct) - 1) + 1)))
+    return tuple(float(edge) for edge in edges)
 
 
 def fit_category(column: Column, train_rows: np.ndarray, min_count: int) -> CategoryInput:
@@ -72,10 +89,10 @@ def constant_notes(column: NumericInput, source: Column) -> list[str]:
     count = int(column.scaler.constant.sum())
     if count == 0:
         return []
-    which = "the value is" if column.width == 1 else f"{count} of {column.width} values are"
+    which = "the value" if column.width == 1 else f"{count} of {column.width} values"
+    verb = "is" if count == 1 else "are"
     place = source.where(0).rpartition(", row ")[0]
-    verb = "is" if column.width == 1 or count == 1 else "are"
-    return [f"{place}: {which} the same in all training rows, and {verb} read as 0 everywhere."]
+    return [f"{place}: {which} {verb} the same in all training rows, and {verb} read as 0 everywhere."]
 
 
 def write_numeric(
@@ -152,6 +169,8 @@ def refuse_missing_cells(column: Column) -> None:
         absent |= lists.list.eval(pl.element().is_null() | pl.element().is_nan()).list.any().fill_null(False)
     rows = np.flatnonzero(absent.to_numpy())
     if len(rows):
-        more = f", as are {len(rows) - 1} more cells of the column" if len(rows) > 1 else ""
+        others = len(rows) - 1
+        more = f", as {'is' if others == 1 else 'are'} {others} more cell{'s' * (others > 1)} of the column"
+        more = more if others else ""
         hint = "Fill it, or set data.missing_inputs to indicator or mean."
         raise DataError(Problem(column.where(int(rows[0])), f"is missing{more}", hint))

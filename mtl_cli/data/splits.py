@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import polars as pl
 
 from mtl_cli.data.table import Table
 from mtl_cli.errors import ConfigError, DataError, Problem
-from mtl_cli.types import NonNegativeInt, ProperFraction
+from mtl_cli.schema import SplitOptions
 
-Method = Literal["auto", "files", "column", "random", "stratified", "group"]
+__all__ = ["SplitOptions", "Splits", "split_rows"]
+
 _WORDS = {
     "train": "train",
     "training": "train",
@@ -24,31 +25,6 @@ _WORDS = {
     "test": "test",
     "testing": "test",
 }
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """How to split the rows; the keys of ``data.split``.
-
-    Args:
-        method: ``files``: the files say it; ``column``: a column says it; ``random``; ``stratified``: random with every
-            value of ``stratify`` in proportion; ``group``: random, with all rows of one value of ``group`` together.
-            ``auto``: the first of files, column, group, stratified, random for which there is what it needs.
-        column: Column that holds train/val/test (also training, valid, validation, dev, testing; case is ignored).
-        group: Column whose equal values must not be torn apart, such as a patient.
-        stratify: Column whose values are to be spread evenly, such as a rare label.
-        val: Fraction of the rows (of the groups with ``group``) for validation.
-        test: The same for the test rows; 0 for none.
-        seed: Seed of the drawing; other than the training seed, so that all seeds of a study share their rows.
-    """
-
-    method: Method = "auto"
-    column: str | None = None
-    group: str | None = None
-    stratify: str | None = None
-    val: ProperFraction = 0.1
-    test: ProperFraction = 0.1
-    seed: NonNegativeInt = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +49,7 @@ class Splits:
 def split_rows(table: Table, options: SplitOptions) -> Splits:
     """Splits the rows of a table.
 
-    The same table and options give the same splits on every machine.
+    The same table and options give the same splits on every machine, whatever the seed of the training.
 
     Raises:
         ConfigError: The options contradict each other or the way the files were given.

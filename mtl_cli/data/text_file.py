@@ -62,7 +62,7 @@ def parse_text(raw: bytes, name: str, sep: str, encoding: str) -> tuple[pl.DataF
     header = next(csv.reader(io.StringIO(data[: scan.ends[0]].decode().removesuffix("\r"), newline=""), delimiter=sep))
     _check_header(header, name, sep)
     _check_widths(data, scan, name)
-    return _parse(data[scan.ends[0] + 1 :], header, len(scan.ends) - 1, name, sep), not scan.multiline
+    return _parse(data, header, len(scan.ends) - 1, name, sep), not scan.multiline
 
 
 def _decode(raw: bytes, name: str, encoding: str) -> bytes:
@@ -177,16 +177,17 @@ def _check_widths(data: bytes, scan: _Scan, name: str) -> None:
         raise DataError(problems)
 
 
-def _parse(body: bytes, header: list[str], rows: int, name: str, sep: str) -> pl.DataFrame:
+def _parse(data: bytes, header: list[str], rows: int, name: str, sep: str) -> pl.DataFrame:
     if rows == 0:
         return pl.DataFrame(schema=dict.fromkeys(header, pl.String))
     try:
-        frame = pl.read_csv(io.BytesIO(body), has_header=False, infer_schema=False, separator=sep)
+        # The header is read as a row: no name is changed, and no first cell is taken for a byte-order mark.
+        frame = pl.read_csv(io.BytesIO(data), has_header=False, infer_schema=False, separator=sep)[1:]
     except pl.exceptions.PolarsError:
         frame = pl.DataFrame()
     if frame.shape != (rows, len(header)):  # two readers disagree: the slow exact one decides
         try:
-            cells = list(csv.reader(io.StringIO(body.decode(), newline=""), delimiter=sep, strict=True))
+            cells = list(csv.reader(io.StringIO(data.decode(), newline=""), delimiter=sep, strict=True))[1:]
             cells = [row or [""] for row in cells]  # the reader gives a blank line as no cell at all
             return pl.DataFrame(cells, schema=dict.fromkeys(header, pl.String), orient="row")
         except csv.Error as error:

@@ -38,7 +38,9 @@ class Evaluation:
 
     def flat(self, split: str) -> dict[str, float | None]:
         """One mapping with keys ``val/income/auroc``, ``val/loss``, ``val/mean``, ``val/worst``."""
-        values = {f"{split}/{task}/{name}": value for task, scores in self.tasks.items() for name, value in scores.items()}
+        values = {
+            f"{split}/{task}/{name}": value for task, scores in self.tasks.items() for name, value in scores.items()
+        }
         return {**values, f"{split}/loss": self.loss, f"{split}/mean": self.mean, f"{split}/worst": self.worst}
 
 

@@ -65,7 +65,9 @@ class Best:
         """
         if score is None or self.keep == 0:
             return False, []
-        place = next((i for i, entry in enumerate(self.entries) if self.monitor.better(score, entry[0])), len(self.entries))
+        place = next(
+            (i for i, entry in enumerate(self.entries) if self.monitor.better(score, entry[0])), len(self.entries)
+        )
         self.entries.insert(place, [score, epoch, step])
         dropped = [] if self.keep < 0 else self.entries[self.keep :]
         self.entries = self.entries if self.keep < 0 else self.entries[: self.keep]

@@ -145,7 +145,9 @@ class Trainer:
         """
         self._session_start, self._seconds_before = time.monotonic(), self.progress.seconds
         self.learner.model.train()
-        with tqdm(total=self._total_steps(), initial=self.progress.step, unit="step", disable=None, mininterval=0.2) as bar:
+        with tqdm(
+            total=self._total_steps(), initial=self.progress.step, unit="step", disable=None, mininterval=0.2
+        ) as bar:
             while not self.progress.finished:
                 epoch = plan_epoch(
                     self.train, self.progress.epoch, batch_size=self.schedule.batch_size, weights=self._weights,
@@ -260,7 +262,11 @@ class Trainer:
             kept, dropped = self._log_evaluation(evaluation, losses)
             if self.early_stopping.should_stop(evaluation) and not progress.finished:
                 progress.finished = True
-                log.info("stopped: no better %s for %d evaluations", self.early_stopping.monitor.name, self.early_stopping.waited)
+                log.info(
+                    "stopped: no better %s for %d evaluations",
+                    self.early_stopping.monitor.name,
+                    self.early_stopping.waited,
+                )
             self._keep_best(kept, dropped)
         self.save("last")
         signal = self._interrupted()
@@ -294,10 +300,16 @@ class Trainer:
         kept, dropped = self.best.add(score, progress.epoch, progress.step)
         mark = " *" if self.best.entries and self.best.entries[0][1] == progress.epoch else ""
         total = sum(task.weight * (losses[task.name] or 0.0) for task in self.tasks)
-        shown = [f"{name} {metric} {_number(evaluation.tasks[name][metric])}" for name, metric in evaluation.primary.items()]
+        shown = [
+            f"{name} {metric} {_number(evaluation.tasks[name][metric])}" for name, metric in evaluation.primary.items()
+        ]
         if len(shown) > 6:
             shown = [f"worst {_number(evaluation.worst)}", f"{len(shown)} tasks"]
-        note = f" ({len(self.tasks) - len(evaluation.undefined)} of {len(self.tasks)} tasks)" if evaluation.undefined else ""
+        note = (
+            f" ({len(self.tasks) - len(evaluation.undefined)} of {len(self.tasks)} tasks)"
+            if evaluation.undefined
+            else ""
+        )
         log.info(
             "epoch %d: train loss %.4f | val loss %s | %s %s%s%s | %s",
             progress.epoch, total, _number(evaluation.loss), monitor.name, _number(score), note, mark, ", ".join(shown),

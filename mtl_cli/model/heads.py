@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import torch
@@ -52,7 +52,9 @@ class Heads(nn.Module):
         if len(self.blocks) == 1:
             outputs: Tensor = self.blocks[0](features)
             return outputs
-        return torch.cat([block(block.own(features)) for block in self.blocks])
+        own = features.dim() == 3  # a slice of features for each task
+        parts = (features[block.tasks[0] : block.tasks[-1] + 1] if own else features for block in self._typed_blocks())
+        return torch.cat([block(part) for block, part in zip(self.blocks, parts, strict=True)])
 
     def split(self, outputs: Tensor) -> list[Tensor]:
         """Outputs (O, B) as a list of K tensors (B, C)."""
@@ -60,7 +62,10 @@ class Heads(nn.Module):
 
     def owners(self) -> list[Ownership]:
         """Each task owns its rows."""
-        return [owned for block in self.blocks for owned in block.owners()]
+        return [owned for block in self._typed_blocks() for owned in block.owners()]
+
+    def _typed_blocks(self) -> list[_Block]:
+        return [block for block in self.blocks if isinstance(block, _Block)]
 
 
 class _Block(nn.Module):
@@ -68,18 +73,14 @@ class _Block(nn.Module):
 
     def __init__(self, feature_dim: int, heads: Sequence[tuple[int, HeadSpec]]) -> None:
         super().__init__()
-        self._tasks = [task for task, _ in heads]
+        self.tasks = [task for task, _ in heads]
         self._outputs = [spec.outputs for _, spec in heads]
         hidden = heads[0][1].hidden
         widths = [feature_dim, *hidden]
-        self.hidden = nn.ModuleList(Linear(a, b, len(heads)) for a, b in zip(widths, widths[1:], strict=False))
+        self.hidden = nn.ModuleList(Linear(a, b, len(heads)) for a, b in pairwise(widths))
         bound = 1 / math.sqrt(widths[-1])  # as nn.Linear
         self.weight = nn.Parameter(torch.empty(sum(self._outputs), widths[-1]).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(sum(self._outputs)).uniform_(-bound, bound))
-
-    def own(self, features: Tensor) -> Tensor:
-        """The features of this block's tasks."""
-        return features if features.dim() == 2 else features[self._tasks[0] : self._tasks[-1] + 1]
 
     def forward(self, features: Tensor) -> Tensor:
         for layer in self.hidden:
@@ -96,11 +97,11 @@ class _Block(nn.Module):
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def owners(self) -> list[Ownership]:
-        owned = stacked(self.hidden.parameters(), self._tasks)
+        owned = stacked(self.hidden.parameters(), self.tasks)
         stops = torch.tensor(self._outputs).cumsum(0).tolist()
         for parameter in (self.weight, self.bias):
             owned += [
                 Ownership(parameter, task, stop - outputs, stop)
-                for task, outputs, stop in zip(self._tasks, self._outputs, stops, strict=True)
+                for task, outputs, stop in zip(self.tasks, self._outputs, stops, strict=True)
             ]
         return owned

@@ -67,7 +67,8 @@ class FlatParameters:
 
     def gradient_norm(self) -> Tensor:
         """Length of the whole gradient, a tensor of one value (nothing waits for the device)."""
-        return torch.linalg.vector_norm(self.gradient)
+        norm: Tensor = torch.linalg.vector_norm(self.gradient)
+        return norm
 
     def active(self, absent: Sequence[int]) -> list[Segment]:
         """The stretches that a step may change: all but those of the absent tasks, neighbours joined."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import Any, Literal, get_args
 from mtl_cli.errors import Problem, RunError
 from mtl_cli.run.atomic import TEMPORARY_SUFFIX, write_json, write_text
 from mtl_cli.run.clock import now
-from mtl_cli.run.lock import FolderLock, is_locked
+from mtl_cli.run.lock import FolderLock
 
 State = Literal["running", "done", "failed", "interrupted"]
 
@@ -227,6 +228,12 @@ class RunFolder:
         except (ValueError, RecursionError) as error:
             raise RunError(Problem(str(self.path / name), f"is damaged: no JSON ({error})")) from error
 
+    def clear(self) -> None:
+        """Removes what a run wrote, and nothing else: the folder may be used as if it were new."""
+        for name in sorted(OURS):
+            path = self.path / name
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
     def _started(self) -> str | None:
         try:
             started = self.status.get("started")
@@ -249,73 +256,6 @@ class RunFolder:
 def is_run_folder(path: Path) -> bool:
     """Whether there is a file of a run in ``path``, even if the run was stopped before it said anything."""
     return _has_any(path, (*sorted(OURS - {CHECKPOINTS, "tensorboard"}), ".hydra"))
-
-
-def remove_if_empty(path: Path, stop: Path) -> None:
-    """Removes the folder ``path``, then each parent that this leaves empty, up to but not including ``stop``.
-
-    Nothing that holds a file is ever removed.
-
-    Raises:
-        ValueError: ``path`` is not below ``stop``.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as scratch:
-        ...     stop = Path(scratch)
-        ...     (stop / "day" / "time").mkdir(parents=True)
-        ...     remove_if_empty(stop / "day" / "time", stop)
-        ...     list(stop.iterdir())
-        []
-    """
-    folder, end = path.resolve(), stop.resolve()
-    if end not in folder.parents:
-        raise ValueError(f"{path} is not below {stop}")
-    while folder != end:
-        try:
-            folder.rmdir()
-        except FileNotFoundError:
-            pass  # gone already; its parents may be empty all the same
-        except OSError:
-            return
-        folder = folder.parent
-
-
-def find_resumable(root: Path) -> Path | None:
-    """The unfinished run below ``root`` that was written to last and that no live process is in.
-
-    Args:
-        root: A run folder, or a folder with run folders somewhere below.
-
-    Returns:
-        A folder with ``checkpoints/last.pt`` whose state is running, interrupted or failed; None if there is none.
-    """
-    best: tuple[tuple[str, int], Path] | None = None
-    for folder in _run_folders(root):
-        age = _age_if_resumable(RunFolder(folder))
-        if age is not None and (best is None or age > best[0]):
-            best = (age, folder)
-    return best[1] if best else None
-
-
-def _age_if_resumable(run: RunFolder) -> tuple[str, int] | None:
-    """Time of the last word of an unfinished run, its checkpoint's as tie-break; None if it cannot be resumed."""
-    try:
-        status = run.status
-        written = run.checkpoint("last").stat().st_mtime_ns
-    except (RunError, OSError):
-        return None
-    if status["state"] == "done" or is_locked(run.path):
-        return None
-    return str(status.get("updated", "")), written
-
-
-def _run_folders(root: Path) -> Iterable[Path]:
-    for name, folders, files in os.walk(root):
-        if STATUS in files:
-            folders.clear()  # runs are not nested, and checkpoints need no visit
-            yield Path(name)
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
 
 
 def _make(path: Path) -> None:

@@ -32,7 +32,9 @@ def label_texts(values: pl.Series) -> pl.Series:
             return values
         values = values.cast(pl.Float64)
     if values.dtype.is_float():
-        return pl.Series(values.name, [None if v is None or v != v else f"{v:.15g}" for v in values.to_list()], pl.String)
+        return pl.Series(
+            values.name, [None if v is None or v != v else f"{v:.15g}" for v in values.to_list()], pl.String
+        )
     return values.cast(pl.String)
 
 

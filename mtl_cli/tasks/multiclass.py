@@ -39,10 +39,14 @@ class Multiclass(Kind):
 
     metrics: ClassVar[Mapping[str, bool]] = {"accuracy": True, "f1_macro": True, "log_loss": False}
 
-    def __init__(self, *, classes: list[str] | None = None, num_classes: Annotated[int, Range(2)] | None = None) -> None:
+    def __init__(
+        self, *, classes: list[str] | None = None, num_classes: Annotated[int, Range(2)] | None = None
+    ) -> None:
         if classes is not None:
             if len(set(classes)) != len(classes) or len(classes) < 2:
-                raise ConfigError(Problem("kind.multiclass.classes", f"must be two or more different labels, got {classes}"))
+                raise ConfigError(
+                    Problem("kind.multiclass.classes", f"must be two or more different labels, got {classes}")
+                )
             if num_classes not in (None, len(classes)):
                 raise ConfigError(
                     Problem("kind.multiclass.num_classes", f"is {num_classes}, but classes lists {len(classes)}")

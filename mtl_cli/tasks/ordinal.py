@@ -56,16 +56,26 @@ class Ordinal(Kind):
         self.classes = fit_classes(column, train, self._declared)
         where = f"column '{column.name}'"
         if len(self.classes) < 2:
-            raise DataError(Problem(where, f"an ordinal task needs two or more classes in the training rows, got {self.classes}"))
+            raise DataError(
+                Problem(where, f"an ordinal task needs two or more classes in the training rows, got {self.classes}")
+            )
         if self._declared is None and not all(_is_number(c) for c in self.classes):
             shown = ", ".join(self.classes[:10])
-            raise DataError(Problem(where, f"the order of the classes {shown} is not known", "List the task's `classes` from low to high."))
+            raise DataError(
+                Problem(
+                    where,
+                    f"the order of the classes {shown} is not known",
+                    "List the task's `classes` from low to high.",
+                )
+            )
 
     def encode(self, column: Column) -> np.ndarray:
         return class_codes(column, self.classes)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(outputs, self._above(outputs, targets), reduction="none").mean(-2)
+        return functional.binary_cross_entropy_with_logits(
+            outputs, self._above(outputs, targets), reduction="none"
+        ).mean(-2)
 
     def loss_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         slope = torch.sigmoid(outputs).sub_(self._above(outputs, targets))

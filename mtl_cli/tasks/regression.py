@@ -99,7 +99,7 @@ class Regression(Kind):
         self._mean, self._std = float(state["mean"]), float(state["std"])
 
     def group_key(self) -> Hashable:
-        return (*super().group_key(), self._loss, self._delta) if self._loss == "huber" else ("Regression", self._loss)
+        return ("Regression", self._loss, self._delta if self._loss == "huber" else None)
 
     def _to_units(self, standardised: np.ndarray) -> np.ndarray:
         values = standardised * self._std + self._mean
@@ -108,7 +108,9 @@ class Regression(Kind):
     def _read(self, column: Column) -> np.ndarray:
         numbers = column.values.cast(pl.Float64, strict=False)
         bad = column.values.is_not_null() & (numbers.is_null() | numbers.is_infinite().fill_null(False))
-        self._refuse(column, bad, "is not a number", "Correct the cell, or name the value in the task's `missing_label`.")
+        self._refuse(
+            column, bad, "is not a number", "Correct the cell, or name the value in the task's `missing_label`."
+        )
         if self._transform == "log1p":
             self._refuse(column, (numbers <= -1).fill_null(False), "has no log1p", "Use transform: none.")
         values = numbers.fill_null(float("nan")).to_numpy().astype(np.float64)

@@ -4,8 +4,8 @@ import csv
 import gzip
 import hashlib
 import io
-import sys
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +89,10 @@ def test_byte_order_mark_and_line_ends_change_nothing(header, end):  # DAT-04
     text = end.join([header, "1,2", "3,4"])
     assert read_text(b"\xef\xbb\xbf" + text.encode()).frame.equals(read_text(f"{text}{end}{end}").frame)
     assert read(path="x.csv").frame.columns == ["x1", "x2"]
+
+
+def test_byte_order_mark_inside_the_text_is_kept():
+    assert read_text("\ufeffa,b\n\ufeff,1\n").frame.rows() == [("\ufeff", "1")]
 
 
 def test_quoted_line_break_is_one_row_and_hides_line_numbers():  # DAT-10
@@ -265,7 +269,9 @@ def test_gzip_and_other_text_suffixes_read_as_csv_does(name):
     assert table.frame.rows() == [("1", "é")]
 
 
-@pytest.mark.parametrize(("suffix", "writer"), [("parquet", "parquet"), ("pq", "parquet"), ("feather", "ipc"), ("jsonl", "ndjson")])
+@pytest.mark.parametrize(
+    ("suffix", "writer"), [("parquet", "parquet"), ("pq", "parquet"), ("feather", "ipc"), ("jsonl", "ndjson")]
+)
 def test_binary_tables_keep_their_types(suffix, writer):
     frame = pl.DataFrame({"a": [1, None], "b": ["", "x"], "c": [0.5, float("nan")], "fp": [[1, 2], [3, 4]]})
     frame = frame.with_columns(k=pl.Series(["u", "v"], dtype=pl.Categorical))
@@ -292,10 +298,12 @@ def test_damaged_gzip_and_unknown_format_are_named():
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=6)
-cells = st.one_of(texts, st.sampled_from(["", '"', '""', ",", "\n", "\r", "\r\n", "NA", " ", "007", "1,5", "\ufeff", "'"]))
+cells = st.one_of(
+    texts, st.sampled_from(["", '"', '""', ",", "\n", "\r", "\r\n", "NA", " ", "007", "1,5", "\ufeff", "'"])
+)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), st.integers(1, 4), st.sampled_from([",", ";", "\t"]), st.sampled_from(["\n", "\r\n"]))
 def test_what_a_csv_writer_wrote_is_read_cell_for_cell(data, width, sep, end):
     rows = data.draw(st.lists(st.lists(cells, min_size=width, max_size=width), max_size=5))
@@ -373,7 +381,9 @@ def test_where_names_the_file_of_any_row():
 def test_real_parquet_files_are_read_whole():
     adult = read(path=str(SHARED / "data/adult/adult.parquet"))
     assert adult.frame.shape == (48842, 16)
-    assert adult.missing == {c: {"null": n} for c, n in (("workclass", 2799), ("occupation", 2809), ("native_country", 857))}
+    assert adult.missing == {
+        c: {"null": n} for c, n in (("workclass", 2799), ("occupation", 2809), ("native_country", 857))
+    }
     assert adult.fingerprint.startswith("669ef025e868120f")
     tox21 = read(path=str(SHARED / "data/tox21/tox21.parquet"))
     assert tox21.frame.schema["fp"] == pl.Array(pl.UInt8, 1024)

@@ -126,7 +126,7 @@ class TableSource(Source):
             raise DataError(Problem(name, "is an empty file"))
         try:
             return _File(name, split, _plain(_BINARY[suffix](io.BytesIO(raw))), lines=False)
-        except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        except (pl.exceptions.PolarsError, OSError, ValueError, RuntimeError) as error:
             reason = str(error).strip().splitlines()[0]
             raise DataError(Problem(name, f"cannot be read as {suffix} ({reason})", "Is the file complete?")) from None
 

@@ -50,7 +50,8 @@ class VmapStack(nn.Module):
         self._skeleton = [copy.deepcopy(encoders[0]).to("meta")]
         self._names = [name for name, _ in encoders[0].named_parameters()]
         self.stacked = nn.ParameterList(
-            nn.Parameter(torch.stack([dict(e.named_parameters())[name].detach() for e in encoders])) for name in self._names
+            nn.Parameter(torch.stack([dict(e.named_parameters())[name].detach() for e in encoders]))
+            for name in self._names
         )
         if any(True for _ in encoders[0].buffers()):
             raise TypeError(f"{type(encoders[0]).__name__} has buffers: it needs a `stack` of its own")
@@ -61,5 +62,7 @@ class VmapStack(nn.Module):
         def one(parameters: dict[str, Tensor]) -> Any:
             return torch.func.functional_call(skeleton, parameters, (inputs,))
 
-        features: Tensor = torch.func.vmap(one, randomness="different")(dict(zip(self._names, self.stacked, strict=True)))
+        features: Tensor = torch.func.vmap(one, randomness="different")(
+            dict(zip(self._names, self.stacked, strict=True))
+        )
         return features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -21,6 +22,9 @@ _ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functi
 @ENCODERS.register("mlp")
 class MLP(Encoder):
     """Linear layers, each followed by an activation; categories come in through one embedding table.
+
+    A number that comes with edges is also given as its piecewise-linear encoding: how far it has come through each bin,
+    0 to 1 (Gorishniy et al. 2022, 'On Embeddings for Numerical Features in Tabular Deep Learning').
 
     Args:
         spec: What the inputs are.
@@ -53,19 +57,30 @@ class MLP(Encoder):
     ) -> None:
         super().__init__()
         self._dropout, self._activation = dropout, _ACTIVATIONS[activation]
-        widths = [spec.numeric_dim + len(spec.categories) * embedding_dim, *hidden, shared_dim]
-        self.layers = nn.ModuleList(Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
-        self.norms = nn.ModuleList(LayerNorm(b) for b in widths[1:]) if norm == "layer" else None
+        bins = [(column, low, high) for column, e in spec.edges for low, high in pairwise(e)]
+        self.bin_column: Tensor
+        self.bin_low: Tensor
+        self.bin_width: Tensor
+        self.register_buffer("bin_column", torch.tensor([b[0] for b in bins], dtype=torch.int64), persistent=False)
+        self.register_buffer("bin_low", torch.tensor([b[1] for b in bins]), persistent=False)
+        self.register_buffer("bin_width", torch.tensor([b[2] - b[1] for b in bins]), persistent=False)
+        widths = [spec.numeric_dim + len(bins) + len(spec.categories) * embedding_dim, *hidden, shared_dim]
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
+        self.norms = nn.ModuleList(LayerNorm(b) for b in widths[1:] if norm == "layer")
         if spec.categories:
             # One table for all columns, each with its own range of rows: one gather instead of one per column.
             table = torch.randn(sum(spec.categories), embedding_dim) / embedding_dim**0.5
             sizes = torch.tensor((0, *spec.categories[:-1]))
             table[sizes.cumsum(0)] = 0.0  # an unknown category says nothing until training says otherwise
             self.embedding = nn.Parameter(table)
+            self.offsets: Tensor
             self.register_buffer("offsets", sizes.cumsum(0), persistent=False)
 
     def forward(self, inputs: Inputs) -> Tensor:
         x = inputs.numeric
+        if len(self.bin_column):
+            through = (x.index_select(1, self.bin_column) - self.bin_low) / self.bin_width
+            x = torch.cat([x, through.clamp(0.0, 1.0)], 1)
         if inputs.categorical.shape[1]:
             codes = inputs.categorical + self.offsets
             # One copy: table (rows, dim) -> (B, columns * dim). Stacked: (copies, rows, dim) -> (copies, B, ...).
@@ -74,7 +89,7 @@ class MLP(Encoder):
             x = torch.cat([x.expand(*lead, *x.shape), picked], -1) if x.shape[-1] else picked
         for i, layer in enumerate(self.layers):
             x = layer(x)
-            if self.norms is not None:
+            if len(self.norms):
                 x = self.norms[i](x)
             x = functional.dropout(self._activation(x), self._dropout, self.training)
         return x

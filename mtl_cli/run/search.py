@@ -1,0 +1,78 @@
+"""Folders of runs below a folder: find the one to go on with, clear away empty ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from mtl_cli.errors import RunError
+from mtl_cli.run.folder import STATUS, RunFolder
+from mtl_cli.run.lock import is_locked
+
+
+def remove_if_empty(path: Path, stop: Path) -> None:
+    """Removes the folder ``path``, then each parent that this leaves empty, up to but not including ``stop``.
+
+    Nothing that holds a file is ever removed.
+
+    Raises:
+        ValueError: ``path`` is not below ``stop``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as scratch:
+        ...     stop = Path(scratch)
+        ...     (stop / "day" / "time").mkdir(parents=True)
+        ...     remove_if_empty(stop / "day" / "time", stop)
+        ...     list(stop.iterdir())
+        []
+    """
+    folder, end = path.resolve(), stop.resolve()
+    if end not in folder.parents:
+        raise ValueError(f"{path} is not below {stop}")
+    while folder != end:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            pass  # gone already; its parents may be empty all the same
+        except OSError:
+            return
+        folder = folder.parent
+
+
+def find_resumable(root: Path) -> Path | None:
+    """The unfinished run below ``root`` that was written to last and that no live process is in.
+
+    Args:
+        root: A run folder, or a folder with run folders somewhere below.
+
+    Returns:
+        A folder with ``checkpoints/last.pt`` whose state is running, interrupted or failed; None if there is none.
+    """
+    best: tuple[tuple[str, int], Path] | None = None
+    for folder in _run_folders(root):
+        age = _age_if_resumable(RunFolder(folder))
+        if age is not None and (best is None or age > best[0]):
+            best = (age, folder)
+    return best[1] if best else None
+
+
+def _age_if_resumable(run: RunFolder) -> tuple[str, int] | None:
+    """Time of the last word of an unfinished run, its checkpoint's as tie-break; None if it cannot be resumed."""
+    try:
+        status = run.status
+        written = run.checkpoint("last").stat().st_mtime_ns
+    except (RunError, OSError):
+        return None
+    if status["state"] == "done" or is_locked(run.path):
+        return None
+    return str(status.get("updated", "")), written
+
+
+def _run_folders(root: Path) -> Iterable[Path]:
+    for name, folders, files in os.walk(root):
+        if STATUS in files:
+            folders.clear()  # runs are not nested, and checkpoints need no visit
+            yield Path(name)
+        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
