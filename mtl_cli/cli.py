@@ -68,6 +68,10 @@ def _run(cfg: DictConfig) -> float | None:
         choices = OmegaConf.to_container(context.runtime.choices)
         files = composition.composed_files(cfg, _Invocation.folders, choices if isinstance(choices, dict) else {})  # type: ignore[arg-type]
         raw = composition.plain(cfg)
+        if not raw.get("tasks") and not any(o.startswith("task=") for o in overrides):
+            known = composition.config_groups(_Invocation.folders)["task"]
+            hint = f"Known: {', '.join(known)}. Example: mtl-train task={known[0]}"
+            raise ConfigError(Problem("task", "must be chosen", hint))
         config = validate(raw, composition.origin_of(overrides, files))
         if in_sweep:
             log.info("job %s: %s", context.job.num, " ".join(overrides))
@@ -275,11 +279,12 @@ def run_command(arguments: Sequence[str]) -> int:
 def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
     if own is not None and not own.is_dir():
         raise ConfigError(Problem("--config-dir", f"there is no folder '{own}' in {Path.cwd()}"))
+    groups = composition.config_groups(_Invocation.folders)
+    composition.check_overrides(overrides, "-m" in flags or "--multirun" in flags, groups)
     target = _resume_alone(flags, overrides)
     if target is not None:
         _resume_from_folder(target, overrides)
         return 0
-    groups = composition.config_groups(_Invocation.folders)
     arguments = [*flags, *(composition.forced(override, groups) for override in overrides)]
     saved, sys.argv = sys.argv, ["mtl-train", *arguments]
     try:

@@ -14,13 +14,19 @@ from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mtl_cli.errors import ConfigError, Problem, did_you_mean
 
-FLAGS_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p")
+TOP_LEVEL = (
+    "data", "tasks", "input_dim", "shared_dim", "only", "monitor", "seed", "resume", "dry_run", "plugins", "extra", "hydra",
+)  # fmt: skip
+FLAGS_WITH_VALUE = (
+    "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p",
+    "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc",
+)  # fmt: skip
 
 
 def config_dir() -> Path:
@@ -89,6 +95,34 @@ def forced(override: str, groups: Mapping[str, Any]) -> str:
     return "++" + override.lstrip("+")
 
 
+def check_overrides(overrides: Sequence[str], multirun: bool, groups: Mapping[str, Any]) -> None:
+    """Finds overrides that Hydra could not read, and what can be said of them before anything is composed.
+
+    Raises:
+        ConfigError: Every such override, with the way to write it.
+    """
+    parser = OverridesParser.create()
+    problems = []
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        try:
+            override = parser.parse_override(text)
+        except HydraException:
+            what = f"cannot read the value of '{text}'" if equals else f"'{text}' is no override"
+            hint = f"Quote it: '{key}=\"{value}\"'." if equals else "Write key=value."
+            problems.append(Problem("command line", what, hint))
+            continue
+        if override.is_sweep_override() and not multirun:
+            what = f"'{text}' gives several values for one run"
+            problems.append(Problem("command line", what, f"For a sweep add -m; for a list write {key}=[{value}]."))
+        top = key.lstrip("+~")
+        near = did_you_mean(top, [*groups, *TOP_LEVEL])
+        if top not in groups and top not in TOP_LEVEL and "." not in top and near.startswith("Did"):
+            problems.append(Problem(f"{top} (command line)", "unknown key", near))
+    if problems:
+        raise ConfigError(problems)
+
+
 def shown(overrides: Sequence[str]) -> list[str]:
     """Overrides as the user wrote them."""
     return [override.removeprefix("++") for override in overrides]
@@ -147,15 +181,8 @@ def composed_files(config: DictConfig, folders: Sequence[Path], choices: Mapping
 def friendly(error: Exception, overrides: Sequence[str], folders: Sequence[Path]) -> str | None:
     """Our message for an exception of Hydra, OmegaConf or YAML, or None if it is none that a user can mend."""
     groups = config_groups(folders)
-    if isinstance(error, OverrideParseException):
-        return _unparsable(error, overrides)
     if isinstance(error, MissingConfigException):
         return _no_such_choice(error, groups)
-    if isinstance(error, ConfigCompositionException) and "You must specify" in str(error):
-        group = re.search(r"'([\w/]+)'", str(error))
-        name = group[1] if group else "task"
-        example = f"Example: mtl-train {name}={(groups.get(name) or ['NAME'])[0]}"
-        return f"{name}: must be chosen. {_choices(name, groups)} {example}"
     if isinstance(error, yaml.YAMLError):
         mark = getattr(error, "problem_mark", None)
         place = f"{_short(Path(mark.name))}, line {mark.line + 1}" if mark is not None else "a configuration file"
@@ -235,20 +262,6 @@ def _list_entry(node: yaml.SequenceNode, key: str) -> tuple[yaml.Node, yaml.Node
     return None
 
 
-def _unparsable(error: OverrideParseException, overrides: Sequence[str]) -> str:
-    parser = OverridesParser.create()
-    for override in overrides:
-        try:
-            parser.parse_override(override)
-        except OverrideParseException:
-            text = override.removeprefix("++")
-            key, equals, value = text.partition("=")
-            if not equals:
-                return f"command line: '{text}' is no override. Write key=value."
-            return f"command line: cannot read the value of '{text}'. Quote it: '{key}=\"{value}\"'"
-    return f"command line: {str(error).splitlines()[0]}"
-
-
 def _no_such_choice(error: MissingConfigException, groups: Mapping[str, list[str]]) -> str:
     name = str(error.missing_cfg_file or "")
     group, _, choice = name.rpartition("/")
@@ -256,10 +269,6 @@ def _no_such_choice(error: MissingConfigException, groups: Mapping[str, list[str
         return f"{group}: there is no {group} '{choice}'. {did_you_mean(choice, groups[group])}"
     top = name.partition("/")[0]
     return f"there is no config group '{group or top}'. {did_you_mean(group or top, groups)}"
-
-
-def _choices(group: str, groups: Mapping[str, list[str]]) -> str:
-    return f"Known: {', '.join(groups.get(group, []))}." if groups.get(group) else ""
 
 
 def _short(path: Path) -> str:

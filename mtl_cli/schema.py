@@ -5,6 +5,7 @@ The options of components (encoder, sharing, ...) are not listed here: their con
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import re
 from collections.abc import Callable, Mapping
@@ -110,7 +111,7 @@ class EarlyStoppingOptions:
     """When to stop before the limits."""
 
     monitor: str | None = None
-    patience: PositiveInt | None = None
+    patience: PositiveInt | None = 10
     min_delta: NonNegative = 0.0
 
 
@@ -448,7 +449,7 @@ def _check_together(
     trainer = top.get("trainer")
     if isinstance(trainer, TrainerOptions):
         _check_trainer(trainer, components.get("scheduler"), found)
-    if len(tasks) == len(names):
+    if len(tasks) == len(names) and not any(problem.where == "only" for problem in found):
         kept = {n: t for n, t in tasks.items() if not isinstance(only, list) or n in only}
         wanted = {"monitor": top.get("monitor")}
         if isinstance(trainer, TrainerOptions):
@@ -527,8 +528,10 @@ def _class_flag(registry: Registry[Any], name: str, attribute: str, default: boo
 
 def _renamed(problem: Problem, raw: Mapping[str, Any]) -> Problem:
     """Points to our name where the key is what another tool calls it."""
-    if problem.what == "unknown key" and problem.where in _OTHER_NAMES:
-        return replace(problem, hint=f"Did you mean '{_OTHER_NAMES[problem.where]}'?")
+    if problem.what == "unknown key" and not problem.hint.startswith("Did"):
+        near = difflib.get_close_matches(problem.where, _OTHER_NAMES, n=1, cutoff=0.85)
+        if near:
+            return replace(problem, hint=f"Did you mean '{_OTHER_NAMES[near[0]]}'?")
     if (
         problem.what == "unknown key"
         and "." not in problem.where

@@ -30,21 +30,23 @@ def label_texts(values: pl.Series) -> pl.Series:
         numbers = known.str.contains(r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$").all()
         if padded or not numbers or len(known) == 0:
             return values
+        if not known.str.contains("[eE]").any():  # on the text: a float holds 15 digits, an id may have more
+            return _plain_numbers(values)
         values = values.cast(pl.Float64)
     if values.dtype.is_float():
         return pl.Series(
-            values.name, [None if v is None or v != v else f"{v:.15g}" for v in values.to_list()], pl.String
+            values.name, [None if v is None or v != v else _float_text(v) for v in values.to_list()], pl.String
         )
     return values.cast(pl.String)
 
 
 def sort_classes(labels: Sequence[str]) -> list[str]:
     """Distinct labels in their natural order: as numbers if all are numbers, else as text."""
-    distinct = set(labels)
+    distinct = sorted(set(labels))  # first as text, so that 007 and 7 come in one order in every process
     try:
         return sorted(distinct, key=float)
     except ValueError:
-        return sorted(distinct)
+        return distinct
 
 
 def class_codes(column: Column, classes: Sequence[str]) -> np.ndarray:
@@ -54,7 +56,7 @@ def class_codes(column: Column, classes: Sequence[str]) -> np.ndarray:
         DataError: Labels that are not among the classes, each with the place of its first row.
     """
     texts = label_texts(column.values)
-    known = pl.Series(list(classes), dtype=pl.String)
+    known = label_texts(pl.Series(list(classes), dtype=pl.String))
     codes = texts.replace_strict(known, pl.Series(range(len(known)), dtype=pl.Int64), default=None)
     strangers = texts.is_not_null() & codes.is_null()
     if strangers.any():
@@ -87,6 +89,17 @@ def describe_classes(targets: np.ndarray, classes: Sequence[str]) -> str:
     order = range(len(classes)) if len(classes) <= 5 else np.argsort(-counts, kind="stable")[:4]
     text = ", ".join(f"{classes[i]}: {counts[i] / len(targets):.0%}" for i in order)
     return text if len(classes) <= 5 else f"{text}, {len(classes) - 4} more"
+
+
+def _plain_numbers(values: pl.Series) -> pl.Series:
+    """Numbers without an exponent in their shortest form, digit for digit: no plus, no zeros that say nothing."""
+    text = values.str.strip_prefix("+").str.replace(r"^(-?)\.", "${1}0.")
+    text = text.str.replace(r"\.0*$", "").str.replace(r"(\.\d*[1-9])0+$", "${1}")
+    return text.str.replace(r"^-0$", "0")
+
+
+def _float_text(value: float) -> str:
+    return str(int(value)) if value.is_integer() else f"{value:.15g}"
 
 
 def _shown(classes: Sequence[str]) -> str:

@@ -61,8 +61,9 @@ class Multiclass(Kind):
     def fit(self, column: Column, train: np.ndarray) -> None:
         self.classes = fit_classes(column, train, self._declared)
         found, wanted = len(self.classes), self._num_classes
-        if wanted is not None and found < wanted and self.classes == [str(i) for i in range(found)]:
-            self.classes = [str(i) for i in range(wanted)]  # 0..C-1 by convention: a class may be absent from training
+        by_convention = [str(i) for i in range(wanted or 0)]
+        if wanted is not None and found < wanted and set(self.classes) <= set(by_convention):
+            self.classes = by_convention  # 0..C-1 by convention: a class may be absent from training
         elif wanted not in (None, found) or found < 2:
             need = f"num_classes is {wanted}" if wanted is not None else "a multiclass task needs at least two classes"
             raise DataError(

@@ -60,7 +60,7 @@ class Regression(Kind):
         if len(values):
             self._mean, deviation = float(values.mean()), float(values.std())
             # A deviation at the level of rounding error is a constant, not a scale to divide by.
-            self._std = deviation if deviation > 1e-12 * max(1.0, abs(self._mean)) else 1.0
+            self._std = deviation if deviation > 1e-12 * abs(self._mean) else 1.0
 
     def encode(self, column: Column) -> np.ndarray:
         return ((self._read(column) - self._mean) / self._std).astype(np.float32)
@@ -99,7 +99,7 @@ class Regression(Kind):
         self._mean, self._std = float(state["mean"]), float(state["std"])
 
     def group_key(self) -> Hashable:
-        return ("Regression", self._loss, self._delta if self._loss == "huber" else None)
+        return (*super().group_key(), self._loss, self._delta if self._loss == "huber" else None)
 
     def _to_units(self, standardised: np.ndarray) -> np.ndarray:
         values = standardised * self._std + self._mean

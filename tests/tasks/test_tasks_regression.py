@@ -1,0 +1,126 @@
+"""Regression targets: standardised for training, in the user's units for people."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from worlds import NAN, column, every_row
+
+from mtl_cli.errors import ConfigError, DataError
+from mtl_cli.tasks.regression import Regression
+
+
+def _fit(values, train=None, **options):
+    kind = Regression(**options)
+    kind.fit(column(values), every_row(values) if train is None else train)
+    return kind
+
+
+def test_scale_comes_from_the_labelled_training_rows_alone():
+    values = [1.0, None, 3.0, 1000.0]
+    kind = _fit(values, train=np.array([0, 1, 2]))
+    np.testing.assert_allclose(kind.encode(column(values))[[0, 2, 3]], [-1.0, 1.0, 998.0], rtol=1e-6)
+    assert np.isnan(kind.encode(column(values))[1])
+
+
+def test_training_targets_have_mean_0_and_deviation_1():
+    values = np.random.default_rng(0).normal(50.0, 7.0, 200)
+    encoded = _fit(values).encode(column(values)).astype(np.float64)
+    assert abs(encoded.mean()) < 1e-6
+    assert abs(encoded.std() - 1) < 1e-6
+
+
+@pytest.mark.parametrize("constant", [0.0, 7.0, 0.1, -5e8, 1e-20])
+def test_constant_target_is_shifted_and_not_scaled(constant):
+    values = [constant] * 7
+    kind = _fit(values)
+    assert kind.encode(column(values)).tolist() == pytest.approx([0.0] * 7, abs=1e-15)
+    assert kind.encode(column([constant + 2.0]))[0] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("scale", [1e-13, 1e-3, 1e12])
+def test_targets_of_any_size_are_scaled(scale):  # farads and euros weigh the same
+    encoded = _fit([1 * scale, 2 * scale, 3 * scale]).encode(column([1 * scale, 2 * scale, 3 * scale]))
+    np.testing.assert_allclose(encoded, [-1.2247449, 0.0, 1.2247449], atol=1e-6)
+
+
+@pytest.mark.parametrize("transform", ["none", "log1p"])
+@given(
+    values=st.lists(st.floats(-0.5, 1e6, allow_subnormal=False), min_size=2, max_size=20),
+)
+def test_decoding_gives_the_users_units(transform, values):
+    kind = _fit(values, transform=transform)
+    outputs = torch.from_numpy(kind.encode(column(values))).unsqueeze(1)
+    spread = max(np.ptp(values), abs(values[0]), 1.0)
+    # float32 on a standardised scale: relative to the spread; exponentiated, relative to the value
+    np.testing.assert_allclose(kind.decode(outputs)["pred"], values, rtol=2e-5, atol=2e-6 * spread)
+
+
+def test_scores_are_in_the_users_units():
+    values = [1.0, 10.0, 100.0]
+    kind = _fit(values, transform="log1p")
+    targets = torch.from_numpy(kind.encode(column(values)))
+    wrong = torch.from_numpy(kind.encode(column([2.0, 10.0, 100.0]))).unsqueeze(1)
+    scores = kind.score(wrong, targets)
+    assert scores["mae"] == pytest.approx(1 / 3, rel=1e-5)
+    assert scores["rmse"] == pytest.approx((1 / 3) ** 0.5, rel=1e-5)
+
+
+def test_log1p_of_minus_one_or_less_is_refused_with_its_row():
+    with pytest.raises(DataError) as caught:
+        _fit([3.0, -1.0, 0.0, -2.5], transform="log1p")
+    assert str(caught.value) == (
+        "people.csv, column 'y', row 2: -1.0 has no log1p. Use transform: none.\n"
+        "people.csv, column 'y', row 4: -2.5 has no log1p. Use transform: none."
+    )
+
+
+def test_text_and_infinity_are_refused_with_their_rows():
+    with pytest.raises(DataError) as caught:
+        _fit(["1", "n.a.", "inf", None])
+    hint = "Correct the cell, or name the value in the task's `missing_label`."
+    assert str(caught.value) == (
+        f"people.csv, column 'y', row 2: 'n.a.' is not a number. {hint}\n"
+        f"people.csv, column 'y', row 3: 'inf' is not a number. {hint}"
+    )
+
+
+@pytest.mark.parametrize("values", [[1.0, NAN, 3.0], ["1", None, "3"], [1, None, 3]], ids=["nan", "text", "null"])
+def test_missing_target_is_nan_however_it_is_stored(values):
+    encoded = _fit(values).encode(column(values))
+    assert encoded.dtype == np.float32
+    assert np.isnan(encoded).tolist() == [False, True, False]
+
+
+def test_target_without_any_training_label_is_left_as_it_is():
+    kind = _fit([None, 5.0], train=np.array([0]))
+    assert kind.encode(column([None, 5.0]))[1] == 5.0
+
+
+def test_booleans_are_numbers_too():
+    kind = Regression()
+    labels = column([True, False, True, False], dtype=pl.Boolean)
+    kind.fit(labels, np.arange(4))
+    assert kind.encode(labels).tolist() == [1.0, -1.0, 1.0, -1.0]
+
+
+def test_labels_are_described_in_the_users_units():
+    kind = _fit([10.0, 20.0, 30.0])
+    assert kind.describe(kind.encode(column([10.0, 20.0, 30.0]))) == "mean 20, std 8.165"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "msee"}, "kind.regression.loss: must be one of mse, mae, huber, got 'msee'. Did you mean 'mse'?"),
+        ({"huber_delta": 0}, "kind.regression.huber_delta: must be greater than 0, got 0.0."),
+        ({"transform": "log"}, "kind.regression.transform: must be one of none, log1p, got 'log'. Did you mean 'log1p'?"),
+    ],
+    ids=["loss", "huber_delta", "transform"],
+)
+def test_wrong_option_is_refused(options, message):
+    with pytest.raises(ConfigError) as caught:
+        Regression(**options)
+    assert str(caught.value) == message

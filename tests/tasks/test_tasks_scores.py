@@ -1,0 +1,129 @@
+"""Metrics: scikit-learn's, over a whole split, and None where they are not defined."""
+
+import numpy as np
+import pytest
+import sklearn.metrics as oracle
+import torch
+from worlds import column
+
+from mtl_cli.tasks._scores import defined, regression_scores
+from mtl_cli.tasks.binary import Binary
+from mtl_cli.tasks.multiclass import Multiclass
+from mtl_cli.tasks.ordinal import Ordinal
+from mtl_cli.tasks.regression import Regression
+
+
+def _classes(n):
+    return [str(i) for i in range(n)]
+
+
+def test_regression_scores_are_those_of_scikit_learn():
+    values = np.random.default_rng(0).normal(100.0, 20.0, 50)
+    kind = Regression()
+    kind.fit(column(values), np.arange(50))
+    outputs = torch.randn(50, 1)
+    scores = kind.score(outputs, torch.from_numpy(kind.encode(column(values))))
+    predicted = kind.decode(outputs)["pred"]
+    # 1e-5: labels are held as float32 on the standardised scale
+    assert scores["r2"] == pytest.approx(oracle.r2_score(values, predicted), rel=1e-5)
+    assert scores["rmse"] == pytest.approx(oracle.root_mean_squared_error(values, predicted), rel=1e-5)
+    assert scores["mae"] == pytest.approx(oracle.mean_absolute_error(values, predicted), rel=1e-5)
+
+
+def test_binary_scores_are_those_of_scikit_learn():
+    outputs, targets = torch.randn(60, 1), torch.randint(2, (60,)).float()
+    scores = Binary(classes=_classes(2)).score(outputs, targets)
+    truth, probability = targets.numpy(), torch.sigmoid(outputs[:, 0].double()).numpy()
+    predicted = probability > 0.5
+    expected = {
+        "auroc": oracle.roc_auc_score(truth, probability),
+        "average_precision": oracle.average_precision_score(truth, probability),
+        "accuracy": oracle.accuracy_score(truth, predicted),
+        "f1": oracle.f1_score(truth, predicted),
+        "log_loss": oracle.log_loss(truth, probability),
+    }
+    assert scores == pytest.approx(expected, rel=1e-12)
+    assert list(scores) == list(Binary.metrics)
+
+
+def test_multiclass_scores_are_those_of_scikit_learn():
+    outputs, targets = torch.randn(60, 4), torch.randint(4, (60,)).float()
+    scores = Multiclass(classes=_classes(4)).score(outputs, targets)
+    truth, probability = targets.numpy(), torch.softmax(outputs.double(), 1).numpy()
+    expected = {
+        "accuracy": oracle.accuracy_score(truth, probability.argmax(1)),
+        "f1_macro": oracle.f1_score(truth, probability.argmax(1), average="macro"),
+        "log_loss": oracle.log_loss(truth, probability),
+    }
+    assert scores == pytest.approx(expected, rel=1e-9)
+    assert list(scores) == list(Multiclass.metrics)
+
+
+def test_ordinal_scores_are_those_of_scikit_learn():
+    kind = Ordinal(classes=_classes(4))
+    outputs, targets = torch.randn(60, 3), torch.randint(4, (60,)).float()
+    scores = kind.score(outputs, targets)
+    truth, predicted = targets.numpy(), kind.decode(outputs)["pred"].astype(float)
+    expected = {
+        "qwk": oracle.cohen_kappa_score(truth, predicted, weights="quadratic"),
+        "mae": oracle.mean_absolute_error(truth, predicted),
+        "accuracy": oracle.accuracy_score(truth, predicted),
+    }
+    assert scores == pytest.approx(expected, rel=1e-12)
+    assert list(scores) == list(Ordinal.metrics)
+
+
+def test_f1_leaves_out_classes_that_do_not_occur():
+    outputs = torch.eye(4)[[0, 1, 2]] * 9
+    assert Multiclass(classes=_classes(4)).score(outputs, torch.tensor([0.0, 1.0, 2.0]))["f1_macro"] == 1.0
+
+
+def test_r2_is_the_known_value():  # MET-05
+    scores = regression_scores(np.array([3, -0.5, 2, 7]), np.array([2.5, 0.0, 2, 8]))
+    assert scores["r2"] == pytest.approx(0.94861, abs=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("truth", "prediction"), [([3.0], [2.5]), ([-5.16] * 4, [-5.0, -5.1, -5.2, -5.3])], ids=["one row", "constant"]
+)
+def test_r2_of_one_row_or_constant_targets_is_undefined(truth, prediction):  # MET-05
+    scores = regression_scores(np.array(truth), np.array(prediction))
+    assert scores["r2"] is None
+    assert scores["rmse"] is not None
+    assert scores["mae"] is not None
+
+
+def test_r2_of_nearly_constant_targets_is_never_above_one():  # MET-05
+    truth = -5.16 + 1e-4 * np.array([-1.0, 1.0, 0.5, -0.5])
+    assert regression_scores(truth, truth + 0.1)["r2"] < -1e5
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_scores_that_need_both_classes_are_undefined_with_one(label):  # MET-01
+    scores = Binary(classes=_classes(2)).score(torch.tensor([[2.0], [-1.0]]), torch.tensor([label, label]))
+    assert [name for name, value in scores.items() if value is None] == ["auroc", "average_precision", "f1"]
+    assert scores["accuracy"] == 0.5
+
+
+def test_kappa_of_one_class_is_undefined():
+    scores = Ordinal(classes=_classes(3)).score(torch.tensor([[-9.0, -9.0]]), torch.tensor([0.0]))
+    assert scores == {"qwk": None, "mae": 0.0, "accuracy": 1.0}
+
+
+def test_log_loss_of_a_certain_mistake_is_finite():
+    outputs = torch.tensor([[400.0], [-400.0]])
+    scores = Binary(classes=_classes(2)).score(outputs, torch.tensor([0.0, 1.0]))
+    assert scores["log_loss"] == pytest.approx(34.5, abs=0.1)  # -log 1e-15
+    many = Multiclass(classes=_classes(3)).score(torch.tensor([[900.0, 0.0, 0.0]]), torch.tensor([1.0]))
+    assert many["log_loss"] == pytest.approx(34.5, abs=0.1)
+
+
+@pytest.mark.parametrize("outputs", [torch.nan, torch.inf], ids=["nan", "inf"])
+def test_outputs_that_are_not_finite_give_undefined_regression_scores(outputs):
+    scores = Regression().score(torch.full((3, 1), outputs), torch.tensor([0.0, 1.0, 2.0]))
+    assert scores == {"r2": None, "rmse": None, "mae": None}
+
+
+def test_programming_errors_in_a_metric_are_not_hidden():
+    with pytest.raises(TypeError):
+        defined(oracle.accuracy_score, [1])

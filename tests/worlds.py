@@ -1,0 +1,119 @@
+"""Small worlds that tests share: columns, rows of labels, and a learner without a configuration file."""
+
+import numpy as np
+import polars as pl
+import torch
+
+from mtl_cli.data.batches import Rows
+from mtl_cli.loop import Learner, Objective
+from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor
+from mtl_cli.loop.trainer import Limits, Schedule, Task, Trainer
+from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.ownership import stacked
+from mtl_cli.optim import FlatParameters
+from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS, SCHEDULERS, SHARINGS
+from mtl_cli.tasks.binary import Binary
+from mtl_cli.tasks.multiclass import Multiclass
+from mtl_cli.tasks.regression import Regression
+from mtl_cli.types import Column, Inputs, InputSpec
+
+CPU = torch.device("cpu")
+NAN = float("nan")
+
+
+def column(values, name="y", dtype=None):
+    """A column of people.csv; rows are counted from 1 in messages."""
+    return Column(name, pl.Series(name, values, dtype), lambda row: f"people.csv, column '{name}', row {row + 1}")
+
+
+def every_row(values):
+    """Indices of all rows."""
+    return np.arange(len(values))
+
+
+def inputs(numeric):
+    """Inputs without categories."""
+    return Inputs(numeric, torch.empty(len(numeric), 0, dtype=torch.int64))
+
+
+def three_kinds():
+    """Kinds of a number, yes/no and one of three classes, ready for encoded labels."""
+    return [Regression(), Binary(classes=["no", "yes"]), Multiclass(classes=["a", "b", "c"])]
+
+
+def three_kind_rows(n=32, width=5, missing=0.0, seed=0):
+    """Rows whose labels for ``three_kinds`` are functions of the inputs; a share of the labels is missing."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(n, width)).astype(np.float32)
+    score = x @ generator.normal(size=(width, 2))
+    targets = np.stack([score[:, 0], score[:, 1] > 0, np.digitize(score[:, 0], [-1.0, 1.0])], 1).astype(np.float32)
+    targets[generator.random(targets.shape) < missing] = np.nan
+    return Rows(inputs(torch.from_numpy(x)), targets, CPU)
+
+
+def make_learner(
+    kinds,
+    *,
+    input_dim=5,
+    shared_dim=8,
+    categories=(),
+    sharing="hard",
+    balancing="equal",
+    optimizer="adamw",
+    scheduler="constant",
+    encoder=None,
+    balancing_options=None,
+    optimizer_options=None,
+    total_steps=100,
+    seed=0,
+    **learner_options,
+):
+    """A learner from registered names, put together as mtl_cli.build does it."""
+    torch.manual_seed(seed)
+    spec, names = InputSpec(input_dim, categories), [f"task{i}" for i in range(len(kinds))]
+
+    def make_encoder():
+        return ENCODERS.build("mlp", spec, shared_dim, **(encoder or {}))
+
+    model = MultiTaskModel(
+        input_dim, [k.num_outputs for k in kinds], shared_dim, sharing=SHARINGS.build(sharing, make_encoder, names)
+    )
+    method = BALANCINGS.build(balancing, len(kinds), **(balancing_options or {}))
+    options = optimizer_options or {}
+    parameters = FlatParameters(model.owners())
+    optimizers = [OPTIMIZERS.build(optimizer, parameters, **options)]
+    if any(True for _ in method.parameters()):
+        own = FlatParameters(stacked(method.parameters(), range(len(kinds))))
+        optimizers.append(OPTIMIZERS.build(optimizer, own, **{**options, "weight_decay": 0.0}))
+    schedule = SCHEDULERS.build(scheduler, total_steps)
+    return Learner(model, Objective(kinds, CPU), method, parameters, optimizers, schedule, **learner_options)
+
+
+def make_trainer(
+    folder,
+    learner,
+    rows,
+    *,
+    val=None,
+    epochs=2,
+    steps=None,
+    batch_size=8,
+    monitor="val/loss",
+    keep=1,
+    patience=None,
+    weights=None,
+    interrupted=lambda: None,
+    save_every_steps=None,
+    evaluate_every=1,
+    seed=0,
+):
+    """A trainer with names task0, task1, ... in a claimed run folder."""
+    kinds = learner.objective.kinds
+    tasks = [Task(f"task{i}", kind, (weights or [1.0] * len(kinds))[i]) for i, kind in enumerate(kinds)]
+    watched = Monitor(monitor, monitor in ("mean", "worst"))
+    return Trainer(
+        learner, tasks, rows, rows if val is None else val, folder,
+        Limits(epochs, steps, None),
+        Schedule(batch_size, True, False, seed, evaluate_every, save_every_steps),
+        Best(watched, keep), EarlyStopping(watched, patience, 0.0), interrupted,
+    )  # fmt: skip
