@@ -124,6 +124,7 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
     device = choose_device(config)
     seed_everything(config.seed)
     torch.use_deterministic_algorithms(config.trainer.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that would cost a fifth of a step
     model = build_model(
         config,
         data.features.spec,

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mtl_cli import composition
 from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError
-from mtl_cli.run import RunFolder, find_resumable, remove_if_empty
+from mtl_cli.run import RunFolder, find_resumable, is_locked, remove_if_empty
 from mtl_cli.schema import RunConfig, validate
 from mtl_cli.sweep import collect, format_table, hydra_callback, job_name, write
 
@@ -45,7 +45,7 @@ _VERSION_BASE: dict[str, Any] = {} if _HYDRA_VERSION >= (1, 4) else {"version_ba
 
 OmegaConf.register_new_resolver("mtl.pid", os.getpid, replace=True)
 OmegaConf.register_new_resolver(
-    "mtl.job_name", lambda overrides: job_name(composition.shown(list(overrides))), replace=True
+    "mtl.job_name", lambda overrides: job_name(composition.shown(composition.unresolved(overrides))), replace=True
 )
 
 
@@ -55,6 +55,7 @@ class _Invocation:
     folders: tuple[Path, ...] = ()
     interrupted: int | None = None
     error: BaseException | None = None
+    jobs_failed: int = 0
 
 
 @hydra.main(config_path=str(composition.config_dir()), config_name="config", **_VERSION_BASE)
@@ -63,16 +64,18 @@ def _run(cfg: DictConfig) -> float | None:
     context = HydraConfig.get()
     folder = Path(context.runtime.output_dir)
     in_sweep = context.mode == RunMode.MULTIRUN
-    overrides = composition.shown(list(context.overrides.task))
+    overrides = composition.shown(composition.unresolved(context.overrides.task))  # type: ignore[arg-type]
     try:
         choices = OmegaConf.to_container(context.runtime.choices)
-        files = composition.composed_files(cfg, _Invocation.folders, choices if isinstance(choices, dict) else {})  # type: ignore[arg-type]
-        raw = composition.plain(cfg)
+        files = composition.composed_files(_Invocation.folders, choices if isinstance(choices, dict) else {})  # type: ignore[arg-type]
+        composition.check_headers(cfg, files)
+        origin = composition.origin_of(overrides, files, composition.config_groups(_Invocation.folders))
+        raw = composition.plain(cfg, origin)
         if not raw.get("tasks") and not any(o.startswith("task=") for o in overrides):
             known = composition.config_groups(_Invocation.folders)["task"]
             hint = f"Known: {', '.join(known)}. Example: mtl-train task={known[0]}"
             raise ConfigError(Problem("task", "must be chosen", hint))
-        config = validate(raw, composition.origin_of(overrides, files))
+        config = validate(raw, origin)
         if in_sweep:
             log.info("job %s: %s", context.job.num, " ".join(overrides))
             return _sweep_job(config, raw, overrides, folder)
@@ -81,6 +84,7 @@ def _run(cfg: DictConfig) -> float | None:
         if not in_sweep:
             _Invocation.error = error  # raised by _command: Hydra would print a line of its own first
             return None
+        _Invocation.jobs_failed += 1
         _record_failure(folder, overrides, error)
         raise
     finally:
@@ -146,10 +150,11 @@ def _train(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder:
         from mtl_cli.job import Interrupted, train
 
         fresh = not resume
-        run.set_status("running")
         with _logging(folder / "train.log"):
-            run.write_config(yaml.safe_dump({**raw, "resume": None}, sort_keys=False, allow_unicode=True), overrides)
             try:
+                run.set_status("running")
+                text = yaml.safe_dump({**raw, "resume": None}, sort_keys=False, allow_unicode=True)
+                run.write_config(text, overrides)
                 return train(config, run, resume=resume)
             except Interrupted as stop:
                 code = 128 + stop.signal
@@ -197,7 +202,11 @@ def _changes(folder: Path, raw: dict[str, Any]) -> list[str]:
         for k in {**old, **new}
         if old.get(k) != new.get(k) and not any(k == m or k.startswith(f"{m}.") for m in MAY_CHANGE)
     ]
-    return [f"{key} ({old.get(key)} -> {new.get(key)})" for key in keys]
+    return [f"{key} ({_as_text(old, key)} -> {_as_text(new, key)})" for key in keys]
+
+
+def _as_text(values: dict[str, Any], key: str) -> str:
+    return "not given" if key not in values else "null" if values[key] is None else str(values[key])
 
 
 def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -217,19 +226,25 @@ def _clear_away(folder: Path) -> None:
 
 
 def _record_failure(folder: Path, overrides: list[str], error: Exception) -> None:
-    """A failed job of a sweep says so in its own folder, at once, with the traceback in its log."""
+    """A failed job of a sweep says so in its own folder, at once; what went wrong stands in its log.
+
+    A folder that holds a run which has not failed is left alone: the failure is that it cannot be used.
+    """
+    log.error("job failed: %s: %s", folder.name, _one_line(error))
+    mend = isinstance(error, UserError)
     try:
+        run = RunFolder(folder)
+        state = run.status["state"] if (folder / "status.json").exists() else None
+        told_by_training = state == "failed" and not mend
+        if told_by_training or state not in (None, "failed") or is_locked(folder):
+            return
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "train.log").open("a", encoding="utf-8") as file:
-            file.write(
-                str(error) + "\n" if isinstance(error, UserError) else "".join(traceback.format_exception(error))
-            )
-        run = RunFolder(folder)
+            file.write(f"{error}\n" if mend else "".join(traceback.format_exception(error)))
         (folder / "overrides").write_text("\n".join(overrides) + "\n", encoding="utf-8")
-        run.set_status("failed", exit_code=2 if isinstance(error, UserError) else 1, error=_one_line(error))
-        log.error("job failed: %s: %s", folder.name, _one_line(error))
+        run.set_status("failed", exit_code=2 if mend else 1, error=_one_line(error))
     except (OSError, MTLError) as second:
-        log.error("job failed, and its folder %s cannot say so (%s): %s", folder, second, _one_line(error))
+        log.error("its folder %s cannot say so: %s", folder, second)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -244,6 +259,7 @@ def run_command(arguments: Sequence[str]) -> int:
     own = composition.user_config_dir(flags)
     _Invocation.folders = (composition.config_dir(), *([own] if own else []))
     _Invocation.interrupted = _Invocation.error = None
+    _Invocation.jobs_failed = 0
     hydra_callback.sweep_dir = None
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     previous = os.environ.get("HYDRA_FULL_ERROR")
@@ -251,34 +267,40 @@ def run_command(arguments: Sequence[str]) -> int:
     _console()
     try:
         return _command(flags, overrides, own)
-    except UserError as error:
-        code, text = 2, str(error)
-    except MTLError as error:
-        code, text = 1, str(error)
     except KeyboardInterrupt:
         return _Invocation.interrupted or 130
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
-        message = composition.friendly(error, overrides, _Invocation.folders)
-        code, text = (
-            (2, message) if message is not None else (1, f"{_one_line(error)} (a bug? HYDRA_FULL_ERROR=1 shows where)")
-        )
+        code, text = _explain(error, overrides)
+        if show_traceback:
+            traceback.print_exception(error)
     finally:
         if previous is None:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = previous
-        failed = _finish_sweep()
-    if show_traceback:
-        traceback.print_exc()
+        _finish_sweep()
     print(text, file=sys.stderr)
-    return 1 if failed is not None else code
+    return code
+
+
+def _explain(error: Exception, overrides: Sequence[str]) -> tuple[int, str]:
+    """The exit code for an error, and what to tell of it."""
+    if count := _Invocation.jobs_failed:
+        return 1, f"{count} job{'' if count == 1 else 's'} failed; the train.log of each says why."
+    if isinstance(error, MTLError):
+        return (2 if isinstance(error, UserError) else 1), str(error)
+    message = composition.friendly(error, overrides, _Invocation.folders)
+    return (1, f"{_one_line(error)} (a bug? HYDRA_FULL_ERROR=1 shows where)") if message is None else (2, message)
 
 
 def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
+    composition.check_flags(flags)
     if own is not None and not own.is_dir():
         raise ConfigError(Problem("--config-dir", f"there is no folder '{own}' in {Path.cwd()}"))
+    if own is not None:
+        composition.check_shadowed(own)
     groups = composition.config_groups(_Invocation.folders)
     composition.check_overrides(overrides, "-m" in flags or "--multirun" in flags, groups)
     target = _resume_alone(flags, overrides)
@@ -323,18 +345,19 @@ def _resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
     _train(config, raw, run.read_overrides(), folder, resume=True)
 
 
-def _finish_sweep() -> int | None:
-    """Writes and prints the leaderboard of a sweep, also of one that broke off; the number of jobs that failed."""
+def _finish_sweep() -> None:
+    """Writes and prints the leaderboard of a sweep, also of one that broke off."""
     folder = hydra_callback.sweep_dir
     if folder is None or not folder.is_dir():
-        return None
+        return
     records = collect(folder)
     if not records:
+        if [entry.name for entry in folder.iterdir()] == ["multirun.yaml"]:  # Hydra's own, written before any job
+            (folder / "multirun.yaml").unlink()
         _clear_away(folder)
-        return None
+        return
     write(folder, records)
     print(f"\n{format_table(records)}\n\nsweep folder: {folder}")
-    return sum(record.status != "done" for record in records)
 
 
 class _Console(logging.Handler):

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mtl_cli.errors import ConfigError, Problem, did_you_mean
+from mtl_cli.schema import Origin, with_origin
 
 TOP_LEVEL = (
-    "data", "tasks", "input_dim", "shared_dim", "only", "monitor", "seed", "resume", "dry_run", "plugins", "extra", "hydra",
+    "data", "tasks", "input_dim", "shared_dim", "only", "monitor",
+    "seed", "resume", "dry_run", "plugins", "extra", "hydra",
 )  # fmt: skip
 FLAGS_WITH_VALUE = (
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p",
-    "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc",
+    "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--experimental-rerun",
 )  # fmt: skip
+OTHER_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
+GLOBAL = "# @package _global_"
 
 
 def config_dir() -> Path:
@@ -52,7 +57,7 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             overrides.append(argument)
             continue
         flags.append(argument)
-        if argument in FLAGS_WITH_VALUE and rest:
+        if argument in FLAGS_WITH_VALUE and rest and not (argument in ("--info", "-i") and "=" in rest[0]):
             flags.append(rest.pop(0))
     return flags, overrides
 
@@ -65,6 +70,44 @@ def user_config_dir(flags: Sequence[str]) -> Path | None:
         if flag.startswith("--config-dir="):
             return Path(flag.partition("=")[2])
     return None
+
+
+def check_flags(flags: Sequence[str]) -> None:
+    """Finds flags that there are not, and those that lack their value.
+
+    Raises:
+        ConfigError: Every such flag.
+    """
+    problems, rest = [], list(flags)
+    while rest:
+        flag, equals, value = rest.pop(0).partition("=")
+        if flag not in (*FLAGS_WITH_VALUE, *OTHER_FLAGS):
+            key = flag.lstrip("-")
+            hint = f"Keys are set without dashes: {key}={value or '...'}. Flags: mtl-train --hydra-help."
+            problems.append(Problem(flag, "unknown flag", hint))
+        elif flag in FLAGS_WITH_VALUE and not equals:
+            if not rest and flag not in ("--info", "-i"):
+                problems.append(Problem(flag, "needs a value", f"Write {flag} VALUE."))
+            del rest[:1]
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_shadowed(own: Path) -> None:
+    """Finds files of the user that would be ignored: Hydra takes ours where both have the same name.
+
+    Raises:
+        ConfigError: Every such file, unless it is a copy.
+    """
+    shipped = config_dir()
+    problems = []
+    for file in sorted(own.rglob("*.yaml")) if own.resolve() != shipped else []:
+        ours = shipped / file.relative_to(own)
+        if ours.is_file() and ours.read_bytes() != file.read_bytes():
+            what = "would be ignored: mtl-train ships a file of that name"
+            problems.append(Problem(_short(file), what, "Give yours another name."))
+    if problems:
+        raise ConfigError(problems)
 
 
 def config_groups(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -112,10 +155,17 @@ def check_overrides(overrides: Sequence[str], multirun: bool, groups: Mapping[st
             hint = f"Quote it: '{key}=\"{value}\"'." if equals else "Write key=value."
             problems.append(Problem("command line", what, hint))
             continue
+        top = key.lstrip("+~")
+        if not top:
+            problems.append(Problem("command line", f"'{text}' is no override", "Write key=value."))
+            continue
         if override.is_sweep_override() and not multirun:
             what = f"'{text}' gives several values for one run"
-            problems.append(Problem("command line", what, f"For a sweep add -m; for a list write {key}=[{value}]."))
-        top = key.lstrip("+~")
+            plain_list = "" if re.search(r"[(\[{]", value) else f"; for a list write {key}=[{value}]"
+            problems.append(Problem("command line", what, f"For a sweep add -m{plain_list}."))
+        if top in groups and not _chooses(override):
+            what = f"must be the name of a choice, got {value}"
+            problems.append(Problem(f"{top} (command line)", what, did_you_mean(value, groups[top])))
         near = did_you_mean(top, [*groups, *TOP_LEVEL])
         if top not in groups and top not in TOP_LEVEL and "." not in top and near.startswith("Did"):
             problems.append(Problem(f"{top} (command line)", "unknown key", near))
@@ -128,8 +178,18 @@ def shown(overrides: Sequence[str]) -> list[str]:
     return [override.removeprefix("++") for override in overrides]
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def unresolved(overrides: ListConfig) -> list[str]:
+    """Hydra's list of overrides as text; a ``${...}`` in one is not for this list to resolve."""
+    plain_list = OmegaConf.to_container(overrides, resolve=False)
+    return list(map(str, plain_list)) if isinstance(plain_list, list) else []
+
+
+def plain(config: DictConfig, origin: Origin = lambda _: None) -> dict[str, Any]:
     """The configuration as plain mappings and lists, with interpolations resolved.
+
+    Args:
+        config: As composed.
+        origin: Where a key path was set.
 
     Raises:
         ConfigError: Every value that is missing (``???``) or refers to what is not there.
@@ -137,23 +197,39 @@ def plain(config: DictConfig) -> dict[str, Any]:
     problems: list[Problem] = []
     value = _plain(config, "", problems)
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError([with_origin(problem, origin) for problem in problems])
     return dict(value)
 
 
-def origin_of(overrides: Sequence[str], files: Sequence[Path]) -> Callable[[str], str | None]:
+def check_headers(config: DictConfig, files: Sequence[Path]) -> None:
+    """Finds task and experiment files without their first line: Hydra puts all they say below ``task``.
+
+    Raises:
+        ConfigError: Every such file.
+    """
+    problems = [
+        Problem(f"{_short(file)}, line 1", f"must be `{GLOBAL}`", "Without it, what the file says has no effect.")
+        for file in files
+        if file.parent.name in ("task", "experiment") and file.parent.name in config
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def origin_of(overrides: Sequence[str], files: Sequence[Path], groups: Iterable[str] = ()) -> Origin:
     """Finds where a key path was set: on the command line, or in which line of which file.
 
     Args:
         overrides: Of the command line.
         files: The files that were composed, the one that wins last.
+        groups: Config groups: an override of one chooses a file, and says nothing of the keys in it.
     """
     on_command_line = {o.lstrip("+~").partition("=")[0] for o in overrides if "=" in o or o.startswith("~")}
+    values = tuple(key for key in on_command_line if key not in groups)
 
     def find(path: str) -> str | None:
-        if any(
-            key == path or path.startswith((f"{key}.", f"{key}[")) or key.startswith(f"{path}.")
-            for key in on_command_line
+        if path in on_command_line or any(
+            path.startswith((f"{key}.", f"{key}[")) or key.startswith(f"{path}.") for key in values
         ):
             return "command line"
         keys = re.sub(r"\[(\d+)\]", r".\1", path).split(".")
@@ -163,15 +239,16 @@ def origin_of(overrides: Sequence[str], files: Sequence[Path]) -> Callable[[str]
                 if line is not None:
                     return f"{_short(file)}, line {line}"
             keys.pop()  # a key that must be given is missing where its parent stands
+            if any(key.startswith(".".join([*keys, ""])) for key in values if keys):
+                return "command line"
         return None
 
     return find
 
 
-def composed_files(config: DictConfig, folders: Sequence[Path], choices: Mapping[str, Any]) -> list[Path]:
-    """The files behind a composed configuration: the main one, then each group's choice; task and experiment win."""
-    del config
-    files = [folders[0] / "config.yaml"]
+def composed_files(folders: Sequence[Path], choices: Mapping[str, Any]) -> list[Path]:
+    """The files that were chosen, task and experiment last: they win. The main one holds defaults, never a mistake."""
+    files = []
     for group, choice in sorted(choices.items(), key=lambda item: (item[0] == "task", item[0] == "experiment")):
         names = choice if isinstance(choice, list) else [choice]
         files += [f for name in names for folder in folders if (f := folder / group / f"{name}.yaml").is_file()]
@@ -180,31 +257,62 @@ def composed_files(config: DictConfig, folders: Sequence[Path], choices: Mapping
 
 def friendly(error: Exception, overrides: Sequence[str], folders: Sequence[Path]) -> str | None:
     """Our message for an exception of Hydra, OmegaConf or YAML, or None if it is none that a user can mend."""
-    groups = config_groups(folders)
     if isinstance(error, MissingConfigException):
-        return _no_such_choice(error, groups)
+        return str(_no_such_choice(error, overrides, folders))
     if isinstance(error, yaml.YAMLError):
         mark = getattr(error, "problem_mark", None)
         place = f"{_short(Path(mark.name))}, line {mark.line + 1}" if mark is not None else "a configuration file"
-        return f"{place}: is not valid YAML ({getattr(error, 'problem', None) or 'cannot be read'})."
-    if isinstance(error, ConfigCompositionException | HydraException | OmegaConfBaseException):
-        text = str(error)
-        key = re.search(r"Could not override '([^']+)'|Key '([^']+)' is not in struct|append.*?'([^']+)'", text)
-        word = next((g for g in key.groups() if g), "") if key else ""
-        hint = did_you_mean(word, groups) if word and word in text and word not in groups else ""
-        return " ".join(part for part in (text.strip().splitlines()[0].rstrip("."), hint) if part).rstrip() + (
-            "" if hint else "."
-        )
+        return str(Problem(place, f"is not valid YAML ({getattr(error, 'problem', None) or 'cannot be read'})"))
+    if isinstance(error, UnicodeDecodeError):
+        broken = [file for folder in folders[1:] for file in sorted(folder.rglob("*.yaml")) if not _is_utf8(file)]
+        return str(Problem(_short(broken[0]), "is not UTF-8 text", "Save it as UTF-8.")) if broken else None
     if isinstance(error, RecursionError):
         return "the configuration refers to itself without end. Look at `defaults:` lists and ${...} in your files."
+    if isinstance(error, TypeError) and (index := re.fullmatch(r"Index '(.+)' \(str\) is not an int.*", str(error))):
+        hint = "Write tasks as a mapping from names to options, then tasks.NAME.key=value works."
+        return str(Problem("command line", f"'{index[1]}' cannot be set in a list", hint))
+    if isinstance(error, HydraException | OmegaConfBaseException) or "defaults list" in str(error):
+        return str(_not_composed(error, folders))
     return None
+
+
+def _not_composed(error: BaseException, folders: Sequence[Path]) -> Problem:
+    """What Hydra could not put together, in our words where it is one of the usual mistakes."""
+    chain = [error]
+    while (cause := chain[-1].__cause__) is not None:
+        chain.append(cause)
+    text = "\n".join(str(e) for e in chain)
+    said_in = re.search(r"[Ii]n '([^']+)'", text)
+    where = _file_of(said_in[1], folders) if said_in else "the configuration"
+    if "Cannot merge DictConfig with ListConfig" in text or "Cannot merge ListConfig with DictConfig" in text:
+        return Problem(where, "gives a list where a mapping stands, or the other way round", "Both files must agree.")
+    if named := re.search(r"Could not override '([^']+)'\. No match in the defaults list", text):
+        group = named[1].partition("@")[0]
+        if "/" in group:  # `override encoder` means a group below the file's own
+            hint = f"Write `- override /{group.rpartition('/')[2]}: ...`, with a slash."
+        else:
+            hint = did_you_mean(group, config_groups(folders))
+        return Problem(where, f"overrides the group '{group}', which there is not", hint)
+    if named := re.search(r"Could not delete from config\. '([^']+)'", text):
+        return Problem(f"~{named[1]} (command line)", "cannot be taken out: there is no such key")
+    if named := re.search(r"^(\S+) appears more than once", text):
+        hint = f"In a file, write `- override /{named[1]}: ...`; on the command line, without +."
+        return Problem(named[1], "is chosen twice", hint)
+    if named := re.search(r"Could not override '([^']+)'", text):
+        return Problem(f"{named[1]} (command line)", "unknown key")
+    reasons = [reason.splitlines()[0].rstrip(".") for e in chain if (reason := str(e).strip())]
+    what = f"cannot be read ({reasons[-1] if reasons else type(error).__name__})"
+    if key := re.search(r"full_key: (\S+)", text):
+        own = [file for folder in folders[1:] for file in sorted(folder.rglob("*.yaml"))]
+        return with_origin(Problem(key[1], what), origin_of([], own))
+    return Problem(where, what)
 
 
 def _plain(node: Any, where: str, problems: list[Problem]) -> Any:
     if isinstance(node, DictConfig) and node._is_none():
         return None
     if isinstance(node, DictConfig):
-        return {key: _child(node, key, f"{where}.{key}" if where else str(key), problems) for key in node}
+        return {key: _child(node, key, f"{where}.{key!s}" if where else str(key), problems) for key in node}
     if isinstance(node, ListConfig):
         return [_child(node, i, f"{where}[{i}]", problems) for i in range(len(node))]
     return node
@@ -231,7 +339,7 @@ def _line_in(file: Path, keys: Sequence[str]) -> int | None:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return None
-    group = "" if "@package _global_" in text.partition("\n")[0] or file.name == "config.yaml" else file.parent.name
+    group = "" if GLOBAL.lstrip("# ") in text.partition("\n")[0] else file.parent.name
     keys = list(keys)
     if group:
         if not keys or keys[0] != group:
@@ -240,17 +348,31 @@ def _line_in(file: Path, keys: Sequence[str]) -> int | None:
         if not keys:
             return 1
     line = None
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == key), None)
-        elif isinstance(node, yaml.SequenceNode):
-            found = _list_entry(node, key)
+    while keys:
+        for length in range(1, len(keys) + 1):  # a name may hold a dot
+            found = _entry(node, ".".join(keys[:length]))
+            if found is not None:
+                break
         else:
-            found = None
-        if found is None:
             return None
-        line, node = found[0].start_mark.line + 1, found[1]
+        line, node, keys = found[0].start_mark.line + 1, found[1], keys[length:]
     return line
+
+
+def _entry(node: yaml.Node | None, key: str) -> tuple[yaml.Node, yaml.Node] | None:
+    """The key node and value node of an entry of a mapping or list."""
+    if isinstance(node, yaml.SequenceNode):
+        return _list_entry(node, key)
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    return next(((k, v) for k, v in node.value if key in (k.value, _boolean(k))), None)
+
+
+def _boolean(key: yaml.Node) -> str | None:
+    """``True`` for the key ``on``: what becomes of it in YAML."""
+    if key.tag != "tag:yaml.org,2002:bool":
+        return None
+    return str(yaml.SafeLoader.bool_values[key.value.lower()])
 
 
 def _list_entry(node: yaml.SequenceNode, key: str) -> tuple[yaml.Node, yaml.Node] | None:
@@ -262,13 +384,64 @@ def _list_entry(node: yaml.SequenceNode, key: str) -> tuple[yaml.Node, yaml.Node
     return None
 
 
-def _no_such_choice(error: MissingConfigException, groups: Mapping[str, list[str]]) -> str:
+def _no_such_choice(error: MissingConfigException, overrides: Sequence[str], folders: Sequence[Path]) -> Problem:
+    groups = config_groups(folders)
     name = str(error.missing_cfg_file or "")
     group, _, choice = name.rpartition("/")
-    if group in groups:
-        return f"{group}: there is no {group} '{choice}'. {did_you_mean(choice, groups[group])}"
-    top = name.partition("/")[0]
-    return f"there is no config group '{group or top}'. {did_you_mean(group or top, groups)}"
+    if not group:
+        return Problem("--config-name", f"there is no {choice}.yaml")
+    if group.startswith("hydra/"):
+        return Problem(group, f"there is no '{choice}'", did_you_mean(choice, error.options or []))
+    if group not in groups:
+        where = f"{group} (command line)" if _sets(group, choice, overrides) else group
+        return Problem(where, "no such config group", did_you_mean(group, groups))
+    place = "command line" if _sets(group, choice, overrides) else _chosen_in(group, choice, folders)
+    where = f"{group} ({place})" if place else group
+    hint = did_you_mean(choice, groups[group])
+    for folder in folders[1:]:
+        if (folder / group / f"{choice}.yml").is_file():
+            hint = f"Rename {_short(folder / group / choice)}.yml to {choice}.yaml."
+        elif folder.name == group and (folder / f"{choice}.yaml").is_file():
+            hint = f"Write --config-dir {_short(folder.absolute().parent)}, the folder above {group}/."
+    return Problem(where, f"there is no {group} '{choice}'", hint)
+
+
+def _sets(group: str, choice: str, overrides: Sequence[str]) -> bool:
+    pairs = [override.lstrip("+/").partition("=") for override in overrides]
+    return any(key.partition("@")[0] == group and choice in value for key, _, value in pairs)
+
+
+def _chosen_in(group: str, choice: str, folders: Sequence[Path]) -> str | None:
+    """The file and line of the user's that chooses ``choice`` in its defaults list."""
+    wanted = re.compile(rf"-\s*(override\s+)?/?{re.escape(group)}\s*:\s*['\"]?{re.escape(choice)}['\"]?\s*(#.*)?")
+    for folder in folders[1:]:
+        for file in sorted(folder.rglob("*.yaml")):
+            for number, line in enumerate(file.read_text("utf-8", errors="replace").splitlines(), start=1):
+                if wanted.fullmatch(line.strip()):
+                    return f"{_short(file)}, line {number}"
+    return None
+
+
+def _file_of(name: str, folders: Sequence[Path]) -> str:
+    """A configuration as people know it: ``task/mine`` is conf/task/mine.yaml."""
+    files = [file for folder in folders if (file := folder / f"{name}.yaml").is_file()]
+    return _short(files[0]) if files else name
+
+
+def _is_utf8(file: Path) -> bool:
+    try:
+        file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def _chooses(override: Override) -> bool:
+    """Whether a group's override names a choice, or several."""
+    if override.is_delete() or override.is_sweep_override():
+        return True
+    value = override.value()
+    return isinstance(value, list) or (isinstance(value, str) and bool(value))
 
 
 def _short(path: Path) -> str:

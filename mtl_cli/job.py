@@ -107,7 +107,8 @@ def set_up(
         budget = None if options.max_time is None else seconds(options.max_time)
         limits = Limits(options.max_epochs, options.max_steps, budget)
     schedule = Schedule(
-        config.data.batch_size * options.accumulate_grad_batches, config.data.shuffle, config.data.drop_last, config.seed,
+        config.data.batch_size * options.accumulate_grad_batches,
+        config.data.shuffle, config.data.drop_last, config.seed,
         options.check_val_every_n_epoch, options.checkpoint.every_n_steps,
     )  # fmt: skip
     steps = -(-len(data.splits.train) // schedule.batch_size) * (options.max_epochs or 0)
@@ -162,7 +163,8 @@ def describe(run: Run) -> str:
         text_table(header, labels), "",
         text_table(["parameters", "number"], counted), "",
         f"sharing {config.sharing.name}, encoder {config.encoder.name}, balancing {config.balancing.name}, "
-        f"{trainer.steps_per_epoch()} steps per epoch, device {choose_device(config)}, {torch.get_num_threads()} CPU thread(s)",
+        f"{trainer.steps_per_epoch()} steps per epoch, device {choose_device(config)}, "
+        f"{torch.get_num_threads()} CPU thread(s)",
     ]  # fmt: skip
     return "\n".join(parts)
 

@@ -65,8 +65,8 @@ class Registry(Generic[T]):
 
         def decorate(cls: type[T]) -> type[T]:
             taken = self._classes.get(name)
-            if taken is not None and taken.__module__ != cls.__module__:
-                raise ValueError(f"{self.group} '{name}' is registered by {taken.__module__} and by {cls.__module__}")
+            if taken is not None and _place(taken) != _place(cls):  # a module that is loaded again may
+                raise ValueError(f"{self.group} '{name}' is registered by {_place(taken)} and by {_place(cls)}")
             if name in self._shipped() and not cls.__module__.startswith("mtl_cli."):
                 raise ValueError(
                     f"{self.group} '{name}' is shipped with mtl-train; {cls.__module__} needs another name"
@@ -146,6 +146,10 @@ class Registry(Generic[T]):
 
     def _registers(self, decorator: ast.expr, name: str) -> bool:
         return ast.unparse(decorator) == f"{self._variable}.register({name!r})"
+
+
+def _place(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 @functools.cache

@@ -111,7 +111,7 @@ class EarlyStoppingOptions:
     """When to stop before the limits."""
 
     monitor: str | None = None
-    patience: PositiveInt | None = 10
+    patience: PositiveInt | None = None
     min_delta: NonNegative = 0.0
 
 
@@ -131,7 +131,7 @@ class TrainerOptions:
     max_epochs: PositiveInt | None = 50
     max_steps: PositiveInt | None = None
     max_time: str | float | None = None
-    precision: Literal["32", "bf16-mixed"] = "32"
+    precision: Literal[32, "bf16-mixed"] = 32
     gradient_clip_val: Positive | None = None
     accumulate_grad_batches: PositiveInt = 1
     check_val_every_n_epoch: PositiveInt = 1
@@ -218,6 +218,7 @@ _OTHER_NAMES = {  # what people of other tools write first
     "learning_rate": "optimizer.lr",
     "trainer.lr": "optimizer.lr",
     "trainer.learning_rate": "optimizer.lr",
+    "optimizer.learning_rate": "optimizer.lr",
     "weight_decay": "optimizer.weight_decay",
     "batch_size": "data.batch_size",
     "trainer.batch_size": "data.batch_size",
@@ -247,20 +248,20 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
     found: list[Problem] = []
     _load_plugins(raw.get("plugins"), found)
     top, problems = conform_mapping(raw, _TOP, "", ignore=("data", "tasks", *_COMPONENTS))
-    found += [_renamed(problem, raw) for problem in problems]
+    found += problems
     components = {key: _component(raw.get(key), registry, key, found) for key, registry in _COMPONENTS.items()}
     data, source = _data(raw.get("data"), found)
     tasks = _tasks(raw.get("tasks"), found)
     _check_together(raw, top, components, tasks, found)
     if found:
-        raise ConfigError([_with_origin(problem, origin) for problem in _distinct(found)])
+        raise ConfigError([with_origin(_renamed(p, raw), origin) for p in _distinct(found)])
     only = top["only"]
     kept = {name: task for name, task in tasks.items() if only is None or name in only}
     return RunConfig(
         data=data, source=source, input_dim=top["input_dim"], shared_dim=top["shared_dim"], tasks=kept,
         left_out={name: task for name, task in tasks.items() if name not in kept}, trainer=top["trainer"],
         monitor=top["monitor"], seed=top["seed"], resume=top["resume"], dry_run=top["dry_run"],
-        **components,
+        **{key: component for key, component in components.items() if component is not None},
     )  # fmt: skip
 
 
@@ -304,15 +305,17 @@ def _load_plugins(plugins: Any, found: list[Problem]) -> None:
     for module in plugins if isinstance(plugins, list) else []:
         try:
             importlib.import_module(module)
-        except ImportError as error:
-            found.append(
-                Problem("plugins", f"cannot import '{module}' ({error})", "Is it installed, or on PYTHONPATH?")
-            )
+        except ModuleNotFoundError as error:
+            hint = "Is it installed, or on PYTHONPATH?"
+            found.append(Problem("plugins", f"cannot import '{module}' ({error})", hint))
+        except Exception as error:  # whatever a module of the user's may raise
+            found.append(Problem("plugins", f"cannot import '{module}' ({type(error).__name__}: {error})"))
 
 
 def _component(node: Any, registry: Registry[Any], where: str, found: list[Problem]) -> Component | None:
     if isinstance(node, str):  # `encoder: mlp` inside a file instead of a choice in its defaults list
-        hint = f"In a file, write it in the defaults list: `- override /{where}: {node}`. On the command line: {where}={node}."
+        hint = f"In a file, write it in the defaults list: `- override /{where}: {node}`. "
+        hint += f"On the command line: {where}={node}."
         found.append(Problem(where, f"must be a mapping with a name, got {node!r}", hint))
         return None
     if not isinstance(node, Mapping) or not isinstance(node.get("name"), str):
@@ -364,8 +367,11 @@ def _data(node: Any, found: list[Problem]) -> tuple[Any, Any]:
 
 
 def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
-    if isinstance(node, list):
+    if isinstance(node, list) and node:
+        before = len(found)
         node = _tasks_from_list(node, found)
+        if not node and len(found) > before:
+            return {}
     if not isinstance(node, Mapping) or not node:
         what = (
             "no task is declared"
@@ -378,9 +384,10 @@ def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
     for name, options in node.items():
         where = f"tasks.{name}"
         if not isinstance(name, str):
-            found.append(Problem(where, f"the name of a task must be text, got {name!r}", "Write it in quotes."))
+            found.append(_no_text(where, name))
         elif not TASK_NAME.fullmatch(name) or name in RESERVED_TASK_NAMES:
-            rule = f"letters, digits, _, -, + and spaces, not starting with a digit, and not {', '.join(RESERVED_TASK_NAMES)}"
+            reserved = ", ".join(RESERVED_TASK_NAMES)
+            rule = f"letters, digits, _, -, + and spaces, not starting with a digit, and not {reserved}"
             found.append(
                 Problem(
                     where,
@@ -392,17 +399,26 @@ def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
             found.append(
                 Problem(where, f"must be a mapping of options, got {options!r}", f"Example: {name}: {{kind: binary}}.")
             )
-        elif (task := _task(options, where, found)) is not None:
+        elif (task := _task(options, where, [other for other in node if other != name], found)) is not None:
             tasks[name] = task
     return tasks
+
+
+def _no_text(where: str, name: Any) -> Problem:
+    """A task's name that YAML does not read as text."""
+    why = " (what YAML makes of on, off, yes, no)" if isinstance(name, bool) else ""
+    return Problem(where, f"the name of a task must be text, got {name!r}{why}", "Write it in quotes.")
 
 
 def _tasks_from_list(items: list[Any], found: list[Problem]) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
     for i, item in enumerate(items):
         name = item.get("name") if isinstance(item, Mapping) else None
-        if not isinstance(name, str):
-            found.append(Problem(f"tasks[{i}]", f"must be a mapping with a name, got {item!r}"))
+        if name is not None and not isinstance(name, str):
+            found.append(_no_text(f"tasks[{i}].name", name))
+        elif name is None:
+            hint = "Example: {name: income, kind: binary}."
+            found.append(Problem(f"tasks[{i}]", f"must be a mapping with a name, got {item!r}", hint))
         elif name in tasks:
             first = [it.get("name") for it in items].index(name)
             found.append(Problem(f"tasks[{i}]", f"the name '{name}' is taken by tasks[{first}]"))
@@ -411,12 +427,17 @@ def _tasks_from_list(items: list[Any], found: list[Problem]) -> dict[str, Any]:
     return tasks
 
 
-def _task(options: Mapping[str, Any], where: str, found: list[Problem]) -> TaskConfig | None:
+def _task(options: Mapping[str, Any], where: str, others: list[Any], found: list[Problem]) -> TaskConfig | None:
     common = options_of(TaskOptions)
     kind = options.get("kind")
     if not isinstance(kind, str) or kind not in KINDS.names():
         what = "must be given" if kind is None else f"unknown kind {kind!r}"
-        found.append(Problem(f"{where}.kind", what, did_you_mean(str(kind), KINDS.names())))
+        hint = did_you_mean(str(kind), KINDS.names())
+        if kind is None and (near := did_you_mean(where.removeprefix("tasks."), map(str, others))).startswith("Did"):
+            hint = f"{hint} Or is it another task? {near}"  # a misspelt name makes a task of its own
+        elif kind is None and options.get("type") is not None:
+            hint = f"Did you write 'type' for it? {hint}"
+        found.append(Problem(f"{where}.kind", what, hint))
         known = {**{k: o for name in KINDS.names() for k, o in KINDS.options(name).items()}, **common}
         _, problems = conform_mapping({k: v for k, v in options.items() if k != "kind"}, known, where, ignore=("kind",))
         found += [p for p in problems if p.what == "unknown key"]
@@ -435,6 +456,8 @@ def _check_together(
 ) -> None:  # fmt: skip
     """Rules between keys. A rule is skipped where one of its keys is wrong already."""
     declared = raw.get("tasks")
+    if isinstance(declared, list):
+        declared = _tasks_from_list(declared, [])
     names = list(declared) if isinstance(declared, Mapping) else list(tasks)
     only = top.get("only")
     if isinstance(only, list):
@@ -474,8 +497,10 @@ def _check_trainer(trainer: TrainerOptions, scheduler: Component | None, found: 
         )
     if trainer.max_time is not None:
         try:
-            seconds(trainer.max_time)
+            positive = seconds(trainer.max_time) > 0
         except ValueError:
+            positive = False
+        if not positive:
             what = f"must be seconds or HH:MM:SS, got {trainer.max_time!r}"
             found.append(Problem("trainer.max_time", what, "Example: 01:30:00."))
     if trainer.checkpoint.save_top_k < -1:
@@ -542,7 +567,8 @@ def _renamed(problem: Problem, raw: Mapping[str, Any]) -> Problem:
     return problem
 
 
-def _with_origin(problem: Problem, origin: Origin) -> Problem:
+def with_origin(problem: Problem, origin: Origin) -> Problem:
+    """The problem with the place where its key was set."""
     place = origin(problem.where)
     return problem if place is None else replace(problem, where=f"{problem.where} ({place})")
 
@@ -565,4 +591,5 @@ __all__ = [
     "seconds",
     "task_metrics",
     "validate",
+    "with_origin",
 ]

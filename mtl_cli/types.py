@@ -101,7 +101,9 @@ class Inputs(NamedTuple):
 
     def rows(self, index: torch.Tensor) -> Inputs:
         """The rows at ``index`` (an int64 tensor on the same device), in that order."""
-        return Inputs(self.numeric.index_select(0, index), self.categorical.index_select(0, index))
+        none = self.categorical.shape[1] == 0  # a view of nothing costs less than gathering it
+        codes = self.categorical[: len(index)] if none else self.categorical.index_select(0, index)
+        return Inputs(self.numeric.index_select(0, index), codes)
 
     def to(self, device: torch.device) -> Inputs:
         """The same inputs on ``device``."""

@@ -10,5 +10,6 @@ def _same_start():
     torch.set_num_threads(1)
     torch.manual_seed(0)
     yield
-    torch.use_deterministic_algorithms(deterministic)
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # setting it loads PyTorch's compiler: seconds
+        torch.use_deterministic_algorithms(deterministic)
     torch.set_num_threads(threads)

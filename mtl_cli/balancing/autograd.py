@@ -28,12 +28,18 @@ class GradientAccumulator:
     ) -> None:
         self._balancing, self._shared, self._private, self._tasks = balancing, shared, private, tasks
         self._losses: Tensor | None = None  # (k,), of the pieces so far
+        self._weights: Tensor | None = None  # (k,), of a linear method without parameters
         self._jacobian: Tensor | None = None  # (k, P), of the pieces so far
 
     def add(self, losses: Tensor) -> None:
         """Takes the losses (k,) of one piece."""
         balancing = self._balancing
-        if isinstance(balancing, LossBalancing) and balancing.linear:
+        if isinstance(balancing, LossBalancing) and balancing.linear and not balancing.has_parameters:
+            if self._weights is None:
+                self._weights = balancing.weights(losses.detach(), self._tasks)
+            torch.autograd.backward(losses, self._weights)  # no nodes for a weighted sum that only autograd would read
+            losses = losses.detach()
+        elif isinstance(balancing, LossBalancing) and balancing.linear:
             total = (balancing.weights(losses.detach(), self._tasks) * losses).sum()
             penalty = balancing.penalty(self._tasks) if self._losses is None else None  # once for the whole batch
             (total if penalty is None else total + penalty).backward()
@@ -57,6 +63,8 @@ class GradientAccumulator:
             return losses, weights
         if not isinstance(balancing, LossBalancing):
             raise TypeError(f"{type(balancing).__name__} is neither a LossBalancing nor a GradientBalancing")
+        if self._weights is not None:
+            return losses, self._weights
         if not balancing.linear:  # the weights need the losses of the whole batch
             total = (balancing.weights(losses.detach(), tasks) * losses).sum()
             penalty = balancing.penalty(tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
@@ -15,6 +16,11 @@ class Balancing(nn.Module, ABC):
     only (k of K); ``tasks`` (k,) int64 says which, so that state kept per task stays untouched for the others.
     Parameters of a method are trained with the model's optimizer, without weight decay; row i belongs to task i.
     """
+
+    @functools.cached_property
+    def has_parameters(self) -> bool:
+        """Whether the method learns anything itself."""
+        return any(True for _ in self.parameters())
 
 
 class LossBalancing(Balancing):

@@ -68,7 +68,8 @@ def evaluate(
             continue
         labels, own = targets[known, task], own[:, known]
         loss = float(kind.loss(own.unsqueeze(0), labels.unsqueeze(0)).double().mean())
-        scores[name] = {"loss": loss if math.isfinite(loss) else None, **kind.score(own.t(), labels)}
+        found = {"loss": loss, **kind.score(own.t(), labels)}
+        scores[name] = {key: v if v is not None and math.isfinite(v) else None for key, v in found.items()}
     primary = {name: next(iter(kind.metrics)) for name, kind in zip(names, kinds, strict=True)}
     main = {name: scores[name][primary[name]] for name in names}
     defined = [value for value in main.values() if value is not None]

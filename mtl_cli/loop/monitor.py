@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,10 +31,10 @@ class Monitor:
         return evaluation.flat("val")[self.name if "/" in self.name else f"val/{self.name}"]
 
     def better(self, value: float | None, than: float | None, by: float = 0.0) -> bool:
-        """Whether ``value`` beats ``than`` by more than ``by``. An undefined value never does; any other beats None."""
-        if value is None:
+        """Whether ``value`` beats ``than`` by more than ``by``. None and NaN never do; any other value beats them."""
+        if value is None or math.isnan(value):
             return False
-        if than is None:
+        if than is None or math.isnan(than):
             return True
         return value > than + by if self.higher_is_better else value < than - by
 
@@ -63,7 +64,7 @@ class Best:
         Returns:
             Whether it is kept, and the epochs whose checkpoints are no longer needed.
         """
-        if score is None or self.keep == 0:
+        if score is None or math.isnan(score) or self.keep == 0:
             return False, []
         place = next(
             (i for i, entry in enumerate(self.entries) if self.monitor.better(score, entry[0])), len(self.entries)

@@ -81,13 +81,13 @@ class _TaskLosses(torch.autograd.Function):
             sums.append(row_losses.sum(1))
             gradients.append(gradient.flatten(0, 1))
         total = torch.cat(sums)
-        by_output = torch.cat(gradients).mul_(scale[objective.owner].unsqueeze(1))
-        ctx.save_for_backward(by_output, objective.owner)
+        ctx.save_for_backward(torch.cat(gradients), scale, objective.owner)
         ctx.dtype = outputs.dtype
         ctx.mark_non_differentiable(total)
         return total * scale, total
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
-        gradient, owner = ctx.saved_tensors
-        return (gradient * upstream[0][owner].unsqueeze(1)).to(ctx.dtype), None, None, None, None
+        gradient, scale, owner = ctx.saved_tensors
+        factor = (upstream[0] * scale)[owner].unsqueeze(1)
+        return (gradient * factor).to(ctx.dtype), None, None, None, None

@@ -76,6 +76,8 @@ def train_step(learner: Learner, rows: Rows, epoch: Epoch, step: int, global_ste
         Both are on the device: reading them is what would make the host wait.
     """
     absent, scale = epoch.absent[step], epoch.scale[step]
+    if len(absent) == len(scale):  # no label at all: as if the step had not been
+        return torch.zeros_like(scale), None
     present = torch.tensor([t for t in range(len(scale)) if t not in absent], device=scale.device) if absent else None
     for optimizer in learner.optimizers:
         optimizer.flat.zero_gradient()

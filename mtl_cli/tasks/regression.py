@@ -103,7 +103,10 @@ class Regression(Kind):
 
     def _to_units(self, standardised: np.ndarray) -> np.ndarray:
         values = standardised * self._std + self._mean
-        return np.expm1(values) if self._transform == "log1p" else values
+        if self._transform == "none":
+            return values
+        with np.errstate(over="ignore"):  # infinity says it
+            return np.expm1(values)
 
     def _read(self, column: Column) -> np.ndarray:
         numbers = column.values.cast(pl.Float64, strict=False)

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import NAN, column, every_row
 
@@ -47,6 +47,7 @@ def test_targets_of_any_size_are_scaled(scale):  # farads and euros weigh the sa
 
 
 @pytest.mark.parametrize("transform", ["none", "log1p"])
+@settings(max_examples=40, deadline=None)
 @given(
     values=st.lists(st.floats(-0.5, 1e6, allow_subnormal=False), min_size=2, max_size=20),
 )
@@ -66,6 +67,13 @@ def test_scores_are_in_the_users_units():
     scores = kind.score(wrong, targets)
     assert scores["mae"] == pytest.approx(1 / 3, rel=1e-5)
     assert scores["rmse"] == pytest.approx((1 / 3) ** 0.5, rel=1e-5)
+
+
+def test_prediction_too_large_for_the_users_units_is_infinite_and_has_no_score():
+    kind = _fit([0.0, 10.0, 1000.0], transform="log1p")
+    outputs = torch.full((2, 1), 1e4)
+    assert np.isinf(kind.decode(outputs)["pred"]).all()
+    assert kind.score(outputs, torch.tensor([0.0, 1.0])) == {"r2": None, "rmse": None, "mae": None}
 
 
 def test_log1p_of_minus_one_or_less_is_refused_with_its_row():
@@ -116,7 +124,10 @@ def test_labels_are_described_in_the_users_units():
     [
         ({"loss": "msee"}, "kind.regression.loss: must be one of mse, mae, huber, got 'msee'. Did you mean 'mse'?"),
         ({"huber_delta": 0}, "kind.regression.huber_delta: must be greater than 0, got 0.0."),
-        ({"transform": "log"}, "kind.regression.transform: must be one of none, log1p, got 'log'. Did you mean 'log1p'?"),
+        (
+            {"transform": "log"},
+            "kind.regression.transform: must be one of none, log1p, got 'log'. Did you mean 'log1p'?",
+        ),
     ],
     ids=["loss", "huber_delta", "transform"],
 )

@@ -16,7 +16,7 @@ from mtl_cli.model.layers import LayerNorm, Linear
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, PositiveInt, ProperFraction
 
-_ACTIVATIONS = {"relu": functional.relu, "gelu": functional.gelu, "silu": functional.silu, "tanh": torch.tanh}
+_ACTIVATIONS = {"relu": torch.relu_, "gelu": functional.gelu, "silu": functional.silu, "tanh": torch.tanh}
 
 
 @ENCODERS.register("mlp")
@@ -91,7 +91,9 @@ class MLP(Encoder):
             x = layer(x)
             if len(self.norms):
                 x = self.norms[i](x)
-            x = functional.dropout(self._activation(x), self._dropout, self.training)
+            x = self._activation(x)  # relu in place: the layer's output is nobody else's
+            if self._dropout:
+                x = functional.dropout(x, self._dropout, self.training)
         return x
 
     @classmethod

@@ -1,0 +1,174 @@
+"""What every registered balancing method promises. A new method is tested the moment it is registered."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mtl_cli.balancing import GradientBalancing, LossBalancing, backward
+from mtl_cli.balancing.autograd import GradientAccumulator
+from mtl_cli.registry import BALANCINGS
+
+every_method = pytest.mark.parametrize("name", BALANCINGS.names())
+JACOBIANS = {
+    "one row zero": [[1.0, 2.0, 0.0, -1.0], [0.0, 0.0, 0.0, 0.0], [0.5, -1.0, 2.0, 0.0]],
+    "all zero": [[0.0] * 4] * 3,
+    "parallel": [[1.0, 2.0, 0.0, -1.0], [2.0, 4.0, 0.0, -2.0], [0.5, 1.0, 0.0, -0.5]],
+    "opposed": [[1.0, 2.0, 0.0, -1.0], [-1.0, -2.0, 0.0, 1.0], [1.0, 2.0, 0.0, -1.0]],
+    "conflicting": [[1.0, 2.0, 0.0, -1.0], [-2.0, 1.0, 1.0, 3.0], [0.5, -1.0, 2.0, 0.0]],
+    "orthogonal": [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]],
+    "scales 1e-8 to 1e8": [[1e8, -2e8, 0.0, 1e8], [-1e-8, 2e-8, 1e-8, 0.0], [1.0, 1.0, 1.0, 1.0]],
+}
+
+
+class Linear(nn.Module):
+    """Losses whose gradients on the shared vector are the rows of a matrix; each task has a private number too."""
+
+    def __init__(self, jacobian):
+        super().__init__()
+        self.jacobian = torch.tensor(jacobian)
+        self.shared = nn.Parameter(torch.zeros(self.jacobian.shape[1]))
+        self.private = nn.ParameterList(nn.Parameter(torch.tensor(1.0)) for _ in jacobian)
+        for parameter in self.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    def losses(self):
+        own = torch.stack(list(self.private))
+        return self.jacobian @ self.shared + own.square() + 1.0
+
+    def step(self, method, tasks=None):
+        """One backward pass on some of the tasks; gives the shared gradient."""
+        for parameter in [*self.parameters(), *method.parameters()]:
+            parameter.grad = torch.zeros_like(parameter)
+        losses = self.losses()
+        tasks = torch.arange(len(losses)) if tasks is None else torch.tensor(tasks)
+        backward(losses[tasks], method, [self.shared], list(self.private), tasks)
+        return self.shared.grad
+
+
+@every_method
+@pytest.mark.parametrize("jacobian", JACOBIANS.values(), ids=JACOBIANS)
+def test_update_is_finite(name, jacobian):
+    world, method = Linear(jacobian), BALANCINGS.build(name, 3)
+    assert world.step(method).isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in [*world.private, *method.parameters()])
+
+
+@every_method
+@pytest.mark.parametrize("jacobian", JACOBIANS.values(), ids=JACOBIANS)
+def test_weights_are_finite_and_one_for_each_task(name, jacobian):
+    world, method = Linear(jacobian), BALANCINGS.build(name, 3)
+    weights = backward(world.losses(), method, [world.shared], list(world.private))
+    assert weights.shape == (3,)
+    assert weights.isfinite().all()
+    assert not weights.requires_grad
+
+
+@every_method
+def test_one_task_alone_gets_the_direction_of_its_gradient(name):
+    world = Linear([[3.0, -4.0, 0.0]])
+    gradient = world.step(BALANCINGS.build(name, 1))
+    torch.testing.assert_close(gradient / gradient.norm(), torch.tensor([0.6, -0.8, 0.0]), rtol=0, atol=1e-6)
+
+
+@every_method
+def test_twenty_steps_with_a_task_whose_loss_is_constant_stay_finite(name):  # BAL-02
+    world, method = Linear([[1.0, 0.0], [0.0, 0.0]]), BALANCINGS.build(name, 2)
+    for _ in range(20):
+        gradient = world.step(method).clone()
+        assert gradient.isfinite().all()
+        assert gradient[0] > 0
+        with torch.no_grad():
+            world.shared -= 0.1 * gradient
+
+
+@every_method
+def test_jacobian_and_losses_are_left_as_they_are(name):
+    method = BALANCINGS.build(name, 3)
+    losses, tasks = torch.tensor([1.0, 2.0, 4.0]), torch.arange(3)
+    jacobian = torch.tensor(JACOBIANS["conflicting"])
+    if isinstance(method, GradientBalancing):
+        method.aggregate(jacobian, losses, tasks)
+    else:
+        method.weights(losses, tasks)
+        method.penalty(tasks)
+    assert torch.equal(jacobian, torch.tensor(JACOBIANS["conflicting"]))
+    assert losses.tolist() == [1.0, 2.0, 4.0]
+    assert tasks.tolist() == [0, 1, 2]
+
+
+@every_method
+def test_absent_task_leaves_the_update_of_a_run_without_it(name):  # LAB-01
+    present = [0, 2]
+    jacobian = JACOBIANS["conflicting"]
+    world, alone = Linear(jacobian), Linear([jacobian[task] for task in present])
+    method, method_alone = BALANCINGS.build(name, 3), BALANCINGS.build(name, 2)
+    for _ in range(3):
+        torch.testing.assert_close(world.step(method, present), alone.step(method_alone), rtol=0, atol=1e-7)
+    assert world.private[1].grad == 0
+
+
+@every_method
+def test_absent_task_keeps_its_state(name):
+    world, method = Linear(JACOBIANS["conflicting"]), BALANCINGS.build(name, 3)
+    before = copy.deepcopy(method.state_dict())
+    world.step(method, [0, 2])
+    for parameter in method.parameters():
+        assert parameter.shape[0] == 3, "row i of a method's parameter belongs to task i"
+        assert parameter.grad[1].abs().max() == 0
+    for key, value in method.state_dict().items():
+        if value.dim() and value.shape[0] == 3:
+            assert torch.equal(value[1], before[key][1])
+
+
+@every_method
+def test_state_dict_brings_the_next_step_back_bit_for_bit(name):
+    jacobian = torch.randn(4, 6).tolist()
+    first = BALANCINGS.build(name, 4)
+    for _ in range(3):
+        Linear(jacobian).step(first)
+        with torch.no_grad():
+            for parameter in first.parameters():
+                parameter -= 0.1 * parameter.grad
+    second = BALANCINGS.build(name, 4)
+    second.load_state_dict(first.state_dict())
+    for _ in range(5):
+        assert torch.equal(Linear(jacobian).step(first), Linear(jacobian).step(second))
+
+
+@every_method
+def test_pieces_of_a_batch_give_the_gradient_of_the_batch(name):
+    torch.manual_seed(1)
+    x, labels = torch.randn(12, 5), torch.randn(12, 3)
+    shared, private = nn.Parameter(torch.randn(5, 4)), nn.Parameter(torch.randn(4, 3))
+    gradients = []
+    for pieces in (1, 2, 4):
+        method = BALANCINGS.build(name, 3)
+        everything = [shared, private, *method.parameters()]
+        for parameter in everything:
+            parameter.grad = torch.zeros_like(parameter)
+        accumulator = GradientAccumulator(method, [shared], [private], torch.arange(3))
+        for rows, targets in zip(x.chunk(pieces), labels.chunk(pieces), strict=True):
+            accumulator.add(((rows @ shared).tanh() @ private - targets).square().sum(0) / 12)
+        losses, _ = accumulator.finish()
+        gradients.append([losses, *(parameter.grad.clone() for parameter in everything)])
+    for pieces in gradients[1:]:
+        for whole, part in zip(gradients[0], pieces, strict=True):
+            torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)
+
+
+@every_method
+def test_private_parameters_keep_the_gradient_of_their_own_loss(name):  # BAL-01
+    world, method = Linear(JACOBIANS["conflicting"]), BALANCINGS.build(name, 3)
+    weights = backward(world.losses(), method, [world.shared], list(world.private))
+    for i, parameter in enumerate(world.private):
+        own = 2.0 if isinstance(method, GradientBalancing) else 2.0 * float(weights[i])
+        assert float(parameter.grad) == pytest.approx(own, rel=1e-6)
+
+
+@every_method
+def test_method_says_in_its_source_whether_it_needs_shared_parameters(name):
+    cls = BALANCINGS.load(name)
+    assert getattr(cls, "needs_shared", False) == issubclass(cls, GradientBalancing)
+    assert issubclass(cls, GradientBalancing) != issubclass(cls, LossBalancing)

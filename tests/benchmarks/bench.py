@@ -1,0 +1,252 @@
+"""Speed of the product's own loop, as ratios to hand-written PyTorch loops in the same process.
+
+    make bench                        all workloads
+    python tests/benchmarks/bench.py w1 start
+
+Every contender trains the same model (one Linear + ReLU encoder, one linear head per task) with the same loss,
+optimizer, batch size and a new order of rows each epoch, in float32. Rounds are interleaved and their order is
+reversed every other round, so that a drifting machine hits all alike; the ratio is the median of the rounds' ratios.
+The losses after the last round are printed: contenders that do the same work agree to about 1 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
+
+from mtl_cli.loop.trainer import Interrupted
+from mtl_cli.run import RunFolder
+from mtl_cli.schema import validate
+
+ROUNDS = 5
+WIDTH, SHARED = 128, 256
+# Each task: name, kind, number of outputs. 200,704 = 784 * 256 = 49 * 4096 rows: no partial batch.
+MIXED = [("r0", "regression", 1), ("r1", "regression", 1), ("b0", "binary", 1), ("c0", "multiclass", 10)]
+FIFTY = [(f"r{i}", "regression", 1) for i in range(50)]
+WORKLOADS = {
+    "w1": (200_704, 256, MIXED, {"DataLoader": 5.0, "slicing": 2.0}),
+    "w1b": (200_704, 4096, MIXED, {"DataLoader": 16.0}),
+    "w2": (51_200, 256, FIFTY, {"DataLoader, packed targets": 8.0, "slicing": 8.0}),
+}
+Tasks = list[tuple[str, str, int]]
+
+
+def make_data(rows: int, tasks: Tasks) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Inputs (rows, 128) and learnable targets, from a fixed seed."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, WIDTH, generator=generator)
+    targets = {}
+    for name, kind, outputs in tasks:
+        signal = torch.tanh(x @ torch.randn(WIDTH, outputs, generator=generator) / WIDTH**0.5)
+        signal += 0.1 * torch.randn(signal.shape, generator=generator)
+        targets[name] = {
+            "regression": lambda s: (s[:, 0] - s[:, 0].mean()) / s[:, 0].std(),  # as the product standardises targets
+            "binary": lambda s: (s[:, 0] > 0).float(),
+            "multiclass": lambda s: s.argmax(1),
+        }[kind](signal)
+    return x, targets
+
+
+class Plain(nn.Module):
+    """The model as a tutorial writes it."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(WIDTH, SHARED), nn.ReLU())
+        self.heads = nn.ModuleDict({name: nn.Linear(SHARED, outputs) for name, _, outputs in tasks})
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = self.encoder(x)
+        return {name: head(features) for name, head in self.heads.items()}
+
+
+def plain_loss(tasks: Tasks, outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
+    total = torch.zeros(())
+    for name, kind, _ in tasks:
+        output, target = outputs[name], targets[name]
+        if kind == "regression":
+            total = total + functional.mse_loss(output.squeeze(1), target)
+        elif kind == "binary":
+            total = total + functional.binary_cross_entropy_with_logits(output.squeeze(1), target)
+        else:
+            total = total + functional.cross_entropy(output, target)
+    return total
+
+
+class Loop:
+    """A hand-written loop; ``batches`` gives inputs and targets."""
+
+    def __init__(self, tasks: Tasks, batches: Callable[[], object]) -> None:
+        torch.manual_seed(0)
+        self.tasks, self.batches, self.model = tasks, batches, Plain(tasks)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
+        self.last = 0.0
+
+    def epoch(self) -> None:
+        total, steps = torch.zeros(()), 0
+        for x, targets in self.batches():
+            self.optimizer.zero_grad()
+            loss = plain_loss(self.tasks, self.model(x), targets)
+            loss.backward()
+            self.optimizer.step()
+            total, steps = total + loss.detach(), steps + 1
+        self.last = float(total) / steps
+
+
+def loader_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int) -> Loop:
+    names = [name for name, *_ in tasks]
+    loader = DataLoader(TensorDataset(x, *targets.values()), batch_size=batch, shuffle=True)
+    return Loop(tasks, lambda: ((b[0], dict(zip(names, b[1:], strict=True))) for b in loader))
+
+
+def packed_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int) -> Loop:
+    names = [name for name, *_ in tasks]
+    loader = DataLoader(TensorDataset(x, torch.stack(list(targets.values()), 1)), batch_size=batch, shuffle=True)
+    return Loop(tasks, lambda: ((b, dict(zip(names, y.unbind(1), strict=True))) for b, y in loader))
+
+
+def slicing_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int) -> Loop:
+    def batches() -> object:
+        order = torch.randperm(len(x))
+        for start in range(0, len(x), batch):
+            index = order[start : start + batch]
+            yield x[index], {name: target[index] for name, target in targets.items()}
+
+    return Loop(tasks, batches)
+
+
+class Product:
+    """The product's own loop: from a configuration and a Parquet file through the trainer, evaluation off."""
+
+    def __init__(self, x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int, threads: int) -> None:
+        import polars as pl
+
+        from mtl_cli.job import set_up
+
+        self._scratch = tempfile.TemporaryDirectory()
+        folder = Path(self._scratch.name)
+        split = ["train"] * len(x)
+        val = 256  # a few rows again as validation rows, which are never looked at here
+        columns = {name: torch.cat([t, t[:val]]).numpy() for name, t in targets.items()}
+        inputs = torch.cat([x, x[:val]]).numpy()
+        frame = pl.DataFrame({"x": inputs, **columns, "split": split + ["val"] * val}, schema_overrides={"x": pl.Array(pl.Float32, WIDTH)})
+        frame.write_parquet(folder / "data.parquet")
+        config = validate(
+            {
+                "data": {
+                    "source": "table", "path": str(folder / "data.parquet"), "inputs": ["x"], "scale": "none",
+                    "batch_size": batch, "split": {"column": "split"},
+                },
+                "shared_dim": SHARED,
+                "tasks": {name: {"kind": kind} for name, kind, _ in tasks},
+                "encoder": {"name": "mlp"}, "sharing": {"name": "hard"}, "balancing": {"name": "equal"},
+                "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"},
+                "trainer": {"max_epochs": 1_000_000, "check_val_every_n_epoch": 1_000_000, "threads": threads,
+                            "early_stopping": {"patience": None}},
+            }
+        )  # fmt: skip
+        self._claimed = RunFolder.claim(folder / "run")
+        # Asked to stop after each epoch, as by a signal: it saves a checkpoint, which is part of the time measured.
+        self.trainer = set_up(config, self._claimed, lambda: 15 if self.trainer.progress.step_in_epoch == 0 else None).trainer
+        self.last = 0.0
+
+    def epoch(self) -> None:
+        with contextlib.suppress(Interrupted):
+            self.trainer.fit()
+        self.last = self.trainer.metrics.read()[-1]["train/loss"]
+
+
+def run(workload: str, threads: int) -> None:
+    rows, batch, tasks, bars = WORKLOADS[workload]
+    torch.set_num_threads(threads)
+    x, targets = make_data(rows, tasks)
+    contenders = {"product": Product(x, targets, tasks, batch, threads), "slicing": slicing_loop(x, targets, tasks, batch)}
+    contenders["DataLoader"] = loader_loop(x, targets, tasks, batch)
+    if any("packed" in name for name in bars):
+        contenders["DataLoader, packed targets"] = packed_loop(x, targets, tasks, batch)
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for contender in contenders.values():
+        contender.epoch()  # warm-up
+    for turn in range(ROUNDS):
+        for name in list(contenders) if turn % 2 == 0 else list(contenders)[::-1]:
+            start = time.perf_counter()
+            contenders[name].epoch()
+            seconds[name].append(time.perf_counter() - start)
+    print(f"\n{workload}: {rows:,} x {WIDTH} rows, shared_dim {SHARED}, {len(tasks)} tasks, batch {batch}, {threads} thread(s)")
+    for name in contenders:
+        ratios = [other / own for other, own in zip(seconds[name], seconds["product"], strict=True)]
+        speed = rows / statistics.median(seconds[name])
+        bar = f"  bar {bars[name]:g}x {'reached' if statistics.median(ratios) >= bars[name] else 'MISSED'}" if name in bars else ""
+        print(
+            f"  {name:28} {speed:12,.0f} rows/s   product is {statistics.median(ratios):6.2f}x "
+            f"({min(ratios):.2f} to {max(ratios):.2f})   train loss {contenders[name].last:.4f}{bar}"
+        )
+
+
+def start() -> None:
+    """From the shell to the first training step, against a bare ``import torch``."""
+    import polars as pl
+
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "conf" / "task").mkdir(parents=True)
+        values = np.random.default_rng(0).normal(size=(1000, 5))
+        pl.DataFrame(values, schema=["a", "b", "c", "y", "z"]).write_csv(folder / "data.csv")
+        (folder / "conf/task/mine.yaml").write_text(
+            "# @package _global_\ndata: {source: table, path: data.csv}\ntasks: {y: {kind: regression}, z: {kind: regression}}\n"
+        )
+        script = (
+            "import sys, os, mtl_cli.cli as cli\n"
+            "def first_step(*a): os._exit(0)\n"
+            "import importlib\n"
+            "class Finder:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name == 'mtl_cli.loop.trainer':\n"
+            "            sys.meta_path.remove(self)\n"
+            "            import mtl_cli.loop.step as step\n"
+            "            original = step.train_step\n"
+            "            def once(*args):\n"
+            "                original(*args); os._exit(0)\n"
+            "            step.train_step = once\n"
+            "        return None\n"
+            "sys.meta_path.insert(0, Finder())\n"
+            "cli.main(sys.argv[1:])\n"
+        )
+        product = [sys.executable, "-c", script, "--config-dir", "conf", "task=mine"]
+        bare = [sys.executable, "-c", "import torch"]
+        seconds: dict[str, list[float]] = {"product": [], "bare": []}
+        for turn in range(ROUNDS + 1):
+            for name, command in (("bare", bare), ("product", product)):
+                began = time.perf_counter()
+                subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                if turn:
+                    seconds[name].append(time.perf_counter() - began)
+        ratios = [p / b for p, b in zip(seconds["product"], seconds["bare"], strict=True)]
+        ratio = statistics.median(ratios)
+        print(
+            f"\nstart: shell to first training step {statistics.median(seconds['product']):.2f} s, bare import torch "
+            f"{statistics.median(seconds['bare']):.2f} s: {ratio:.2f}x ({min(ratios):.2f} to {max(ratios):.2f})  "
+            f"bar 1.5x {'reached' if ratio <= 1.5 else 'MISSED'}"
+        )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=[*WORKLOADS, "start"], help=f"of {', '.join(WORKLOADS)}, start")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    for what in arguments.what:
+        start() if what == "start" else run(what, arguments.threads)

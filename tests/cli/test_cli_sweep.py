@@ -1,0 +1,176 @@
+"""A sweep ends with a leaderboard whatever becomes of its jobs, and is never done twice."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+
+QUICK = [
+    "task=digits",
+    "only=[digit]",
+    "trainer.max_steps=2",
+    "encoder.hidden=[]",
+    "shared_dim=16",
+    "hydra.sweep.dir=sweep",
+]
+
+
+def _jobs(folder):
+    """Folder of each job by the override that sets it apart."""
+    found = {}
+    for job in folder.iterdir():
+        if job.is_dir():
+            own = [o for o in (job / "overrides").read_text().splitlines() if f"{o}\n" not in "\n".join(QUICK) + "\n"]
+            found[" ".join(own)] = job
+    return found
+
+
+def _started(folder):
+    return {key: json.loads((job / "status.json").read_text())["started"] for key, job in _jobs(folder).items()}
+
+
+def _board(folder):
+    return list(csv.DictReader((folder / "leaderboard.csv").read_text().splitlines()))
+
+
+def test_leaderboard_ends_a_sweep(cli, tmp_path):
+    ended = cli("-m", *QUICK, "sharing=hard,separate", "optimizer.lr=0.01,0.1")
+    assert (ended.code, ended.err) == (0, "")
+    sweep = tmp_path / "sweep"
+    jobs = _jobs(sweep)
+    assert set(jobs) == {f"sharing={name} optimizer.lr={lr}" for name in ("hard", "separate") for lr in (0.01, 0.1)}
+    for job in jobs.values():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+", job.name)
+        assert (job / "checkpoints/best.pt").exists()
+    rows = _board(sweep)
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
+    scores = [float(row["score"]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+    for row in rows:
+        summary = json.loads((sweep / row["job"] / "summary.json").read_text())
+        assert float(row["score"]) == summary["best"]["score"]
+        assert float(row["test/digit/accuracy"]) == summary["metrics"]["test/digit/accuracy"]
+        assert int(row["parameters"]) == summary["parameters"]["total"]
+    board = json.loads((sweep / "leaderboard.json").read_text())
+    assert [job["job"] for job in board["jobs"]] == [row["job"] for row in rows]
+    assert "| rank | job |" in (sweep / "leaderboard.md").read_text()
+    assert ended.out.endswith(f"4 jobs: 4 done\n\nsweep folder: {sweep}\n")
+
+
+def test_one_failing_job_stops_no_other(cli, tmp_path):
+    # SWP-01
+    ended = cli("-m", *QUICK, "optimizer.lr=0.1,-1,0.01")
+    assert ended.code == 1
+    sweep = tmp_path / "sweep"
+    jobs = _jobs(sweep)
+    states = {key: json.loads((job / "status.json").read_text()) for key, job in jobs.items()}
+    assert {key: status["state"] for key, status in states.items()} == {
+        "optimizer.lr=0.1": "done", "optimizer.lr=-1": "failed", "optimizer.lr=0.01": "done",
+    }  # fmt: skip
+    failed = jobs["optimizer.lr=-1"]
+    message = "optimizer.lr (command line): must be greater than 0, got -1.0."
+    assert states["optimizer.lr=-1"]["exit_code"] == 2
+    assert (failed / "train.log").read_text() == f"{message}\n"
+    assert [(row["status"], row["rank"], bool(row["score"])) for row in _board(sweep)] == [
+        ("done", "1", True), ("done", "2", True), ("failed", "", False),
+    ]  # fmt: skip
+    assert message in _board(sweep)[2]["error"]
+    assert f"{failed.name}: " in ended.out
+    assert "3 jobs: 2 done, 1 failed" in ended.out
+    assert "Traceback" not in ended.out + ended.err
+    assert ended.err.splitlines()[-1] == "1 job failed; the train.log of each says why."
+
+
+def test_failed_training_has_its_traceback_in_its_own_log(cli, tmp_path):
+    ended = cli("-m", *QUICK, "optimizer=sgd", "optimizer.lr=0.1,1e20", "trainer.max_steps=9")
+    assert ended.code == 1
+    states = {job: json.loads((job / "status.json").read_text()) for job in _jobs(tmp_path / "sweep").values()}
+    (failed,) = (job for job, status in states.items() if status["state"] == "failed")
+    assert "optimizer.lr-1e" in failed.name
+    log = (failed / "train.log").read_text()
+    assert log.count("Traceback (most recent call last)") == 1
+    assert "is not finite" in log
+    assert states[failed]["exit_code"] == 1
+    assert "Traceback" not in ended.err
+
+
+def test_a_column_that_is_not_there_fails_its_job_alone(cli, customers, tmp_path):
+    common = ["--config-dir", "conf", "task=customers", "trainer.max_steps=1", "hydra.sweep.dir=sweep"]
+    ended = cli("-m", *common, "tasks.churned.target=churned,chruned")
+    assert ended.code == 1
+    failed = next(job for job in (tmp_path / "sweep").iterdir() if "chruned" in job.name)
+    message = "tasks.churned.target: no column 'chruned' in customers.csv. Did you mean 'churned'?"
+    assert message in (failed / "train.log").read_text()
+    assert json.loads((failed / "status.json").read_text())["state"] == "failed"
+
+
+def test_repeated_sweep_does_what_is_missing_only(cli, tmp_path):
+    sweep = tmp_path / "sweep"
+    assert cli("-m", *QUICK, "optimizer.lr=0.1,-1").code == 1
+    first = _started(sweep)
+    again = cli("-m", *QUICK, "optimizer.lr=0.1,-1,0.01")
+    assert again.code == 1
+    second = _started(sweep)
+    assert second["optimizer.lr=0.1"] == first["optimizer.lr=0.1"]
+    assert (_jobs(sweep)["optimizer.lr=-1"] / "train.log").read_text().count("must be greater than 0") == 2
+    assert second.keys() == {"optimizer.lr=0.1", "optimizer.lr=-1", "optimizer.lr=0.01"}
+    assert f"done already: {_jobs(sweep)['optimizer.lr=0.1']}" in again.out
+    third = cli("-m", *QUICK, "optimizer.lr=0.1,0.01")
+    assert third.code == 0
+    assert _started(sweep) == second
+    assert "3 jobs: 2 done, 1 failed" in third.out
+
+
+def test_edited_configuration_is_not_taken_for_a_finished_job(cli, customers, write, tmp_path):
+    common = ["--config-dir", "conf", "task=customers", "trainer.max_steps=1", "hydra.sweep.dir=sweep"]
+    assert cli("-m", *common, "seed=0,1").code == 0
+    write({"conf/task/customers.yaml": customers["conf/task/customers.yaml"].replace("weight: 0.5", "weight: 0.25")})
+    before = {job.name: (job / "summary.json").read_bytes() for job in (tmp_path / "sweep").iterdir() if job.is_dir()}
+    ended = cli("-m", *common, "seed=0,1,2")
+    assert ended.code == 1
+    assert ended.out.count("was made with another tasks.segment.weight (0.5 -> 0.25)") == 2
+    # nor does the refusal mark it as failed, which would have it trained again the next time
+    assert cli("-m", *common, "seed=0").code == 1
+    after = {job.name: job for job in (tmp_path / "sweep").iterdir() if job.is_dir()}
+    assert len(after) == 3
+    for name, summary in before.items():
+        assert (after[name] / "summary.json").read_bytes() == summary
+        assert json.loads((after[name] / "status.json").read_text())["state"] == "done"
+
+
+def test_names_of_jobs_suit_every_disk(cli, tmp_path):
+    ended = cli("-m", *QUICK, "only=[even],[digit,even]", 'extra="a b/c=d - ü:*?"')
+    assert (ended.code, ended.err) == (0, "")
+    names = [job.name for job in (tmp_path / "sweep").iterdir() if job.is_dir()]
+    assert len(names) == 2
+    assert all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name) and len(name) < 100 for name in names), names
+
+
+def test_interpolation_in_a_sweep_is_each_jobs_own(cli, tmp_path):
+    # SWP-07
+    ended = cli("-m", *QUICK, "shared_dim=8,16", "encoder.hidden=['${shared_dim}']")
+    assert (ended.code, ended.err) == (0, "")
+    assert "2 jobs: 2 done" in ended.out
+
+
+def test_mistake_in_the_grid_is_found_before_the_first_job(cli, tmp_path):
+    ended = cli("-m", *QUICK, "sharing=hard,hrad")
+    assert (ended.code, ended.err) == (
+        2, "sharing (command line): there is no sharing 'hrad'. Did you mean 'hard'?\n",
+    )  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_processes_of_the_same_second_have_folders_of_their_own(tmp_path):
+    # SWP-05
+    command = [sys.executable, "-m", "mtl_cli", "task=digits", "experiment=smoke", "trainer.max_steps=1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    processes = [subprocess.Popen(command, cwd=tmp_path, env=environment, **quiet) for _ in range(4)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert errors == [b""] * len(processes)
+    statuses = [json.loads(file.read_text()) for file in tmp_path.rglob("status.json")]
+    assert sorted(status["pid"] for status in statuses) == sorted(process.pid for process in processes)
+    assert {status["state"] for status in statuses} == {"done"}

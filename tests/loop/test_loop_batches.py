@@ -1,0 +1,100 @@
+"""The batches of an epoch."""
+
+import numpy as np
+import pytest
+import torch
+from worlds import CPU, NAN, inputs
+
+from mtl_cli.data.batches import Rows, plan_epoch
+
+
+def _rows(n=10, targets=None):
+    targets = np.zeros((n, 2), dtype=np.float32) if targets is None else np.array(targets, dtype=np.float32)
+    return Rows(inputs(torch.arange(len(targets)).float().unsqueeze(1)), targets, CPU)
+
+
+def _plan(rows, epoch=0, *, batch_size=3, weights=(1.0, 1.0), seed=0, **options):
+    return plan_epoch(rows, epoch, batch_size=batch_size, weights=np.array(weights), seed=seed, **options)
+
+
+def _sizes(epoch):
+    return [stop - start for start, stop in epoch.bounds]
+
+
+def test_each_row_comes_once_in_batches_of_three_three_three_and_one():
+    epoch = _plan(_rows())
+    assert _sizes(epoch) == [3, 3, 3, 1]
+    assert epoch.order.sort().values.tolist() == list(range(10))
+
+
+def test_smaller_last_batch_can_be_dropped():
+    assert _sizes(_plan(_rows(), drop_last=True)) == [3, 3, 3]
+    assert _sizes(_plan(_rows(9), drop_last=True)) == [3, 3, 3]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_dropping_never_leaves_an_epoch_without_a_batch(n):
+    assert _sizes(_plan(_rows(n), drop_last=True)) == [n]
+
+
+def test_order_differs_between_epochs_and_seeds_and_is_the_same_again():
+    orders = [tuple(_plan(_rows(50), epoch, seed=seed).order.tolist()) for epoch in range(3) for seed in range(3)]
+    assert len(set(orders)) == 9
+    assert orders == [tuple(_plan(_rows(50), e, seed=s).order.tolist()) for e in range(3) for s in range(3)]
+
+
+def test_order_does_not_touch_the_global_generator():
+    before = torch.get_rng_state()
+    _plan(_rows())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_rows_come_as_they_are_without_shuffling():
+    assert _plan(_rows(), 5, shuffle=False).order.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("seed", [0, 2**31, 2**63 - 1, 10**30])
+def test_any_seed_will_do(seed):
+    assert len(_plan(_rows(), 7, seed=seed).order) == 10
+
+
+def test_labels_are_counted_batch_by_batch():
+    targets = [[1.0, NAN], [1.0, NAN], [1.0, 2.0], [NAN, 2.0], [NAN, NAN], [NAN, 2.0], [1.0, 2.0]]
+    epoch = _plan(_rows(targets=targets), weights=(1.0, 3.0), shuffle=False)
+    assert epoch.counts.tolist() == [[3.0, 1.0], [0.0, 2.0], [1.0, 1.0]]
+    torch.testing.assert_close(epoch.scale, torch.tensor([[1 / 3, 3.0], [0.0, 1.5], [1.0, 3.0]]))
+    assert epoch.absent == ((), (0,), ())
+
+
+def test_complete_labels_need_no_counting():
+    rows = _rows(5)
+    assert rows.labelled is None
+    epoch = _plan(rows, weights=(1.0, 2.0))
+    assert epoch.counts.tolist() == [[3.0, 3.0], [2.0, 2.0]]
+    torch.testing.assert_close(epoch.scale, torch.tensor([[1 / 3, 2 / 3], [0.5, 1.0]]))
+    assert epoch.absent == ((), ())
+
+
+def test_counts_follow_the_order():
+    targets = np.full((40, 2), NAN, dtype=np.float32)
+    targets[:20, 0] = 1.0
+    targets[5:, 1] = 1.0
+    rows = _rows(targets=targets)
+    epoch = _plan(rows, batch_size=7, drop_last=True)
+    for (start, stop), counts in zip(epoch.bounds, epoch.counts, strict=True):
+        labels = rows.targets[epoch.order[start:stop]]
+        assert (~labels.isnan()).sum(0).tolist() == counts.tolist()
+
+
+def test_rows_are_gathered_with_their_labels():
+    rows = _rows(targets=[[i, -i] for i in range(6)])
+    x, targets = rows.gather(torch.tensor([4, 1]))
+    assert x.numeric.flatten().tolist() == [4.0, 1.0]
+    assert targets.tolist() == [[4.0, -4.0], [1.0, -1.0]]
+
+
+def test_rows_in_order_come_whole():
+    rows = _rows(10)
+    parts = list(rows.in_order(4))
+    assert [len(targets) for _, targets in parts] == [4, 4, 2]
+    assert torch.cat([x.numeric for x, _ in parts]).flatten().tolist() == list(map(float, range(10)))

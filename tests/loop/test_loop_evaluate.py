@@ -1,0 +1,150 @@
+"""Metrics of a whole split."""
+
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from worlds import CPU, NAN, inputs, make_learner, three_kind_rows, three_kinds
+
+from mtl_cli.data.batches import Rows
+from mtl_cli.loop import evaluate
+from mtl_cli.tasks.binary import Binary
+from mtl_cli.tasks.regression import Regression
+
+module = importlib.import_module("mtl_cli.loop.evaluate")  # the package exports a function of the same name
+NAMES = ["amount", "churn", "segment"]
+
+
+def _evaluate(learner, rows, weights=(1.0, 1.0, 1.0), names=NAMES):
+    return evaluate(learner, rows, names, learner.objective.kinds, weights)
+
+
+class Scripted(Regression):
+    """Gives the score that the test wants."""
+
+    def __init__(self, r2):
+        super().__init__()
+        self._r2 = r2
+
+    def score(self, outputs, targets):  # noqa: ARG002
+        return {"r2": self._r2, "rmse": 1.0, "mae": 1.0}
+
+
+def _scripted(scores):
+    kinds = [Scripted(score) for score in scores]
+    rows = Rows(inputs(torch.randn(4, 5)), np.ones((4, len(kinds)), np.float32), CPU)
+    return _evaluate(make_learner(kinds), rows, [1.0] * len(kinds), [f"t{i}" for i in range(len(kinds))])
+
+
+def test_loss_is_the_mean_over_the_labelled_rows_times_the_weight():
+    rows, learner = three_kind_rows(40, missing=0.3), make_learner(three_kinds())
+    evaluation = _evaluate(learner, rows, (1.0, 0.5, 2.0))
+    outputs = learner.model(rows.inputs.numeric)
+    expected = []
+    for task, kind in enumerate(learner.objective.kinds):
+        known = ~rows.targets[:, task].isnan()
+        loss = kind.loss(outputs[task][known].t().unsqueeze(0), rows.targets[known, task].unsqueeze(0)).mean()
+        expected.append(float(loss.detach()))
+        assert evaluation.tasks[NAMES[task]]["loss"] == pytest.approx(expected[-1], rel=1e-6)
+    assert evaluation.loss == pytest.approx(expected[0] + 0.5 * expected[1] + 2.0 * expected[2], rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 3, 40, 4096])
+def test_metrics_do_not_depend_on_the_rows_at_a_time(size, monkeypatch):
+    rows, learner = three_kind_rows(40, missing=0.3), make_learner(three_kinds())
+    whole = _evaluate(learner, rows).flat("val")
+    monkeypatch.setattr(module, "EVALUATION_ROWS", size)
+    assert _evaluate(learner, rows).flat("val") == pytest.approx(whole, rel=1e-6)
+
+
+def test_r2_is_the_known_value_whatever_the_rows_at_a_time(monkeypatch):  # MET-05
+    monkeypatch.setattr(module, "EVALUATION_ROWS", 3)
+    monkeypatch.setattr(module, "predict", lambda *_: torch.tensor([[2.5, 0.0, 2.0, 8.0]]))
+    rows = Rows(inputs(torch.zeros(4, 5)), np.array([[3.0], [-0.5], [2.0], [7.0]], np.float32), CPU)
+    evaluation = _evaluate(make_learner([Regression()]), rows, [1.0], ["a"])
+    assert evaluation.tasks["a"]["r2"] == pytest.approx(0.94861, abs=5e-6)
+
+
+def test_labels_that_are_missing_are_left_out_by_task():  # LAB-02
+    rows = Rows(inputs(torch.zeros(2, 5)), np.array([[1.0, NAN], [5.0, 6.0]], np.float32), CPU)
+    learner = make_learner([Regression(), Regression()])
+    outputs = torch.tensor([[1.0, 3.0], [2.0, 4.0]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "predict", lambda *_: outputs)
+        evaluation = _evaluate(learner, rows, [1.0, 1.0], ["a", "b"])
+    assert evaluation.tasks["a"]["loss"] == 2.0
+    assert evaluation.tasks["b"]["loss"] == 4.0
+    assert evaluation.loss == 6.0
+
+
+def test_mean_is_over_the_tasks_whose_metric_is_defined():  # MET-02
+    evaluation = _scripted([0.6, None, 0.8])
+    assert evaluation.mean == pytest.approx(0.7)
+    assert evaluation.worst == 0.6
+    assert evaluation.undefined == ("t1",)
+
+
+def test_mean_of_no_defined_metric_is_undefined():  # MET-02
+    evaluation = _scripted([None, None])
+    assert (evaluation.mean, evaluation.worst) == (None, None)
+    assert evaluation.undefined == ("t0", "t1")
+
+
+@pytest.mark.parametrize("score", [NAN, float("inf")])
+def test_score_that_is_not_finite_is_undefined(score):
+    evaluation = _scripted([0.6, score])
+    assert evaluation.tasks["t1"]["r2"] is None
+    assert evaluation.mean == 0.6
+    assert evaluation.undefined == ("t1",)
+
+
+def test_task_without_a_label_in_the_split_is_undefined_and_not_counted():
+    rows = three_kind_rows(20)
+    targets = rows.targets.numpy().copy()
+    targets[:, 1] = NAN
+    evaluation = _evaluate(make_learner(three_kinds()), Rows(rows.inputs, targets, CPU))
+    assert set(evaluation.tasks["churn"]) == {"loss", *Binary.metrics}
+    assert set(evaluation.tasks["churn"].values()) == {None}
+    losses = [evaluation.tasks[name]["loss"] for name in ("amount", "segment")]
+    assert evaluation.loss == pytest.approx(sum(losses))
+
+
+def test_one_row_is_enough():
+    evaluation = _evaluate(make_learner(three_kinds()), three_kind_rows(1))
+    assert evaluation.tasks["amount"]["r2"] is None
+    assert evaluation.tasks["segment"]["accuracy"] in (0.0, 1.0)
+
+
+def test_outputs_that_are_not_finite_give_an_undefined_loss():
+    learner = make_learner(three_kinds())
+    learner.parameters.values.fill_(NAN)
+    evaluation = _evaluate(learner, three_kind_rows(20))
+    assert evaluation.loss is None
+    assert evaluation.tasks["amount"] == {"loss": None, "r2": None, "rmse": None, "mae": None}
+
+
+def test_evaluation_is_without_dropout_and_leaves_training_as_it_was():
+    learner = make_learner(three_kinds(), encoder={"dropout": 0.5})
+    rows = three_kind_rows(20)
+    learner.model.train()
+    before = torch.get_rng_state()
+    first, second = _evaluate(learner, rows), _evaluate(learner, rows)
+    assert first == second
+    assert learner.model.training
+    assert torch.equal(torch.get_rng_state(), before)
+    learner.model.eval()
+    _evaluate(learner, rows)
+    assert not learner.model.training
+
+
+def test_flat_names_are_split_task_metric():
+    flat = _evaluate(make_learner(three_kinds()), three_kind_rows(20)).flat("test")
+    assert {"test/amount/r2", "test/amount/loss", "test/churn/auroc", "test/loss", "test/mean", "test/worst"} <= set(
+        flat
+    )
+
+
+def test_primary_metric_is_the_first_of_the_kind():
+    evaluation = _evaluate(make_learner(three_kinds()), three_kind_rows(20))
+    assert evaluation.primary == {"amount": "r2", "churn": "auroc", "segment": "accuracy"}

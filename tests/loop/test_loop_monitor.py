@@ -1,0 +1,133 @@
+"""Which epoch is best, and when to stop."""
+
+import pytest
+
+from mtl_cli.loop.evaluate import Evaluation
+from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor, monitor_direction
+
+NAN = float("nan")
+HIGH, LOW = Monitor("mean", True), Monitor("val/loss", False)
+
+
+def _replay(monitor, scores, keep=1):
+    best = Best(monitor, keep)
+    answers = [best.add(score, epoch + 1, 10 * (epoch + 1)) for epoch, score in enumerate(scores)]
+    return best, answers
+
+
+def _evaluation(value):
+    return Evaluation({"a": {"loss": value, "r2": value}}, {"a": "r2"}, value, value, value, ())
+
+
+def _stops(stopping, values):
+    """The evaluation (from 1) after which it stops, or None."""
+    return next((i + 1 for i, value in enumerate(values) if stopping.should_stop(_evaluation(value))), None)
+
+
+@pytest.mark.parametrize("undefined", [None, NAN], ids=["none", "nan"])
+def test_undefined_first_score_does_not_block_the_best(undefined):  # CKP-04
+    best, answers = _replay(LOW, [undefined, 0.5, 0.4])
+    assert best.entries == [[0.4, 3, 30]]
+    assert answers == [(False, []), (True, []), (True, [2])]
+
+
+@pytest.mark.parametrize("undefined", [None, NAN], ids=["none", "nan"])
+def test_undefined_later_score_is_never_better(undefined):  # LOO-03
+    best, _ = _replay(LOW, [0.5, undefined, undefined])
+    assert best.entries == [[0.5, 1, 10]]
+
+
+@pytest.mark.parametrize("undefined", [None, NAN], ids=["none", "nan"])
+def test_scores_that_are_all_undefined_give_no_best(undefined):  # CKP-04
+    best, _ = _replay(HIGH, [undefined] * 3)
+    assert best.entries == []
+    assert best.score is None
+
+
+@pytest.mark.parametrize(
+    ("monitor", "scores", "epoch"), [(HIGH, [0.2, 0.8, 0.5], 2), (LOW, [0.5, 0.2, 0.3], 2)], ids=["accuracy", "rmse"]
+)
+def test_best_follows_the_direction(monitor, scores, epoch):  # CKP-05
+    best, _ = _replay(monitor, scores)
+    assert best.entries[0][1] == epoch
+
+
+def test_equal_score_does_not_replace_the_earlier_epoch():
+    best, answers = _replay(HIGH, [0.5, 0.5])
+    assert best.entries == [[0.5, 1, 10]]
+    assert not answers[1][0]
+
+
+def test_best_two_are_kept_and_the_others_dropped():
+    best, answers = _replay(HIGH, [0.1, 0.3, 0.2, 0.05, 0.4], keep=2)
+    assert best.entries == [[0.4, 5, 50], [0.3, 2, 20]]
+    assert [kept for kept, _ in answers] == [True, True, True, False, True]
+    assert [dropped for _, dropped in answers] == [[], [], [1], [4], [3]]
+
+
+def test_all_or_none_can_be_kept():
+    best, answers = _replay(HIGH, [0.1, 0.3, 0.2], keep=-1)
+    assert [entry[1] for entry in best.entries] == [2, 3, 1]
+    assert answers == [(True, [])] * 3
+    best, answers = _replay(HIGH, [0.1, 0.3], keep=0)
+    assert best.entries == []
+    assert answers == [(False, [])] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "stop"),
+    [
+        ([0.1, 0.2, 0.2, 0.1], 4),
+        ([0.5, 0.4, 0.6, 0.5, 0.4], 5),
+        ([0.1, 0.2, 0.3, 0.4], None),
+        ([None, None, 0.1], 2),
+        ([None, 0.1, 0.2, 0.3], None),
+        ([NAN, 0.1, 0.05, 0.2, 0.1, 0.1], 6),
+        ([0.5, None, NAN], 3),
+    ],
+)
+def test_training_stops_after_two_evaluations_without_improvement(values, stop):
+    assert _stops(EarlyStopping(HIGH, 2, 0.0), values) == stop
+
+
+def test_improvement_must_be_larger_than_the_least_delta():
+    assert _stops(EarlyStopping(LOW, 2, 0.1), [1.0, 0.95, 0.9]) == 3
+    assert _stops(EarlyStopping(LOW, 2, 0.1), [1.0, 0.95, 0.85, 0.80, 0.70]) is None
+
+
+def test_without_patience_nothing_stops():
+    assert _stops(EarlyStopping(HIGH, None, 0.0), [0.5] * 50) is None
+
+
+def test_patience_survives_a_checkpoint():
+    first, second = EarlyStopping(HIGH, 3, 0.0), EarlyStopping(HIGH, 3, 0.0)
+    assert _stops(first, [0.5, 0.4, 0.4]) is None
+    second.load_state(first.state())
+    assert _stops(second, [0.45]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mean", 0.3), ("val/mean", 0.3), ("worst", 0.1), ("val/loss", 2.0), ("val/a/r2", 0.5)]
+)
+def test_monitor_reads_its_number(name, value):
+    evaluation = Evaluation({"a": {"loss": 1.5, "r2": 0.5}}, {"a": "r2"}, 2.0, 0.3, 0.1, ())
+    assert Monitor(name, True).value(evaluation) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "direction"),
+    [
+        ("mean", True),
+        ("val/worst", True),
+        ("val/loss", False),
+        ("val/a/loss", False),
+        ("val/a/rmse", False),
+        ("val/a/r2", True),
+        ("val/a/accuracy", None),
+        ("val/b/r2", None),
+        ("train/a/r2", None),
+        ("r2", None),
+    ],
+)
+def test_direction_is_known_by_the_metric(name, direction):  # CKP-05
+    assert monitor_direction(name, {"a": {"r2": True, "rmse": False}}) is direction

@@ -1,0 +1,218 @@
+"""One training step: the same as by hand, in pieces, and with tasks that have no labels."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from worlds import CPU, NAN, inputs, make_learner, three_kind_rows, three_kinds
+
+from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.loop import train_step
+from mtl_cli.registry import BALANCINGS, OPTIMIZERS
+from mtl_cli.tasks.regression import Regression
+from mtl_cli.types import Inputs
+
+every_method = pytest.mark.parametrize("balancing", BALANCINGS.names())
+
+
+def _plan(rows, batch_size=8, weights=None, epoch=0, **options):
+    weights = np.ones(rows.targets.shape[1]) if weights is None else np.array(weights)
+    return plan_epoch(rows, epoch, batch_size=batch_size, weights=weights, seed=0, **options)
+
+
+def _values(learner):
+    return [optimizer.flat.values.clone() for optimizer in learner.optimizers]
+
+
+class ByHand(nn.Module):
+    """The hand-written model of the three kinds."""
+
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.Linear(5, 8)
+        self.amount, self.churn, self.segment = nn.Linear(8, 1), nn.Linear(8, 1), nn.Linear(8, 3)
+
+    def copy(self, model):
+        state = model.state_dict()
+        rows = zip(*(state[f"heads.blocks.0.{leaf}"].split([1, 1, 3]) for leaf in ("weight", "bias")), strict=True)
+        layer = model.sharing.encoder.layers[0]
+        with torch.no_grad():
+            self.shared.weight.copy_(layer.weight)
+            self.shared.bias.copy_(layer.bias)
+            for head, (weight, bias) in zip((self.amount, self.churn, self.segment), rows, strict=True):
+                head.weight.copy_(weight)
+                head.bias.copy_(bias)
+
+    def losses(self, x, targets):
+        features = torch.relu(self.shared(x))
+        found = []
+        for head, loss, column in (
+            (self.amount, lambda out, y: functional.mse_loss(out[:, 0], y), 0),
+            (self.churn, lambda out, y: functional.binary_cross_entropy_with_logits(out[:, 0], y), 1),
+            (self.segment, lambda out, y: functional.cross_entropy(out, y.long()), 2),
+        ):
+            known = ~targets[:, column].isnan()
+            found.append(loss(head(features[known]), targets[known, column]))
+        return torch.stack(found)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_training_is_the_loop_that_one_would_write_by_hand(missing):
+    weights = torch.tensor([1.0, 0.5, 2.0])
+    rows = three_kind_rows(40, missing=missing)
+    learner = make_learner(three_kinds(), optimizer_options={"lr": 0.01, "weight_decay": 0.1})
+    model = ByHand()
+    model.copy(learner.model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    steps = 0
+    for number in range(6):
+        epoch = _plan(rows, weights=weights.tolist(), epoch=number)
+        for step, (start, stop) in enumerate(epoch.bounds):
+            assert epoch.absent[step] == ()
+            x, targets = rows.gather(epoch.order[start:stop])
+            optimizer.zero_grad()
+            losses = model.losses(x.numeric, targets)
+            (weights * losses).sum().backward()
+            optimizer.step()
+            sums, _ = train_step(learner, rows, epoch, step, steps)
+            ours = sums / torch.from_numpy(epoch.counts[step]).float()
+            torch.testing.assert_close(ours, losses.detach(), rtol=1e-6, atol=1e-6)
+            steps += 1
+    assert steps == 30
+    torch.testing.assert_close(learner.model.sharing.encoder.layers[0].weight, model.shared.weight, rtol=0, atol=1e-5)
+
+
+@every_method
+def test_pieces_of_a_batch_make_the_step_of_the_batch(balancing):
+    rows = three_kind_rows(32, missing=0.3)
+    results = []
+    for piece in (None, 5, 16):
+        learner = make_learner(three_kinds(), balancing=balancing, optimizer="sgd", piece=piece)
+        sums, _ = train_step(learner, rows, _plan(rows, 16), 0, 0)
+        results.append([sums, *_values(learner)])
+    for other in results[1:]:
+        for whole, pieces in zip(results[0], other, strict=True):
+            torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-6)
+
+
+@every_method
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
+@pytest.mark.parametrize("sharing", ["hard", "separate"])
+def test_steps_without_labels_of_a_task_are_the_steps_of_a_run_without_that_task(
+    balancing, optimizer, sharing
+):  # LAB-01
+    if sharing == "separate" and getattr(BALANCINGS.load(balancing), "needs_shared", False):
+        sharing = "hard"
+    targets = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    targets[:, 1] = np.nan
+    targets[0, 1] = 1.0  # the first batch, which is not visited, has a label
+    x = inputs(torch.randn(12, 5))
+    rows, rows_alone = Rows(x, targets, CPU), Rows(x, np.delete(targets, 1, 1), CPU)
+    names = {"balancing": balancing, "optimizer": optimizer, "sharing": sharing}
+    learner, alone = make_learner([Regression()] * 3, **names), make_learner([Regression()] * 2, **names)
+    _copy_tasks(learner, alone, [0, 2])
+    before = _of_task(learner, 1)
+    for step in (1, 2):
+        train_step(learner, rows, _plan(rows, 4, shuffle=False), step, step)
+        train_step(alone, rows_alone, _plan(rows_alone, 4, shuffle=False), step, step)
+    for ours, theirs in ((0, 0), (2, 1)):
+        torch.testing.assert_close(_of_task(learner, ours), _of_task(alone, theirs), rtol=0, atol=1e-7)
+    torch.testing.assert_close(_of_task(learner, None), _of_task(alone, None), rtol=0, atol=1e-7)
+    assert torch.equal(_of_task(learner, 1), before)
+
+
+def _of_task(learner, task):
+    """All values that a task (None: all tasks) owns, the balancing method's among them."""
+    parts = [
+        optimizer.flat.values[s.start : s.stop]
+        for optimizer in learner.optimizers
+        for s in optimizer.flat.segments
+        if s.task == task
+    ]
+    return torch.cat([*parts, torch.empty(0)]).clone()
+
+
+def _copy_tasks(learner, alone, tasks):
+    for optimizer, other in zip(learner.optimizers, alone.optimizers, strict=True):
+        for task, position in [(None, None), *((t, i) for i, t in enumerate(tasks))]:
+            pairs = [[s for s in o.flat.segments if s.task == t] for o, t in ((optimizer, task), (other, position))]
+            for source, target in zip(*pairs, strict=True):
+                other.flat.values[target.start : target.stop] = optimizer.flat.values[source.start : source.stop]
+
+
+@every_method
+@pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
+def test_batch_without_any_label_changes_nothing(balancing, optimizer):  # LAB-13
+    rows = three_kind_rows(12)
+    targets = rows.targets.numpy().copy()
+    targets[4:8] = NAN
+    rows = Rows(rows.inputs, targets, CPU)
+    learner = make_learner(three_kinds(), balancing=balancing, optimizer=optimizer)
+    epoch = _plan(rows, 4, shuffle=False)
+    train_step(learner, rows, epoch, 0, 0)
+    before, state = _values(learner), [o.state_dict() for o in learner.optimizers]
+    sums, _ = train_step(learner, rows, epoch, 1, 1)
+    assert sums.tolist() == [0.0, 0.0, 0.0]
+    assert all(torch.equal(a, b) for a, b in zip(before, _values(learner), strict=True))
+    assert all(a["updates"] == o.state_dict()["updates"] for a, o in zip(state, learner.optimizers, strict=True))
+
+
+@every_method
+def test_missing_labels_never_reach_a_gradient(balancing):
+    rows = three_kind_rows(32, missing=0.6)
+    learner = make_learner(three_kinds(), balancing=balancing)
+    for step in range(4):
+        train_step(learner, rows, _plan(rows), step, step)
+    assert all(values.isfinite().all() for values in _values(learner))
+
+
+def test_gradient_is_cut_to_the_longest_allowed():
+    rows = three_kind_rows(16)
+    long, short = (make_learner(three_kinds(), clip=clip, optimizer="sgd") for clip in (None, 0.1))
+    for learner in (long, short):
+        train_step(learner, rows, _plan(rows, 16), 0, 0)
+    whole = long.parameters.gradient
+    assert whole.norm() > 0.1
+    torch.testing.assert_close(short.parameters.gradient, whole * 0.1 / whole.norm(), rtol=1e-4, atol=0)
+
+
+def test_short_gradient_is_not_cut():
+    rows = three_kind_rows(16)
+    free, wide = (make_learner(three_kinds(), clip=clip) for clip in (None, 1e6))
+    for learner in (free, wide):
+        train_step(learner, rows, _plan(rows, 16), 0, 0)
+    assert torch.equal(free.parameters.values, wide.parameters.values)
+
+
+def test_schedule_and_method_parameters_share_the_rate():
+    rows = three_kind_rows(16)
+    learner = make_learner(three_kinds(), balancing="uncertainty", optimizer="sgd", scheduler="linear", total_steps=10)
+    before = _values(learner)
+    train_step(learner, rows, _plan(rows, 16), 0, 10)  # the rate is 0 at the end
+    assert all(torch.equal(a, b) for a, b in zip(before, _values(learner), strict=True))
+
+
+@every_method
+def test_half_precision_trains(balancing):
+    rows = three_kind_rows(32)
+    learner = make_learner(three_kinds(), balancing=balancing, autocast=torch.bfloat16, optimizer_options={"lr": 0.02})
+    losses = []
+    for number in range(10):
+        epoch = _plan(rows, 32, epoch=number)
+        losses.append(float(train_step(learner, rows, epoch, 0, number)[0].sum()))
+    assert losses[-1] < losses[0]
+    assert learner.parameters.values.dtype == torch.float32
+
+
+@every_method
+def test_categories_norm_and_dropout_train_with_every_method(balancing):
+    rows = three_kind_rows(32)
+    codes = torch.stack([torch.randint(3, (32,)), torch.randint(4, (32,))], 1)
+    rows = Rows(Inputs(rows.inputs.numeric, codes), rows.targets.numpy(), CPU)
+    encoder = {"hidden": [6], "norm": "layer", "dropout": 0.2, "activation": "gelu"}
+    learner = make_learner(three_kinds(), categories=(3, 4), encoder=encoder, balancing=balancing)
+    before = learner.model.sharing.encoder.embedding.detach().clone()
+    train_step(learner, rows, _plan(rows, 32), 0, 0)
+    assert not torch.equal(learner.model.sharing.encoder.embedding, before)
+    assert all(values.isfinite().all() for values in _values(learner))

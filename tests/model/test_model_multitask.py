@@ -1,0 +1,134 @@
+"""The model of the first lesson: Linear + ReLU that all tasks share, and one linear head for each."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from worlds import inputs
+
+from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.encoders.mlp import MLP
+from mtl_cli.model.sharing.hard import HardSharing
+from mtl_cli.model.sharing.separate import SeparateModels
+from mtl_cli.types import Inputs, InputSpec
+
+
+class ByHand(nn.Module):
+    """What a reader of the README would write in plain PyTorch."""
+
+    def __init__(self, input_dim, output_dims, shared_dim):
+        super().__init__()
+        self.shared = nn.Sequential(nn.Linear(input_dim, shared_dim), nn.ReLU())
+        self.heads = nn.ModuleList(nn.Linear(shared_dim, outputs) for outputs in output_dims)
+
+    def forward(self, x):
+        features = self.shared(x)
+        return [head(features) for head in self.heads]
+
+
+def _with_the_weights_of(model, output_dims):
+    by_hand = ByHand(model.input_dim, output_dims, model.shared_dim)
+    state = model.state_dict()
+    shared = {"shared.0.weight": "sharing.encoder.layers.0.weight", "shared.0.bias": "sharing.encoder.layers.0.bias"}
+    copied = {name: state[ours] for name, ours in shared.items()}
+    for leaf in ("weight", "bias"):
+        for task, rows in enumerate(state[f"heads.blocks.0.{leaf}"].split(list(output_dims))):
+            copied[f"heads.{task}.{leaf}"] = rows
+    by_hand.load_state_dict(copied)
+    return by_hand
+
+
+@pytest.mark.parametrize("output_dims", [[10, 2], [1], [1, 1, 3, 1]])
+def test_model_is_a_shared_linear_relu_and_linear_heads(output_dims):
+    model = MultiTaskModel(64, output_dims, 128)
+    x = torch.randn(7, 64)
+    outputs = model(x)
+    assert isinstance(outputs, list)
+    assert [output.shape for output in outputs] == [(7, width) for width in output_dims]
+    for ours, theirs in zip(outputs, _with_the_weights_of(model, output_dims)(x), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)  # one product for all heads rounds otherwise
+
+
+def test_gradients_are_those_of_the_model_by_hand():
+    model = MultiTaskModel(6, [3, 1], 5)
+    by_hand = _with_the_weights_of(model, [3, 1])
+    x = torch.randn(9, 6)
+    for module in (model, by_hand):
+        sum(output.square().sum() for output in module(x)).backward()
+    ours = model.sharing.encoder.layers[0].weight.grad
+    torch.testing.assert_close(ours, by_hand.shared[0].weight.grad, rtol=1e-5, atol=1e-5)
+    heads = torch.cat([head.weight.grad for head in by_hand.heads])
+    torch.testing.assert_close(model.heads.blocks[0].weight.grad, heads, rtol=1e-5, atol=1e-5)
+
+
+def test_initialisation_has_the_range_of_pytorch():
+    weight = MultiTaskModel(100, [4], 400).sharing.encoder.layers[0].weight.detach()
+    bound = nn.Linear(100, 400).weight.detach().abs().max()  # 1 / sqrt(100), nearly reached
+    assert weight.abs().max() == pytest.approx(float(bound), rel=0.01)
+    assert weight.std() == pytest.approx(0.1 / 3**0.5, rel=0.02)
+
+
+def test_outputs_are_the_forward_pass_below_one_another():
+    model = MultiTaskModel(6, [3, 1], 5)
+    x = torch.randn(4, 6)
+    assert torch.equal(model.outputs(x), torch.cat([output.t() for output in model(x)]))
+    assert torch.equal(model.outputs(x), model.outputs(inputs(x)))
+
+
+def test_one_row_alone_gives_what_it_gives_in_a_batch():
+    model = MultiTaskModel(6, [3, 1], 5)
+    x = torch.randn(4, 6)
+    for alone, together in zip(model(x[1:2]), model(x), strict=True):
+        torch.testing.assert_close(alone[0], together[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("sharing", "shared", "tasks"),
+    [
+        (HardSharing, 64 * 128 + 128, (10 * 129, 2 * 129)),
+        (SeparateModels, 0, (64 * 128 + 128 + 10 * 129, 64 * 128 + 128 + 2 * 129)),
+    ],
+)
+def test_parameters_are_counted_by_owner(sharing, shared, tasks):
+    model = MultiTaskModel(64, [10, 2], 128, sharing=sharing(lambda: MLP(InputSpec(64), 128), ["a", "b"]))
+    counts = model.count_parameters()
+    assert (counts.shared, counts.tasks) == (shared, tasks)
+    assert counts.total == sum(p.numel() for p in model.parameters()) == shared + sum(tasks)
+
+
+def test_parameters_of_hidden_layers_are_counted_by_owner():
+    model = MultiTaskModel(4, [1, 3], 8, hidden=[[6], [6]])
+    assert model.count_parameters().tasks == (8 * 6 + 6 + 7, 8 * 6 + 6 + 3 * 7)
+
+
+@pytest.mark.parametrize("hidden", [None, [[6], [6]], [[], [5]]], ids=["linear", "hidden", "mixed"])
+@pytest.mark.parametrize("sharing", [HardSharing, SeparateModels])
+def test_private_parameters_of_a_task_do_not_touch_the_others(sharing, hidden):
+    architecture = sharing(lambda: MLP(InputSpec(4), 8), ["a", "b"])
+    model = MultiTaskModel(4, [2, 3], 8, sharing=architecture, hidden=hidden)
+    x = torch.randn(5, 4)
+    before = [output.clone() for output in model(x)]
+    for owned in model.owners():
+        if owned.task == 0:
+            with torch.no_grad():
+                owned.parameter[owned.start : owned.stop] += 1.0
+    after = model(x)
+    assert torch.equal(after[1], before[1])
+    assert not torch.allclose(after[0], before[0])
+
+
+def test_model_survives_a_copy_and_a_state_dict():
+    model = MultiTaskModel(4, [2, 3], 8, hidden=[[6], []])
+    other = MultiTaskModel(4, [2, 3], 8, hidden=[[6], []])
+    other.load_state_dict(copy.deepcopy(model).state_dict())
+    x = torch.randn(5, 4)
+    assert torch.equal(model.outputs(x), other.outputs(x))
+
+
+def test_categories_reach_the_model():
+    spec = InputSpec(2, (3, 4))
+    model = MultiTaskModel(2, [2], 8, sharing=HardSharing(lambda: MLP(spec, 8), ["a"]))
+    x = torch.zeros(2, 2)
+    outputs = model.outputs(Inputs(x, torch.tensor([[1, 2], [1, 3]])))
+    assert not torch.allclose(outputs[:, 0], outputs[:, 1])

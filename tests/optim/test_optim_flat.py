@@ -1,0 +1,80 @@
+"""All parameters as one vector."""
+
+import torch
+from torch import nn
+
+from mtl_cli.model import MultiTaskModel
+from mtl_cli.optim import FlatParameters
+
+
+def _flat(model):
+    return FlatParameters(model.owners())
+
+
+def test_values_do_not_change_and_parameters_become_views():
+    model = MultiTaskModel(3, [2, 1], 4)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    flat = _flat(model)
+    assert len(flat.values) == sum(p.numel() for p in model.parameters())
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name])
+    flat.values.zero_()
+    assert all(parameter.abs().max() == 0 for parameter in model.parameters())
+
+
+def test_backward_fills_the_flat_gradient():
+    model = MultiTaskModel(3, [2, 1], 4)
+    flat = _flat(model)
+    model.outputs(torch.ones(2, 3)).sum().backward()
+    assert torch.equal(flat.gradient, torch.cat([p.grad.flatten() for p in flat.shared + flat.private]))
+    assert flat.gradient.abs().max() > 0
+    torch.testing.assert_close(flat.gradient_norm(), flat.gradient.norm())
+    flat.zero_gradient()
+    assert all(p.grad.abs().max() == 0 for p in model.parameters())
+
+
+def test_views_stay_tied_after_loading_a_state_dict():
+    model, other = MultiTaskModel(3, [2, 1], 4), MultiTaskModel(3, [2, 1], 4)
+    flat = _flat(model)
+    model.load_state_dict(other.state_dict())
+    expected = torch.cat([p.detach().flatten() for p in flat.shared + flat.private])
+    assert torch.equal(flat.values, expected)
+    assert torch.equal(model.heads.blocks[0].weight, other.heads.blocks[0].weight)
+    flat.values.fill_(2.0)
+    assert float(model.heads.blocks[0].weight.detach().min()) == 2.0
+
+
+def test_segments_follow_the_owners_and_are_complete():
+    model = MultiTaskModel(3, [2, 1], 4)
+    segments = _flat(model).segments
+    assert [(s.stop - s.start, s.task) for s in segments] == [(16, None), (8, 0), (4, 1), (2, 0), (1, 1)]
+    assert [s.start for s in segments[1:]] == [s.stop for s in segments[:-1]]
+
+
+def test_parameters_are_shared_or_private():
+    model = MultiTaskModel(3, [2, 1], 4)
+    flat = _flat(model)
+    assert {id(p) for p in flat.shared} == {id(p) for p in model.sharing.parameters()}
+    assert {id(p) for p in flat.private} == {id(p) for p in model.heads.parameters()}
+
+
+def test_frozen_parameters_stay_out():
+    model = MultiTaskModel(3, [2], 4)
+    model.sharing.requires_grad_(False)
+    flat = _flat(model)
+    assert len(flat.values) == 2 * 4 + 2
+    assert flat.shared == []
+
+
+def test_scalar_parameters_fit_in():
+    scale = nn.Parameter(torch.tensor(3.0))
+    flat = FlatParameters([(scale, None, 0, 1)])
+    (scale * 2).backward()
+    assert flat.values.tolist() == [3.0]
+    assert flat.gradient.tolist() == [2.0]
+
+
+def test_no_parameters_make_an_empty_vector():
+    flat = FlatParameters([])
+    assert len(flat.values) == 0
+    assert float(flat.gradient_norm()) == 0.0

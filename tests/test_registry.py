@@ -1,0 +1,254 @@
+"""Names to classes, and options that are checked before anything is built."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pytest
+import torch
+from torch import nn
+from worlds import inputs
+
+from mtl_cli.errors import ConfigError
+from mtl_cli.model.encoders import Encoder
+from mtl_cli.model.encoders.mlp import MLP
+from mtl_cli.registry import (
+    ALL,
+    BALANCINGS,
+    ENCODERS,
+    REQUIRED,
+    SHARINGS,
+    Option,
+    conform,
+    conform_mapping,
+    options_of,
+)
+from mtl_cli.types import Fraction, InputSpec, NonNegativeInt, Positive, PositiveInt, ProperFraction, Range
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.fixture
+def _cleanup():
+    before = {registry.group: dict(registry._classes) for registry in ALL}
+    yield
+    for registry in ALL:
+        registry._classes.clear()
+        registry._classes.update(before[registry.group])
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: PositiveInt
+    name: str | None = None
+
+
+FITS = [
+    (3, int, 3),
+    (3, float, 3.0),
+    (0.5, float, 0.5),
+    (True, bool, True),
+    ("x", str, "x"),
+    ({"a": [1]}, Any, {"a": [1]}),
+    (None, int | None, None),
+    (3, int | None, 3),
+    ("auto", Literal["auto", "off"], "auto"),
+    ("auto", PositiveInt | Literal["auto"], "auto"),
+    (2, PositiveInt | Literal["auto"], 2),
+    ([1, 2], list[PositiveInt], [1, 2]),
+    ([], list[int], []),
+    ([1, 2.5], list[float], [1.0, 2.5]),
+    ({"a": 1}, dict[str, float], {"a": 1.0}),
+    ("x", str | list[str], "x"),
+    (["x"], str | list[str], ["x"]),
+    (0, ProperFraction, 0.0),
+    (1, Fraction, 1.0),
+    (0, NonNegativeInt, 0),
+    ({"size": 2}, Inner, Inner(2)),
+]
+
+
+@pytest.mark.parametrize(("value", "annotation", "expected"), FITS)
+def test_value_that_fits_is_used(value, annotation, expected):
+    used, problems = conform(value, annotation, "key")
+    assert problems == []
+    assert used == expected
+    assert type(used) is type(expected)
+
+
+MISFITS = [
+    ("3", int, "key: must be a whole number, got '3'."),
+    (3.0, int, "key: must be a whole number, got 3.0."),
+    (True, int, "key: must be a whole number, got True."),
+    (True, float, "key: must be a number, got True."),
+    (1, bool, "key: must be true or false, got 1."),
+    ("yes", bool, "key: must be true or false, got 'yes'."),
+    (7, str, "key: must be text, got 7. Write it in quotes."),
+    (False, str, "key: must be text, got False. Write it in quotes."),
+    (None, int, "key: must be a whole number, got None."),
+    ("None", int | None, "key: is the text 'None', not an empty value. Write key=null."),
+    ("null", str | None, "key: is the text 'null', not an empty value. Write key=null."),
+    ("x", int | None, "key: must be a whole number, got 'x'."),
+    ("atuo", Literal["auto", "off"], "key: must be one of auto, off, got 'atuo'. Did you mean 'auto'?"),
+    (True, Literal["on", "off"], "key: must be one of on, off, got True."),
+    ("atuo", PositiveInt | Literal["auto"], "key: must be a whole number or auto, got 'atuo'. Did you mean 'auto'?"),
+    (0, PositiveInt | Literal["auto"], "key: must be at least 1, got 0."),
+    (3, list[int], "key: must be a list, got 3. Write [3]."),
+    (None, list[int], "key: must be a list, got None."),
+    ([1, "x", 0], list[PositiveInt], "key[1]: must be a whole number, got 'x'.\nkey[2]: must be at least 1, got 0."),
+    ([1], dict[str, int], "key: must be a mapping, got [1]."),
+    ({"a": 1, "b": "x"}, dict[str, int], "key.b: must be a whole number, got 'x'."),
+    (3, str | list[str], "key: must be text or a list, got 3."),
+    ([3], str | list[str], "key[0]: must be text, got 3. Write it in quotes."),
+    (0, Positive, "key: must be greater than 0, got 0.0."),
+    (-1, NonNegativeInt, "key: must be at least 0, got -1."),
+    (1.0, ProperFraction, "key: must be in [0, 1), got 1.0."),
+    (1.5, Fraction, "key: must be in [0, 1], got 1.5."),
+    (INF, Positive, "key: must be greater than 0, got inf."),
+    (NAN, Fraction, "key: must be in [0, 1], got nan."),
+    (NAN, Annotated[float, Range()], "key: must be a finite number, got nan."),
+    ({"sizes": 2}, Inner, "key.sizes: unknown key. Did you mean 'size'?\nkey.size: must be given."),
+    ([], Inner, "key: must be a mapping, got []."),
+]
+
+
+@pytest.mark.parametrize(("value", "annotation", "message"), MISFITS)
+def test_value_that_does_not_fit_is_refused(value, annotation, message):
+    _, problems = conform(value, annotation, "key")
+    assert "\n".join(map(str, problems)) == message
+
+
+def test_mapping_reports_all_its_problems_and_fills_defaults():
+    options = {"a": Option(int, REQUIRED), "b": Option(float, 0.5), "c": Option(bool, False)}
+    values, problems = conform_mapping({"b": "x", "d": 1, "name": "n"}, options, "group", ignore=("name",))
+    assert [str(problem) for problem in problems] == [
+        "group.b: must be a number, got 'x'.",
+        "group.d: unknown key. Known: a, b, c, name.",
+        "group.a: must be given.",
+    ]
+    assert values["c"] is False
+
+
+def test_unknown_name_is_met_with_the_nearest():
+    with pytest.raises(ConfigError) as caught:
+        SHARINGS.load("seperate")
+    assert str(caught.value) == "sharing: unknown sharing 'seperate'. Did you mean 'separate'?"
+    with pytest.raises(ConfigError) as caught:
+        SHARINGS.options("zzz")
+    assert str(caught.value) == f"sharing: unknown sharing 'zzz'. Known: {', '.join(SHARINGS.names())}."
+
+
+def test_direct_construction_is_checked_like_a_configuration():
+    with pytest.raises(ConfigError) as caught:
+        MLP(InputSpec(3), 4, dropout=2, hidden=[0])
+    assert str(caught.value) == (
+        "encoder.mlp.dropout: must be in [0, 1), got 2.0.\nencoder.mlp.hidden[0]: must be at least 1, got 0."
+    )
+
+
+def test_unknown_option_of_a_direct_construction_is_an_error_of_the_code():
+    with pytest.raises(TypeError, match="dropuot"):
+        MLP(InputSpec(3), 4, dropuot=0.1)
+
+
+def _encoder(name="from_outside", module=__name__, qualname="Outside"):
+    """An encoder class as a plugin would define it."""
+
+    class Outside(Encoder):
+        """An encoder from outside.
+
+        Args:
+            gain: Factor on the features.
+        """
+
+        def __init__(self, spec, shared_dim, *, gain: Positive = 1.0, mode: Literal["a", "b"] = "a"):  # noqa: ARG002
+            super().__init__()
+            self.layer, self.gain = nn.Linear(spec.numeric_dim, shared_dim), gain
+
+        def forward(self, inputs):
+            return self.gain * self.layer(inputs.numeric)
+
+    Outside.__module__, Outside.__qualname__ = module, qualname
+    return ENCODERS.register(name)(Outside)
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_component_from_outside_is_a_component_like_any():
+    cls = _encoder()
+    assert "from_outside" in ENCODERS.names()
+    assert ENCODERS.load("from_outside") is cls
+    assert ENCODERS.summary("from_outside") == "An encoder from outside."
+    assert ENCODERS.options("from_outside") == {
+        "gain": Option(Positive, 1.0), "mode": Option(Literal["a", "b"], "a"),
+    }  # fmt: skip
+    encoder = ENCODERS.build("from_outside", InputSpec(3), 4, gain=2)
+    assert encoder(inputs(torch.zeros(5, 3))).shape == (5, 4)
+    with pytest.raises(ConfigError) as caught:
+        ENCODERS.build("from_outside", InputSpec(3), 4, gain=0, mode="c")
+    assert str(caught.value) == (
+        "encoder.from_outside.gain: must be greater than 0, got 0.0.\n"
+        "encoder.from_outside.mode: must be one of a, b, got 'c'."
+    )
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_component_from_outside_may_build_on_a_shipped_one():
+    @ENCODERS.register("wide_mlp")
+    class WideMLP(MLP):
+        """The shipped one under another name."""
+
+    assert ENCODERS.options("wide_mlp") == ENCODERS.options("mlp")
+    assert len(ENCODERS.build("wide_mlp", InputSpec(3), 4, hidden=[5]).layers) == 2
+
+
+def test_component_from_outside_is_gone_after_the_test():
+    assert "from_outside" not in ENCODERS.names()
+    assert "wide_mlp" not in ENCODERS.names()
+
+
+@pytest.mark.usefixtures("_cleanup")
+@pytest.mark.parametrize("name", ["mlp"])
+def test_shipped_name_cannot_be_taken(name):
+    with pytest.raises(ValueError, match=f"encoder '{name}' is "):
+        _encoder(name)
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_shipped_name_cannot_be_taken_before_it_is_loaded():
+    BALANCINGS._classes.pop("equal", None)
+    with pytest.raises(ValueError, match="balancing 'equal' is shipped with mtl-train; test_registry needs another"):
+        BALANCINGS.register("equal")(type("Mine", (), {"__module__": __name__}))
+
+
+@pytest.mark.usefixtures("_cleanup")
+@pytest.mark.parametrize("other", [{"module": "plugin_b"}, {"qualname": "Another"}], ids=["module", "class"])
+def test_name_that_is_taken_is_refused(other):
+    _encoder()
+    with pytest.raises(ValueError, match="encoder 'from_outside' is registered by"):
+        _encoder(**other)
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_module_that_is_loaded_again_may_register_again():
+    _encoder()
+    second = _encoder()
+    assert ENCODERS.load("from_outside") is second
+
+
+def test_options_of_a_dataclass_are_its_fields():
+    assert options_of(Inner) == {"size": Option(PositiveInt, REQUIRED), "name": Option(str | None, None)}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "inside", "outside", "text"),
+    [
+        (Range(0, 1), [0, 0.5, 1], [-0.1, 1.1, NAN, True, "0"], "in [0, 1]"),
+        (Range(0, 1, open_low=True, open_high=True), [0.5], [0, 1], "in (0, 1)"),
+        (Range(2), [2, 1e300], [1, INF], "at least 2"),
+        (Range(2, open_low=True), [2.1], [2], "greater than 2"),
+        (Range(), [-1e300, 0], [INF, -INF, NAN], "a finite number"),
+    ],
+)
+def test_range_knows_what_lies_in_it_and_how_to_say_so(bounds, inside, outside, text):
+    assert all(value in bounds for value in inside)
+    assert not any(value in bounds for value in outside)
+    assert str(bounds) == text
