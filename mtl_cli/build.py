@@ -124,7 +124,8 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
     device = choose_device(config)
     seed_everything(config.seed)
     torch.use_deterministic_algorithms(config.trainer.deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that would cost a fifth of a step
+    # A debugging aid that would write every new tensor twice.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = build_model(
         config,
         data.features.spec,

@@ -10,7 +10,7 @@ import torch
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python's, NumPy's and PyTorch's global generators. Orders of rows and splits have generators of their own."""
+    """Seeds Python's, NumPy's and PyTorch's global generators; orders of rows and splits have their own."""
     random.seed(seed)
     torch.manual_seed(seed)
     if "numpy" in sys.modules:

@@ -52,7 +52,7 @@ class Epoch:
         order: Row indices in the order they are visited, on the device.
         bounds: ``(start, stop)`` of each batch in ``order``.
         counts: (steps, K) float64 on the CPU: labelled rows of each task in each batch.
-        scale: (steps, K) on the device: task weight / labelled rows, the factor on each row's loss; 0 if there are none.
+        scale: (steps, K) on the device: task weight / labelled rows, the factor on each row's loss; 0 without any.
         absent: For each step, the tasks without any label.
     """
 

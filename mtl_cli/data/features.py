@@ -166,9 +166,7 @@ class Features:
     def to_json(self) -> dict[str, Any]:
         """Everything as plain JSON types; ``from_json`` gives the same features, bit for bit, also after a file."""
         return {
-            "numeric": [
-                {**vars(c), "scaler": c.scaler.to_json(), "edges": list(c.edges)} for c in self.numeric
-            ],
+            "numeric": [{**vars(c), "scaler": c.scaler.to_json(), "edges": list(c.edges)} for c in self.numeric],
             "categorical": [{**vars(column), "values": list(column.values)} for column in self.categorical],
             "refuse_missing": self.refuse_missing,
             "notes": list(self.notes),

@@ -48,7 +48,12 @@ class CategoryInput:
 
 
 def fit_numeric(
-    column: Column, kind: NumericType, train_rows: np.ndarray, scale: Scale, missing_inputs: MissingInputs, bins: int = 0
+    column: Column,
+    kind: NumericType,
+    train_rows: np.ndarray,
+    scale: Scale,
+    missing_inputs: MissingInputs,
+    bins: int = 0,
 ) -> NumericInput:
     """Measures a numeric, date or block column on its training rows; ``bins`` is the most bins to cut it into.
 
@@ -66,7 +71,7 @@ def fit_numeric(
 def _edges(scaled: np.ndarray, bins: int) -> tuple[float, ...]:
     """Edges of at most ``bins`` bins with about as many distinct values in each.
 
-    Distinct values, not rows: where nine rows of ten hold a 0, quantiles of the rows would leave one bin for all others.
+    Distinct values, not rows: where nine rows of ten hold a 0, quantiles of rows would leave one bin for all others.
     """
     distinct = np.unique(scaled.astype(np.float32))
     if bins == 0 or len(distinct) <= 2:

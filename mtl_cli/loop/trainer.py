@@ -317,7 +317,7 @@ class Trainer:
         return kept, dropped
 
     def _mean_losses(self) -> dict[str, float | None]:
-        """Mean loss of each task over the rows of this epoch so far. This reads the device: once per epoch, not per step."""
+        """Mean loss of each task over this epoch's rows so far. It reads the device: once per epoch, not per step."""
         sums = self._sums.tolist()
         counts = self._counts
         return {t.name: sums[i] / counts[i] if counts[i] else None for i, t in enumerate(self.tasks)}
@@ -325,8 +325,9 @@ class Trainer:
     def _check_finite(self, losses: Mapping[str, float | None]) -> None:
         bad = [name for name, value in losses.items() if value is not None and not math.isfinite(value)]
         if bad:
+            place = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
             raise TrainingError(
-                f"epoch {self.progress.epoch + 1}, step {self.progress.step}: the training loss of {', '.join(bad)} is not finite. "
+                f"{place}: the training loss of {', '.join(bad)} is not finite. "
                 "Lower optimizer.lr, set trainer.gradient_clip_val, or look for extreme values in the data."
             )
 

@@ -26,7 +26,7 @@ def table_of(name="x.csv", **columns):
 
 def fit(table, train=None, reserved=None, **options):
     rows = np.arange(table.frame.height) if train is None else np.array(train)
-    return Features.fit(table, FeatureOptions(**options), rows, reserved or {})
+    return Features.fit(table, FeatureOptions(**{"bins": 0, **options}), rows, reserved or {})
 
 
 def numeric(features, table):
@@ -471,3 +471,24 @@ def test_tox21_fingerprints_are_a_block_and_smiles_are_refused():
     assert features.describe_width().startswith("fp: 1024; 12 numbers: d_MolWt, d_MolLogP")
     inputs, _ = features.transform(table)
     assert set(inputs.numeric[:, :1024].unique().tolist()) == {0.0, 1.0}
+
+
+# --- bins
+
+
+def test_edges_of_bins_follow_the_distinct_values_of_the_training_rows():
+    table = table_of(n=[0, 0, 0, 0, 0, 1, 2, 4, 99], two=[0, 1] * 4 + [5])
+    features = fit(table, train=range(8), scale="none", bins=3)
+    assert features.spec.edges == ((0, (0.0, 1.0, 2.0, 4.0)),)  # a column of two values needs no bins
+
+
+def test_many_numeric_columns_get_no_bins_by_themselves():
+    few = fit(table_of(**{f"x{i}": [1, 2, 3] for i in range(32)}), bins="auto")
+    many = fit(table_of(**{f"x{i}": [1, 2, 3] for i in range(33)}), bins="auto")
+    assert len(few.spec.edges) == 32
+    assert many.spec.edges == ()
+
+
+def test_edges_survive_json():
+    features = fit(table_of(n=[0.1, 0.2, 0.7, 3.0]), bins=2)
+    assert Features.from_json(json.loads(json.dumps(features.to_json()))).spec == features.spec

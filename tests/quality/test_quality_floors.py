@@ -1,0 +1,69 @@
+"""Quality floors of the shipped defaults on real data, mean over three seeds, on test rows. Minutes: make test-slow."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mtl_cli.cli import run_command
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+ADULT = """# @package _global_
+data:
+  source: table
+  path: {path}/adult/adult.parquet
+  exclude: [education, fnlwgt]
+  split: {{column: split}}
+tasks:
+  income: {{kind: binary, target: income_over_50k}}
+  education: {{kind: ordinal, target: education_num}}
+  hours: {{kind: regression, target: hours_per_week}}
+"""
+ASSAYS = ["NR_AR", "NR_AR_LBD", "NR_AhR", "NR_Aromatase", "NR_ER", "NR_ER_LBD", "NR_PPAR_gamma", "SR_ARE", "SR_ATAD5", "SR_HSE", "SR_MMP", "SR_p53"]  # fmt: skip  # noqa: E501
+TOX21 = """# @package _global_
+data:
+  source: table
+  path: {path}/tox21/tox21.parquet
+  inputs: [fp, d_*]
+  split: {{column: split_random}}
+tasks:
+""" + "".join(f"  {name}: {{{{kind: binary}}}}\n" for name in ASSAYS)
+
+
+def means(folder, arguments):
+    """Mean over seeds 0, 1, 2 of every number of the summaries."""
+    assert run_command(["-m", *arguments, "seed=0,1,2", f"hydra.sweep.dir={folder}"]) == 0
+    summaries = [json.loads(path.read_text())["metrics"] for path in folder.glob("*/summary.json")]
+    assert len(summaries) == 3
+    return {key: sum(s[key] for s in summaries) / 3 for key in summaries[0]}
+
+
+def write_task(folder, name, text):
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the data sets in {SHARED}")
+    (folder / "conf/task").mkdir(parents=True)
+    (folder / f"conf/task/{name}.yaml").write_text(text.format(path=SHARED))
+    return ["--config-dir", str(folder / "conf"), f"task={name}"]
+
+
+@pytest.mark.slow
+def test_digits(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert means(tmp_path / "sweep", ["task=digits"])["test/digit/accuracy"] >= 0.97
+
+
+@pytest.mark.slow
+def test_adult(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = means(tmp_path / "sweep", write_task(tmp_path, "adult", ADULT))
+    assert found["test/income/auroc"] >= 0.908
+    assert found["test/hours/r2"] >= 0.25
+    assert found["test/education/qwk"] >= 0.58
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("split", "floor"), [("split_random", 0.83), ("split_scaffold", 0.755)])
+def test_tox21(tmp_path, monkeypatch, split, floor):
+    monkeypatch.chdir(tmp_path)
+    arguments = [*write_task(tmp_path, "tox21", TOX21), f"data.split.column={split}"]
+    assert means(tmp_path / "sweep", arguments)["test/mean"] >= floor

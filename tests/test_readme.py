@@ -1,0 +1,80 @@
+"""The README tells the truth: its table is that of the registries, its commands and its code run.
+
+To write the table anew after adding a component: python tests/test_readme.py
+"""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mtl_cli import registry
+from mtl_cli.cli import run_command
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+TABLE = re.compile(r"(<!-- components: [^\n]*-->\n).*?(<!-- /components -->)", re.DOTALL)
+
+
+def components_table():
+    rows = ["| group | name | what it is |", "| --- | --- | --- |"]
+    for group in registry.ALL:
+        rows += [f"| {group.group} | `{name}` | {group.summary(name)} |" for name in group.names()]
+    return "\n".join(rows) + "\n"
+
+
+def commands():
+    lines = [line.strip() for line in TEXT.splitlines() if line.startswith("    mtl-train")]
+    return [line.partition(" #")[0].strip() for line in lines]
+
+
+@pytest.fixture
+def own_data(tmp_path, monkeypatch):
+    """The files that the README's examples speak of, as the README spells them."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL)
+    task = next(text for language, text in blocks if language == "yaml")
+    plugin = next(text for language, text in blocks if language == "python" and "register" in text)
+    (tmp_path / "conf/task").mkdir(parents=True)
+    (tmp_path / "conf/balancing").mkdir()
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "conf/task/churn.yaml").write_text(task)
+    (tmp_path / "conf/balancing/inverse.yaml").write_text("name: inverse\nfloor: 0.001\n")
+    (tmp_path / "my_package/__init__.py").touch()
+    (tmp_path / "my_package/inverse.py").write_text(plugin)
+    rows = ["customer_id,age,country,churned,spend_eur,segment"]
+    for i in range(200):
+        labels = f"{'yes' if i % 3 else 'no'},{'' if i % 5 == 0 else i * 1.5},{'abc'[i % 3]}"
+        rows.append(f"{i:04d},{20 + i % 50},{'FR' if i % 2 else 'US'},{labels}")
+    (tmp_path / "customers.csv").write_text("\n".join(rows) + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_table_of_components_is_that_of_the_registries():
+    assert components_table() in TEXT
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if "..." not in c])
+def test_commands_run(command, own_data, capsys):
+    arguments = shlex.split(command)[1:]
+    if "-m" not in arguments and "dry_run=true" not in arguments and "--help" not in arguments:
+        arguments.append("trainer.max_steps=2")
+    elif "-m" in arguments:
+        arguments = [a for a in arguments if not a.startswith("trainer.")] + ["trainer.max_steps=2"]
+    try:
+        assert run_command(arguments) == 0, capsys.readouterr().err
+    finally:
+        registry.BALANCINGS._classes.pop("inverse", None)
+
+
+def test_library_example_runs():
+    code = next(text for text in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "MultiTaskModel(" in text)
+    names: dict = {}
+    exec(code, names)
+    assert [tuple(o.shape) for o in names["outputs"]] == [(5, 10), (5, 2)]
+
+
+if __name__ == "__main__":
+    README.write_text(TABLE.sub(lambda m: m[1] + components_table() + m[2], TEXT), encoding="utf-8")
