@@ -225,7 +225,7 @@ def _without(column: Column, marker: str | float) -> Column:
 
     text = column.values.cast(pl.String)
     same = text == str(marker)
-    if not isinstance(marker, str) or not column.values.dtype == pl.String:
+    if not isinstance(marker, str) or column.values.dtype != pl.String:
         numbers = column.values.cast(pl.Float64, strict=False)
         same = same | (numbers == float(marker)) if _is_number(marker) else same
     values = pl.select(pl.when(same.fill_null(False)).then(None).otherwise(column.values)).to_series()

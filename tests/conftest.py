@@ -3,6 +3,9 @@
 import pytest
 import torch
 
+# --doctest-modules would import every conftest.py once more, and two of one name cannot be.
+collect_ignore_glob = ["conftest.py", "*/conftest.py"]
+
 
 @pytest.fixture(autouse=True)
 def _same_start():
