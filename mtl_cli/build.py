@@ -16,7 +16,6 @@ from mtl_cli.data.batches import Rows
 from mtl_cli.errors import ConfigError, DataError, Problem, UserError
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor, monitor_direction
-from mtl_cli.loop.step import CPU_PIECE
 from mtl_cli.loop.trainer import Task
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder
@@ -148,9 +147,9 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         model, Objective([t.kind for t in data.tasks], device), balancing, parameters, optimizers,
         SCHEDULERS.build(config.scheduler.name, total_steps, **config.scheduler.options),
         clip=config.trainer.gradient_clip_val,
+        piece=config.data.batch_size if config.trainer.accumulate_grad_batches > 1 else None,
         autocast=torch.bfloat16 if config.trainer.precision == "bf16-mixed" else None,
     )  # fmt: skip
-    learner.piece = _piece(config, learner, device)
     if config.trainer.compile:
         model.sharing.compile()
     return learner
@@ -201,14 +200,6 @@ def choose_threads(config: RunConfig, parameters: FlatParameters) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     operations = 3 * config.data.batch_size * len(parameters.values)
     return cores if operations >= MANY_OPERATIONS else 1
-
-
-def _piece(config: RunConfig, learner: Learner, device: torch.device) -> int | None:
-    """How many rows to work on at once, if that may be less than a whole step's rows."""
-    batch_size, passes = config.data.batch_size, config.trainer.accumulate_grad_batches
-    if device.type == "cpu" and learner.in_pieces and batch_size > CPU_PIECE:
-        return CPU_PIECE
-    return batch_size if passes > 1 else None
 
 
 def _fit_task(task: TaskConfig, column: Column, train: np.ndarray) -> tuple[Kind, np.ndarray]:

@@ -57,7 +57,9 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             overrides.append(argument)
             continue
         flags.append(argument)
-        if argument in FLAGS_WITH_VALUE and rest and not (argument in ("--info", "-i") and "=" in rest[0]):
+        if argument in ("--info", "-i") and (not rest or "=" in rest[0]):
+            flags.append("all")  # what Hydra takes it for, but not in front of an override
+        elif argument in FLAGS_WITH_VALUE and rest:
             flags.append(rest.pop(0))
     return flags, overrides
 
@@ -86,7 +88,7 @@ def check_flags(flags: Sequence[str]) -> None:
             hint = f"Keys are set without dashes: {key}={value or '...'}. Flags: mtl-train --hydra-help."
             problems.append(Problem(flag, "unknown flag", hint))
         elif flag in FLAGS_WITH_VALUE and not equals:
-            if not rest and flag not in ("--info", "-i"):
+            if not rest:
                 problems.append(Problem(flag, "needs a value", f"Write {flag} VALUE."))
             del rest[:1]
     if problems:

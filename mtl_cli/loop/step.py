@@ -9,17 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtl_cli.balancing import Balancing, GradientBalancing, LossBalancing
+from mtl_cli.balancing import Balancing
 from mtl_cli.balancing.autograd import GradientAccumulator
 from mtl_cli.data.batches import Epoch, Rows
 from mtl_cli.loop.objective import Objective
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.optim import FlatParameters, Optimizer, Scheduler
 from mtl_cli.types import Inputs
-
-# Rows worked on at a time on a CPU: the activations of more do not stay in its cache, and matrix products of this
-# size run at least as fast as larger ones (4,096 rows at once took 1.4 times as long as sixteen pieces of 256).
-CPU_PIECE = 256
 
 
 @dataclass
@@ -34,7 +30,7 @@ class Learner:
         optimizers: Of the model's parameters, and of the balancing method's if it has any.
         scheduler: Factor on the learning rate.
         clip: Longest gradient allowed, or None.
-        piece: Most rows to work on at once, or None for the whole batch.
+        piece: Most rows to work on at once (gradients of the pieces add up), or None for the whole batch.
         autocast: Data type of mixed precision, or None.
     """
 
@@ -52,13 +48,6 @@ class Learner:
         """The context of the forward pass."""
         device = self.parameters.values.device.type
         return nullcontext() if self.autocast is None else torch.autocast(device, self.autocast)
-
-    @property
-    def in_pieces(self) -> bool:
-        """Whether gradients of pieces of a batch add up to the gradient of the batch, so that memory can be saved."""
-        return isinstance(self.balancing, GradientBalancing) or (
-            isinstance(self.balancing, LossBalancing) and self.balancing.linear
-        )
 
 
 def train_step(learner: Learner, rows: Rows, epoch: Epoch, step: int, global_step: int) -> tuple[Tensor, Tensor | None]:

@@ -99,7 +99,7 @@ class Regression(Kind):
         self._mean, self._std = float(state["mean"]), float(state["std"])
 
     def group_key(self) -> Hashable:
-        return ("Regression", self.num_outputs, self._loss, self._delta if self._loss == "huber" else None)
+        return (type(self).__name__, self.num_outputs, self._loss, self._delta if self._loss == "huber" else None)
 
     def _to_units(self, standardised: np.ndarray) -> np.ndarray:
         values = standardised * self._std + self._mean

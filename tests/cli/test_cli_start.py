@@ -64,6 +64,12 @@ def test_flags_may_stand_anywhere(cli, customers, tmp_path):
     assert "2 jobs: 2 done" in ended.out
 
 
+def test_info_needs_no_value(cli):
+    ended = cli("--info", "task=digits")
+    assert ended.code == 0
+    assert "task/digits" in ended.out
+
+
 def test_a_traceback_is_shown_where_it_is_asked_for(cli, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     ended = cli("task=digits", "sed=1")
