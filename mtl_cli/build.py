@@ -122,9 +122,8 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
     """The model and all that trains it, initialised from the run's seed."""
     device = choose_device(config)
     seed_everything(config.seed)
-    torch.use_deterministic_algorithms(config.trainer.deterministic)
-    # A debugging aid that would write every new tensor twice.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if device.type == "cuda":  # on a CPU the same threads give the same bytes, and the switch loads the compiler stack
+        torch.use_deterministic_algorithms(config.trainer.deterministic)
     model = build_model(
         config,
         data.features.spec,

@@ -259,6 +259,7 @@ class Trainer:
         progress.finished = out or progress.epoch == self.limits.epochs
         if progress.finished or progress.epoch % self.schedule.evaluate_every == 0:
             evaluation = self.evaluate(self.val)
+            self._check_evaluation(evaluation)
             kept, dropped = self._log_evaluation(evaluation, losses)
             if self.early_stopping.should_stop(evaluation) and not progress.finished:
                 progress.finished = True
@@ -329,6 +330,20 @@ class Trainer:
             raise TrainingError(
                 f"{place}: the training loss of {', '.join(bad)} is not finite. "
                 "Lower optimizer.lr, set trainer.gradient_clip_val, or look for extreme values in the data."
+            )
+
+    def _check_evaluation(self, evaluation: Evaluation) -> None:
+        """A last update that diverged shows in the validation loss alone; what is on the disk is from before it."""
+        labelled = (~self.val.targets.isnan()).any(0).tolist()
+        lost = [
+            t.name
+            for t, has in zip(self.tasks, labelled, strict=True)
+            if has and evaluation.tasks[t.name]["loss"] is None
+        ]
+        if lost:
+            raise TrainingError(
+                f"epoch {self.progress.epoch}, step {self.progress.step}: the validation loss of {', '.join(lost)} is not "
+                "finite. Lower optimizer.lr, or set trainer.gradient_clip_val."
             )
 
     def _out_of_budget(self) -> bool:

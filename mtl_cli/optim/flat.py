@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -69,18 +69,6 @@ class FlatParameters:
         """Length of the whole gradient, a tensor of one value (nothing waits for the device)."""
         norm: Tensor = torch.linalg.vector_norm(self.gradient)
         return norm
-
-    def active(self, absent: Sequence[int]) -> list[Segment]:
-        """The stretches that a step may change: all but those of the absent tasks, neighbours joined."""
-        joined: list[Segment] = []
-        for segment in self.segments:
-            if segment.task in absent:
-                continue
-            if joined and joined[-1].stop == segment.start:
-                joined[-1] = Segment(joined[-1].start, segment.stop, None)
-            else:
-                joined.append(segment)
-        return joined
 
     def _append(self, segment: Segment) -> None:
         last = self.segments[-1] if self.segments else None

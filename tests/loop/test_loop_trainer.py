@@ -197,6 +197,15 @@ def test_loss_that_is_not_finite_is_noticed_before_a_checkpoint_inside_the_epoch
     assert not folder.checkpoint("last").exists()
 
 
+def test_last_update_that_diverges_is_no_finished_run(claim):
+    folder, rows = claim(), three_kind_rows(32)
+    options = {"optimizer": "sgd", "optimizer_options": {"lr": 1e30}}
+    trainer = _trainer(folder, options, rows, epochs=1, batch_size=32)  # one step: its own loss is from before it
+    with pytest.raises(TrainingError, match=r"epoch 1, step 1: the validation loss of .*task0.* is not finite"):
+        trainer.fit()
+    assert not folder.checkpoint("last").exists()
+
+
 def test_metrics_hold_the_raw_mean_loss_of_the_epoch(claim):
     folder, rows = claim(), three_kind_rows(20, missing=0.3)
     trainer = _trainer(

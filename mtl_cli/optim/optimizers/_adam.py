@@ -22,7 +22,6 @@ class AdamBase(Optimizer):
     ) -> None:
         super().__init__(flat, lr, ("exp_avg", "exp_avg_sq"))
         self._betas, self._eps, self._weight_decay = betas, eps, weight_decay
-        self._counts: dict[int, Tensor] = {}
 
     def update(self, views: Sequence[Sequence[Tensor]], counts: Sequence[int], lr: float) -> None:
         values, gradients, means, squares = (list(vectors) for vectors in zip(*views, strict=True))
