@@ -342,8 +342,8 @@ class Trainer:
         ]
         if lost:
             raise TrainingError(
-                f"epoch {self.progress.epoch}, step {self.progress.step}: the validation loss of {', '.join(lost)} is not "
-                "finite. Lower optimizer.lr, or set trainer.gradient_clip_val."
+                f"epoch {self.progress.epoch}, step {self.progress.step}: the validation loss of {', '.join(lost)} "
+                "is not finite. Lower optimizer.lr, or set trainer.gradient_clip_val."
             )
 
     def _out_of_budget(self) -> bool:
