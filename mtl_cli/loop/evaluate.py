@@ -27,6 +27,7 @@ class Evaluation:
         mean: Mean of the primary metrics that are defined, or None.
         worst: The lowest of them, or None.
         undefined: Tasks that ``mean`` leaves out.
+        diverged: Tasks that have labels and a loss that is not finite.
     """
 
     tasks: Mapping[str, Mapping[str, float | None]]
@@ -35,6 +36,7 @@ class Evaluation:
     mean: float | None
     worst: float | None
     undefined: tuple[str, ...]
+    diverged: tuple[str, ...] = ()
 
     def flat(self, split: str) -> dict[str, float | None]:
         """One mapping with keys ``val/income/auroc``, ``val/loss``, ``val/mean``, ``val/worst``."""
@@ -60,6 +62,7 @@ def evaluate(
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
     outputs, targets = predict(learner, rows), rows.targets.cpu()
     scores: dict[str, dict[str, float | None]] = {}
+    diverged = []
     for task, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         own = outputs.split([k.num_outputs for k in kinds])[task]
         known = ~targets[:, task].isnan()
@@ -68,6 +71,8 @@ def evaluate(
             continue
         labels, own = targets[known, task], own[:, known]
         loss = float(kind.loss(own.unsqueeze(0), labels.unsqueeze(0)).double().mean())
+        if not math.isfinite(loss):
+            diverged.append(name)
         found = {"loss": loss, **kind.score(own.t(), labels)}
         scores[name] = {key: v if v is not None and math.isfinite(v) else None for key, v in found.items()}
     primary = {name: next(iter(kind.metrics)) for name, kind in zip(names, kinds, strict=True)}
@@ -82,4 +87,5 @@ def evaluate(
         sum(defined) / len(defined) if defined else None,
         min(defined) if defined else None,
         tuple(name for name, value in main.items() if value is None),
+        tuple(diverged),
     )

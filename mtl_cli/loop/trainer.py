@@ -334,16 +334,11 @@ class Trainer:
 
     def _check_evaluation(self, evaluation: Evaluation) -> None:
         """A last update that diverged shows in the validation loss alone; what is on the disk is from before it."""
-        labelled = (~self.val.targets.isnan()).any(0).tolist()
-        lost = [
-            t.name
-            for t, has in zip(self.tasks, labelled, strict=True)
-            if has and evaluation.tasks[t.name]["loss"] is None
-        ]
-        if lost:
+        if evaluation.diverged:
+            place = f"epoch {self.progress.epoch}, step {self.progress.step}"
             raise TrainingError(
-                f"epoch {self.progress.epoch}, step {self.progress.step}: the validation loss of {', '.join(lost)} "
-                "is not finite. Lower optimizer.lr, or set trainer.gradient_clip_val."
+                f"{place}: the validation loss of {', '.join(evaluation.diverged)} is not finite. "
+                "Lower optimizer.lr, or set trainer.gradient_clip_val."
             )
 
     def _out_of_budget(self) -> bool:
