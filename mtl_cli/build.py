@@ -137,7 +137,7 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
     )
     parameters = FlatParameters(model.owners())
     optimizers = [OPTIMIZERS.build(config.optimizer.name, parameters, **config.optimizer.options)]
-    if any(True for _ in balancing.parameters()):
+    if balancing.has_parameters:
         own = FlatParameters(stacked(balancing.parameters(), range(len(names))))
         options = {**config.optimizer.options, "weight_decay": 0.0}  # decay would pull what a method has learnt to 0
         optimizers.append(OPTIMIZERS.build(config.optimizer.name, own, **options))

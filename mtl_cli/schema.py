@@ -288,11 +288,6 @@ def task_metrics(tasks: Mapping[str, TaskConfig]) -> dict[str, dict[str, bool]]:
     return {name: dict(KINDS.literal(task.kind.name, "metrics")) for name, task in tasks.items()}
 
 
-def is_monitor(name: str, tasks: Mapping[str, TaskConfig]) -> bool:
-    """Whether there is such a number to monitor."""
-    return name in monitor_names(tasks)
-
-
 def monitor_names(tasks: Mapping[str, TaskConfig]) -> list[str]:
     """Everything that ``monitor`` may be."""
     names = ["mean", "worst", "loss", "val/mean", "val/worst", "val/loss"]
@@ -479,7 +474,7 @@ def _check_together(
             wanted["trainer.early_stopping.monitor"] = trainer.early_stopping.monitor
             wanted["trainer.checkpoint.monitor"] = trainer.checkpoint.monitor
         for where, name in wanted.items():
-            if isinstance(name, str) and not is_monitor(name, kept):
+            if isinstance(name, str) and name not in monitor_names(kept):
                 found.append(
                     Problem(where, f"there is no number '{name}' to monitor", did_you_mean(name, monitor_names(kept)))
                 )
