@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,25 +29,32 @@ class GradientAccumulator:
     ) -> None:
         self._balancing, self._shared, self._private, self._tasks = balancing, shared, private, tasks
         self._losses: Tensor | None = None  # (k,), of the pieces so far
-        self._weights: Tensor | None = None  # (k,), of a linear method without parameters
+        self._weights: Tensor | None = None  # (k,), of a linear method: known before the losses
+        self._waiting: list[Callable[[Tensor], None]] = []  # backward passes, of other methods
         self._jacobian: Tensor | None = None  # (k, P), of the pieces so far
 
-    def add(self, losses: Tensor) -> None:
-        """Takes the losses (k,) of one piece."""
+    def add(self, losses: Tensor, backward: Callable[[Tensor], None] | None = None) -> None:
+        """Takes the losses (k,) of one piece.
+
+        Args:
+            losses: With a graph, unless ``backward`` is given.
+            backward: Adds the gradient of the losses weighted by a tensor (k,) to ``parameter.grad``. Not for
+                methods that combine gradients.
+        """
         balancing = self._balancing
-        if isinstance(balancing, LossBalancing) and balancing.linear and not balancing.has_parameters:
-            if self._weights is None:
-                self._weights = balancing.weights(losses.detach(), self._tasks)
-            torch.autograd.backward(losses, self._weights)  # no nodes for a weighted sum that only autograd would read
-            losses = losses.detach()
-        elif isinstance(balancing, LossBalancing) and balancing.linear:
-            total = (balancing.weights(losses.detach(), self._tasks) * losses).sum()
-            penalty = balancing.penalty(self._tasks) if self._losses is None else None  # once for the whole batch
-            (total if penalty is None else total + penalty).backward()
-            losses = losses.detach()
-        elif isinstance(balancing, GradientBalancing):
+        if isinstance(balancing, GradientBalancing):
             self._add_jacobian(losses)
-            losses = losses.detach()
+        elif isinstance(balancing, LossBalancing):
+            backward = backward or partial(torch.autograd.backward, losses)
+            if balancing.linear:
+                if self._weights is None:
+                    self._weights = balancing.weights(losses.detach(), self._tasks)
+                backward(self._weights.detach())
+            else:
+                self._waiting.append(backward)
+        else:
+            raise TypeError(f"{type(balancing).__name__} is neither a LossBalancing nor a GradientBalancing")
+        losses = losses.detach()
         self._losses = losses if self._losses is None else self._losses + losses
 
     def finish(self) -> tuple[Tensor, Tensor | None]:
@@ -62,15 +70,17 @@ class GradientAccumulator:
                 parameter.grad.copy_(part.view_as(parameter))  # type: ignore[union-attr]
             return losses, weights
         if not isinstance(balancing, LossBalancing):
-            raise TypeError(f"{type(balancing).__name__} is neither a LossBalancing nor a GradientBalancing")
-        if self._weights is not None:
-            return losses, self._weights
-        if not balancing.linear:  # the weights need the losses of the whole batch
-            total = (balancing.weights(losses.detach(), tasks) * losses).sum()
+            raise TypeError
+        weights = self._weights
+        if weights is None:  # the weights need the losses of the whole batch
+            weights = balancing.weights(losses, tasks)
+            for backward in self._waiting:
+                backward(weights.detach())
+        if balancing.has_parameters:
             penalty = balancing.penalty(tasks)
+            total = (weights * losses).sum()
             (total if penalty is None else total + penalty).backward()
-        with torch.no_grad():
-            return losses.detach(), balancing.weights(losses.detach(), tasks)
+        return losses, weights.detach()
 
     def _add_jacobian(self, losses: Tensor) -> None:
         if not self._shared:

@@ -46,7 +46,13 @@ class Objective:
             self.groups.append(Group(alike[0], slice(task, task + len(alike)), rows, (len(alike), outputs, -1)))
             task, row = task + len(alike), rows.stop
         owners = [task for task, kind in enumerate(kinds) for _ in range(kind.num_outputs)]
-        self.owner = torch.tensor(owners, device=device)  # (O,): the task of each output
+        self.all_tasks = torch.arange(len(self.kinds), device=device)
+        one_each = owners == list(range(len(owners)))
+        self._owner = None if one_each else torch.tensor(owners, device=device)  # (O,): the task of each output
+
+    def per_output(self, per_task: Tensor) -> Tensor:
+        """Repeats what belongs to a task (axis 0, K) for each of its outputs (axis 0, O)."""
+        return per_task if self._owner is None else per_task.index_select(0, self._owner)
 
     def losses(self, outputs: Tensor, targets: Tensor, scale: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
         """Losses (K,), each the sum over its labelled rows times ``scale``, and the plain sums (K,).
@@ -57,8 +63,24 @@ class Objective:
             scale: (K,): task weight / number of labelled rows in the whole batch.
             complete: No label is missing, so that nothing has to be masked.
         """
-        losses, sums = _TaskLosses.apply(outputs, targets.t(), scale, self, complete)
+        losses, sums = _TaskLosses.apply(outputs, targets, scale, self, complete)
         return losses, sums
+
+    def sums_and_gradient(self, outputs: Tensor, targets: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
+        """Sum of the losses of each task's labelled rows (K,), and its derivative by the outputs (O, B)."""
+        values, targets = outputs.float(), targets.t()
+        missing = None if complete else targets.isnan()
+        if missing is not None:
+            targets = targets.masked_fill(missing, 0.0)
+        found = [
+            kind.loss_and_gradient(values[rows].view(shape), targets[tasks]) for kind, tasks, rows, shape in self.groups
+        ]
+        losses = _join([row_losses for row_losses, _ in found])
+        gradient = _join([slope.flatten(0, 1) for _, slope in found])
+        if missing is not None:  # filled, not multiplied: 0 * inf would be NaN
+            losses = losses.masked_fill(missing, 0.0)
+            gradient = gradient.masked_fill(self.per_output(missing), 0.0)
+        return losses.sum(1), gradient
 
 
 class _TaskLosses(torch.autograd.Function):
@@ -68,26 +90,18 @@ class _TaskLosses(torch.autograd.Function):
     def forward(
         ctx: Any, outputs: Tensor, targets: Tensor, scale: Tensor, objective: Objective, complete: bool
     ) -> tuple[Tensor, Tensor]:
-        values = outputs.float()
-        missing = None if complete else targets.isnan()
-        if missing is not None:
-            targets = targets.masked_fill(missing, 0.0)
-        sums, gradients = [], []
-        for kind, tasks, rows, shape in objective.groups:
-            row_losses, gradient = kind.loss_and_gradient(values[rows].view(shape), targets[tasks])
-            if missing is not None:  # filled, not multiplied: 0 * inf would be NaN
-                row_losses = row_losses.masked_fill(missing[tasks], 0.0)
-                gradient = gradient.masked_fill(missing[tasks].unsqueeze(1), 0.0)
-            sums.append(row_losses.sum(1))
-            gradients.append(gradient.flatten(0, 1))
-        total = torch.cat(sums)
-        ctx.save_for_backward(torch.cat(gradients), scale, objective.owner)
-        ctx.dtype = outputs.dtype
+        total, gradient = objective.sums_and_gradient(outputs, targets, complete=complete)
+        ctx.save_for_backward(gradient, scale)
+        ctx.objective, ctx.dtype = objective, outputs.dtype
         ctx.mark_non_differentiable(total)
         return total * scale, total
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
-        gradient, scale, owner = ctx.saved_tensors
-        factor = (upstream[0] * scale)[owner].unsqueeze(1)
+        gradient, scale = ctx.saved_tensors
+        factor = ctx.objective.per_output(upstream[0] * scale).unsqueeze(1)
         return (gradient * factor).to(ctx.dtype), None, None, None, None
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

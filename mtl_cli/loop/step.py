@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mtl_cli.balancing import Balancing
+from mtl_cli.balancing import Balancing, GradientBalancing
 from mtl_cli.balancing.autograd import GradientAccumulator
 from mtl_cli.data.batches import Epoch, Rows
 from mtl_cli.loop.objective import Objective
@@ -44,6 +44,28 @@ class Learner:
     piece: int | None = None
     autocast: torch.dtype | None = None
 
+    def losses(
+        self, inputs: Inputs, targets: Tensor, scale: Tensor, *, complete: bool
+    ) -> tuple[Tensor, Tensor, Callable[[Tensor], None] | None]:
+        """Losses (K,) of some rows and their plain sums (K,); see ``Objective.losses``.
+
+        Where the balancing method only weights losses they have no graph, and come with the function that adds the
+        gradient of their weighted sum to ``parameter.grad``: no graph for what is known in closed form.
+        """
+        if isinstance(self.balancing, GradientBalancing) or self.autocast is not None:
+            with self.precision():
+                outputs = self.model.outputs(inputs)
+            return *self.objective.losses(outputs, targets, scale, complete=complete), None
+        features, into_sharing = self.model.sharing.with_backward(inputs)
+        outputs, into_heads = self.model.heads.with_backward(features)
+        sums, gradient = self.objective.sums_and_gradient(outputs, targets, complete=complete)
+
+        def backward(weights: Tensor) -> None:
+            factor = self.objective.per_output(weights * scale).unsqueeze(1)
+            into_sharing(into_heads(gradient * factor))
+
+        return sums * scale, sums, backward
+
     def precision(self) -> AbstractContextManager[object]:
         """The context of the forward pass."""
         device = self.parameters.values.device.type
@@ -70,15 +92,17 @@ def train_step(learner: Learner, rows: Rows, epoch: Epoch, step: int, global_ste
     present = torch.tensor([t for t in range(len(scale)) if t not in absent], device=scale.device) if absent else None
     for optimizer in learner.optimizers:
         optimizer.flat.zero_gradient()
-    tasks = torch.arange(len(scale), device=scale.device) if present is None else present
+    tasks = learner.objective.all_tasks if present is None else present
     accumulator = GradientAccumulator(learner.balancing, learner.parameters.shared, learner.parameters.private, tasks)
-    sums = torch.zeros_like(scale)
+    sums: Tensor | None = None
     for inputs, targets in _pieces(learner, rows, epoch, step):
-        with learner.precision():
-            outputs = learner.model.outputs(inputs)
-        losses, piece_sums = learner.objective.losses(outputs, targets, scale, complete=rows.labelled is None)
-        accumulator.add(losses if present is None else losses[present])
-        sums += piece_sums
+        losses, piece_sums, backward = learner.losses(inputs, targets, scale, complete=rows.labelled is None)
+        if present is not None:
+            losses, backward = losses[present], backward and _only(present, backward, scale)
+        accumulator.add(losses, backward)
+        sums = piece_sums if sums is None else sums + piece_sums
+    if sums is None:
+        raise ValueError("a step without rows")
     _, weights = accumulator.finish()
     if learner.clip is not None:
         norm = learner.parameters.gradient_norm()
@@ -87,6 +111,11 @@ def train_step(learner: Learner, rows: Rows, epoch: Epoch, step: int, global_ste
     for optimizer in learner.optimizers:
         optimizer.step(factor, absent)
     return sums, weights
+
+
+def _only(present: Tensor, backward: Callable[[Tensor], None], like: Tensor) -> Callable[[Tensor], None]:
+    """The backward pass of all tasks (K,) as one of those that are present (k,)."""
+    return lambda weights: backward(torch.zeros_like(like).index_copy(0, present, weights))
 
 
 def _pieces(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Iterator[tuple[Inputs, Tensor]]:

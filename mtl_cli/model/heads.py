@@ -7,7 +7,7 @@ kept as (outputs, B): softmax over classes then runs along contiguous rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
@@ -56,6 +56,25 @@ class Heads(nn.Module):
         parts = (features[block.tasks[0] : block.tasks[-1] + 1] if own else features for block in self._typed_blocks())
         return torch.cat([block(part) for block, part in zip(self.blocks, parts, strict=True)])
 
+    def with_backward(self, features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Outputs without a graph, and a function from the gradient by them to that by the features.
+
+        The function adds to ``parameter.grad``. Linear heads on common features have it written out.
+        """
+        first = self._typed_blocks()[0]
+        if len(self.blocks) == 1 and features.dim() == 2 and not len(first.hidden) and first.weight.requires_grad:
+            return first.linear_with_backward(features)
+        leaf = features.detach().requires_grad_()
+        outputs: Tensor = self(leaf)
+
+        def backward(gradient: Tensor) -> Tensor:
+            torch.autograd.backward(outputs, gradient)
+            if leaf.grad is None:
+                raise RuntimeError("the heads do not depend on the features")
+            return leaf.grad
+
+        return outputs.detach(), backward
+
     def split(self, outputs: Tensor) -> list[Tensor]:
         """Outputs (O, B) as a list of K tensors (B, C)."""
         return [part.t() for part in outputs.split(self.output_dims)]
@@ -95,6 +114,18 @@ class _Block(nn.Module):
             parts.append(torch.baddbmm(bias, weight, features[task : task + tasks].transpose(1, 2)).flatten(0, 1))
             task, row = task + tasks, rows.stop
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    @torch.no_grad()
+    def linear_with_backward(self, features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        weight, bias = self.weight, self.bias
+
+        @torch.no_grad()
+        def backward(gradient: Tensor) -> Tensor:
+            weight.grad.addmm_(gradient, features)  # type: ignore[union-attr]
+            bias.grad.add_(gradient.sum(1))  # type: ignore[union-attr]
+            return gradient.t() @ weight
+
+        return torch.addmm(bias.unsqueeze(1), weight, features.t()), backward
 
     def owners(self) -> list[Ownership]:
         owned = stacked(self.hidden.parameters(), self.tasks)

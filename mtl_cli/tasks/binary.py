@@ -73,7 +73,8 @@ class Binary(Kind):
         return class_codes(column, self.classes)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(outputs.squeeze(-2), targets, reduction="none")
+        log_odds = outputs.squeeze(-2)
+        return torch.addcmul(functional.softplus(log_odds), log_odds, targets, value=-1.0)
 
     def loss_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return self.loss(outputs, targets), torch.sigmoid(outputs).sub_(targets.unsqueeze(-2))

@@ -85,9 +85,8 @@ class Multiclass(Kind):
     def loss_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         log_probability = torch.log_softmax(outputs, -2)
         index = targets.long().unsqueeze(-2)
-        rows = log_probability.gather(-2, index).squeeze(-2).neg()
-        minus_one = outputs.new_tensor(-1.0).expand(index.shape)
-        return rows, log_probability.exp_().scatter_add_(-2, index, minus_one)
+        rows = log_probability.gather(-2, index).squeeze(-2).neg_()
+        return rows, log_probability.exp_().scatter_(-2, index, -1.0, reduce="add")
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         probability = torch.softmax(outputs.double(), 1).cpu().numpy()

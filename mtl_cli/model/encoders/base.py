@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtl_cli.model.backward import Backward, by_autograd
 from mtl_cli.types import Inputs
 
 
@@ -23,6 +24,10 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: Inputs) -> Tensor:
         """Features (B, D) of the rows."""
+
+    def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
+        """Features without a graph, and their backward pass."""
+        return by_autograd(self, inputs)
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mtl_cli.model.backward import Backward
 from mtl_cli.model.encoders.base import Encoder
 from mtl_cli.model.layers import LayerNorm, Linear
 from mtl_cli.registry import ENCODERS
@@ -77,16 +78,7 @@ class MLP(Encoder):
             self.register_buffer("offsets", sizes.cumsum(0), persistent=False)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        x = inputs.numeric
-        if len(self.bin_column):
-            through = (x.index_select(1, self.bin_column) - self.bin_low) / self.bin_width
-            x = torch.cat([x, through.clamp(0.0, 1.0)], 1)
-        if inputs.categorical.shape[1]:
-            codes = inputs.categorical + self.offsets
-            # One copy: table (rows, dim) -> (B, columns * dim). Stacked: (copies, rows, dim) -> (copies, B, ...).
-            lead = self.embedding.shape[:-2]
-            picked = self.embedding.index_select(-2, codes.flatten()).view(*lead, len(codes), -1)
-            x = torch.cat([x.expand(*lead, *x.shape), picked], -1) if x.shape[-1] else picked
+        x, _ = self._read(inputs)
         for i, layer in enumerate(self.layers):
             x = layer(x)
             if len(self.norms):
@@ -95,6 +87,57 @@ class MLP(Encoder):
             if self._dropout:
                 x = functional.dropout(x, self._dropout, self.training)
         return x
+
+    def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
+        """Written out for one copy with relu and without normalisation: the default and the fastest."""
+        if self._activation is not torch.relu_ or len(self.norms) or self.layers[0].get_parameter("weight").dim() == 3:
+            return super().with_backward(inputs)
+        if not all(p.requires_grad for p in self.parameters()):
+            return super().with_backward(inputs)
+        with torch.no_grad():
+            return self._relu_with_backward(inputs)
+
+    def _relu_with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
+        x, codes = self._read(inputs)
+        parameters = [(layer.get_parameter("weight"), layer.get_parameter("bias")) for layer in self.layers]
+        kept: list[tuple[Tensor, Tensor, Tensor | None]] = []  # of each layer: input, output, dropout's factors
+        for weight, bias in parameters:
+            y = torch.addmm(bias, x, weight.t()).relu_()
+            noise = None
+            if self._dropout and self.training:  # drawn as functional.dropout draws it
+                noise = torch.empty_like(y).bernoulli_(1 - self._dropout).div_(1 - self._dropout)
+            kept.append((x, y, noise))
+            x = y if noise is None else y * noise
+
+        @torch.no_grad()
+        def backward(gradient: Tensor) -> None:
+            for (weight, bias), (x, y, noise) in zip(reversed(parameters), reversed(kept), strict=True):
+                if noise is not None:
+                    gradient = gradient * noise
+                torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
+                weight.grad.addmm_(gradient.t(), x)  # type: ignore[union-attr]
+                bias.grad.add_(gradient.sum(0))  # type: ignore[union-attr]
+                if weight is not parameters[0][0]:
+                    gradient = gradient @ weight
+                elif codes is not None:  # of the input only the embeddings need it
+                    embedded = gradient @ weight[:, -codes.shape[1] * self.embedding.shape[1] :]
+                    self.embedding.grad.index_add_(0, codes.flatten(), embedded.view(codes.numel(), -1))  # type: ignore[union-attr]
+
+        return x, backward
+
+    def _read(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
+        """What the first layer reads, and the rows of the embedding table in it (B, columns)."""
+        x = inputs.numeric
+        if len(self.bin_column):
+            through = (x.index_select(1, self.bin_column) - self.bin_low) / self.bin_width
+            x = torch.cat([x, through.clamp(0.0, 1.0)], 1)
+        if not inputs.categorical.shape[1]:
+            return x, None
+        codes = inputs.categorical + self.offsets
+        # One copy: table (rows, dim) -> (B, columns * dim). Stacked: (copies, rows, dim) -> (copies, B, ...).
+        lead = self.embedding.shape[:-2]
+        picked = self.embedding.index_select(-2, codes.flatten()).view(*lead, len(codes), -1)
+        return torch.cat([x.expand(*lead, *x.shape), picked], -1) if x.shape[-1] else picked, codes
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from mtl_cli.model.backward import Backward, by_autograd
 from mtl_cli.model.encoders import Encoder
 from mtl_cli.model.ownership import Ownership, shared
 from mtl_cli.types import Inputs
@@ -31,6 +32,10 @@ class Sharing(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: Inputs) -> Tensor:
         """Features: (B, D) common to all tasks, or (K, B, D) with one slice for each task, in their order."""
+
+    def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
+        """Features without a graph, and their backward pass."""
+        return by_autograd(self, inputs)
 
     def owners(self) -> list[Ownership]:
         """Who owns each parameter; all are shared unless an architecture says otherwise. Complete and disjoint."""

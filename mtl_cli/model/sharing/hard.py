@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from mtl_cli.model.backward import Backward, by_autograd
 from mtl_cli.model.sharing.base import MakeEncoder, Sharing
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import Inputs
@@ -34,3 +35,8 @@ class HardSharing(Sharing):
     def forward(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.encoder(inputs)
         return features
+
+    def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
+        if self._compiled_call_impl is not None:
+            return by_autograd(self, inputs)
+        return self.encoder.with_backward(inputs)

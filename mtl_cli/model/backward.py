@@ -1,0 +1,23 @@
+"""Forward passes that bring their own backward pass.
+
+For small steps autograd costs more than the arithmetic. Modules on the hot path therefore have ``with_backward``:
+what they put out, without a graph, and a function that takes the gradient by it and adds to ``parameter.grad``. Any
+module has it by autograd; a module that writes its derivative out overrides it, with the same result (hooks on the
+modules inside it are not called then).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Backward = Callable[[Tensor], None]  # gradient by what was put out (owned by the function: it may be overwritten)
+
+
+def by_autograd(module: nn.Module, inputs: Any) -> tuple[Tensor, Backward]:
+    """Output of ``module`` on inputs that take no gradient, and its backward pass by autograd."""
+    output: Tensor = module(inputs)
+    return output.detach(), lambda gradient: torch.autograd.backward(output, gradient)
