@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mtl_cli import composition
 from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError
-from mtl_cli.run import RunFolder, find_resumable, is_locked, remove_if_empty
+from mtl_cli.run import RunFolder, find_resumable, flatten, is_locked, remove_if_empty
 from mtl_cli.schema import RunConfig, validate
 from mtl_cli.sweep import collect, format_table, hydra_callback, job_name, write
 
@@ -196,7 +196,7 @@ def _refuse_changes(folder: Path, raw: dict[str, Any]) -> None:
 def _changes(folder: Path, raw: dict[str, Any]) -> list[str]:
     """Keys that differ from a run's own configuration and may not, each as ``key (old -> new)``."""
     stored = yaml.safe_load(RunFolder.open(folder).read_config())
-    old, new = _flatten(stored), _flatten(raw)
+    old, new = flatten(stored), flatten(raw)
     keys = [
         k
         for k in {**old, **new}
@@ -207,16 +207,6 @@ def _changes(folder: Path, raw: dict[str, Any]) -> list[str]:
 
 def _as_text(values: dict[str, Any], key: str) -> str:
     return "not given" if key not in values else "null" if values[key] is None else str(values[key])
-
-
-def _flatten(node: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(node, dict) and node:
-        return {
-            k: v
-            for key, value in node.items()
-            for k, v in _flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()
-        }
-    return {prefix: node}
 
 
 def _clear_away(folder: Path) -> None:

@@ -221,6 +221,7 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         "weights": which,
         "metrics": {key: value for split, e in evaluations.items() for key, value in e.flat(split).items()},
         "primary": dict(evaluations["val"].primary),
+        "higher_is_better": {t.name: t.kind.metrics[evaluations["val"].primary[t.name]] for t in data.tasks},
         "parameters": {
             "total": counts.total,
             "shared": counts.shared,

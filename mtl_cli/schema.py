@@ -28,7 +28,7 @@ from mtl_cli.registry import (
     conform_mapping,
     options_of,
 )
-from mtl_cli.types import NonNegative, NonNegativeInt, Positive, PositiveInt, ProperFraction, TaskNames
+from mtl_cli.types import NonNegative, NonNegativeInt, Positive, PositiveInt, ProperFraction, Share, TaskNames
 
 TASK_NAME = re.compile(r"[^\W\d][\w \-+]*")
 RESERVED_TASK_NAMES = ("loss", "mean", "worst")
@@ -49,6 +49,8 @@ class SplitOptions:
         val: Fraction of the rows (of the groups with ``group``) for validation.
         test: The same for the test rows; 0 for none.
         seed: Seed of the drawing; other than the training seed, so that all seeds of a study share their rows.
+        train_fraction: Share of the training rows to train on, drawn with ``seed``; a smaller share is part of a larger
+            one. Validation and test rows stay the same, so that runs with different shares can be compared.
     """
 
     method: Literal["auto", "files", "column", "random", "stratified", "group"] = "auto"
@@ -58,6 +60,7 @@ class SplitOptions:
     val: ProperFraction = 0.1
     test: ProperFraction = 0.1
     seed: NonNegativeInt = 0
+    train_fraction: Share = 1.0
 
 
 @dataclass(frozen=True)

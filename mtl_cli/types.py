@@ -53,6 +53,7 @@ Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
 ProperFraction = Annotated[float, Range(0, 1, open_high=True)]  # 1 itself would remove everything
+Share = Annotated[float, Range(0, 1, open_low=True)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 PerTask = Annotated[dict[str, NonNegative], TaskNames()]

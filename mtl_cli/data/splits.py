@@ -74,9 +74,22 @@ def split_rows(table: Table, options: SplitOptions) -> Splits:
     codes, text = make[method](table, options, notes)
     rows = {name: np.flatnonzero(codes == code).astype(np.int64) for code, name in enumerate(("train", "val", "test"))}
     _check_filled(table, rows, text)
+    if options.train_fraction < 1:
+        whole = rows["train"]
+        rows["train"] = _some(whole, options.train_fraction, options.seed)
+        notes.append(
+            f"Trained on {len(rows['train']):,} of {len(whole):,} training rows "
+            f"(data.split.train_fraction={options.train_fraction:g})."
+        )
     if len(rows["test"]) == 0:
         notes.append("There are no test rows: the final numbers are those of the validation rows.")
     return Splits(rows["train"], rows["val"], rows["test"], text, tuple(notes))
+
+
+def _some(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A share of the rows, at least one, in order; a smaller share is part of a larger one."""
+    drawn = np.random.default_rng(seed).permutation(len(rows))[: max(round(share * len(rows)), 1)]
+    return rows[np.sort(drawn)]
 
 
 def _resolve(table: Table, options: SplitOptions) -> str:

@@ -8,6 +8,7 @@ from mtl_cli.run.folder import RunFolder, State, is_run_folder
 from mtl_cli.run.lock import is_locked
 from mtl_cli.run.metrics_log import MetricsLog
 from mtl_cli.run.search import find_resumable, remove_if_empty
+from mtl_cli.run.settings import flatten
 from mtl_cli.run.summary import versions
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "RunFolder",
     "State",
     "find_resumable",
+    "flatten",
     "is_locked",
     "is_run_folder",
     "remove_if_empty",

@@ -8,6 +8,7 @@ summary.json, written at the end of a training; numbers that are not finite are 
     best              {"epoch": 3, "step": 120, "score": 0.91}; score null if no evaluation gave a number
     metrics           flat: "val/TASK/METRIC", "val/mean", "val/loss", the same under "test/"
     primary           metric that stands for each task: {"digit": "accuracy"}
+    higher_is_better  the direction of each of them: {"digit": true}
     parameters        {"total": 1, "shared": 1, "tasks": {"digit": 1}}
     rows              {"train": 1, "val": 1, "test": 1}
     epochs, steps     done in all, resumed parts included

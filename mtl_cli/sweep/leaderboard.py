@@ -7,8 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from mtl_cli.run import write_json, write_text
+from mtl_cli.sweep.comparison import methods
+from mtl_cli.sweep.method_table import as_json, is_folded, method_columns
+from mtl_cli.sweep.payoff import answer
 from mtl_cli.sweep.records import JobRecord, collect, summarise
-from mtl_cli.sweep.table import as_csv, as_markdown, as_text, ranked
+from mtl_cli.sweep.table import as_csv, as_markdown, as_text, markdown_table, ranked, text_table
 
 __all__ = ["FORMAT", "JobRecord", "collect", "format_table", "summarise", "write"]
 
@@ -18,7 +21,8 @@ FORMAT = 1
 def write(sweep_dir: Path | str, records: Sequence[JobRecord]) -> None:
     """Writes leaderboard.csv, leaderboard.md and leaderboard.json, each whole or not at all.
 
-    CSV and JSON hold numbers in full, Markdown four digits; JSON holds everything known of each job.
+    CSV holds a row for each job, with numbers in full. Markdown has the answer to "does sharing pay?" if the sweep
+    gives one, the table with seeds folded if there are several, and that of the jobs. JSON holds everything.
 
     Args:
         sweep_dir: The sweep's folder.
@@ -29,13 +33,24 @@ def write(sweep_dir: Path | str, records: Sequence[JobRecord]) -> None:
     """
     folder = Path(sweep_dir)
     jobs = [{"rank": rank, **asdict(record)} for rank, record in ranked(records)]
-    write_json(folder / "leaderboard.json", {"format": FORMAT, "summary": summarise(records), "jobs": jobs})
+    among = methods(records)
+    whole = {"format": FORMAT, "summary": summarise(records), "methods": as_json(among), "jobs": jobs}
+    write_json(folder / "leaderboard.json", whole)
     write_text(folder / "leaderboard.csv", as_csv(records))
-    write_text(folder / "leaderboard.md", f"{as_markdown(records)}\n{summarise(records)}\n")
+    told = answer(among)
+    parts = [
+        *([f"```\n{told}\n```\n"] if told else []),
+        *([markdown_table(method_columns(among))] if is_folded(among) else []),
+        as_markdown(records),
+        f"{summarise(records)}\n",
+    ]
+    write_text(folder / "leaderboard.md", "\n".join(parts))
 
 
 def format_table(records: Sequence[JobRecord]) -> str:
-    """The leaderboard for the terminal: the table, one line for each error, and how the jobs ended.
+    """The leaderboard for the terminal: the table, one line for each error, how the jobs ended, what it says.
+
+    With several seeds there is one row for each method; each job is in leaderboard.csv.
 
     Example:
         >>> done = JobRecord("a", "done", score=0.98765, monitor="mean", mode="max", parameters=850, seconds=3.2)
@@ -47,4 +62,7 @@ def format_table(records: Sequence[JobRecord]) -> str:
         2 jobs: 1 done, 1 failed
     """
     errors = [f"{record.job}: {record.error}" for _, record in ranked(records) if record.error]
-    return "\n".join([*([as_text(records)] if records else []), *errors, summarise(records)])
+    among = methods(records)
+    table = text_table(method_columns(among)) if is_folded(among) else as_text(records) if records else None
+    told = answer(among)
+    return "\n".join([*([table] if table else []), *errors, summarise(records), *(["", told] if told else [])])

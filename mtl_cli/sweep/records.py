@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mtl_cli.errors import RunError
-from mtl_cli.run import RunFolder, is_locked, is_run_folder
+from mtl_cli.run import RunFolder, flatten, is_locked, is_run_folder
 
 STATUSES = ("done", "running", "interrupted", "failed", "damaged")
 
@@ -30,6 +32,11 @@ class JobRecord:
         monitor: What ``score`` is.
         mode: ``max`` if a higher score is better, ``min`` if a lower one is.
         primary: The metric that stands for each task, in the order of the tasks.
+        higher_is_better: The direction of each of them.
+        settings: The job's whole configuration, flat: ``{"optimizer.lr": 0.001, ...}``.
+        train_rows: Rows that it was trained on.
+        rows_per_second: Training rows per second of training time.
+        data_fingerprint: Of the data that it was trained on.
     """
 
     job: str
@@ -44,6 +51,16 @@ class JobRecord:
     monitor: str | None = None
     mode: str | None = None
     primary: dict[str, str] = field(default_factory=dict)
+    higher_is_better: dict[str, bool] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    train_rows: int | None = None
+    rows_per_second: float | None = None
+    data_fingerprint: str | None = None
+
+    def value(self, task: str) -> float | None:
+        """The primary metric of a task: on the test split if it has one, else on the validation split."""
+        split = "test" if f"test/{task}/{self.primary[task]}" in self.metrics else "val"
+        return self.metrics.get(f"{split}/{task}/{self.primary[task]}")
 
 
 def collect(sweep_dir: Path | str) -> list[JobRecord]:
@@ -79,6 +96,8 @@ def _record(folder: Path) -> JobRecord:
     overrides: list[str] = []
     try:
         overrides = run.read_overrides() if (folder / "overrides").exists() else []
+        config = yaml.safe_load(run.read_config()) if (folder / "config.yaml").exists() else None
+        settings = flatten(config) if config else {}
         # The lock first: a job that ends between the two looks is then seen as done, not as interrupted.
         alive = is_locked(folder)
         status = run.status
@@ -92,7 +111,8 @@ def _record(folder: Path) -> JobRecord:
         what = f"{folder / 'summary.json'}: is damaged: {type(error).__name__} {error}."
         return JobRecord(folder.name, "damaged", overrides, error=_one_line(what))
     message = status.get("error") if state != "done" else None
-    return JobRecord(folder.name, state, overrides, error=_one_line(str(message)) if message else None, **numbers)
+    told = _one_line(str(message)) if message else None
+    return JobRecord(folder.name, state, overrides, settings=settings, error=told, **numbers)
 
 
 def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
@@ -114,6 +134,10 @@ def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
         "monitor": str(summary.get("monitor")),
         "mode": mode,
         "primary": {task: primary[task] for task in order},
+        "higher_is_better": {str(t): bool(up) for t, up in summary.get("higher_is_better", {}).items()},
+        "train_rows": summary.get("rows", {}).get("train"),
+        "rows_per_second": _number(summary.get("rows_per_second")),
+        "data_fingerprint": summary.get("data_fingerprint"),
     }
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mtl_cli.sweep.comparison import baseline, delta_m, methods, paired
 from mtl_cli.sweep.jobs import override_values
 from mtl_cli.sweep.records import JobRecord
 
@@ -70,6 +71,7 @@ def columns(records: Sequence[JobRecord]) -> list[Column]:
         Column("score", [record.score for record in rows]),
         Column("parameters", [record.parameters for record in rows]),
         Column("seconds", [record.seconds for record in rows]),
+        *_delta_column(rows),
         Column("error", [record.error for record in rows]),
     ]
 
@@ -94,7 +96,11 @@ def as_markdown(records: Sequence[JobRecord]) -> str:
         | 1 | a | done |  | 0.9877 |  |  |  |
         <BLANKLINE>
     """
-    table = columns(records)
+    return markdown_table(columns(records))
+
+
+def markdown_table(table: Sequence[Column]) -> str:
+    """Columns as a Markdown table."""
     lines = [
         [_markdown(column.name) for column in table],
         ["---:" if _is_numeric(column) else ":---" for column in table],
@@ -105,7 +111,12 @@ def as_markdown(records: Sequence[JobRecord]) -> str:
 
 def as_text(records: Sequence[JobRecord]) -> str:
     """The leaderboard aligned for a terminal, at most about 140 wide; says which columns did not fit."""
-    table = [column for column in columns(records) if column.name != "error"]
+    return text_table([column for column in columns(records) if column.name != "error"])
+
+
+def text_table(table: Sequence[Column]) -> str:
+    """Columns aligned for a terminal, at most about 140 wide; says which did not fit."""
+    table = list(table)
     left_out: list[str] = []
     while _width(table) > _WIDTH and (extra := _least_needed(table)) is not None:
         table.remove(extra)
@@ -150,6 +161,17 @@ def _metric_columns(rows: Sequence[JobRecord]) -> list[Column]:
     wanted = dict.fromkeys(f"{task}/{metric}" for record in rows for task, metric in record.primary.items())
     names = [_split_of(name, rows) + name for name in wanted]
     return [Column(name, [record.metrics.get(name) for record in rows], "metric") for name in names]
+
+
+def _delta_column(rows: Sequence[JobRecord]) -> list[Column]:
+    """delta-m of each job against the baseline's job with the same seed, if there is any."""
+    among = methods(rows)
+    found: dict[str, float | None] = {}
+    for method in among:
+        base = baseline(method, among)
+        if base is not None:
+            found |= {ours.job: delta_m(ours, theirs) for ours, theirs in paired(method, base)}
+    return [Column("delta-m %", [found.get(record.job) for record in rows])] if found else []
 
 
 def _split_of(name: str, rows: Sequence[JobRecord]) -> str:

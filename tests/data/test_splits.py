@@ -194,3 +194,14 @@ def test_official_split_of_adult_is_used():
     table = SOURCES.build("table", path=str(SHARED / "data/adult/adult.parquet")).read()
     splits = split_rows(table, SplitOptions(column="split"))
     assert [len(part) for part in lists(splits)] == [29305, 3256, 16281]
+
+
+def test_a_share_of_the_training_rows_leaves_the_other_splits_as_they_are():
+    table = Table(pl.DataFrame({"x": range(1000)}), (Part("x.csv", 0, 1000, lines=True),))
+    whole, third, tenth = (split_rows(table, SplitOptions(train_fraction=f)) for f in (1.0, 0.3, 0.1))
+    assert (len(whole.train), len(third.train), len(tenth.train)) == (800, 240, 80)
+    assert set(tenth.train) < set(third.train) < set(whole.train)
+    assert third.val.tolist() == whole.val.tolist()
+    assert third.test.tolist() == whole.test.tolist()
+    assert third.notes == ("Trained on 240 of 800 training rows (data.split.train_fraction=0.3).",)
+    assert third.train.tolist() == sorted(third.train.tolist())

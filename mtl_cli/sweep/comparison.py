@@ -1,0 +1,264 @@
+"""Jobs that differ in their seed alone are one method; methods are compared with the single-task baseline.
+
+delta-m is the mean over tasks of the relative change of the primary metric in per cent, its sign turned where lower is
+better: **above 0 is better than the same tasks trained apart** (``sharing=separate`` on the same rows, with the same
+settings otherwise). Vandenhende et al. 2022, 'Multi-Task Learning for Dense Prediction Tasks', eq. 5.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from mtl_cli.sweep.records import JobRecord
+
+BASELINE = "separate"
+FRACTION = "data.split.train_fraction"
+#: Settings that make no other method: what they change is noise, place or speed.
+_SAME_METHOD = ("seed", "resume", "dry_run", "extra", "plugins", "trainer.device", "trainer.threads")
+
+
+class Estimate(NamedTuple):
+    """A mean over seeds.
+
+    Args:
+        mean: The mean.
+        std: Standard deviation between seeds (n - 1); None from one value.
+        n: How many values.
+    """
+
+    mean: float
+    std: float | None
+    n: int
+
+    @property
+    def error(self) -> float | None:
+        """Standard error of the mean."""
+        return None if self.std is None else self.std / math.sqrt(self.n)
+
+    def __str__(self) -> str:
+        """``0.9123 ± 0.0040``, mean and deviation.
+
+        Example:
+            >>> str(Estimate(0.91234, 0.004, 3)), str(Estimate(0.5, None, 1))
+            ('0.9123 ± 0.0040', '0.5000')
+        """
+        return f"{self.mean:.4f}" if self.std is None else f"{self.mean:.4f} ± {self.std:.4f}"
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """What was trained, once for each seed.
+
+    Args:
+        settings: Its configuration without what makes no other method, flat.
+        jobs: Its jobs, by seed.
+    """
+
+    settings: Mapping[str, Any]
+    jobs: tuple[JobRecord, ...]
+
+    @property
+    def done(self) -> list[JobRecord]:
+        """The jobs that finished."""
+        return [job for job in self.jobs if job.status == "done"]
+
+    @property
+    def sharing(self) -> str:
+        """Its sharing architecture."""
+        return str(self.settings.get("sharing.name"))
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that all its finished jobs have a primary metric for."""
+        done = self.done
+        return [task for task in done[0].primary if all(task in job.primary for job in done)] if done else []
+
+    def task(self, name: str) -> Estimate | None:
+        """The primary metric of a task."""
+        return estimate([job.value(name) for job in self.done if name in job.primary])
+
+    def mean(self) -> Estimate | None:
+        """The mean of the primary metrics: on the test split, or on the validation split without one."""
+        return estimate([_mean_metric(job) for job in self.done])
+
+    def number(self, name: str) -> Estimate | None:
+        """Another number of the jobs: ``seconds``, ``parameters``, ``rows_per_second``, ``train_rows``."""
+        return estimate([getattr(job, name) for job in self.done])
+
+
+def estimate(values: Sequence[float | None]) -> Estimate | None:
+    """Mean and deviation; None if any value is missing, for a mean over what happened to work is none.
+
+    Example:
+        >>> estimate([1.0, 3.0])
+        Estimate(mean=2.0, std=1.4142135623730951, n=2)
+    """
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    if not known or len(known) != len(values):
+        return None
+    return Estimate(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
+
+
+def methods(records: Sequence[JobRecord]) -> list[Method]:
+    """Folds jobs that differ in their seed alone. Jobs without a readable configuration are left out."""
+    found: dict[str, list[JobRecord]] = {}
+    for record in records:
+        if record.settings:
+            key = json.dumps(_method_settings(record), sort_keys=True, default=str)
+            found.setdefault(key, []).append(record)
+    return [
+        Method(_method_settings(jobs[0]), tuple(sorted(jobs, key=lambda job: (str(job.settings.get("seed")), job.job))))
+        for jobs in found.values()
+    ]
+
+
+def baseline(method: Method, among: Sequence[Method]) -> Method | None:
+    """The single-task baseline that a method can fairly be compared with, or None.
+
+    It was trained on the same rows of the same data with the same settings but for ``sharing``. A method's balancing
+    may not be defined for it (nothing is shared whose gradients could be combined): then that of ``equal`` counts.
+    """
+    if method.sharing == BASELINE or not method.done:
+        return None
+    candidates = [other for other in among if other.sharing == BASELINE and other.done and _same_data(method, other)]
+    for without in (("sharing.",), ("sharing.", "balancing.")):
+        wanted = _without(method.settings, without)
+        found = [other for other in candidates if _without(other.settings, without) == wanted]
+        equal = [other for other in found if other.settings.get("balancing.name") == "equal"]
+        for choice in (found, equal):
+            if len(choice) == 1:
+                return choice[0]
+    return None
+
+
+def delta_m(job: JobRecord, base: JobRecord) -> float | None:
+    """delta-m of one job against another, in per cent; above 0 is better. None if a metric is missing or 0.
+
+    Example:
+        >>> made = dict(status="done", primary={"a": "auroc", "b": "rmse"}, higher_is_better={"a": True, "b": False})
+        >>> ours = JobRecord("x", metrics={"test/a/auroc": 0.99, "test/b/rmse": 1.0}, **made)
+        >>> theirs = JobRecord("y", metrics={"test/a/auroc": 0.9, "test/b/rmse": 2.0}, **made)
+        >>> round(delta_m(ours, theirs), 6)
+        30.0
+    """
+    changes = [relative_change(job, base, task) for task in job.primary]
+    known = [change for change in changes if change is not None]
+    return statistics.fmean(known) if known and len(known) == len(changes) else None
+
+
+def relative_change(job: JobRecord, base: JobRecord, task: str) -> float | None:
+    """Change of one task's primary metric in per cent of the baseline's, above 0 for better."""
+    if job.primary.get(task) is None or job.primary.get(task) != base.primary.get(task):
+        return None
+    ours, theirs = job.value(task), base.value(task)
+    if ours is None or theirs is None or theirs == 0:
+        return None
+    sign = 1 if job.higher_is_better.get(task, True) else -1
+    return 100 * sign * (ours - theirs) / abs(theirs)
+
+
+def paired(method: Method, base: Method) -> list[tuple[JobRecord, JobRecord]]:
+    """The jobs of two methods with equal seeds."""
+    by_seed = {job.settings.get("seed"): job for job in base.done}
+    return [(job, by_seed[seed]) for job in method.done if (seed := job.settings.get("seed")) in by_seed]
+
+
+def delta(method: Method, base: Method) -> Estimate | None:
+    """delta-m of a method, each seed against the same seed of the baseline."""
+    pairs = paired(method, base)
+    return estimate([delta_m(*pair) for pair in pairs]) if pairs else None
+
+
+def mean_ranks(among: Sequence[Method]) -> dict[int, float]:
+    """Mean over tasks of each method's rank by its mean metric, by position; equal values share their mean rank.
+
+    Methods without a number for every task have none.
+    """
+    tasks = {task for method in among for task in method.tasks}
+    scores = {
+        i: {task: method.task(task) for task in tasks}
+        for i, method in enumerate(among)
+        if method.done and all(method.task(task) is not None for task in tasks)
+    }
+    ranks: dict[int, list[float]] = {i: [] for i in scores}
+    for task in tasks:
+        up = all(among[i].done[0].higher_is_better.get(task, True) for i in scores)
+        values = {
+            i: (estimates[task] or Estimate(math.nan, None, 0)).mean * (-1 if up else 1)
+            for i, estimates in scores.items()
+        }
+        for i, value in values.items():
+            ahead, equal = sum(v < value for v in values.values()), sum(v == value for v in values.values())
+            ranks[i].append(ahead + (equal + 1) / 2)
+    return {i: statistics.fmean(found) for i, found in ranks.items() if found}
+
+
+def pareto(among: Sequence[Method]) -> set[int]:
+    """Positions of the methods that no other beats in score and parameters and seconds at once."""
+    points = {}
+    for i, method in enumerate(among):
+        found = method.mean(), method.number("parameters"), method.number("seconds")
+        if None not in found:
+            score, parameters, seconds = (value.mean for value in found if value is not None)
+            points[i] = (-score, parameters, seconds)
+    return {
+        i
+        for i, point in points.items()
+        if not any(
+            other != point and all(a <= b for a, b in zip(other, point, strict=True)) for other in points.values()
+        )
+    }
+
+
+def labels(among: Sequence[Method]) -> list[dict[str, str]]:
+    """What sets the methods apart: one mapping from key to value for each, with the same keys.
+
+    ``sharing.name`` is called ``sharing``; an option of a component is shown where it differs between methods that
+    have chosen the same component.
+    """
+    keys = [key for key in dict.fromkeys(k for m in among for k in m.settings) if _varies(key, among)]
+    named = {key.removesuffix(".name"): key for key in keys if key.endswith(".name")}
+    shown = []
+    for key in keys:
+        group = key.partition(".")[0]
+        if key.endswith(".name") or group not in named:
+            shown.append(key)
+        else:
+            chosen = {method.settings.get(named[group]) for method in among}
+            alike = ([m for m in among if m.settings.get(named[group]) == name] for name in chosen)
+            if any(_varies(key, same) for same in alike):
+                shown.append(key)
+    return [
+        {key.removesuffix(".name"): _text(method.settings[key]) if key in method.settings else "" for key in shown}
+        for method in among
+    ]
+
+
+def _varies(key: str, among: Sequence[Method]) -> bool:
+    return len({json.dumps(m.settings.get(key, "(none)"), sort_keys=True, default=str) for m in among}) > 1
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _method_settings(record: JobRecord) -> dict[str, Any]:
+    return {key: value for key, value in record.settings.items() if key not in _SAME_METHOD}
+
+
+def _without(settings: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if not key.startswith(prefixes)}
+
+
+def _same_data(a: Method, b: Method) -> bool:
+    first, second = a.done[0], b.done[0]
+    return (first.data_fingerprint, first.train_rows) == (second.data_fingerprint, second.train_rows)
+
+
+def _mean_metric(job: JobRecord) -> float | None:
+    return job.metrics.get("test/mean", job.metrics.get("val/mean"))

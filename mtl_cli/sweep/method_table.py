@@ -1,0 +1,110 @@
+"""The leaderboard with seeds folded: one row for each method."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from mtl_cli.sweep import comparison
+from mtl_cli.sweep.comparison import Estimate, Method
+from mtl_cli.sweep.table import Cell, Column
+
+DELTA = "delta-m %"
+
+
+def ranked_methods(among: Sequence[Method]) -> list[Method]:
+    """Best mean of the primary metrics first; methods without one last, in their order."""
+    means = {id(method): method.mean() for method in among}
+    with_mean = [method for method in among if means[id(method)] is not None]
+    with_mean.sort(key=lambda method: -(means[id(method)] or Estimate(0, None, 0)).mean)
+    return [*with_mean, *(method for method in among if means[id(method)] is None)]
+
+
+def is_folded(among: Sequence[Method]) -> bool:
+    """Whether any method has several jobs, so that its row says more than the jobs' own."""
+    return any(len(method.jobs) > 1 for method in among)
+
+
+def method_columns(among: Sequence[Method]) -> list[Column]:
+    """The table's columns; numbers are mean ± standard deviation over the seeds."""
+    rows = ranked_methods(among)
+    labels, ranks, front = comparison.labels(rows), comparison.mean_ranks(rows), comparison.pareto(rows)
+    keys = list(labels[0]) if labels else []
+    tasks = dict.fromkeys(task for method in rows for task in method.tasks)
+    means = [method.mean() for method in rows]
+    deltas = [_delta(method, rows) for method in rows]
+    table = [
+        Column("rank", [i if mean is not None else None for i, mean in enumerate(means, start=1)]),
+        *(Column(key, [label[key] for label in labels], "override") for key in keys),
+        Column("jobs", [_states(method) for method in rows]),
+        *(Column(_metric_name(task, rows), [_cell(m.task(task)) for m in rows], "metric") for task in tasks),
+        Column("mean", [_cell(mean) for mean in means]),
+    ]
+    if any(delta is not None for delta in deltas):
+        table.append(Column(DELTA, [_signed(delta) for delta in deltas]))
+    return [
+        *table,
+        Column("mean rank", [ranks.get(i) for i in range(len(rows))]),
+        Column("parameters", [_whole(method.number("parameters")) for method in rows]),
+        Column("seconds", [_mean(method.number("seconds")) for method in rows]),
+        Column("rows/s", [_whole(method.number("rows_per_second")) for method in rows]),
+        Column("pareto", ["*" if i in front else "" for i in range(len(rows))]),
+    ]
+
+
+def as_json(among: Sequence[Method]) -> list[dict[str, Any]]:
+    """The same in full, as plain JSON types."""
+    rows = ranked_methods(among)
+    labels, ranks, front = comparison.labels(rows), comparison.mean_ranks(rows), comparison.pareto(rows)
+    return [
+        {
+            "method": labels[i],
+            "jobs": [job.job for job in method.jobs],
+            "done": len(method.done),
+            "tasks": {task: _json(method.task(task)) for task in method.tasks},
+            "mean": _json(method.mean()),
+            "delta_m_percent": _json(_delta(method, rows)),
+            "mean_rank": ranks.get(i),
+            "pareto": i in front,
+            **{name: _json(method.number(name)) for name in ("parameters", "seconds", "rows_per_second", "train_rows")},
+        }
+        for i, method in enumerate(rows)
+    ]
+
+
+def _delta(method: Method, among: Sequence[Method]) -> Estimate | None:
+    base = comparison.baseline(method, among)
+    return None if base is None else comparison.delta(method, base)
+
+
+def _metric_name(task: str, rows: Sequence[Method]) -> str:
+    job = next(job for method in rows for job in method.done if task in job.primary)
+    return f"{task}/{job.primary[task]}"
+
+
+def _states(method: Method) -> str:
+    counts = Counter(job.status for job in method.jobs)
+    return ", ".join(f"{n} {status}" for status, n in counts.items())
+
+
+def _cell(value: Estimate | None) -> Cell:
+    return None if value is None else str(value)
+
+
+def _signed(value: Estimate | None) -> Cell:
+    if value is None:
+        return None
+    return f"{value.mean:+.2f}" if value.std is None else f"{value.mean:+.2f} ± {value.std:.2f}"
+
+
+def _whole(value: Estimate | None) -> Cell:
+    return None if value is None else round(value.mean)
+
+
+def _mean(value: Estimate | None) -> Cell:
+    return None if value is None else value.mean
+
+
+def _json(value: Estimate | None) -> dict[str, Any] | None:
+    return None if value is None else value._asdict()

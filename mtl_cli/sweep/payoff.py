@@ -1,0 +1,186 @@
+"""Does sharing pay? The answer from a sweep: parameters, scores and data, each against the tasks trained apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from mtl_cli.sweep import comparison
+from mtl_cli.sweep.comparison import BASELINE, FRACTION, Estimate, Method
+
+#: A difference counts if it is more than this many standard errors from 0.
+CLEAR = 2.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One method against the single-task baseline.
+
+    Args:
+        method: The method.
+        base: The baseline.
+        fewer_parameters: Share of the baseline's parameters that it does without, in per cent; below 0 it has more.
+        delta: delta-m in per cent over the seeds; above 0 is better.
+        tasks: The same for each task.
+    """
+
+    method: Method
+    base: Method
+    fewer_parameters: float | None
+    delta: Estimate | None
+    tasks: dict[str, Estimate]
+
+
+def verdicts(among: Sequence[Method]) -> list[Verdict]:
+    """Every method that has a baseline, best delta-m first."""
+    found = []
+    for method in among:
+        base = comparison.baseline(method, among)
+        if base is None:
+            continue
+        pairs = comparison.paired(method, base)
+        ours, theirs = method.number("parameters"), base.number("parameters")
+        fewer = 100 * (1 - ours.mean / theirs.mean) if ours and theirs else None
+        tasks = {}
+        for task in method.tasks:
+            change = comparison.estimate([comparison.relative_change(*pair, task) for pair in pairs])
+            if change is not None:
+                tasks[task] = change
+        found.append(Verdict(method, base, fewer, comparison.delta(method, base), tasks))
+    return sorted(found, key=lambda v: -(v.delta.mean if v.delta else -math.inf))
+
+
+def judged(change: Estimate) -> str:
+    """``better``, ``worse``, or ``no clear difference``; one seed can say nothing for sure.
+
+    Example:
+        >>> judged(Estimate(1.0, 0.3, 3)), judged(Estimate(1.0, 3.0, 3)), judged(Estimate(-2.0, None, 1))
+        ('better', 'no clear difference', 'one seed: worse')
+    """
+    direction = "better" if change.mean > 0 else "worse" if change.mean < 0 else "equal"
+    if change.error is None:
+        return f"one seed: {direction}"
+    return direction if abs(change.mean) > CLEAR * change.error else "no clear difference"
+
+
+def rows_needed(method: Method, base: Method, among: Sequence[Method]) -> tuple[float, bool] | None:
+    """Training rows that a method needs for the baseline's score with all its rows.
+
+    Found between the fractions that were trained, along a straight line over the logarithm of the rows.
+
+    Returns:
+        The rows, and whether that is an upper bound only (the smallest fraction was enough already); None if the
+        method never reaches the score, or was not trained with several fractions.
+    """
+    goal = base.mean()
+    curve = sorted(_curve(method, among))
+    if goal is None or len(curve) < 2:
+        return None
+    if curve[0][1] >= goal.mean:
+        return curve[0][0], True
+    for (rows, score), (more, higher) in pairwise(curve):
+        if score < goal.mean <= higher:
+            share = (goal.mean - score) / (higher - score)
+            return math.exp(math.log(rows) + share * (math.log(more) - math.log(rows))), False
+    return None
+
+
+def answer(among: Sequence[Method]) -> str | None:
+    """The three claims of multi-task learning, each with its numbers; None if there is nothing to compare.
+
+    With several fractions of the training rows, scores and parameters are those of the largest.
+    """
+    found = [v for v in verdicts(among) if _is_largest(v.method, among)]
+    if not found:
+        return None
+    best = found[0]
+    lines = [f"Does sharing pay? {_headline(best)}"]
+    for verdict in found:
+        lines += ["", f"{_name(verdict.method, [v.method for v in found])} against {BASELINE}{_seeds(verdict)}:"]
+        lines += [f"  {line}" for line in (*_claims(verdict, among),)]
+    return "\n".join(lines)
+
+
+def _headline(best: Verdict) -> str:
+    change = best.delta
+    if change is None:
+        return "Not known: a task has no number to compare."
+    sign = f"mean change {change.mean:+.2f} %"
+    told = judged(change)
+    if told == "better":
+        return f"Yes: {best.method.sharing} scores better ({sign})."
+    if told == "worse":
+        return (
+            f"No: the tasks score better apart ({sign} for the best architecture, {best.method.sharing}). "
+            "Try fewer tasks (only=[...]), or an architecture that shares less (sharing=cross_stitch, mmoe, ple)."
+        )
+    if told.startswith("one seed"):
+        return f"One seed only ({best.method.sharing}: {sign}), which cannot tell: add seed=0,1,2."
+    fewer = best.fewer_parameters
+    if fewer is not None and fewer > 0:
+        return f"In parameters: the same scores within the spread ({sign}) with {fewer:.0f} % fewer parameters."
+    return f"Not clearly ({sign}, within the spread of the seeds)."
+
+
+def _claims(verdict: Verdict, among: Sequence[Method]) -> list[str]:
+    lines = []
+    ours, theirs = verdict.method.number("parameters"), verdict.base.number("parameters")
+    if ours and theirs and verdict.fewer_parameters is not None:
+        fewer = verdict.fewer_parameters
+        word = f"{abs(fewer):.0f} % {'fewer' if fewer >= 0 else 'more'}"
+        lines.append(f"parameters  {word} ({round(ours.mean):,} against {round(theirs.mean):,})")
+    if verdict.delta is not None:
+        lines.append(f"scores      delta-m {_percent(verdict.delta)}: {judged(verdict.delta)}")
+        for task, change in verdict.tasks.items():
+            lines.append(f"            {task} {_percent(change)}: {judged(change)}")
+    fractions = {method.settings.get(FRACTION) for method in among}
+    if len(fractions) > 1:
+        lines.append(f"data        {_data(verdict, among)}")
+    return lines
+
+
+def _data(verdict: Verdict, among: Sequence[Method]) -> str:
+    rows = verdict.base.number("train_rows")
+    needed = rows_needed(verdict.method, verdict.base, among)
+    if rows is None or needed is None:
+        return f"does not reach the mean score that {BASELINE} has with all rows"
+    count, at_most = needed
+    share = 100 * count / rows.mean
+    bound = "at most " if at_most else "about "
+    return (
+        f"{bound}{round(count):,} rows ({share:.0f} %) for the mean score that {BASELINE} has with {round(rows.mean):,}"
+    )
+
+
+def _curve(method: Method, among: Sequence[Method]) -> list[tuple[float, float]]:
+    """Training rows and mean score of a method with every fraction that was trained."""
+    wanted = {key: value for key, value in method.settings.items() if key != FRACTION}
+    points = []
+    for other in among:
+        if {key: value for key, value in other.settings.items() if key != FRACTION} == wanted:
+            rows, score = other.number("train_rows"), other.mean()
+            if rows is not None and score is not None:
+                points.append((rows.mean, score.mean))
+    return points
+
+
+def _is_largest(method: Method, among: Sequence[Method]) -> bool:
+    fractions = [m.settings[FRACTION] for m in among if FRACTION in m.settings]
+    return not fractions or method.settings.get(FRACTION) == max(fractions)
+
+
+def _name(method: Method, among: Sequence[Method]) -> str:
+    (label,) = (comparison.labels(among)[i] for i, other in enumerate(among) if other is method)
+    rest = ", ".join(f"{key}={value}" for key, value in label.items() if key != "sharing")
+    return f"sharing={method.sharing}" + (f", {rest}" if rest else "")
+
+
+def _seeds(verdict: Verdict) -> str:
+    n = len(comparison.paired(verdict.method, verdict.base))
+    return f" ({n} seed{'' if n == 1 else 's'})"
+
+
+def _percent(change: Estimate) -> str:
+    return f"{change.mean:+.2f} %" + ("" if change.std is None else f" ± {change.std:.2f}")

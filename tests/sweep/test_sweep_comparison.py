@@ -1,0 +1,191 @@
+"""Seeds are folded, methods compared with the tasks trained apart, and the answer says what the numbers say."""
+
+import json
+
+import pytest
+
+from mtl_cli.run import RunFolder
+from mtl_cli.sweep import JobRecord, collect, format_table, write
+from mtl_cli.sweep.comparison import Estimate, baseline, delta, delta_m, labels, mean_ranks, methods, paired, pareto
+from mtl_cli.sweep.payoff import answer, rows_needed, verdicts
+
+
+def _record(sharing, seed, a, b=0.5, fraction=1.0, rows=1000, parameters=100, balancing="equal", **more):
+    """A finished job with two tasks: ``a`` (higher is better) and ``b`` (lower is better)."""
+    settings = {
+        "sharing.name": sharing, "seed": seed, "balancing.name": balancing, "data.split.train_fraction": fraction,
+    } | ({"sharing.experts": 4} if sharing == "mmoe" else {})  # fmt: skip
+    fields = {
+        "status": "done",
+        "metrics": {"test/a/auroc": a, "test/b/rmse": b, "test/mean": a, "val/mean": 0.1},
+        "primary": {"a": "auroc", "b": "rmse"},
+        "higher_is_better": {"a": True, "b": False},
+        "settings": settings, "train_rows": rows, "parameters": parameters, "seconds": 1.0, "rows_per_second": 10.0,
+        "data_fingerprint": "x",
+    }  # fmt: skip
+    return JobRecord(f"{sharing}-{seed}-{fraction}-{balancing}", **{**fields, **more})
+
+
+@pytest.fixture
+def records():
+    """Hard sharing against separate, three seeds each: 10 % better on ``a``, 20 % better on ``b``."""
+    apart = [_record("separate", seed, a=0.5 + seed / 100, b=1.0, parameters=300) for seed in range(3)]
+    shared = [_record("hard", seed, a=1.1 * (0.5 + seed / 100), b=0.8) for seed in range(3)]
+    return [*shared, *apart]
+
+
+def test_jobs_that_differ_in_their_seed_alone_are_one_method(records):
+    hard, separate = methods(records)
+    assert [job.settings["seed"] for job in hard.jobs] == [0, 1, 2]
+    assert hard.task("a").mean == pytest.approx(0.561)
+    assert hard.task("a").std == pytest.approx(0.011)
+    assert hard.task("a").error == pytest.approx(0.011 / 3**0.5)
+    assert separate.task("b") == Estimate(1.0, 0.0, 3)
+
+
+def test_delta_m_is_the_mean_relative_change_above_0_for_better(records):
+    hard, separate = methods(records)
+    assert baseline(hard, [hard, separate]) is separate
+    assert baseline(separate, [hard, separate]) is None
+    found = delta(hard, separate)
+    assert found.mean == pytest.approx(15.0)  # (10 % + 20 %) / 2
+    assert found.std == pytest.approx(0.0, abs=1e-9)
+    assert [(a.settings["seed"], b.settings["seed"]) for a, b in paired(hard, separate)] == [(0, 0), (1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": 900},
+        {"data_fingerprint": "another"},
+        {"status": "failed"},
+        {"settings": {"sharing.name": "separate", "balancing.name": "equal", "optimizer.lr": 1.0}},
+    ],
+    ids=["fewer rows", "other data", "failed", "another learning rate"],
+)
+def test_an_unfair_comparison_is_not_made(change):
+    ours, theirs = methods([_record("hard", 0, 0.6), _record("separate", 0, 0.5, **change)])
+    assert baseline(ours, [ours, theirs]) is None
+    assert answer([ours, theirs]) is None
+
+
+def test_a_balancing_method_that_separate_cannot_have_is_compared_with_equal_weights():
+    found = methods([_record("hard", 0, 0.6, balancing="pcgrad"), _record("separate", 0, 0.5)])
+    assert baseline(found[0], found) is found[1]
+
+
+def test_a_metric_without_a_number_or_a_baseline_of_0_gives_no_delta():
+    ours = _record("hard", 0, 0.6)
+    assert delta_m(ours, _record("separate", 0, 0.0)) is None
+    assert delta_m(ours, _record("separate", 0, None)) is None
+
+
+def test_ranks_are_by_task_and_shared_by_equals():
+    found = methods(
+        [_record("hard", 0, 0.9, b=0.5), _record("mmoe", 0, 0.9, b=0.1), _record("separate", 0, 0.1, b=0.3)]
+    )
+    assert mean_ranks(found) == {0: (1.5 + 3) / 2, 1: (1.5 + 1) / 2, 2: (3 + 2) / 2}
+
+
+def test_the_front_holds_what_nobody_beats_at_once():
+    found = methods(
+        [_record("hard", 0, 0.9), _record("mmoe", 0, 0.95, parameters=200), _record("separate", 0, 0.8, parameters=300)]
+    )
+    assert pareto(found) == {0, 1}
+
+
+def test_labels_hold_what_differs_and_options_of_the_same_component_only():
+    one = _record("mmoe", 0, 0.5)
+    other = _record("mmoe", 0, 0.5, settings={**one.settings, "sharing.experts": 8})
+    assert labels(methods([one, _record("hard", 0, 0.5)])) == [{"sharing": "mmoe"}, {"sharing": "hard"}]
+    assert labels(methods([one, other])) == [{"sharing.experts": "4"}, {"sharing.experts": "8"}]
+
+
+def test_the_answer_when_sharing_pays(records):
+    assert answer(methods(records)).splitlines() == [
+        "Does sharing pay? Yes: hard scores better (mean change +15.00 %).",
+        "",
+        "sharing=hard against separate (3 seeds):",
+        "  parameters  67 % fewer (100 against 300)",
+        "  scores      delta-m +15.00 % ± 0.00: better",
+        "              a +10.00 % ± 0.00: better",
+        "              b +20.00 % ± 0.00: better",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "first_line"),
+    [
+        ([0.4, 0.41, 0.42], "Does sharing pay? No: the tasks score better apart"),
+        ([0.4, 0.5, 0.62], "Does sharing pay? In parameters: the same scores within the spread"),
+        ([0.6], "Does sharing pay? One seed only"),
+    ],
+)
+def test_the_answer_when_it_does_not_or_cannot_be_told(scores, first_line):
+    apart = [_record("separate", seed, 0.5, parameters=300) for seed in range(len(scores))]
+    found = answer(methods([*apart, *(_record("hard", seed, a) for seed, a in enumerate(scores))]))
+    assert found.startswith(first_line)
+
+
+def test_the_rows_that_give_the_baselines_score_are_read_off_the_curve():
+    points = ((0.1, 100, 0.4), (0.3, 300, 0.6), (1.0, 1000, 0.8))
+    shared = [_record("hard", 0, a, fraction=f, rows=rows) for f, rows, a in points]
+    apart = [_record("separate", 0, a - 0.1, fraction=f, rows=rows) for f, rows, a in points]
+    found = methods([*shared, *apart])
+    (verdict,) = [v for v in verdicts(found) if v.method.settings["data.split.train_fraction"] == 1.0]
+    rows, at_most = rows_needed(verdict.method, verdict.base, found)
+    assert not at_most
+    assert rows == pytest.approx((300 * 1000) ** 0.5)  # half way between 0.6 and 0.8, over the logarithm
+    assert "data        about 548 rows (55 %) for the mean score that separate has with 1,000" in answer(found)
+
+
+def test_a_score_that_is_never_reached_and_one_that_always_is():
+    def found(gain):
+        points = ((0.1, 100, 0.4), (1.0, 1000, 0.5))
+        return methods(
+            [
+                _record(s, 0, a + gain * (s == "hard"), fraction=f, rows=r)
+                for s in ("hard", "separate")
+                for f, r, a in points
+            ]
+        )
+
+    assert "does not reach the mean score" in answer(found(-0.1))
+    assert "at most 100 rows (10 %)" in answer(found(+0.2))
+
+
+def test_a_failed_seed_is_seen_and_the_rest_is_compared(records):
+    failed = JobRecord("hard-9", "failed", settings={**records[0].settings, "seed": 9}, error="boom")
+    text = format_table([*records, failed])
+    assert "3 done, 1 failed" in text
+    assert "hard-9: boom" in text
+    assert "+15.00 ± 0.00" in text
+
+
+def test_the_files_of_a_sweep_hold_methods_and_jobs(tmp_path, records):
+    for record in records:
+        with RunFolder.claim(tmp_path / record.job) as run:
+            config = {"sharing": {"name": record.settings["sharing.name"]}, "seed": record.settings["seed"]}
+            run.write_config(json.dumps(config), [])
+            run.set_status("done")
+            run.write_json(
+                "summary.json",
+                {
+                    "tasks": ["a", "b"], "monitor": "mean", "mode": "max", "best": None, "metrics": record.metrics,
+                    "primary": record.primary, "higher_is_better": record.higher_is_better, "seconds": 1.0,
+                    "parameters": {"total": record.parameters}, "rows": {"train": 1000}, "data_fingerprint": "x",
+                },
+            )  # fmt: skip
+    write(tmp_path, collect(tmp_path))
+    told = json.loads((tmp_path / "leaderboard.json").read_text())
+    assert [(m["method"], m["done"]) for m in told["methods"]] == [
+        ({"sharing": "hard"}, 3),
+        ({"sharing": "separate"}, 3),
+    ]
+    assert told["methods"][0]["delta_m_percent"]["mean"] == pytest.approx(15.0)
+    assert len(told["jobs"]) == 6
+    markdown = (tmp_path / "leaderboard.md").read_text()
+    assert markdown.startswith("```\nDoes sharing pay? Yes")
+    assert "| 1 | hard | 3 done | 0.5610 ± 0.0110 |" in markdown
+    header, first, *_ = (tmp_path / "leaderboard.csv").read_text().splitlines()
+    assert float(first.split(",")[header.split(",").index("delta-m %")]) == pytest.approx(15.0)
