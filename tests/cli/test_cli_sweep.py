@@ -56,7 +56,8 @@ def test_leaderboard_ends_a_sweep(cli, tmp_path):
     board = json.loads((sweep / "leaderboard.json").read_text())
     assert [job["job"] for job in board["jobs"]] == [row["job"] for row in rows]
     assert "| rank | job |" in (sweep / "leaderboard.md").read_text()
-    assert ended.out.endswith(f"4 jobs: 4 done\n\nsweep folder: {sweep}\n")
+    assert "4 jobs: 4 done\n" in ended.out
+    assert ended.out.endswith(f"\n\nsweep folder: {sweep}\n")
 
 
 def test_one_failing_job_stops_no_other(cli, tmp_path):
