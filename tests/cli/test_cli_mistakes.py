@@ -526,7 +526,7 @@ MISTAKES = [
         "gradients combined where nothing is shared",
         "task=digits balancing=pcgrad sharing=separate",
         (
-            "balancing (command line): 'pcgrad' combines gradients on shared parameters, and sharing "
+            "balancing (command line): 'pcgrad' needs gradients of shared parameters, and sharing "
             "'separate' has none. Use balancing=equal, or a sharing with shared parameters (sharing=hard)."
         ),
     ),
