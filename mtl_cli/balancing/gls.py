@@ -23,6 +23,7 @@ class GLS(PositiveLossBalancing):
         losses (k,) -> weights (k,), not negative.
 
     Example:
+        >>> import torch
         >>> GLS(2).weights(torch.tensor([1.0, 4.0]), torch.arange(2))
         tensor([1.0000, 0.2500])
     """

@@ -22,6 +22,7 @@ class SI(PositiveLossBalancing):
         losses (k,) -> weights (k,), not negative.
 
     Example:
+        >>> import torch
         >>> SI(2).weights(torch.tensor([1.0, 4.0]), torch.arange(2))
         tensor([1.0000, 0.2500])
     """
