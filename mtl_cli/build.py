@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data import Features, Source, Splits, Table, split_rows
 from mtl_cli.data.batches import Rows
 from mtl_cli.errors import ConfigError, DataError, Problem, UserError
@@ -148,6 +149,7 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         clip=config.trainer.gradient_clip_val,
         piece=config.data.batch_size if config.trainer.accumulate_grad_batches > 1 else None,
         autocast=torch.bfloat16 if config.trainer.precision == "bf16-mixed" else None,
+        loss_scale=InitialScale(len(names)).to(device) if config.loss_scale == "initial" else None,
     )  # fmt: skip
     if config.trainer.compile:
         model.sharing.compile()
@@ -252,9 +254,20 @@ def _reserved(config: RunConfig, targets: Mapping[str, str]) -> dict[str, str]:
 
 
 def _per_task_lists(component: Component, names: Sequence[str]) -> dict[str, Any]:
-    """Options with mappings from task names turned into lists in task order; a task that is not named gets 1."""
+    """Options by task name turned into lists in task order; a task that is not named in a mapping gets 1.
+
+    Raises:
+        ConfigError: A list names only tasks that are left out.
+    """
     options = dict(component.options)
     for key, option in BALANCINGS.options(component.name).items():
-        if is_per_task(option.annotation) and isinstance(options[key], Mapping):
-            options[key] = [float(options[key].get(name, 1.0)) for name in names]
+        value = options[key]
+        if not is_per_task(option.annotation):
+            continue
+        if isinstance(value, Mapping):
+            options[key] = [float(value.get(name, 1.0)) for name in names]
+        else:
+            options[key] = [names.index(name) for name in value if name in names]
+            if value and not options[key]:
+                raise ConfigError(Problem(f"balancing.{key}", f"only={list(names)} leaves none of {value}"))
     return options

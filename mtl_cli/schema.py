@@ -173,6 +173,7 @@ class RunConfig:
     Args:
         tasks: The tasks that are trained.
         left_out: Tasks that ``only`` leaves out; their labels are no inputs all the same, so that subsets compare.
+        loss_scale: ``none``, or ``initial``: the balancing method sees each task's loss divided by its first value.
     """
 
     data: DataOptions
@@ -184,6 +185,7 @@ class RunConfig:
     encoder: Component
     sharing: Component
     balancing: Component
+    loss_scale: str
     optimizer: Component
     scheduler: Component
     trainer: TrainerOptions
@@ -211,6 +213,9 @@ _COMPONENTS: dict[str, Registry[Any]] = {
     "balancing": BALANCINGS,
     "optimizer": OPTIMIZERS,
     "scheduler": SCHEDULERS,
+}
+_COMMON: dict[str, dict[str, Option]] = {  # keys of a group that are not the component's own
+    "balancing": {"loss_scale": Option(Literal["none", "initial"], "none")},
 }
 _OTHER_NAMES = {  # what people of other tools write first
     "epochs": "trainer.max_epochs",
@@ -253,6 +258,7 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
     top, problems = conform_mapping(raw, _TOP, "", ignore=("data", "tasks", *_COMPONENTS))
     found += problems
     components = {key: _component(raw.get(key), registry, key, found) for key, registry in _COMPONENTS.items()}
+    common = _common(raw.get("balancing"), "balancing", found)
     data, source = _data(raw.get("data"), found)
     tasks = _tasks(raw.get("tasks"), found)
     _check_together(raw, top, components, tasks, found)
@@ -264,6 +270,7 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
         data=data, source=source, input_dim=top["input_dim"], shared_dim=top["shared_dim"], tasks=kept,
         left_out={name: task for name, task in tasks.items() if name not in kept}, trainer=top["trainer"],
         monitor=top["monitor"], seed=top["seed"], resume=top["resume"], dry_run=top["dry_run"],
+        loss_scale=common["loss_scale"],
         **{key: component for key, component in components.items() if component is not None},
     )  # fmt: skip
 
@@ -319,7 +326,15 @@ def _component(node: Any, registry: Registry[Any], where: str, found: list[Probl
     if not isinstance(node, Mapping) or not isinstance(node.get("name"), str):
         found.append(Problem(where, f"must be a mapping with a name, got {node!r}", did_you_mean("", registry.names())))
         return None
-    return _named(node, str(node["name"]), registry, where, f"{where}.name", ("name",), found)
+    return _named(node, str(node["name"]), registry, where, f"{where}.name", ("name", *_COMMON.get(where, {})), found)
+
+
+def _common(node: Any, where: str, found: list[Problem]) -> dict[str, Any]:
+    """The keys that every component of a group has."""
+    given = {key: node[key] for key in _COMMON[where] if key in node} if isinstance(node, Mapping) else {}
+    values, problems = conform_mapping(given, _COMMON[where], where)
+    found += problems
+    return values
 
 
 def _named(
@@ -484,7 +499,7 @@ def _check_together(
     sharing, balancing = components.get("sharing"), components.get("balancing")
     if sharing is not None and balancing is not None and not _shares(sharing) and _needs_shared(balancing):
         hint = "Use balancing=equal, or a sharing with shared parameters (sharing=hard)."
-        what = f"'{balancing.name}' combines gradients on shared parameters, and sharing '{sharing.name}' has none"
+        what = f"'{balancing.name}' needs gradients of shared parameters, and sharing '{sharing.name}' has none"
         found.append(Problem("balancing", what, hint))
 
 
@@ -514,13 +529,17 @@ def _check_trainer(trainer: TrainerOptions, scheduler: Component | None, found: 
 
 
 def _unknown_tasks(component: Component, registry: Registry[Any], where: str, names: list[str]) -> list[Problem]:
-    """Options that map task names to values may name declared tasks only."""
+    """Options that name tasks, in a list or as the keys of a mapping, may name declared ones only."""
     found = []
     for key, option in registry.options(component.name).items():
         value = component.options.get(key)
-        if is_per_task(option.annotation) and isinstance(value, Mapping):
+        if is_per_task(option.annotation) and isinstance(value, Mapping | list):
             found += [
-                Problem(f"{where}.{key}.{name}", f"no task '{name}'", did_you_mean(name, names))
+                Problem(
+                    f"{where}.{key}.{name}" if isinstance(value, Mapping) else f"{where}.{key}",
+                    f"no task '{name}'",
+                    did_you_mean(str(name), names),
+                )
                 for name in value
                 if name not in names
             ]
@@ -528,7 +547,7 @@ def _unknown_tasks(component: Component, registry: Registry[Any], where: str, na
 
 
 def is_per_task(annotation: Any) -> bool:
-    """Whether an option's type is, or may be, a mapping from task names."""
+    """Whether an option's type is, or may be, a list of task names or a mapping from them."""
     members = getattr(annotation, "__args__", ())
     metadata = getattr(annotation, "__metadata__", ())
     return any(isinstance(m, TaskNames) for m in metadata) or any(is_per_task(m) for m in members)

@@ -45,7 +45,7 @@ class Range:
 
 @dataclass(frozen=True)
 class TaskNames:
-    """Marks a mapping option whose keys must be names of declared tasks."""
+    """Marks an option, a list or the keys of a mapping, that may hold names of declared tasks only."""
 
 
 Finite = Annotated[float, Range()]
@@ -57,6 +57,7 @@ Share = Annotated[float, Range(0, 1, open_low=True)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 PerTask = Annotated[dict[str, NonNegative], TaskNames()]
+TaskList = Annotated[list[str], TaskNames()]
 
 
 @dataclass(frozen=True)

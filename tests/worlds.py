@@ -4,6 +4,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data.batches import Rows
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor
@@ -66,6 +67,7 @@ def make_learner(
     optimizer_options=None,
     total_steps=100,
     seed=0,
+    loss_scale="none",
     **learner_options,
 ):
     """A learner from registered names, put together as mtl_cli.build does it."""
@@ -86,7 +88,10 @@ def make_learner(
         own = FlatParameters(stacked(method.parameters(), range(len(kinds))))
         optimizers.append(OPTIMIZERS.build(optimizer, own, **{**options, "weight_decay": 0.0}))
     schedule = SCHEDULERS.build(scheduler, total_steps)
-    return Learner(model, Objective(kinds, CPU), method, parameters, optimizers, schedule, **learner_options)
+    scale = InitialScale(len(kinds)) if loss_scale == "initial" else None
+    return Learner(
+        model, Objective(kinds, CPU), method, parameters, optimizers, schedule, loss_scale=scale, **learner_options
+    )
 
 
 def make_trainer(

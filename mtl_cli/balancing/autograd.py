@@ -32,6 +32,7 @@ class GradientAccumulator:
         self._weights: Tensor | None = None  # (k,), of a linear method: known before the losses
         self._waiting: list[Callable[[Tensor], None]] = []  # backward passes, of other methods
         self._jacobian: Tensor | None = None  # (k, P), of the pieces so far
+        self._observed: Tensor | None = None  # (k, P), what a method on losses observes, of the pieces so far
 
     def add(self, losses: Tensor, backward: Callable[[Tensor], None] | None = None) -> None:
         """Takes the losses (k,) of one piece.
@@ -39,12 +40,14 @@ class GradientAccumulator:
         Args:
             losses: With a graph, unless ``backward`` is given.
             backward: Adds the gradient of the losses weighted by a tensor (k,) to ``parameter.grad``. Not for
-                methods that combine gradients.
+                methods that combine or observe gradients.
         """
         balancing = self._balancing
         if isinstance(balancing, GradientBalancing):
             self._add_jacobian(losses)
         elif isinstance(balancing, LossBalancing):
+            if balancing.observes != "nothing":
+                self._observe(losses, balancing)
             backward = backward or partial(torch.autograd.backward, losses)
             if balancing.linear:
                 if self._weights is None:
@@ -71,6 +74,8 @@ class GradientAccumulator:
             return losses, weights
         if not isinstance(balancing, LossBalancing):
             raise TypeError
+        if self._observed is not None:
+            balancing.observe(self._observed, losses, tasks)
         weights = self._weights
         if weights is None:  # the weights need the losses of the whole batch
             weights = balancing.weights(losses, tasks)
@@ -95,6 +100,21 @@ class GradientAccumulator:
         self._jacobian = jacobian if self._jacobian is None else self._jacobian + jacobian
         if self._private:
             torch.autograd.backward(losses.sum(), inputs=list(self._private))
+
+    def _observe(self, losses: Tensor, balancing: LossBalancing) -> None:
+        shared = self._shared
+        if balancing.observes == "last layer":  # from the last weight matrix on
+            shared = shared[max((i for i, parameter in enumerate(shared) if parameter.dim() > 1), default=0) :]
+        if not shared:
+            hint = "Use another method (balancing=equal), or an architecture that shares (sharing=hard)."
+            what = f"{type(balancing).__name__} looks at gradients of shared parameters, and none is trained here"
+            raise ConfigError(Problem("balancing", what, hint))
+        rows = []
+        for loss in losses:
+            found = torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True)
+            rows.append(torch.cat([gradient.flatten() for gradient in found]))
+        gradients = torch.stack(rows)
+        self._observed = gradients if self._observed is None else self._observed + gradients
 
 
 def backward(

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from mtl_cli.balancing import Balancing, GradientBalancing
+from mtl_cli.balancing import Balancing
 from mtl_cli.balancing.autograd import GradientAccumulator
+from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data.batches import Epoch, Rows
 from mtl_cli.loop.objective import Objective
+from mtl_cli.loop.passes import StepPasses, ValidationBatches
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.optim import FlatParameters, Optimizer, Scheduler
 from mtl_cli.types import Inputs
@@ -32,6 +35,7 @@ class Learner:
         clip: Longest gradient allowed, or None.
         piece: Most rows to work on at once (gradients of the pieces add up), or None for the whole batch.
         autocast: Data type of mixed precision, or None.
+        loss_scale: Scales the losses before balancing sees them, or None.
     """
 
     model: MultiTaskModel
@@ -43,6 +47,7 @@ class Learner:
     clip: float | None = None
     piece: int | None = None
     autocast: torch.dtype | None = None
+    loss_scale: InitialScale | None = None
 
     def losses(
         self, inputs: Inputs, targets: Tensor, scale: Tensor, *, complete: bool
@@ -52,7 +57,7 @@ class Learner:
         Where the balancing method only weights losses they have no graph, and come with the function that adds the
         gradient of their weighted sum to ``parameter.grad``: no graph for what is known in closed form.
         """
-        if isinstance(self.balancing, GradientBalancing) or self.autocast is not None:
+        if self.balancing.needs_shared or self.autocast is not None:
             with self.precision():
                 outputs = self.model.outputs(inputs)
             return *self.objective.losses(outputs, targets, scale, complete=complete), None
@@ -72,7 +77,14 @@ class Learner:
         return nullcontext() if self.autocast is None else torch.autocast(device, self.autocast)
 
 
-def train_step(learner: Learner, rows: Rows, epoch: Epoch, step: int, global_step: int) -> tuple[Tensor, Tensor | None]:
+def train_step(
+    learner: Learner,
+    rows: Rows,
+    epoch: Epoch,
+    step: int,
+    global_step: int,
+    validation: ValidationBatches | None = None,
+) -> tuple[Tensor, Tensor | None]:
     """Trains on batch ``step`` of the epoch.
 
     Args:
@@ -81,19 +93,26 @@ def train_step(learner: Learner, rows: Rows, epoch: Epoch, step: int, global_ste
         epoch: The epoch's batches.
         step: Which of them, from 0.
         global_step: Optimizer steps before this one, for the schedule.
+        validation: Batches of validation rows, for methods that balance by them.
 
     Returns:
-        Sum of the row losses of each task (K,), and the weights (K or fewer,) that balancing gave, if it gave any.
+        Sum of the row losses of each task (K,), and the weights (k,) that balancing gave the tasks with labels, if any.
         Both are on the device: reading them is what would make the host wait.
     """
     absent, scale = epoch.absent[step], epoch.scale[step]
     if len(absent) == len(scale):  # no label at all: as if the step had not been
         return torch.zeros_like(scale), None
     present = torch.tensor([t for t in range(len(scale)) if t not in absent], device=scale.device) if absent else None
+    tasks = learner.objective.all_tasks if present is None else present
+    balancing, passes = learner.balancing, None
+    if balancing.extra_passes or learner.loss_scale is not None:
+        batch = partial(_pieces, learner, rows, epoch, step)
+        passes = StepPasses(learner, batch, scale, tasks, global_step, validation)
+        scale = passes.scale
+        balancing.before_step(passes, tasks)
     for optimizer in learner.optimizers:
         optimizer.flat.zero_gradient()
-    tasks = learner.objective.all_tasks if present is None else present
-    accumulator = GradientAccumulator(learner.balancing, learner.parameters.shared, learner.parameters.private, tasks)
+    accumulator = GradientAccumulator(balancing, learner.parameters.shared, learner.parameters.private, tasks)
     sums: Tensor | None = None
     for inputs, targets in _pieces(learner, rows, epoch, step):
         losses, piece_sums, backward = learner.losses(inputs, targets, scale, complete=rows.labelled is None)
@@ -103,13 +122,15 @@ def train_step(learner: Learner, rows: Rows, epoch: Epoch, step: int, global_ste
         sums = piece_sums if sums is None else sums + piece_sums
     if sums is None:
         raise ValueError("a step without rows")
-    _, weights = accumulator.finish()
+    batch_losses, weights = accumulator.finish()
     if learner.clip is not None:
         norm = learner.parameters.gradient_norm()
         learner.parameters.gradient.mul_((learner.clip / (norm + 1e-6)).clamp(max=1.0))
     factor = learner.scheduler.factor(global_step)
     for optimizer in learner.optimizers:
         optimizer.step(factor, absent)
+    if passes is not None:
+        balancing.after_step(passes, batch_losses, tasks)
     return sums, weights
 
 

@@ -18,6 +18,7 @@ from mtl_cli.data.batches import Epoch, Rows, plan_epoch
 from mtl_cli.errors import RunError, TrainingError
 from mtl_cli.loop.evaluate import Evaluation, evaluate
 from mtl_cli.loop.monitor import Best, EarlyStopping
+from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.loop.step import Learner, train_step
 from mtl_cli.run import MetricsLog, RunFolder
 from mtl_cli.run.checkpoint import load, save
@@ -133,6 +134,9 @@ class Trainer:
         self._weights = np.array([task.weight for task in tasks])
         self._sums = torch.zeros(len(tasks), dtype=torch.float64, device=train.targets.device)
         self._counts = np.zeros(len(tasks))
+        self._weight_sums = torch.zeros_like(self._sums)
+        self._weight_counts = np.zeros(len(tasks))  # steps of this epoch in which balancing weighted the task
+        self._validation = ValidationBatches(val, schedule.batch_size, self._weights, schedule.seed)
         self._session_start = time.monotonic()
         self._seconds_before = 0.0
 
@@ -176,10 +180,13 @@ class Trainer:
             "tasks": [task.name for task in self.tasks],
             "model": dict(self.learner.model.state_dict()),
             "balancing": dict(self.learner.balancing.state_dict()),
+            "loss_scale": None if self.learner.loss_scale is None else dict(self.learner.loss_scale.state_dict()),
             "optimizers": [optimizer.state_dict() for optimizer in self.learner.optimizers],
             "progress": vars(self.progress).copy(),
             "sums": self._sums,
             "counts": self._counts.tolist(),
+            "weight_sums": self._weight_sums,
+            "weight_counts": self._weight_counts.tolist(),
             "best": self.best.entries,
             "early_stopping": self.early_stopping.state(),
             "metrics_size": self.metrics.size(),
@@ -195,6 +202,8 @@ class Trainer:
         state = self.load_weights(name)
         try:
             self.learner.balancing.load_state_dict(state["balancing"])
+            if self.learner.loss_scale is not None:
+                self.learner.loss_scale.load_state_dict(state["loss_scale"])
             for optimizer, saved in zip(self.learner.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.progress = Progress(**state["progress"])
@@ -204,6 +213,8 @@ class Trainer:
             raise RunError(f"{self.folder.checkpoint(name)}: does not fit this configuration ({error}).") from error
         self._sums.copy_(state["sums"])
         self._counts = np.array(state["counts"])
+        self._weight_sums.copy_(state["weight_sums"])
+        self._weight_counts = np.array(state["weight_counts"])
         self.metrics.truncate(state["metrics_size"])
         set_rng_state(state["rng"])
 
@@ -222,9 +233,11 @@ class Trainer:
     def _run_epoch(self, epoch: Epoch, bar: Any) -> None:
         progress = self.progress
         for step in range(progress.step_in_epoch, len(epoch.bounds)):
-            sums, weights = train_step(self.learner, self.train, epoch, step, progress.step)
+            sums, weights = train_step(self.learner, self.train, epoch, step, progress.step, self._validation)
             self._sums += sums
             self._counts += epoch.counts[step]
+            if weights is not None:
+                self._add_weights(weights, epoch.absent[step])
             progress.step_in_epoch, progress.step = step + 1, progress.step + 1
             progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
             bar.update()
@@ -233,7 +246,7 @@ class Trainer:
             if last or out:
                 break
             self._pause()
-        self._end_epoch(weights if len(epoch.bounds) else None, out)
+        self._end_epoch(out)
         bar.set_postfix(epoch=progress.epoch, best=self.best.score, refresh=False)
 
     def _pause(self) -> None:
@@ -248,14 +261,27 @@ class Trainer:
             self._check_finite(self._mean_losses())
             self.save("last")
 
-    def _end_epoch(self, weights: Tensor | None, out: bool) -> None:
+    def _add_weights(self, weights: Tensor, absent: Sequence[int]) -> None:
+        """Takes the weights (k,) that the tasks of a step had."""
+        if not absent:
+            self._weight_sums += weights
+            self._weight_counts += 1
+            return
+        present = [task for task in range(len(self.tasks)) if task not in absent]
+        self._weight_sums[present] += weights
+        self._weight_counts[present] += 1
+
+    def _end_epoch(self, out: bool) -> None:
         progress = self.progress
         losses = self._mean_losses()
         self._check_finite(losses)
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
-        self._sums.zero_()
-        self._counts[:] = 0
-        self._log_training(losses, weights)
+        self._log_training(losses)
+        for total in (self._sums, self._weight_sums):
+            total.zero_()
+        for count in (self._counts, self._weight_counts):
+            count[:] = 0
+        self.learner.balancing.after_epoch(self._as_balanced(losses))
         progress.finished = out or progress.epoch == self.limits.epochs
         if progress.finished or progress.epoch % self.schedule.evaluate_every == 0:
             evaluation = self.evaluate(self.val)
@@ -284,13 +310,16 @@ class Trainer:
         for epoch in dropped:
             self.folder.checkpoint(f"epoch-{epoch}").unlink(missing_ok=True)
 
-    def _log_training(self, losses: Mapping[str, float | None], weights: Tensor | None) -> None:
+    def _log_training(self, losses: Mapping[str, float | None]) -> None:
+        """The epoch's mean loss of each task, and its mean weight over the steps in which it had labels."""
         record: dict[str, Any] = {"split": "train", "epoch": self.progress.epoch, "step": self.progress.step}
         record.update({f"train/{name}/loss": value for name, value in losses.items()})
         known = [task.weight * value for task in self.tasks if (value := losses[task.name]) is not None]
         record["train/loss"] = sum(known) if known else None
-        if weights is not None and len(weights) == len(self.tasks):
-            record.update({f"train/{t.name}/weight": w for t, w in zip(self.tasks, weights.tolist(), strict=True)})
+        if self._weight_counts.any():
+            sums = self._weight_sums.tolist()
+            means = [total / steps if steps else None for total, steps in zip(sums, self._weight_counts, strict=True)]
+            record.update({f"train/{task.name}/weight": mean for task, mean in zip(self.tasks, means, strict=True)})
         record["lr"] = self.learner.optimizers[0].lr * self.learner.scheduler.factor(self.progress.step - 1)
         self.metrics.append(record)
 
@@ -322,6 +351,13 @@ class Trainer:
         sums = self._sums.tolist()
         counts = self._counts
         return {t.name: sums[i] / counts[i] if counts[i] else None for i, t in enumerate(self.tasks)}
+
+    def _as_balanced(self, losses: Mapping[str, float | None]) -> dict[str, float | None]:
+        """Mean losses in the scale in which balancing sees them."""
+        scale = self.learner.loss_scale
+        factors = [1.0] * len(self.tasks) if scale is None else scale.known().tolist()
+        pairs = zip(self.tasks, factors, strict=True)
+        return {t.name: None if (loss := losses[t.name]) is None else t.weight * f * loss for t, f in pairs}
 
     def _check_finite(self, losses: Mapping[str, float | None]) -> None:
         bad = [name for name, value in losses.items() if value is not None and not math.isfinite(value)]

@@ -119,7 +119,8 @@ def test_absent_task_keeps_its_state(name):
         assert parameter.grad[1].abs().max() == 0
     for key, value in method.state_dict().items():
         if value.dim() and value.shape[0] == 3:
-            assert torch.equal(value[1], before[key][1])
+            untouched = before[key][1] if value.shape == before[key].shape else torch.zeros_like(value[1])
+            torch.testing.assert_close(value[1], untouched, rtol=0, atol=0, equal_nan=True)
 
 
 @every_method
@@ -170,5 +171,6 @@ def test_private_parameters_keep_the_gradient_of_their_own_loss(name):  # BAL-01
 @every_method
 def test_method_says_in_its_source_whether_it_needs_shared_parameters(name):
     cls = BALANCINGS.load(name)
-    assert getattr(cls, "needs_shared", False) == issubclass(cls, GradientBalancing)
+    looks = getattr(cls, "observes", "nothing") != "nothing"
+    assert getattr(cls, "needs_shared", False) == (issubclass(cls, GradientBalancing) or looks)
     assert issubclass(cls, GradientBalancing) != issubclass(cls, LossBalancing)

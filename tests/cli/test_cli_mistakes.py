@@ -51,7 +51,7 @@ MISTAKES = [
     _mistake(
         "a key of no choice",
         "task=digits sharing.dropout=0.1",
-        "sharing.dropout (command line): unknown key. Known: name.",
+        "sharing.dropout (command line): unknown key. Known: loss_scale, name.",
     ),
     _mistake(
         "a misspelt key in the task file",
@@ -86,7 +86,7 @@ MISTAKES = [
     _mistake(
         "a misspelt key in the user's own choice of a group",
         "--config-dir conf task=mine balancing=my",
-        "balancing.alhpa (conf/balancing/my.yaml, line 2): unknown key. Known: name.",
+        "balancing.alhpa (conf/balancing/my.yaml, line 2): unknown key. Known: loss_scale, name.",
         mine=DATA + TASKS,
         files={"conf/balancing/my.yaml": "name: equal\nalhpa: 3\n"},
     ),
@@ -523,10 +523,33 @@ MISTAKES = [
         "balancing.weights.digits (command line): no task 'digits'. Did you mean 'digit'?",
     ),
     _mistake(
+        "an unknown primary task",
+        "task=digits balancing=auto_lambda balancing.primary=[digt,even]",
+        "balancing.primary (command line): no task 'digt'. Did you mean 'digit'?",
+    ),
+    _mistake(
+        "primary tasks that are not trained",
+        "task=digits balancing=auto_lambda balancing.primary=[digit] only=[even,ink]",
+        "balancing.primary: only=['even', 'ink'] leaves none of ['digit'].",
+    ),
+    _mistake(
+        "an unknown scale of losses",
+        "task=digits balancing=famo balancing.loss_scale=initail",
+        "balancing.loss_scale (command line): must be one of none, initial, got 'initail'. Did you mean 'initial'?",
+    ),
+    _mistake(
+        "gradients observed where nothing is shared",
+        "task=digits balancing=gradnorm sharing=separate",
+        (
+            "balancing (command line): 'gradnorm' needs gradients of shared parameters, and sharing "
+            "'separate' has none. Use balancing=equal, or a sharing with shared parameters (sharing=hard)."
+        ),
+    ),
+    _mistake(
         "gradients combined where nothing is shared",
         "task=digits balancing=pcgrad sharing=separate",
         (
-            "balancing (command line): 'pcgrad' combines gradients on shared parameters, and sharing "
+            "balancing (command line): 'pcgrad' needs gradients of shared parameters, and sharing "
             "'separate' has none. Use balancing=equal, or a sharing with shared parameters (sharing=hard)."
         ),
     ),
@@ -733,7 +756,7 @@ MISTAKES = [
         "--config-dir conf task=mine optimizer.lr=-1 trainer.max_time=soon balancing.beta=2",
         (
             "shared_dim (conf/task/mine.yaml, line 3): must be at least 1, got 0.\n"
-            "balancing.beta (command line): unknown key. Known: name.\n"
+            "balancing.beta (command line): unknown key. Known: loss_scale, name.\n"
             "optimizer.lr (command line): must be greater than 0, got -1.0.\n"
             "data.batch_size (conf/task/mine.yaml, line 2): must be a whole number, got 'many'.\n"
             "tasks.buys.kind (conf/task/mine.yaml, line 5): unknown kind 'binery'. Did you mean 'binary'?\n"

@@ -9,6 +9,7 @@ from worlds import CPU, NAN, inputs, make_learner, three_kind_rows, three_kinds
 
 from mtl_cli.data.batches import Rows, plan_epoch
 from mtl_cli.loop import train_step
+from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.registry import BALANCINGS, OPTIMIZERS
 from mtl_cli.tasks.regression import Regression
 from mtl_cli.types import Inputs
@@ -19,6 +20,11 @@ every_method = pytest.mark.parametrize("balancing", BALANCINGS.names())
 def _plan(rows, batch_size=8, weights=None, epoch=0, **options):
     weights = np.ones(rows.targets.shape[1]) if weights is None else np.array(weights)
     return plan_epoch(rows, epoch, batch_size=batch_size, weights=weights, seed=0, **options)
+
+
+def _step(learner, rows, epoch, step, number):
+    """One step; the rows themselves validate."""
+    return train_step(learner, rows, epoch, step, number, ValidationBatches(rows, 8, np.ones(rows.targets.shape[1]), 0))
 
 
 def _values(learner):
@@ -75,7 +81,7 @@ def test_training_is_the_loop_that_one_would_write_by_hand(missing):
             losses = model.losses(x.numeric, targets)
             (weights * losses).sum().backward()
             optimizer.step()
-            sums, _ = train_step(learner, rows, epoch, step, steps)
+            sums, _ = _step(learner, rows, epoch, step, steps)
             ours = sums / torch.from_numpy(epoch.counts[step]).float()
             torch.testing.assert_close(ours, losses.detach(), rtol=1e-6, atol=1e-6)
             steps += 1
@@ -89,7 +95,7 @@ def test_pieces_of_a_batch_make_the_step_of_the_batch(balancing):
     results = []
     for piece in (None, 5, 16):
         learner = make_learner(three_kinds(), balancing=balancing, optimizer="sgd", piece=piece)
-        sums, _ = train_step(learner, rows, _plan(rows, 16), 0, 0)
+        sums, _ = _step(learner, rows, _plan(rows, 16), 0, 0)
         results.append([sums, *_values(learner)])
     for other in results[1:]:
         for whole, pieces in zip(results[0], other, strict=True):
@@ -114,11 +120,12 @@ def test_steps_without_labels_of_a_task_are_the_steps_of_a_run_without_that_task
     _copy_tasks(learner, alone, [0, 2])
     before = _of_task(learner, 1)
     for step in (1, 2):
-        train_step(learner, rows, _plan(rows, 4, shuffle=False), step, step)
-        train_step(alone, rows_alone, _plan(rows_alone, 4, shuffle=False), step, step)
+        _step(learner, rows, _plan(rows, 4, shuffle=False), step, step)
+        _step(alone, rows_alone, _plan(rows_alone, 4, shuffle=False), step, step)
+    close = 1e-6 if balancing == "auto_lambda" else 1e-7  # it divides differences by small numbers
     for ours, theirs in ((0, 0), (2, 1)):
-        torch.testing.assert_close(_of_task(learner, ours), _of_task(alone, theirs), rtol=0, atol=1e-7)
-    torch.testing.assert_close(_of_task(learner, None), _of_task(alone, None), rtol=0, atol=1e-7)
+        torch.testing.assert_close(_of_task(learner, ours), _of_task(alone, theirs), rtol=0, atol=close)
+    torch.testing.assert_close(_of_task(learner, None), _of_task(alone, None), rtol=0, atol=close)
     assert torch.equal(_of_task(learner, 1), before)
 
 
@@ -150,9 +157,9 @@ def test_batch_without_any_label_changes_nothing(balancing, optimizer):  # LAB-1
     rows = Rows(rows.inputs, targets, CPU)
     learner = make_learner(three_kinds(), balancing=balancing, optimizer=optimizer)
     epoch = _plan(rows, 4, shuffle=False)
-    train_step(learner, rows, epoch, 0, 0)
+    _step(learner, rows, epoch, 0, 0)
     before, state = _values(learner), [o.state_dict() for o in learner.optimizers]
-    sums, _ = train_step(learner, rows, epoch, 1, 1)
+    sums, _ = _step(learner, rows, epoch, 1, 1)
     assert sums.tolist() == [0.0, 0.0, 0.0]
     assert all(torch.equal(a, b) for a, b in zip(before, _values(learner), strict=True))
     assert all(a["updates"] == o.state_dict()["updates"] for a, o in zip(state, learner.optimizers, strict=True))
@@ -163,7 +170,7 @@ def test_missing_labels_never_reach_a_gradient(balancing):
     rows = three_kind_rows(32, missing=0.6)
     learner = make_learner(three_kinds(), balancing=balancing)
     for step in range(4):
-        train_step(learner, rows, _plan(rows), step, step)
+        _step(learner, rows, _plan(rows), step, step)
     assert all(values.isfinite().all() for values in _values(learner))
 
 
@@ -171,7 +178,7 @@ def test_gradient_is_cut_to_the_longest_allowed():
     rows = three_kind_rows(16)
     long, short = (make_learner(three_kinds(), clip=clip, optimizer="sgd") for clip in (None, 0.1))
     for learner in (long, short):
-        train_step(learner, rows, _plan(rows, 16), 0, 0)
+        _step(learner, rows, _plan(rows, 16), 0, 0)
     whole = long.parameters.gradient
     assert whole.norm() > 0.1
     torch.testing.assert_close(short.parameters.gradient, whole * 0.1 / whole.norm(), rtol=1e-4, atol=0)
@@ -181,7 +188,7 @@ def test_short_gradient_is_not_cut():
     rows = three_kind_rows(16)
     free, wide = (make_learner(three_kinds(), clip=clip) for clip in (None, 1e6))
     for learner in (free, wide):
-        train_step(learner, rows, _plan(rows, 16), 0, 0)
+        _step(learner, rows, _plan(rows, 16), 0, 0)
     assert torch.equal(free.parameters.values, wide.parameters.values)
 
 
@@ -189,7 +196,7 @@ def test_schedule_and_method_parameters_share_the_rate():
     rows = three_kind_rows(16)
     learner = make_learner(three_kinds(), balancing="uncertainty", optimizer="sgd", scheduler="linear", total_steps=10)
     before = _values(learner)
-    train_step(learner, rows, _plan(rows, 16), 0, 10)  # the rate is 0 at the end
+    _step(learner, rows, _plan(rows, 16), 0, 10)  # the rate is 0 at the end
     assert all(torch.equal(a, b) for a, b in zip(before, _values(learner), strict=True))
 
 
@@ -200,7 +207,7 @@ def test_half_precision_trains(balancing):
     losses = []
     for number in range(10):
         epoch = _plan(rows, 32, epoch=number)
-        losses.append(float(train_step(learner, rows, epoch, 0, number)[0].sum()))
+        losses.append(float(_step(learner, rows, epoch, 0, number)[0].sum()))
     assert losses[-1] < losses[0]
     assert learner.parameters.values.dtype == torch.float32
 
@@ -213,6 +220,6 @@ def test_categories_norm_and_dropout_train_with_every_method(balancing):
     encoder = {"hidden": [6], "norm": "layer", "dropout": 0.2, "activation": "gelu"}
     learner = make_learner(three_kinds(), categories=(3, 4), encoder=encoder, balancing=balancing)
     before = learner.model.sharing.encoder.embedding.detach().clone()
-    train_step(learner, rows, _plan(rows, 32), 0, 0)
+    _step(learner, rows, _plan(rows, 32), 0, 0)
     assert not torch.equal(learner.model.sharing.encoder.embedding, before)
     assert all(values.isfinite().all() for values in _values(learner))

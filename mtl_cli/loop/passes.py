@@ -1,0 +1,141 @@
+"""More passes over the data than the one of a step, for balancing methods that ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtl_cli.data.batches import Epoch, Rows, plan_epoch
+from mtl_cli.types import Inputs
+
+if TYPE_CHECKING:
+    from mtl_cli.loop.step import Learner
+
+
+@dataclass
+class ValidationBatches:
+    """Batches of validation rows, one for each step of training: a pure function of the step, with nothing to save.
+
+    Args:
+        rows: The validation rows.
+        batch_size: Rows of a batch.
+        weights: (K,) task weights.
+        seed: The run's seed.
+    """
+
+    rows: Rows
+    batch_size: int
+    weights: np.ndarray
+    seed: int
+    _plans: dict[int, Epoch] = field(default_factory=dict)
+
+    def at(self, step: int) -> tuple[Epoch, int]:
+        """The plan of a pass over all validation rows, and the batch in it that belongs to ``step``."""
+        number, batch = divmod(step, -(-len(self.rows) // self.batch_size))
+        if number not in self._plans:
+            plan = plan_epoch(
+                self.rows, number, batch_size=self.batch_size, weights=self.weights, seed=self.seed + 1, shuffle=True
+            )
+            self._plans = {number: plan}
+        return self._plans[number], batch
+
+
+class StepPasses:
+    """The passes that a method may ask for in one step; see ``mtl_cli.balancing.base.Passes``.
+
+    Args:
+        learner: What is trained.
+        pieces: Gives inputs and labels of the step's batch, piece by piece.
+        scale: (K,) factor on each row's loss, before ``learner.loss_scale``.
+        tasks: Positions of the tasks with labels (k,).
+        step: Steps before this one in the whole run.
+        validation: Batches of validation rows, if the method asks for them.
+
+    Attributes:
+        scale: (K,) factor on each row's loss, after ``learner.loss_scale``.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        pieces: Callable[[], Iterator[tuple[Inputs, Tensor]]],
+        scale: Tensor,
+        tasks: Tensor,
+        step: int,
+        validation: ValidationBatches | None,
+    ) -> None:
+        self.parameters = learner.parameters.values
+        self.lr = learner.optimizers[0].lr * learner.scheduler.factor(step)
+        self.step, self.scale = step, scale
+        self._learner, self._batch, self._tasks, self._validation = learner, pieces, tasks, validation
+        device = self.parameters.device
+        self._cuda = [device] if device.type == "cuda" else []
+        self._random = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in self._cuda]
+        if learner.loss_scale is not None:
+            self.scale = scale * learner.loss_scale.factor(tasks, self.losses)
+
+    def losses(self) -> Tensor:
+        """Losses (k,) of the step's batch with the present parameters."""
+        with torch.no_grad(), self._same_dropout():
+            pieces = [self._losses(inputs, targets, self.scale)[0] for inputs, targets in self._batch()]
+        return torch.stack(pieces).sum(0)[self._tasks]
+
+    def gradient(self, weights: Tensor) -> Tensor:
+        """Gradient of the losses weighted by ``weights`` (k,)."""
+        every = torch.zeros_like(self.scale).index_copy(0, self._tasks, weights)
+        self._learner.parameters.zero_gradient()
+        with self._same_dropout():
+            for inputs, targets in self._batch():
+                self._losses(inputs, targets, self.scale)[1](every)
+        return self._learner.parameters.gradient.clone()
+
+    def validation_losses(self) -> Tensor:
+        """Losses (K,) on a batch of validation rows, NaN without labels."""
+        with torch.no_grad(), self._evaluating():
+            losses, _, labelled = self._validation_batch()
+        return torch.where(labelled, losses, torch.nan)
+
+    def validation_gradient(self, weights: Tensor) -> Tensor:
+        """Gradient of those losses weighted by ``weights`` (K,)."""
+        self._learner.parameters.zero_gradient()
+        with self._evaluating():
+            self._validation_batch()[1](weights)
+        return self._learner.parameters.gradient.clone()
+
+    def _validation_batch(self) -> tuple[Tensor, Callable[[Tensor], None], Tensor]:
+        """Losses (K,), 0 without labels; their backward pass; which have labels (K,)."""
+        if self._validation is None:
+            raise RuntimeError(f"{type(self._learner.balancing).__name__} needs validation rows in every step")
+        plan, batch = self._validation.at(self.step)
+        start, stop = plan.bounds[batch]
+        scale, loss_scale = plan.scale[batch], self._learner.loss_scale
+        if loss_scale is not None:
+            scale = scale * loss_scale.known()
+        losses, backward = self._losses(*self._validation.rows.gather(plan.order[start:stop]), scale)
+        return losses, backward, torch.from_numpy(plan.counts[batch] > 0).to(losses.device)
+
+    def _losses(self, inputs: Inputs, targets: Tensor, scale: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
+        losses, _, backward = self._learner.losses(inputs, targets, scale, complete=False)
+        return losses, backward or partial(torch.autograd.backward, losses)
+
+    @contextmanager
+    def _same_dropout(self) -> Iterator[None]:
+        host, cuda = self._random
+        with torch.random.fork_rng(self._cuda):
+            torch.set_rng_state(host)
+            for device, state in zip(self._cuda, cuda, strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        self._learner.model.eval()
+        yield
+        self._learner.model.train()

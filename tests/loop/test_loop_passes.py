@@ -1,0 +1,188 @@
+"""More passes in a step, the scale of losses, and what balancing gets and leaves in the metrics."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from worlds import CPU, NAN, make_learner, make_trainer, three_kind_rows, three_kinds
+
+from mtl_cli.balancing.scale import InitialScale
+from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.loop import train_step
+from mtl_cli.loop.passes import StepPasses, ValidationBatches
+from mtl_cli.registry import BALANCINGS
+from mtl_cli.run import RunFolder
+from mtl_cli.tasks.regression import Regression
+
+DROPOUT = {"hidden": [6], "dropout": 0.5}
+
+
+def _plan(rows, weights=(1.0, 1.0, 1.0), size=8):
+    return plan_epoch(rows, 0, batch_size=size, weights=np.array(weights), seed=0)
+
+
+def _passes(learner, rows, step=0, **options):
+    epoch = _plan(rows)
+    tasks = torch.tensor([t for t in range(3) if t not in epoch.absent[step]])
+
+    def batch():
+        start, stop = epoch.bounds[step]
+        size = learner.piece or stop - start
+        for first in range(start, stop, size):
+            yield rows.gather(epoch.order[first : min(first + size, stop)])
+
+    validation = ValidationBatches(rows, 8, np.ones(3), 0)
+    return StepPasses(learner, batch, epoch.scale[step], tasks, step, validation, **options), epoch
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+def test_losses_and_gradient_are_those_of_the_step(missing):
+    rows = three_kind_rows(24, missing=missing)
+    learner = make_learner(three_kinds(), optimizer="sgd", piece=3)
+    passes, epoch = _passes(learner, rows)
+    losses = passes.losses()
+    gradient = passes.gradient(torch.ones(len(losses)))
+    sums, _ = train_step(learner, rows, epoch, 0, 0)
+    torch.testing.assert_close(losses, (sums * epoch.scale[0])[torch.from_numpy(epoch.counts[0] > 0)])
+    torch.testing.assert_close(gradient, learner.parameters.gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_every_pass_of_a_step_draws_the_dropout_of_the_step():
+    rows = three_kind_rows(24)
+    learner = make_learner(three_kinds(), encoder=DROPOUT, optimizer="sgd")
+    passes, epoch = _passes(learner, rows)
+    one, two = passes.losses(), passes.losses()
+    passes.validation_losses()
+    sums, _ = train_step(learner, rows, epoch, 0, 0)
+    assert torch.equal(one, two)
+    torch.testing.assert_close(one, sums * epoch.scale[0])
+    assert not torch.allclose(passes.losses(), one)  # the parameters have moved
+    assert learner.model.training
+
+
+def test_validation_batches_visit_every_row_and_say_which_labels_are_missing():
+    rows = three_kind_rows(20)
+    targets = rows.targets.numpy().copy()
+    targets[:, 1] = NAN
+    batches = ValidationBatches(Rows(rows.inputs, targets, CPU), 8, np.ones(3), 0)
+    seen = []
+    for step in range(3):
+        plan, batch = batches.at(step)
+        seen += plan.order[slice(*plan.bounds[batch])].tolist()
+    assert sorted(seen) == list(range(20))
+    assert batches.at(3)[0].order.tolist() != batches.at(0)[0].order.tolist()
+    passes, _ = _passes(make_learner(three_kinds()), Rows(rows.inputs, targets, CPU))
+    assert passes.validation_losses().isnan().tolist() == [False, True, False]
+    assert passes.validation_gradient(torch.ones(3)).isfinite().all()
+
+
+def test_methods_that_need_validation_rows_say_so_without_them():
+    rows = three_kind_rows(16)
+    with pytest.raises(RuntimeError, match="CoBa needs validation rows in every step"):
+        train_step(make_learner(three_kinds(), balancing="coba"), rows, _plan(rows), 0, 0)
+
+
+def test_initial_scale_is_each_tasks_first_loss_and_stays():
+    scale = InitialScale(3)
+    asked = []
+
+    def losses(*values):
+        return lambda: asked.append(values) or torch.tensor(values)
+
+    assert scale.factor(torch.tensor([0, 2]), losses(4.0, 0.0)).tolist() == [0.25, 1.0, 1.0]  # 0 divides nothing
+    assert scale.factor(torch.tensor([0, 1]), losses(9.0, 0.5)).tolist() == [0.25, 2.0, 1.0]
+    assert scale.factor(torch.arange(3), losses(1.0, 1.0, 1.0)).tolist() == [0.25, 2.0, 1.0]
+    assert len(asked) == 2
+    other = InitialScale(3)
+    other.load_state_dict(scale.state_dict())
+    assert other.factor(torch.arange(3), losses(1.0, 1.0, 1.0)).tolist() == [0.25, 2.0, 1.0]
+
+
+@pytest.mark.parametrize("piece", [None, 3])
+def test_losses_start_at_one_with_initial_scale_whatever_their_unit(piece):
+    rows = three_kind_rows(24)
+    found = []
+    for weights in ((1.0, 1.0, 1.0), (1000.0, 1.0, 0.001)):
+        learner = make_learner(three_kinds(), optimizer="sgd", loss_scale="initial", piece=piece)
+        sums, _ = train_step(learner, rows, _plan(rows, weights), 0, 0)
+        found.append(learner.parameters.gradient.clone())
+        torch.testing.assert_close(learner.loss_scale.first, sums * _plan(rows, weights).scale[0])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-6)
+
+
+def _trained(tmp_path, rows, *, weights=None, epochs=2, learner=None, **world):
+    learner = make_learner(three_kinds(), **world) if learner is None else learner
+    with RunFolder.claim(tmp_path) as folder:
+        trainer = make_trainer(folder, learner, rows, epochs=epochs, weights=weights)
+        trainer.fit()
+        return trainer, [r for r in trainer.metrics.read() if r["split"] == "train"]
+
+
+def test_losses_in_the_metrics_are_not_scaled(tmp_path):
+    rows = three_kind_rows(24)
+    still = {"optimizer": "sgd", "optimizer_options": {"lr": 1e-12}}
+    records = [
+        _trained(tmp_path / scale, rows, loss_scale=scale, **still)[1][0] for scale in ("none", "initial")
+    ]  # weights that do not move
+    for key in ("train/task0/loss", "train/loss"):
+        assert records[1][key] == pytest.approx(records[0][key], rel=1e-5)
+
+
+def test_weight_in_the_metrics_is_the_mean_over_the_steps_with_labels(tmp_path):
+    rows = three_kind_rows(24, missing=0.0)
+    targets = rows.targets.numpy().copy()
+    targets[:, 1] = NAN
+    targets[3, 1] = 1.0  # in one of three steps only
+    targets[:, 2] = NAN
+    learner = make_learner(three_kinds(), balancing="rlw")
+    drawn = {0: [], 1: []}
+    original = learner.balancing.weights
+
+    def weights(losses, tasks):
+        found = original(losses, tasks)
+        for task, weight in zip(tasks.tolist(), found.tolist(), strict=True):
+            drawn[task].append(weight)
+        return found
+
+    learner.balancing.weights = weights
+    _, records = _trained(tmp_path / "run", Rows(rows.inputs, targets, CPU), epochs=1, learner=learner)
+    assert (len(drawn[0]), len(drawn[1])) == (3, 1)
+    assert records[0]["train/task0/weight"] == pytest.approx(np.mean(drawn[0]))
+    assert records[0]["train/task1/weight"] == pytest.approx(drawn[1][0])
+    assert records[0]["train/task2/weight"] is None
+
+
+@pytest.mark.parametrize("balancing", BALANCINGS.names())
+def test_metrics_hold_the_loss_and_the_weight_of_every_task(tmp_path, balancing):
+    _, records = _trained(tmp_path / "run", three_kind_rows(16, missing=0.2), epochs=1, balancing=balancing)
+    for task in range(3):
+        assert np.isfinite(records[0][f"train/task{task}/loss"])
+        assert np.isfinite(records[0][f"train/task{task}/weight"])
+
+
+def test_task_with_one_label_in_eight_counts_as_much_as_another(tmp_path):  # BAL-13
+    """A loss is the mean over labelled rows, so the number of labels is no weight; a weight is in no metric."""
+    rows = three_kind_rows(16)
+    targets = np.stack([rows.targets[:, 0].numpy()] * 2, 1)
+    targets[np.arange(16) % 8 != 0, 1] = NAN
+    rows = Rows(rows.inputs, targets, CPU)
+    still = {"optimizer": "sgd", "optimizer_options": {"lr": 1e-12}}
+    found = []
+    for weights in ([1.0, 1.0], [1.0, 10.0]):
+        learner = make_learner([Regression(), Regression()], **still)
+        trainer, _ = _trained(tmp_path / str(weights[1]), rows, weights=weights, epochs=1, learner=learner)
+        found.append(trainer.evaluate(rows))
+    assert found[1].tasks == found[0].tasks
+    assert found[0].loss == pytest.approx(sum(scores["loss"] for scores in found[0].tasks.values()))
+    assert found[1].loss == pytest.approx(found[0].tasks["task0"]["loss"] + 10 * found[0].tasks["task1"]["loss"])
+
+
+def test_means_of_the_epoch_reach_the_method_in_the_scale_of_its_losses(tmp_path):
+    learner = make_learner(three_kinds(), optimizer="sgd", optimizer_options={"lr": 1e-12}, loss_scale="initial")
+    told = []
+    learner.balancing.after_epoch = told.append
+    _, records = _trained(tmp_path / "run", three_kind_rows(8), weights=[1.0, 2.0, 3.0], epochs=1, learner=learner)
+    assert list(told[0]) == ["task0", "task1", "task2"]
+    assert list(told[0].values()) == pytest.approx([1.0] * 3)  # one batch an epoch, and it is the first
+    assert json.dumps(records[0])
