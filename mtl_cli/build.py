@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ import torch
 
 from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data import Features, Source, Splits, Table, split_rows
-from mtl_cli.data.batches import Rows
+from mtl_cli.data.batches import Origins, Rows
+from mtl_cli.data.collecting import collecting
+from mtl_cli.data.combine import combine, combine_splits, own_column_notes, rename_columns
+from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import ConfigError, DataError, Problem, UserError
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor, monitor_direction
@@ -59,7 +63,8 @@ class Data:
     def rows(self, split: str, device: torch.device) -> Rows:
         """The rows of ``train``, ``val`` or ``test`` on a device."""
         index = getattr(self.splits, split)
-        return Rows(self.inputs.rows(torch.from_numpy(index)), self.targets[index], device)
+        origins = Origins(self.table.sources, self.table.source_of_rows()[index])
+        return Rows(self.inputs.rows(torch.from_numpy(index)), self.targets[index], device, origins)
 
     def state(self, config: RunConfig) -> dict[str, Any]:
         """All decisions that were made from the data, as plain JSON: what later commands read instead of the data."""
@@ -86,16 +91,13 @@ def build_data(config: RunConfig) -> Data:
         DataError: The files or columns are not as the configuration says.
         ConfigError: ``input_dim`` is not the width of the data.
     """
-    source: Source = SOURCES.build(config.source.name, **config.source.options)
-    table = source.read()
+    table, splits = _read(config)
     targets = {name: task.target(name) for name, task in {**config.tasks, **config.left_out}.items()}
-    _require_columns(config, table, targets)
-    splits = split_rows(table, config.data.split)
     problems: list[Problem] = []
     fitted: dict[str, tuple[Kind, np.ndarray]] = {}
     for name, task in config.tasks.items():
         try:
-            fitted[name] = _fit_task(task, table.column(targets[name]), splits.train)
+            fitted[name] = _fit_task(task, _labels(task, table, targets[name]), splits.train)
         except UserError as error:
             problems += [Problem(f"tasks.{name}: {p.where}", p.what, p.hint) for p in error.problems]
     reserved = _reserved(config, targets)
@@ -110,13 +112,30 @@ def build_data(config: RunConfig) -> Data:
         what = f"is {config.input_dim}, but the data give {features.input_dim} ({features.describe_width()})"
         raise ConfigError(Problem("input_dim", what, "Write input_dim=null to take it from the data."))
     inputs, notes = features.transform(table)
+    notes = [*own_column_notes(table, features.optional), *notes]
     names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name][0].group_key())))
     tasks = tuple(Task(name, fitted[name][0], config.tasks[name].common.weight) for name in names)
     labels = np.stack([fitted[name][1] for name in names], 1)
     unlabelled = int(np.isnan(labels[splits.train]).all(1).sum())
     if unlabelled:
         notes = [*notes, f"{unlabelled} training rows have no label for any task: they teach nothing."]
-    return Data(table, features, splits, tasks, inputs, labels, (*splits.notes, *features.notes, *notes))
+    return Data(table, features, splits, tasks, inputs, labels, (*table.notes, *splits.notes, *features.notes, *notes))
+
+
+def build_mixing(config: RunConfig, train: Rows) -> Mixing:
+    """How the training rows of the sources are mixed.
+
+    Raises:
+        ConfigError: A source would never be seen.
+    """
+    data = config.data
+    mixing = Mixing(data.mixing, data.temperature, data.anneal_epochs or config.trainer.max_epochs or 1, data.epoch)
+    counts = mixing.counts(np.array([len(own) for own in train.by_source()]), 0)
+    unseen = [name for name, count in zip(train.origins.names, counts, strict=True) if count == 0]
+    if unseen:
+        what = f"is {data.epoch}, which leaves no row for source {', '.join(unseen)} in an epoch"
+        raise ConfigError(Problem("data.epoch", what, "Give more rows, or another data.mixing."))
+    return mixing
 
 
 def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
@@ -203,6 +222,57 @@ def choose_threads(config: RunConfig, parameters: FlatParameters) -> int:
     return cores if operations >= MANY_OPERATIONS else 1
 
 
+def _read(config: RunConfig) -> tuple[Table, Splits]:
+    """All rows and how they are split: each source by itself, then one below the other.
+
+    Raises:
+        UserError: The problems of all sources, each with the source's own keys.
+    """
+    tables: dict[str, Table] = {}
+    splits: dict[str, Splits] = {}
+    problems: list[Problem] = []
+    several = "" not in config.sources
+    for name, given in config.sources.items():
+        where = f"data.sources.{name}" if several else "data"
+        try:
+            source: Source = SOURCES.build(given.component.name, **given.component.options)
+            tables[name] = rename_columns(source.read(), given.rename, f"{where}.rename")
+        except UserError as error:
+            problems += [_at(where, problem) for problem in error.problems]
+    if problems:
+        raise DataError(problems)
+    table = combine(tables, source_column=config.data.source_as_input) if several else tables[""]
+    _require_columns(config, table, tables)
+    for name, own in tables.items():
+        where = f"data.sources.{name}" if several else "data"
+        try:
+            splits[name] = split_rows(own, config.sources[name].split)
+        except UserError as error:
+            problems += [_at(where, problem) for problem in error.problems]
+    if problems:
+        raise DataError(problems)
+    if not several:
+        return table, splits[""]
+    return table, combine_splits(splits, {name: own.frame.height for name, own in tables.items()})
+
+
+def _at(where: str, problem: Problem) -> Problem:
+    """A problem of a source, with the keys of ``data`` turned into the source's own."""
+    return replace(problem, where=re.sub(r"^data\.(?!sources\.)", f"{where}.", problem.where))
+
+
+def _labels(task: TaskConfig, table: Table, target: str) -> Column:
+    """The label column of a task, with labels from those sources only that label it."""
+    column = table.column(target)
+    if task.sources is None:
+        return column
+    import polars as pl
+
+    others = ~np.isin(table.source_of_rows(), [table.sources.index(name) for name in task.sources])
+    values = pl.select(pl.when(pl.Series(others)).then(None).otherwise(column.values).alias(target)).to_series()
+    return replace(column, values=values)
+
+
 def _fit_task(task: TaskConfig, column: Column, train: np.ndarray) -> tuple[Kind, np.ndarray]:
     kind: Kind = KINDS.build(task.kind.name, **task.kind.options)
     if task.common.missing_label is not None:
@@ -232,23 +302,34 @@ def _is_number(value: str | float) -> bool:
     return True
 
 
-def _require_columns(config: RunConfig, table: Table, targets: Mapping[str, str]) -> None:
-    who = {column: f"tasks.{name}.target" for name, column in reversed(list(targets.items()))}
-    split = config.data.split
-    special = {
-        "data.id": config.data.id,
-        "data.split.column": split.column,
-        "data.split.group": split.group,
-        "data.split.stratify": split.stratify,
-    }
-    who.update({column: key for key, column in special.items() if column is not None})
-    table.require(list(who), who)
+def _require_columns(config: RunConfig, table: Table, tables: Mapping[str, Table]) -> None:
+    """Finds columns that the configuration names and that are not there, those of the splits in each source."""
+    problems: list[Problem] = []
+    everything = {**config.tasks, **config.left_out}
+    who = {task.target(name): f"tasks.{name}.target" for name, task in reversed(list(everything.items()))}
+    if config.data.id is not None:
+        who[config.data.id] = "data.id"
+    if len(tables) == 1:
+        split = config.data.split
+        for key in ("column", "group", "stratify"):
+            who.update({column: f"data.split.{key}" for column in (getattr(split, key),) if column is not None})
+    with collecting(problems):
+        table.require(list(who), who)
+    for name, task in everything.items():
+        for source in task.sources or ():
+            target = task.target(name)
+            if target in table.frame.columns and target not in tables[source].frame.columns:
+                with collecting(problems):
+                    tables[source].require([target], {target: f"tasks.{name}.target"})
+    if problems:
+        raise DataError(problems)
 
 
 def _reserved(config: RunConfig, targets: Mapping[str, str]) -> dict[str, str]:
     """Columns that are something else than inputs."""
-    split = config.data.split
-    roles = {config.data.id: "the id", split.column: "the split column", split.group: "the group of the split"}
+    roles = {config.data.id: "the id"}
+    for source in config.sources.values():
+        roles |= {source.split.column: "the split column", source.split.group: "the group of the split"}
     reserved = {column: role for column, role in roles.items() if column is not None}
     return {**reserved, **{column: f"target of task '{name}'" for name, column in reversed(list(targets.items()))}}
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from mtl_cli.build import Data, build_data, build_learner, build_monitor, choose_device
+from mtl_cli.build import Data, build_data, build_learner, build_mixing, build_monitor, choose_device
 from mtl_cli.data.feature_report import format_report
 from mtl_cli.loop import Trainer
 from mtl_cli.loop.evaluate import Evaluation
@@ -106,15 +107,16 @@ def set_up(
     if limits is None:
         budget = None if options.max_time is None else seconds(options.max_time)
         limits = Limits(options.max_epochs, options.max_steps, budget)
+    device = choose_device(config)
+    rows = data.rows("train", device)
     schedule = Schedule(
         config.data.batch_size * options.accumulate_grad_batches,
         config.data.shuffle, config.data.drop_last, config.seed,
-        options.check_val_every_n_epoch, options.checkpoint.every_n_steps,
+        options.check_val_every_n_epoch, options.checkpoint.every_n_steps, build_mixing(config, rows),
     )  # fmt: skip
-    steps = -(-len(data.splits.train) // schedule.batch_size) * (options.max_epochs or 0)
+    steps = schedule.total_steps(rows, options.max_epochs or 0)
     total = min(s for s in (steps or options.max_steps, options.max_steps or steps, 10**9) if s)
     learner = build_learner(config, data, total)
-    device = choose_device(config)
     best = Best(
         build_monitor(options.checkpoint.monitor or config.monitor, config.tasks), options.checkpoint.save_top_k
     )
@@ -123,7 +125,7 @@ def set_up(
     trainer = Trainer(
         learner,
         data.tasks,
-        data.rows("train", device),
+        rows,
         data.rows("val", device),
         folder,
         limits,
@@ -159,14 +161,35 @@ def describe(run: Run) -> str:
     ]
     parts = [
         f"columns ({data.table.files})", _shorten(format_report(data.features.report())), "",
-        f"rows: {sizes}, {data.splits.method}", *(f"note: {note}" for note in data.notes), "",
+        f"rows: {sizes}, {data.splits.method}", *_describe_sources(run), *(f"note: {note}" for note in data.notes), "",
         text_table(header, labels), "",
         text_table(["parameters", "number"], counted), "",
         f"sharing {config.sharing.name}, encoder {config.encoder.name}, balancing {config.balancing.name}, "
-        f"{trainer.steps_per_epoch()} steps per epoch, device {choose_device(config)}, "
+        f"{trainer.schedule.steps(trainer.train, 0)} steps per epoch, device {choose_device(config)}, "
         f"{torch.get_num_threads()} CPU thread(s)",
     ]  # fmt: skip
     return "\n".join(parts)
+
+
+def _describe_sources(run: Run) -> list[str]:
+    """The rows of each source and how many of them an epoch draws; nothing where there is one source."""
+    names = run.data.table.sources
+    if names == ("",):
+        return []
+    trainer, codes = run.trainer, run.data.table.source_of_rows()
+    sizes = {s: np.bincount(codes[getattr(run.data.splits, s)], minlength=len(names)) for s in ("train", "val", "test")}
+    counts = trainer.schedule.mixing.counts(sizes["train"], 0)
+    rows = [
+        [name, *(f"{sizes[split][i]:,}" for split in sizes), f"{counts[i]:,}", ", ".join(_labelled_by(run.data, i))]
+        for i, name in enumerate(names)
+    ]
+    header = ["source", "train", "val", "test", "in first epoch", "tasks"]
+    return ["", text_table(header, rows), f"mixing {trainer.schedule.mixing.method}", ""]
+
+
+def _labelled_by(data: Data, source: int) -> list[str]:
+    own = data.targets[data.table.source_of_rows() == source]
+    return [task.name for i, task in enumerate(data.tasks) if not np.isnan(own[:, i]).all()]
 
 
 def results_table(config: RunConfig, evaluation: Evaluation, split: str) -> str:
@@ -228,6 +251,7 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
             "tasks": dict(zip(names, counts.tasks, strict=True)),
         },
         "rows": {split: len(getattr(data.splits, split)) for split in ("train", "val", "test")},
+        "rows_seen": trainer.rows_by_source(),
         "epochs": progress.epoch,
         "steps": progress.step,
         "seconds": round(total, 3),

@@ -28,7 +28,16 @@ from mtl_cli.registry import (
     conform_mapping,
     options_of,
 )
-from mtl_cli.types import NonNegative, NonNegativeInt, Positive, PositiveInt, ProperFraction, Share, TaskNames
+from mtl_cli.types import (
+    AtLeastOne,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    ProperFraction,
+    Share,
+    TaskNames,
+)
 
 TASK_NAME = re.compile(r"[^\W\d][\w \-+]*")
 RESERVED_TASK_NAMES = ("loss", "mean", "worst")
@@ -88,7 +97,30 @@ class FeatureOptions:
 
 
 @dataclass(frozen=True)
-class DataOptions(FeatureOptions):
+class MixingOptions:
+    """How the rows of several sources are mixed; keys of ``data``. n is the number of training rows of a source.
+
+    Args:
+        mixing: Share of each source in an epoch: ``proportional``: n; ``uniform``: equal; ``temperature``:
+            n^(1/temperature) (Arivazhagan et al. 2019); ``annealed``: n^a, where a falls from 1 in the first epoch to
+            0.2 in the last (Stickland and Murray 2019). Their rows are mixed in each batch. ``round_robin``: equal
+            shares, each batch of one source, in turns.
+        temperature: Of ``temperature``: 1 is proportional, infinity would be uniform.
+        anneal_epochs: Of ``annealed``: epochs until the shares stay as they are; null: ``trainer.max_epochs``.
+        epoch: Rows of an epoch: ``total``: as many as all sources have; ``longest``: as many as it takes to go once
+            through that source for which it takes longest; or a number.
+        source_as_input: Whether the name of a row's source is an input, the category ``source``.
+    """
+
+    mixing: Literal["proportional", "uniform", "temperature", "annealed", "round_robin"] = "proportional"
+    temperature: AtLeastOne = 5.0
+    anneal_epochs: PositiveInt | None = None
+    epoch: Literal["total", "longest"] | PositiveInt = "total"
+    source_as_input: bool = False
+
+
+@dataclass(frozen=True)
+class DataOptions(MixingOptions, FeatureOptions):
     """The keys of ``data`` that every source has."""
 
     id: str | None = None
@@ -107,6 +139,7 @@ class TaskOptions:
     weight: NonNegative = 1.0
     hidden: list[PositiveInt] = field(default_factory=list)
     missing_label: str | float | int | None = None
+    source: str | list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +188,21 @@ class Component:
 
 
 @dataclass(frozen=True)
+class SourceConfig:
+    """Where rows come from.
+
+    Args:
+        component: The source and its options.
+        split: How its rows are split.
+        rename: New names of columns, by their name in the files.
+    """
+
+    component: Component
+    split: SplitOptions
+    rename: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TaskConfig:
     """A task: its common options, and its kind with the kind's options."""
 
@@ -165,19 +213,26 @@ class TaskConfig:
         """The label column: as given, or the task's name."""
         return self.common.target or name
 
+    @property
+    def sources(self) -> tuple[str, ...] | None:
+        """Names of the sources that label it; None: every source that has its target column."""
+        given = self.common.source
+        return (given,) if isinstance(given, str) else None if given is None else tuple(given)
+
 
 @dataclass(frozen=True)
 class RunConfig:
     """A configuration that was checked as a whole.
 
     Args:
+        sources: Where the rows come from: by the names in ``data.sources``; one source alone has none, ``""``.
         tasks: The tasks that are trained.
         left_out: Tasks that ``only`` leaves out; their labels are no inputs all the same, so that subsets compare.
         loss_scale: ``none``, or ``initial``: the balancing method sees each task's loss divided by its first value.
     """
 
     data: DataOptions
-    source: Component
+    sources: Mapping[str, SourceConfig]
     input_dim: int | None
     shared_dim: int
     tasks: Mapping[str, TaskConfig]
@@ -259,15 +314,16 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
     found += problems
     components = {key: _component(raw.get(key), registry, key, found) for key, registry in _COMPONENTS.items()}
     common = _common(raw.get("balancing"), "balancing", found)
-    data, source = _data(raw.get("data"), found)
+    data, sources = _data(raw.get("data"), found)
     tasks = _tasks(raw.get("tasks"), found)
     _check_together(raw, top, components, tasks, found)
+    _check_sources(raw.get("data"), top, data, tasks, found)
     if found:
         raise ConfigError([with_origin(_renamed(p, raw), origin) for p in _distinct(found)])
     only = top["only"]
     kept = {name: task for name, task in tasks.items() if only is None or name in only}
     return RunConfig(
-        data=data, source=source, input_dim=top["input_dim"], shared_dim=top["shared_dim"], tasks=kept,
+        data=data, sources=sources, input_dim=top["input_dim"], shared_dim=top["shared_dim"], tasks=kept,
         left_out={name: task for name, task in tasks.items() if name not in kept}, trainer=top["trainer"],
         monitor=top["monitor"], seed=top["seed"], resume=top["resume"], dry_run=top["dry_run"],
         loss_scale=common["loss_scale"],
@@ -361,22 +417,75 @@ def _data(node: Any, found: list[Problem]) -> tuple[Any, Any]:
         )
         return None, None
     common = options_of(DataOptions)
-    name = node.get("source")
-    if not isinstance(name, str) or name not in SOURCES.names():
-        what = "must be given" if name is None else f"unknown source {name!r}"
-        found.append(Problem("data.source", what, did_you_mean(str(name), SOURCES.names())))
-        own: dict[str, Option] = {}
-        known = {**common, **{key: o for s in SOURCES.names() for key, o in SOURCES.options(s).items()}}
-    else:
-        own = SOURCES.options(name)
-        known = {**common, **own}
-    values, problems = conform_mapping(node, known, "data", ignore=("source",))
+    if node.get("sources") is not None:
+        return _several(node, common, found)
+    own, known = _source_options(node.get("source"), "data.source", found)
+    values, problems = conform_mapping(node, {**common, **known}, "data", ignore=("source", "sources"))
     found += problems
-    if problems:
+    if problems or own is None:
         return None, None
-    return DataOptions(**{k: v for k, v in values.items() if k in common}), Component(
-        str(name), {k: values[k] for k in own}
-    )
+    data = DataOptions(**{k: v for k, v in values.items() if k in common})
+    name = str(node["source"])
+    return data, {"": SourceConfig(Component(name, {k: values[k] for k in own}), data.split)}
+
+
+def _source_options(
+    name: Any, where: str, found: list[Problem]
+) -> tuple[Mapping[str, Option] | None, Mapping[str, Option]]:
+    """The options of a source (None if there is no such source), and those that may be meant."""
+    if isinstance(name, str) and name in SOURCES.names():
+        return SOURCES.options(name), SOURCES.options(name)
+    what = "must be given" if name is None else f"unknown source {name!r}"
+    found.append(Problem(where, what, did_you_mean(str(name), SOURCES.names())))
+    return None, {key: option for source in SOURCES.names() for key, option in SOURCES.options(source).items()}
+
+
+def _several(node: Mapping[str, Any], common: Mapping[str, Option], found: list[Problem]) -> tuple[Any, Any]:
+    """``data.sources``: what all share stands in ``data``, what a source has for itself in its own mapping."""
+    before = len(found)
+    if node.get("source") is not None:
+        what, hint = f"cannot be given together with data.sources, got {node['source']!r}", "Write it in each source."
+        found.append(Problem("data.source", what, hint))
+    values, problems = conform_mapping(node, common, "data", ignore=("source", "sources"))
+    for problem in problems:
+        key = problem.where.removeprefix("data.")
+        ours = problem.what == "unknown key" and any(key in SOURCES.options(name) for name in SOURCES.names())
+        found.append(replace(problem, hint=f"Write it in each source: data.sources.NAME.{key}.") if ours else problem)
+    named = node["sources"]
+    if not isinstance(named, Mapping) or not named:
+        hint = "Example: sources: {books: {path: books.csv}, movies: {path: movies.csv}}."
+        found.append(Problem("data.sources", f"must be a mapping from names to options, got {named!r}", hint))
+        return None, None
+    sources = {}
+    for name, options in named.items():
+        where = f"data.sources.{name}"
+        if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
+            rule = "Allowed: letters, digits, _, -, + and spaces, not starting with a digit."
+            found.append(Problem(where, f"cannot be the name of a source, got {name!r}", rule))
+        elif not isinstance(options, Mapping):
+            hint = f"Example: {name}: {{path: {name}.csv}}."
+            found.append(Problem(where, f"must be a mapping of options, got {options!r}", hint))
+        elif (source := _one_of_several(options, node.get("split"), where, found)) is not None:
+            sources[name] = source
+    if len(found) > before:
+        return None, None
+    return DataOptions(**values), sources
+
+
+def _one_of_several(
+    options: Mapping[str, Any], common_split: Any, where: str, found: list[Problem]
+) -> SourceConfig | None:
+    kind = options.get("source", "table")
+    own, known = _source_options(kind, f"{where}.source", found)
+    extra = {"rename": Option(dict[str, str], {}), "split": Option(SplitOptions, SplitOptions())}
+    values, problems = conform_mapping(options, {**known, **extra}, where, ignore=("source",))
+    if not problems and isinstance(common_split, Mapping):  # the source's own keys win over those of data.split
+        split, wrong = conform({**common_split, **options.get("split", {})}, SplitOptions, f"{where}.split")
+        values["split"] = split if not wrong else SplitOptions()  # said of data.split already
+    found += problems
+    if problems or own is None:
+        return None
+    return SourceConfig(Component(str(kind), {k: values[k] for k in own}), values["split"], values["rename"])
 
 
 def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
@@ -528,6 +637,31 @@ def _check_trainer(trainer: TrainerOptions, scheduler: Component | None, found: 
         found.append(Problem("trainer.device", f"must be auto, cpu, cuda, cuda:N or mps, got '{trainer.device}'"))
 
 
+def _check_sources(
+    node: Any, top: Mapping[str, Any], data: Any, tasks: Mapping[str, TaskConfig], found: list[Problem]
+) -> None:
+    """Rules of several sources. A rule is skipped where one of its keys is wrong already."""
+    named = node.get("sources") if isinstance(node, Mapping) else None
+    names = [str(name) for name in named] if isinstance(named, Mapping) else []
+    for task, config in tasks.items():
+        where = f"tasks.{task}.source"
+        if config.sources is not None and named is None:
+            found.append(Problem(where, "needs data.sources, got none", "All rows come from one source: leave it out."))
+        elif config.sources == ():
+            found.append(Problem(where, "is an empty list", "Write null for every source that has the target column."))
+        elif config.sources is not None:
+            strangers = [source for source in config.sources if source not in names]
+            found += [Problem(where, f"no source '{name}'", did_you_mean(name, names)) for name in strangers]
+    if not isinstance(data, DataOptions):
+        return
+    if data.source_as_input and named is None:
+        found.append(Problem("data.source_as_input", "needs data.sources, got none", "Write false."))
+    trainer = top.get("trainer")
+    unlimited = isinstance(trainer, TrainerOptions) and trainer.max_epochs is None
+    if data.mixing == "annealed" and data.anneal_epochs is None and unlimited:
+        found.append(Problem("data.anneal_epochs", "must be given where trainer.max_epochs is null, got null"))
+
+
 def _unknown_tasks(component: Component, registry: Registry[Any], where: str, names: list[str]) -> list[Problem]:
     """Options that name tasks, in a list or as the keys of a mapping, may name declared ones only."""
     found = []
@@ -599,7 +733,9 @@ __all__ = [
     "Component",
     "DataOptions",
     "FeatureOptions",
+    "MixingOptions",
     "RunConfig",
+    "SourceConfig",
     "SplitOptions",
     "TaskConfig",
     "TrainerOptions",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy
     import polars
     import torch
 
@@ -51,6 +52,7 @@ class TaskNames:
 Finite = Annotated[float, Range()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
+AtLeastOne = Annotated[float, Range(1)]
 Fraction = Annotated[float, Range(0, 1)]
 ProperFraction = Annotated[float, Range(0, 1, open_high=True)]  # 1 itself would remove everything
 Share = Annotated[float, Range(0, 1, open_low=True)]
@@ -68,11 +70,20 @@ class Column:
         name: The column's name in the file.
         values: N values; null where the cell is missing.
         where: Gives the place of row ``i`` (0-based) for messages: ``people.csv, column 'age', row 7``.
+        own: (N,) bool, the rows of those sources that have the column; None: all have it. The cells of the other rows
+            are null, and not for lack of a value.
     """
 
     name: str
     values: polars.Series
     where: Callable[[int], str]
+    own: numpy.ndarray | None = None
+
+    @property
+    def head(self) -> str:
+        """The place of the column as a whole: ``people.csv, column 'age'``."""
+        first = 0 if self.own is None else int(self.own.argmax())
+        return self.where(first).rpartition(", row ")[0] or self.name
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import polars as pl
 import torch
 
 from mtl_cli.balancing.scale import InitialScale
-from mtl_cli.data.batches import Rows
+from mtl_cli.data.batches import Origins, Rows
+from mtl_cli.data.mixing import Mixing
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor
 from mtl_cli.loop.trainer import Limits, Schedule, Task, Trainer
@@ -50,6 +51,15 @@ def three_kind_rows(n=32, width=5, missing=0.0, seed=0):
     targets = np.stack([score[:, 0], score[:, 1] > 0, np.digitize(score[:, 0], [-1.0, 1.0])], 1).astype(np.float32)
     targets[generator.random(targets.shape) < missing] = np.nan
     return Rows(inputs(torch.from_numpy(x)), targets, CPU)
+
+
+def two_source_rows(small=12, large=36, seed=0):
+    """Rows of two sources: ``small`` has no label for the first of the three kinds, ``large`` none for the second."""
+    rows = three_kind_rows(small + large, seed=seed)
+    codes = np.random.default_rng(seed).permutation(np.repeat([0, 1], [small, large]))
+    targets = rows.targets.numpy().copy()
+    targets[codes == 0, 0] = targets[codes == 1, 1] = np.nan
+    return Rows(rows.inputs, targets, CPU, Origins(("small", "large"), codes))
 
 
 def make_learner(
@@ -111,6 +121,7 @@ def make_trainer(
     save_every_steps=None,
     evaluate_every=1,
     seed=0,
+    mixing=Mixing(),  # noqa: B008  frozen
 ):
     """A trainer with names task0, task1, ... in a claimed run folder."""
     kinds = learner.objective.kinds
@@ -119,6 +130,6 @@ def make_trainer(
     return Trainer(
         learner, tasks, rows, rows if val is None else val, folder,
         Limits(epochs, steps, None),
-        Schedule(batch_size, True, False, seed, evaluate_every, save_every_steps),
+        Schedule(batch_size, True, False, seed, evaluate_every, save_every_steps, mixing),
         Best(watched, keep), EarlyStopping(watched, patience, 0.0), interrupted,
     )  # fmt: skip

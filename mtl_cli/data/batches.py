@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mtl_cli.data.mixing import Mixing
 from mtl_cli.types import Inputs
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Which source each row is from.
+
+    Args:
+        names: S names; one that is empty where there is one source.
+        codes: (N,) int64, positions in ``names``.
+    """
+
+    names: tuple[str, ...]
+    codes: np.ndarray
 
 
 class Rows:
@@ -19,12 +33,16 @@ class Rows:
         inputs: N rows.
         targets: Labels (N, K) float32, NaN where a task has no label.
         device: Where they go.
+        origins: Which source each row is from; None: all are from one.
 
     Attributes:
         labelled: (N, K) bool on the CPU, or None if every label is there.
     """
 
-    def __init__(self, inputs: Inputs, targets: np.ndarray, device: torch.device) -> None:
+    def __init__(
+        self, inputs: Inputs, targets: np.ndarray, device: torch.device, origins: Origins | None = None
+    ) -> None:
+        self.origins = origins or Origins(("",), np.zeros(len(targets), np.int64))
         labelled = ~np.isnan(targets)
         self.labelled: np.ndarray | None = None if labelled.all() else labelled
         self.inputs = inputs.to(device)
@@ -32,6 +50,10 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def by_source(self) -> list[np.ndarray]:
+        """The rows of each source, S arrays of indices."""
+        return [np.flatnonzero(self.origins.codes == code) for code in range(len(self.origins.names))]
 
     def gather(self, index: Tensor) -> tuple[Inputs, Tensor]:
         """Inputs and labels (B, K) of the rows at ``index``."""
@@ -54,6 +76,7 @@ class Epoch:
         counts: (steps, K) float64 on the CPU: labelled rows of each task in each batch.
         scale: (steps, K) on the device: task weight / labelled rows, the factor on each row's loss; 0 without any.
         absent: For each step, the tasks without any label.
+        drawn: (steps, S) int64 on the CPU: rows of each source in each batch.
     """
 
     order: Tensor
@@ -61,6 +84,7 @@ class Epoch:
     counts: np.ndarray
     scale: Tensor
     absent: tuple[tuple[int, ...], ...]
+    drawn: np.ndarray
 
 
 def plan_epoch(
@@ -72,10 +96,13 @@ def plan_epoch(
     seed: int,
     shuffle: bool = True,
     drop_last: bool = False,
+    mixing: Mixing = Mixing(),  # noqa: B008  frozen
 ) -> Epoch:
     """The order and the label counts of epoch ``epoch`` (from 0), a pure function of its arguments.
 
-    That makes resuming in the middle of an epoch a matter of going to a step, not of replaying.
+    That makes resuming in the middle of an epoch a matter of going to a step, not of replaying. The rows of each source
+    are an endless stream, one permutation after the other, so that none comes twice before all have come once; an epoch
+    goes on where the one before has stopped.
 
     Args:
         rows: The training rows.
@@ -83,30 +110,90 @@ def plan_epoch(
         batch_size: B; the last batch may be smaller.
         weights: (K,) task weights.
         seed: The run's seed.
-        shuffle: Whether to permute; else rows come as they are.
-        drop_last: Leave out a last batch smaller than B, unless it is the only one.
+        shuffle: Whether to permute; else rows come as they are, those of several sources evenly spread.
+        drop_last: Leave out a last batch smaller than B (of each source, with one source per batch), unless it is the
+            only one.
+        mixing: Shares of the sources.
     """
-    n = len(rows)
-    if shuffle:
-        generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-        order = torch.randperm(n, generator=generator)
+    members = rows.by_source()
+    sizes = np.array([len(own) for own in members])
+    counts, before = mixing.counts(sizes, epoch), mixing.drawn_before(sizes, epoch)
+    streams = [
+        own[_stream(len(own), int(first), int(count), seed, source if shuffle else None)]
+        for source, (own, first, count) in enumerate(zip(members, before, counts, strict=True))
+    ]
+    if mixing.method == "round_robin":
+        batches = _in_turns([_cut(stream, batch_size, drop_last) for stream in streams])
     else:
-        order = torch.arange(n)
-    bounds = [(start, min(start + batch_size, n)) for start in range(0, n, batch_size)]
-    if drop_last and len(bounds) > 1 and n % batch_size:
-        bounds.pop()
-    starts = np.array([start for start, _ in bounds])
+        batches = _cut(_mixed(streams, seed, epoch, shuffle), batch_size, drop_last)
+    order = np.concatenate(batches)
+    ends = np.cumsum([len(batch) for batch in batches])
+    starts = ends - [len(batch) for batch in batches]
     if rows.labelled is None:
-        sizes = np.array([stop - start for start, stop in bounds], dtype=np.float64)
-        counts = np.repeat(sizes[:, None], len(weights), 1)
+        labels = np.repeat((ends - starts).astype(np.float64)[:, None], len(weights), 1)
+        absent: tuple[tuple[int, ...], ...] = ((),) * len(batches)
     else:
-        visited = rows.labelled[order[: bounds[-1][1]].numpy()]
-        counts = np.add.reduceat(visited, starts, axis=0, dtype=np.float64)
-    scale = np.divide(weights, counts, out=np.zeros_like(counts), where=counts > 0)
-    absent = (
-        tuple(tuple(np.flatnonzero(row == 0).tolist()) for row in counts)
-        if rows.labelled is not None
-        else ((),) * len(bounds)
-    )
+        labels = np.add.reduceat(rows.labelled[order], starts, axis=0, dtype=np.float64)
+        absent = tuple(tuple(np.flatnonzero(row == 0).tolist()) for row in labels)
+    scale = np.divide(weights, labels, out=np.zeros_like(labels), where=labels > 0)
+    codes = rows.origins.codes[order]
+    drawn = np.stack([np.add.reduceat(codes == code, starts, dtype=np.int64) for code in range(len(members))], 1)
     device = rows.targets.device
-    return Epoch(order.to(device), tuple(bounds), counts, torch.from_numpy(scale).float().to(device), absent)
+    return Epoch(
+        torch.from_numpy(order).to(device),
+        tuple(zip(starts.tolist(), ends.tolist(), strict=True)),
+        labels,
+        torch.from_numpy(scale).float().to(device),
+        absent,
+        drawn,
+    )
+
+
+def count_steps(rows: Rows, epoch: int, *, batch_size: int, drop_last: bool, mixing: Mixing) -> int:
+    """Batches of an epoch, without planning it."""
+    counts = mixing.counts(np.array([len(own) for own in rows.by_source()]), epoch)
+    parts = counts if mixing.method == "round_robin" else [counts.sum()]
+    return sum(_batches(int(part), batch_size, drop_last) for part in parts)
+
+
+def _batches(count: int, size: int, drop_last: bool) -> int:
+    whole, rest = divmod(count, size)
+    return whole if rest == 0 or (drop_last and whole) else whole + 1
+
+
+def _cut(order: np.ndarray, size: int, drop_last: bool) -> list[np.ndarray]:
+    return [order[i * size : (i + 1) * size] for i in range(_batches(len(order), size, drop_last))]
+
+
+def _in_turns(batches: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    longest = max(len(own) for own in batches)
+    return [own[turn] for turn in range(longest) for own in batches if turn < len(own)]
+
+
+def _stream(size: int, first: int, count: int, seed: int, source: int | None) -> np.ndarray:
+    """``count`` places from ``first`` on in the endless stream of a source's rows: permutation after permutation."""
+    if count == 0:
+        return np.zeros(0, np.int64)
+    rounds = range(first // size, (first + count - 1) // size + 1)
+    places = [np.arange(size) if source is None else _permutation(size, seed, lap, source) for lap in rounds]
+    start = first - rounds[0] * size
+    stream: np.ndarray = np.concatenate(places)[start : start + count]
+    return stream
+
+
+def _mixed(streams: Sequence[np.ndarray], seed: int, epoch: int, shuffle: bool) -> np.ndarray:
+    """The rows of all sources in one order: at random, or evenly spread."""
+    order: np.ndarray = np.concatenate(streams)
+    if len(streams) == 1:
+        return order
+    if shuffle:
+        return order[_permutation(len(order), seed, epoch, len(streams))]
+    places = np.concatenate([(np.arange(len(stream)) + 0.5) / max(len(stream), 1) for stream in streams])
+    return order[np.argsort(places, kind="stable")]
+
+
+def _permutation(size: int, seed: int, number: int, salt: int) -> np.ndarray:
+    key = seed * 1_000_003 + number + salt * 0x9E3779B97F4A7C15
+    generator = torch.Generator().manual_seed(key % 2**63)
+    order: np.ndarray = torch.randperm(size, generator=generator).numpy()
+    return order

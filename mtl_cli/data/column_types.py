@@ -44,7 +44,7 @@ def infer_type(column: Column, declared: str | None) -> tuple[ColumnType, list[s
         return "block", []
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Time, pl.Duration):
         what = f"cannot be {'a category' if declared == 'category' else 'an input'}, got type {dtype}"
-        raise DataError(Problem(_head(column), what, f"Leave it out with data.exclude=[{column.name}]."))
+        raise DataError(Problem(column.head, what, f"Leave it out with data.exclude=[{column.name}]."))
     if declared == "category":
         return "category", []
     if dtype.is_temporal():
@@ -95,7 +95,7 @@ def category_text(column: Column) -> pl.Series:
     if column.values.dtype == pl.String:
         return column.values
     if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
-        raise DataError(Problem(_head(column), f"must hold categories, got type {column.values.dtype}"))
+        raise DataError(Problem(column.head, f"must hold categories, got type {column.values.dtype}"))
     return column.values.cast(pl.String)
 
 
@@ -138,8 +138,8 @@ def _infer_text(column: Column, declared: str | None) -> tuple[ColumnType, list[
     if distinct > _FREE_TEXT_VALUES and 2 * distinct > filled:
         what = f"looks like free text or an id, got {distinct} distinct values in {filled} filled rows"
         hint = f"Write data.exclude=[{column.name}], or declare {{name: {column.name}, type: category}} in data.inputs."
-        raise DataError(Problem(_head(column), what, hint))
-    return "category", [] if filled else [f"{_head(column)}: holds no value at all."]
+        raise DataError(Problem(column.head, what, hint))
+    return "category", [] if filled else [f"{column.head}: holds no value at all."]
 
 
 def _not_a_number(column: Column, text: pl.Series, bad: pl.Series, what: str) -> Problem:
@@ -160,7 +160,7 @@ def _numbers(column: Column) -> np.ndarray:
             hint = "Correct it, or make the cell empty."
             raise DataError(Problem(column.where(row), f"must be a number, got '{column.values[row]}'", hint))
     elif not (series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)):
-        raise DataError(Problem(_head(column), f"must hold numbers, got type {series.dtype}"))
+        raise DataError(Problem(column.head, f"must hold numbers, got type {series.dtype}"))
     return _float64(series)
 
 
@@ -176,7 +176,7 @@ def _dates(column: Column) -> np.ndarray:
             what = f"must be a date, got '{column.values[row]}'"
             raise DataError(Problem(column.where(row), what, "Write it as 2024-12-31 or 2024-12-31 23:59:59."))
     elif series.dtype not in (pl.Date, pl.Datetime, pl.Null):
-        raise DataError(Problem(_head(column), f"must hold dates, got type {series.dtype}"))
+        raise DataError(Problem(column.head, f"must hold dates, got type {series.dtype}"))
     return _float64(series.cast(pl.Datetime("us")).cast(pl.Int64)) / _US_PER_DAY
 
 
@@ -185,7 +185,7 @@ def _block(column: Column, width: int) -> np.ndarray:
     if series.dtype == pl.Null:
         return np.full((len(series), width), np.nan)
     if not _is_block(series.dtype):
-        raise DataError(Problem(_head(column), f"must hold lists of {width} numbers, got type {series.dtype}"))
+        raise DataError(Problem(column.head, f"must hold lists of {width} numbers, got type {series.dtype}"))
     lists = series.arr.to_list() if isinstance(series.dtype, pl.Array) else series
     lengths = lists.list.len()
     wrong = (lengths != width).fill_null(False)
@@ -231,8 +231,3 @@ def _shown(column: Column, row: int) -> str:
         beyond = value.cast(pl.Float64).abs() > _FLOAT32_MAX
         return f"{value[_first(beyond)]} at position {_first(beyond) + 1} of the list"
     return f"{value!r}" if isinstance(value, str) else f"{value}"
-
-
-def _head(column: Column) -> str:
-    """The place of the whole column: what ``where`` says before the row."""
-    return column.where(0).rpartition(", row ")[0] or column.name

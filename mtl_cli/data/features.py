@@ -41,6 +41,7 @@ class Features:
         refuse_missing: Whether a missing cell is an error.
         notes: What ``fit`` found that the user should know.
         rows: The rows of ``report``.
+        optional: Inputs that not every source had: a table without them is read as rows of a source without them.
     """
 
     numeric: tuple[NumericInput, ...]
@@ -48,6 +49,7 @@ class Features:
     refuse_missing: bool = False
     notes: tuple[str, ...] = ()
     rows: tuple[ReportRow, ...] = ()
+    optional: tuple[str, ...] = ()
 
     @classmethod
     def fit(
@@ -102,7 +104,9 @@ class Features:
         notes += copies_of_targets(table, list(selection.inputs), reserved)
         kinds = {c.name: c.type for c in numeric} | {c.name: "category" for c in categorical}
         rows = describe(table, kinds, selection.left_out)
-        return cls(tuple(numeric), tuple(categorical), options.missing_inputs == "error", tuple(notes), rows)
+        optional = tuple(name for name in selection.inputs if table.lacking(name))
+        refuse = options.missing_inputs == "error"
+        return cls(tuple(numeric), tuple(categorical), refuse, tuple(notes), rows, optional)
 
     @property
     def spec(self) -> InputSpec:
@@ -142,6 +146,7 @@ class Features:
             DataError: Lists absent columns, or of each column the first cell that does not fit its type.
         """
         names = [column.name for column in self.numeric] + [column.name for column in self.categorical]
+        table = table.with_empty(self.optional)
         table.require(names, dict.fromkeys(names, "data.inputs"))
         # Column by column memory: each input column is written in one stretch.
         numeric = np.zeros((table.frame.height, self.spec.numeric_dim), np.float32, order="F")
@@ -171,6 +176,7 @@ class Features:
             "refuse_missing": self.refuse_missing,
             "notes": list(self.notes),
             "rows": [asdict(row) for row in self.rows],
+            "optional": list(self.optional),
         }
 
     @classmethod
@@ -185,6 +191,7 @@ class Features:
             saved["refuse_missing"],
             tuple(saved["notes"]),
             tuple(ReportRow(**row) for row in saved["rows"]),
+            tuple(saved["optional"]),
         )
 
     def _places(self) -> Iterator[tuple[int, int | None]]:

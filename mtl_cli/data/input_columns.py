@@ -63,7 +63,8 @@ def fit_numeric(
     width = block_width(column) if kind == "block" else 1
     values = numeric_values(column, kind, width)[train_rows]
     scaler = Scaler.fit(values, scale, fill_mean=missing_inputs == "mean")
-    indicator = missing_inputs == "indicator" and bool(np.isnan(values).any())
+    lacking = column.own is not None  # by a source: the model must know
+    indicator = lacking or (missing_inputs == "indicator" and bool(np.isnan(values).any()))
     edges = _edges(scaler.transform(values), bins) if kind != "block" else ()
     return NumericInput(column.name, kind, width, scaler, indicator, edges)
 
@@ -96,8 +97,7 @@ def constant_notes(column: NumericInput, source: Column) -> list[str]:
         return []
     which = "the value" if column.width == 1 else f"{count} of {column.width} values"
     verb = "is" if count == 1 else "are"
-    place = source.where(0).rpartition(", row ")[0]
-    return [f"{place}: {which} {verb} the same in all training rows, and {verb} read as 0 everywhere."]
+    return [f"{source.head}: {which} {verb} the same in all training rows, and {verb} read as 0 everywhere."]
 
 
 def write_numeric(
@@ -119,10 +119,11 @@ def write_numeric(
     """
     values = numeric_values(source, column.type, column.width)
     missing = np.isnan(values).any(axis=1)
-    if missing.any():
+    count = int(missing.sum() if source.own is None else missing[source.own].sum())
+    if count:
         if refuse:
             refuse_missing_cells(source)
-        notes.append(_count_note(source, int(missing.sum()), "is missing", "are missing"))
+        notes.append(_count_note(source, count, "is missing", "are missing"))
     out[:, start : start + column.width] = column.scaler.transform(values)
     if flag is not None:
         out[:, flag] = missing
@@ -135,10 +136,11 @@ def encode(source: Column, category: CategoryInput, refuse: bool, notes: list[st
         DataError: A cell is missing and ``refuse``.
     """
     text = category_text(source)
-    if text.null_count():
+    count = text.null_count() if source.own is None else text.filter(pl.Series(source.own)).null_count()
+    if count:
         if refuse:
             refuse_missing_cells(source)
-        notes.append(_count_note(source, text.null_count(), "is missing", "are missing"))
+        notes.append(_count_note(source, count, "is missing", "are missing"))
     known = list(category.values)
     found = text.replace_strict(known, range(1, len(known) + 1), default=0, return_dtype=pl.Int64) if known else None
     codes = np.zeros(len(text), np.int64) if found is None else found.fill_null(0).to_numpy().copy()
@@ -156,8 +158,7 @@ def encode(source: Column, category: CategoryInput, refuse: bool, notes: list[st
 
 
 def _count_note(source: Column, count: int, one: str, many: str) -> str:
-    place = source.where(0).rpartition(", row ")[0]
-    return f"{place}: {count} {f'cell {one}' if count == 1 else f'cells {many}'}."
+    return f"{source.head}: {count} {f'cell {one}' if count == 1 else f'cells {many}'}."
 
 
 def refuse_missing_cells(column: Column) -> None:
@@ -172,7 +173,7 @@ def refuse_missing_cells(column: Column) -> None:
         lists = series.arr.to_list() if isinstance(series.dtype, pl.Array) else series
         lists = lists.cast(pl.List(pl.Float64))
         absent |= lists.list.eval(pl.element().is_null() | pl.element().is_nan()).list.any().fill_null(False)
-    rows = np.flatnonzero(absent.to_numpy())
+    rows = np.flatnonzero(absent.to_numpy() if column.own is None else absent.to_numpy() & column.own)
     if len(rows):
         others = len(rows) - 1
         more = f", as {'is' if others == 1 else 'are'} {others} more cell{'s' * (others > 1)} of the column"

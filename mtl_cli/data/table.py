@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import numpy as np
 import polars as pl
 
 from mtl_cli.errors import DataError, Problem, did_you_mean
@@ -21,12 +22,22 @@ class Part:
         first: Index in the table of the file's first row.
         rows: How many rows the file holds.
         lines: Whether data row r stands on line r + 1 of the file (text files without a line break inside a cell).
+        source: The name of its source, where there are several.
+        columns: The columns that the source has; None: all of the table.
+        renamed: Names in the file of columns that were renamed, by the new name.
     """
 
     name: str
     first: int
     rows: int
     lines: bool
+    source: str = ""
+    columns: frozenset[str] | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def has(self, column: str) -> bool:
+        """Whether the file's source has the column."""
+        return self.columns is None or column in self.columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +50,7 @@ class Table:
         given_split: Per row ``train``, ``val`` or ``test`` if the files were given per split.
         fingerprint: sha256 (hex) over the bytes of all files in order; for embedded data over name and library version.
         missing: Per column that has missing cells, how many from which marker (``empty``, ``NA``, ``null``, ``NaN``).
+        notes: What the user should know about the files.
     """
 
     frame: pl.DataFrame
@@ -46,6 +58,7 @@ class Table:
     given_split: pl.Series | None = None
     fingerprint: str = ""
     missing: dict[str, dict[str, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def files(self) -> str:
@@ -70,7 +83,31 @@ class Table:
         part = next(p for p in reversed(self.parts) if p.first <= row)
         number = row - part.first + 1
         line = f" (line {number + 1})" if part.lines else ""
-        return f"{part.name}, column '{column}', row {number}{line}"
+        return f"{part.name}, column '{part.renamed.get(column, column)}', row {number}{line}"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the sources, in the order of their rows; one that is empty if there is one source."""
+        return tuple(dict.fromkeys(part.source for part in self.parts))
+
+    def source_of_rows(self) -> np.ndarray:
+        """(N,) int64: the position in ``sources`` of each row's source."""
+        codes = [self.sources.index(part.source) for part in self.parts]
+        return np.repeat(codes, [part.rows for part in self.parts]).astype(np.int64)
+
+    def lacking(self, column: str) -> tuple[str, ...]:
+        """The sources that do not have a column."""
+        return tuple(dict.fromkeys(part.source for part in self.parts if not part.has(column)))
+
+    def with_empty(self, columns: Iterable[str]) -> Table:
+        """The table with those of the columns that it lacks added, without values, as a source's that has them not."""
+        absent = [name for name in columns if name not in self.frame.columns]
+        if not absent:
+            return self
+        frame = self.frame.with_columns(pl.lit(None).alias(name) for name in absent)
+        own = frozenset(self.frame.columns)
+        parts = tuple(replace(p, columns=own if p.columns is None else p.columns - set(absent)) for p in self.parts)
+        return replace(self, frame=frame, parts=parts)
 
     def column(self, name: str) -> Column:
         """One column with the places of its cells.
@@ -80,7 +117,10 @@ class Table:
         """
         if name not in self.frame.columns:
             raise DataError(Problem(self.files, f"no column '{name}'", self._way_out(name)))
-        return Column(name, self.frame[name], functools.partial(self.where, name))
+        own = None
+        if self.lacking(name):
+            own = np.repeat([part.has(name) for part in self.parts], [part.rows for part in self.parts])
+        return Column(name, self.frame[name], functools.partial(self.where, name), own)
 
     def require(self, names: Iterable[str], who: Mapping[str, str]) -> None:
         """Checks that columns exist.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,6 +28,8 @@ class Evaluation:
         worst: The lowest of them, or None.
         undefined: Tasks that ``mean`` leaves out.
         diverged: Tasks that have labels and a loss that is not finite.
+        by_source: Metrics of a task that several sources label, for the rows of each, by ``stars@books``. They are for
+            reading: ``mean`` and the others are of whole tasks.
     """
 
     tasks: Mapping[str, Mapping[str, float | None]]
@@ -37,11 +39,14 @@ class Evaluation:
     worst: float | None
     undefined: tuple[str, ...]
     diverged: tuple[str, ...] = ()
+    by_source: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
 
     def flat(self, split: str) -> dict[str, float | None]:
         """One mapping with keys ``val/income/auroc``, ``val/loss``, ``val/mean``, ``val/worst``."""
         values = {
-            f"{split}/{task}/{name}": value for task, scores in self.tasks.items() for name, value in scores.items()
+            f"{split}/{task}/{name}": value
+            for task, scores in {**self.tasks, **self.by_source}.items()
+            for name, value in scores.items()
         }
         return {**values, f"{split}/loss": self.loss, f"{split}/mean": self.mean, f"{split}/worst": self.worst}
 
@@ -62,19 +67,22 @@ def evaluate(
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
     outputs, targets = predict(learner, rows), rows.targets.cpu()
     scores: dict[str, dict[str, float | None]] = {}
+    by_source: dict[str, dict[str, float | None]] = {}
     diverged = []
+    origins = torch.from_numpy(rows.origins.codes)
     for task, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         own = outputs.split([k.num_outputs for k in kinds])[task]
         known = ~targets[:, task].isnan()
         if not known.any():
             scores[name] = {"loss": None, **dict.fromkeys(kind.metrics)}
             continue
-        labels, own = targets[known, task], own[:, known]
-        loss = float(kind.loss(own.unsqueeze(0), labels.unsqueeze(0)).double().mean())
-        if not math.isfinite(loss):
+        scores[name] = _scores(kind, own[:, known], targets[known, task])
+        if scores[name]["loss"] is None:
             diverged.append(name)
-        found = {"loss": loss, **kind.score(own.t(), labels)}
-        scores[name] = {key: v if v is not None and math.isfinite(v) else None for key, v in found.items()}
+        sources = [code for code in range(len(rows.origins.names)) if (known & (origins == code)).any()]
+        for code in sources if len(sources) > 1 else ():
+            part = known & (origins == code)
+            by_source[f"{name}@{rows.origins.names[code]}"] = _scores(kind, own[:, part], targets[part, task])
     primary = {name: next(iter(kind.metrics)) for name, kind in zip(names, kinds, strict=True)}
     main = {name: scores[name][primary[name]] for name in names}
     defined = [value for value in main.values() if value is not None]
@@ -88,4 +96,12 @@ def evaluate(
         min(defined) if defined else None,
         tuple(name for name, value in main.items() if value is None),
         tuple(diverged),
+        by_source,
     )
+
+
+def _scores(kind: Kind, outputs: Tensor, labels: Tensor) -> dict[str, float | None]:
+    """Loss and metrics of outputs (C, n) for labels (n,) without NaN; None where not finite or not defined."""
+    loss = float(kind.loss(outputs.unsqueeze(0), labels.unsqueeze(0)).double().mean())
+    found = {"loss": loss, **kind.score(outputs.t(), labels)}
+    return {key: v if v is not None and math.isfinite(v) else None for key, v in found.items()}

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mtl_cli.data.batches import Epoch, Rows, plan_epoch
+from mtl_cli.data.batches import Epoch, Rows, count_steps, plan_epoch
+from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import RunError, TrainingError
 from mtl_cli.loop.evaluate import Evaluation, evaluate
 from mtl_cli.loop.monitor import Best, EarlyStopping
@@ -63,6 +64,7 @@ class Schedule:
         seed: The run's seed.
         evaluate_every: Epochs between evaluations.
         save_every_steps: Steps between checkpoints inside an epoch, or None; the end of an epoch always has one.
+        mixing: Shares of the sources.
     """
 
     batch_size: int
@@ -71,6 +73,17 @@ class Schedule:
     seed: int
     evaluate_every: int = 1
     save_every_steps: int | None = None
+    mixing: Mixing = Mixing()  # noqa: RUF009  frozen
+
+    def steps(self, rows: Rows, epoch: int) -> int:
+        """Optimizer steps of epoch ``epoch`` (from 0) over some rows."""
+        return count_steps(rows, epoch, batch_size=self.batch_size, drop_last=self.drop_last, mixing=self.mixing)
+
+    def total_steps(self, rows: Rows, epochs: int) -> int:
+        """Optimizer steps of the first epochs."""
+        if self.mixing.method != "annealed":  # else each epoch may have another length
+            return epochs * self.steps(rows, 0)
+        return sum(self.steps(rows, epoch) for epoch in range(epochs))
 
 
 @dataclass
@@ -137,6 +150,7 @@ class Trainer:
         self._weight_sums = torch.zeros_like(self._sums)
         self._weight_counts = np.zeros(len(tasks))  # steps of this epoch in which balancing weighted the task
         self._validation = ValidationBatches(val, schedule.batch_size, self._weights, schedule.seed)
+        self.drawn = np.zeros(len(train.origins.names), np.int64)  # rows trained on, of each source
         self._session_start = time.monotonic()
         self._seconds_before = 0.0
 
@@ -156,13 +170,9 @@ class Trainer:
                 epoch = plan_epoch(
                     self.train, self.progress.epoch, batch_size=self.schedule.batch_size, weights=self._weights,
                     seed=self.schedule.seed, shuffle=self.schedule.shuffle, drop_last=self.schedule.drop_last,
+                    mixing=self.schedule.mixing,
                 )  # fmt: skip
                 self._run_epoch(epoch, bar)
-
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch."""
-        whole, rest = divmod(len(self.train), self.schedule.batch_size)
-        return whole if rest == 0 or (self.schedule.drop_last and whole) else whole + 1
 
     def evaluate(self, rows: Rows) -> Evaluation:
         """Metrics of the present weights on some rows."""
@@ -187,6 +197,7 @@ class Trainer:
             "counts": self._counts.tolist(),
             "weight_sums": self._weight_sums,
             "weight_counts": self._weight_counts.tolist(),
+            "drawn": self.drawn.tolist(),
             "best": self.best.entries,
             "early_stopping": self.early_stopping.state(),
             "metrics_size": self.metrics.size(),
@@ -215,6 +226,7 @@ class Trainer:
         self._counts = np.array(state["counts"])
         self._weight_sums.copy_(state["weight_sums"])
         self._weight_counts = np.array(state["weight_counts"])
+        self.drawn = np.array(state["drawn"], np.int64)
         self.metrics.truncate(state["metrics_size"])
         set_rng_state(state["rng"])
 
@@ -238,6 +250,7 @@ class Trainer:
             self._counts += epoch.counts[step]
             if weights is not None:
                 self._add_weights(weights, epoch.absent[step])
+            self.drawn += epoch.drawn[step]
             progress.step_in_epoch, progress.step = step + 1, progress.step + 1
             progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
             bar.update()
@@ -320,6 +333,7 @@ class Trainer:
             sums = self._weight_sums.tolist()
             means = [total / steps if steps else None for total, steps in zip(sums, self._weight_counts, strict=True)]
             record.update({f"train/{task.name}/weight": mean for task, mean in zip(self.tasks, means, strict=True)})
+        record.update({f"rows/{source}": count for source, count in self.rows_by_source().items()})
         record["lr"] = self.learner.optimizers[0].lr * self.learner.scheduler.factor(self.progress.step - 1)
         self.metrics.append(record)
 
@@ -345,6 +359,11 @@ class Trainer:
             progress.epoch, total, _number(evaluation.loss), monitor.name, _number(score), note, mark, ", ".join(shown),
         )  # fmt: skip
         return kept, dropped
+
+    def rows_by_source(self) -> dict[str, int]:
+        """Rows trained on so far, of each source; empty where there is one source."""
+        names = self.train.origins.names
+        return {} if names == ("",) else dict(zip(names, self.drawn.tolist(), strict=True))
 
     def _mean_losses(self) -> dict[str, float | None]:
         """Mean loss of each task over this epoch's rows so far. It reads the device: once per epoch, not per step."""
@@ -387,7 +406,8 @@ class Trainer:
         return self._seconds_before + time.monotonic() - self._session_start
 
     def _total_steps(self) -> int | None:
-        by_epochs = None if self.limits.epochs is None else self.limits.epochs * self.steps_per_epoch()
+        epochs = self.limits.epochs
+        by_epochs = None if epochs is None else self.schedule.total_steps(self.train, epochs)
         known = [steps for steps in (by_epochs, self.limits.steps) if steps is not None]
         return min(known) if known else None
 

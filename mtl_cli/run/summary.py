@@ -11,6 +11,7 @@ summary.json, written at the end of a training; numbers that are not finite are 
     higher_is_better  the direction of each of them: {"digit": true}
     parameters        {"total": 1, "shared": 1, "tasks": {"digit": 1}}
     rows              {"train": 1, "val": 1, "test": 1}
+    rows_seen         rows trained on, of each source: {"books": 1}; {} for one source
     epochs, steps     done in all, resumed parts included
     seconds           wall time of the run; train_seconds: of its training steps alone
     rows_per_second   training rows over train_seconds

@@ -5,7 +5,8 @@ import pytest
 import torch
 from worlds import CPU, NAN, inputs
 
-from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.data.batches import Origins, Rows, count_steps, plan_epoch
+from mtl_cli.data.mixing import Mixing
 
 
 def _rows(n=10, targets=None):
@@ -98,3 +99,62 @@ def test_rows_in_order_come_whole():
     parts = list(rows.in_order(4))
     assert [len(targets) for _, targets in parts] == [4, 4, 2]
     assert torch.cat([x.numeric for x, _ in parts]).flatten().tolist() == list(map(float, range(10)))
+
+
+METHODS = ["proportional", "uniform", "temperature", "annealed", "round_robin"]
+
+
+def _sources(*sizes):
+    """Rows of several sources, interleaved; the input is the row's number."""
+    codes = np.concatenate([np.full(size, code) for code, size in enumerate(sizes)])
+    codes = np.random.default_rng(0).permutation(codes)
+    targets = np.where(np.arange(len(sizes)) == codes[:, None], 1.0, np.nan).astype(np.float32)
+    names = tuple("abc"[: len(sizes)])
+    return Rows(inputs(torch.arange(len(codes)).float().unsqueeze(1)), targets, CPU, Origins(names, codes))
+
+
+def _of_several(rows, epoch, mixing, **options):
+    return _plan(rows, epoch, batch_size=7, weights=np.ones(len(rows.origins.names)), mixing=mixing, **options)
+
+
+@pytest.mark.parametrize("epoch_rows", ["total", "longest", 31])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_no_row_of_a_source_comes_again_before_all_of_them_have_come(method, epoch_rows, shuffle):
+    rows = _sources(5, 20, 40)
+    mixing = Mixing(method, temperature=3.0, anneal_epochs=4, epoch=epoch_rows)
+    seen = [[] for _ in range(3)]
+    for epoch in range(6):
+        plan = _of_several(rows, epoch, mixing, shuffle=shuffle)
+        codes = rows.origins.codes[plan.order.numpy()]
+        assert plan.drawn.sum(0).tolist() == mixing.counts(np.array([5, 20, 40]), epoch).tolist()
+        assert plan.drawn.tolist() == [np.bincount(codes[a:b], minlength=3).tolist() for a, b in plan.bounds]
+        assert len(plan.bounds) == count_steps(rows, epoch, batch_size=7, drop_last=False, mixing=mixing)
+        for code in range(3):
+            seen[code] += plan.order.numpy()[codes == code].tolist()
+    for code, members in enumerate(rows.by_source()):
+        times = np.bincount(seen[code], minlength=len(rows))[members]
+        assert times.max() - times.min() <= 1
+        assert times.sum() == mixing.drawn_before(np.array([5, 20, 40]), 6)[code]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_epoch_of_several_sources_is_a_function_of_seed_and_number(method):
+    rows, mixing = _sources(5, 20, 40), Mixing(method, anneal_epochs=4)
+    orders = [tuple(_of_several(rows, e, mixing, seed=s).order.tolist()) for e in range(3) for s in range(3)]
+    assert len(set(orders)) == 9
+    assert orders == [tuple(_of_several(rows, e, mixing, seed=s).order.tolist()) for e in range(3) for s in range(3)]
+
+
+def test_in_turns_each_batch_is_of_one_source():
+    rows = _sources(10, 30)
+    plan = _of_several(rows, 0, Mixing("round_robin", epoch="longest"))
+    assert plan.drawn.tolist() == [[7, 0], [0, 7]] * 4 + [[2, 0], [0, 2]]
+    assert plan.absent == ((1,), (0,)) * 5
+    dropped = _of_several(rows, 0, Mixing("round_robin", epoch="longest"), drop_last=True)
+    assert dropped.drawn.tolist() == [[7, 0], [0, 7]] * 4
+
+
+def test_without_shuffling_sources_are_evenly_spread():
+    plan = _of_several(_sources(10, 30), 0, Mixing(), shuffle=False)
+    assert all(abs(own - total / 4) <= 1 for own, total in zip(plan.drawn[:, 0], plan.drawn.sum(1), strict=True))

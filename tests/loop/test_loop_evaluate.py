@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, NAN, inputs, make_learner, three_kind_rows, three_kinds
+from worlds import CPU, NAN, inputs, make_learner, three_kind_rows, three_kinds, two_source_rows
 
 from mtl_cli.data.batches import Rows
 from mtl_cli.loop import evaluate
@@ -148,3 +148,16 @@ def test_flat_names_are_split_task_metric():
 def test_primary_metric_is_the_first_of_the_kind():
     evaluation = _evaluate(make_learner(three_kinds()), three_kind_rows(20))
     assert evaluation.primary == {"amount": "r2", "churn": "auroc", "segment": "accuracy"}
+
+
+def test_tasks_of_several_sources_are_also_given_source_by_source():
+    rows = two_source_rows()  # the first task is labelled by `large` alone, the second by `small`, the third by both
+    learner = make_learner(three_kinds())
+    found = _evaluate(learner, rows)
+    assert list(found.by_source) == ["segment@small", "segment@large"]
+    for code, source in enumerate(("small", "large")):
+        index = np.flatnonzero(rows.origins.codes == code)
+        alone = Rows(rows.inputs.rows(torch.from_numpy(index)), rows.targets.numpy()[index], CPU)
+        assert found.by_source[f"segment@{source}"] == pytest.approx(_evaluate(learner, alone).tasks["segment"])
+    assert found.flat("val")["val/segment@small/accuracy"] == found.by_source["segment@small"]["accuracy"]
+    assert found.mean == pytest.approx(np.mean([found.tasks[name][found.primary[name]] for name in NAMES]))

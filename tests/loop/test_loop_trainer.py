@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, NAN, inputs, make_learner, make_trainer, three_kind_rows, three_kinds
+from worlds import CPU, NAN, inputs, make_learner, make_trainer, three_kind_rows, three_kinds, two_source_rows
 
 from mtl_cli.data.batches import Rows
+from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import RunError, TrainingError
 from mtl_cli.loop.evaluate import Evaluation
 from mtl_cli.loop.trainer import Interrupted
@@ -140,6 +141,31 @@ def test_every_method_goes_on_bit_for_bit_from_inside_an_epoch(claim, balancing,
     assert (second.progress.epoch, second.progress.step_in_epoch) == (2, 2)
     second.fit()
     _assert_same(_after(second), _after(whole))
+
+
+@pytest.mark.parametrize("epoch_rows", ["total", "longest", 25])
+@pytest.mark.parametrize("method", ["proportional", "uniform", "temperature", "annealed", "round_robin"])
+def test_training_on_several_sources_goes_on_bit_for_bit_and_counts_their_rows(claim, method, epoch_rows):
+    rows, mixing = two_source_rows(), Mixing(method, temperature=2.0, anneal_epochs=3, epoch=epoch_rows)
+    world = DROPOUT
+    whole = _trainer(claim("whole"), world, rows, epochs=3, mixing=mixing)
+    whole.fit()
+    sizes = np.array([12, 36])
+    for record in (r for r in whole.metrics.read() if r["split"] == "train"):
+        assert [record["rows/small"], record["rows/large"]] == mixing.drawn_before(sizes, record["epoch"]).tolist()
+    assert whole.rows_by_source() == dict(zip(("small", "large"), mixing.drawn_before(sizes, 3).tolist(), strict=True))
+    stop = whole.schedule.steps(rows, 0) + 2  # inside the second epoch
+    first = _trainer(
+        claim(), world, rows, epochs=3, mixing=mixing, interrupted=lambda: 15 if first.progress.step == stop else None
+    )
+    with pytest.raises(Interrupted):
+        first.fit()
+    second = _trainer(claim(), world, rows, epochs=3, mixing=mixing, seed=9)
+    second.load("last")
+    assert (second.progress.epoch, second.progress.step_in_epoch) == (1, 2)
+    second.fit()
+    _assert_same(_after(second), _after(whole))
+    assert second.drawn.tolist() == whole.drawn.tolist()
 
 
 class PowerCut(Exception):
@@ -393,7 +419,7 @@ def test_evaluations_can_be_rarer_and_the_last_epoch_always_has_one(claim):
 
 def test_steps_of_an_epoch_are_counted(claim):
     trainer = _trainer(claim(), {}, three_kind_rows(20))
-    assert trainer.steps_per_epoch() == 3
+    assert trainer.schedule.steps(trainer.train, 0) == 3
 
 
 def test_checkpoint_of_other_tasks_is_refused(claim):

@@ -1,0 +1,163 @@
+"""Several sources as one stream of rows: shared columns below each other, columns of its own missing for the others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from mtl_cli.data.splits import Splits
+from mtl_cli.data.table import Table
+from mtl_cli.errors import DataError, Problem, did_you_mean
+
+SOURCE_COLUMN = "source"
+
+
+def rename_columns(table: Table, rename: Mapping[str, str], where: str) -> Table:
+    """Gives columns other names; messages go on to name them as the files do.
+
+    Args:
+        table: As read.
+        rename: New names by old ones.
+        where: The configuration key, for messages.
+
+    Raises:
+        DataError: A column is not there, or its new name is taken.
+
+    Example:
+        >>> from mtl_cli.data.table import Part
+        >>> table = Table(pl.DataFrame({"item": [7]}), (Part("books.csv", 0, 1, lines=True),))
+        >>> renamed = rename_columns(table, {"item": "book"}, "data.sources.books.rename")
+        >>> renamed.frame.columns, renamed.where("book", 0)
+        (['book'], "books.csv, column 'item', row 1 (line 2)")
+    """
+    if not rename:
+        return table
+    problems = []
+    columns = table.frame.columns
+    for old, new in rename.items():
+        if old not in columns:
+            problems.append(
+                Problem(f"{where}.{old}", f"no column '{old}' in {table.files}", did_you_mean(old, columns))
+            )
+        elif (new in columns and new not in rename) or list(rename.values()).count(new) > 1:
+            problems.append(Problem(f"{where}.{old}", f"there is a column '{new}' already", "Choose another name."))
+    if problems:
+        raise DataError(problems)
+    renamed = {new: old for old, new in rename.items()}
+    missing = {rename.get(column, column): counts for column, counts in table.missing.items()}
+    parts = tuple(replace(part, renamed=renamed) for part in table.parts)
+    return replace(table, frame=table.frame.rename(dict(rename)), parts=parts, missing=missing)
+
+
+def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Table:
+    """One table of all rows, source after source.
+
+    Columns of the same name are one column. A column that a source does not have is null in its rows; that these are
+    not missing cells of the source's files is counted apart (``not in movies``).
+
+    Args:
+        tables: By the name of the source.
+        source_column: Whether to add the column ``source`` with the name of each row's source.
+
+    Raises:
+        DataError: A column has types in two sources that cannot be one, or a source has no rows.
+
+    Example:
+        >>> from mtl_cli.data.table import Part
+        >>> books = Table(pl.DataFrame({"user": [1], "pages": [9]}), (Part("b.csv", 0, 1, lines=True),))
+        >>> movies = Table(pl.DataFrame({"user": [2]}), (Part("m.csv", 0, 1, lines=True),))
+        >>> table = combine({"books": books, "movies": movies}, source_column=True)
+        >>> table.frame.rows(), table.missing
+        ([(1, 9, 'books'), (2, None, 'movies')], {'pages': {'not in movies': 1}})
+        >>> table.where("pages", 1)
+        "m.csv, column 'pages', row 1 (line 2)"
+    """
+    problems = [
+        Problem(table.files, "holds no rows", f"Give source '{name}' rows, or leave it out.")
+        for name, table in tables.items()
+        if table.frame.height == 0
+    ]
+    problems += _clashes(tables)
+    if source_column:
+        hint = f"Write data.source_as_input=false, or rename it: data.sources.NAME.rename={{{SOURCE_COLUMN}: OTHER}}."
+        problems += [
+            Problem(f"{table.files}, column '{SOURCE_COLUMN}'", "has the name of what data.source_as_input adds", hint)
+            for table in tables.values()
+            if SOURCE_COLUMN in table.frame.columns
+        ]
+    if problems:
+        raise DataError(problems)
+    frame = pl.concat([table.frame for table in tables.values()], how="diagonal_relaxed")
+    if source_column:
+        names = [name for name, table in tables.items() for _ in range(table.frame.height)]
+        frame = frame.with_columns(pl.Series(SOURCE_COLUMN, names, dtype=pl.String))
+    parts, missing, first = [], dict[str, dict[str, int]](), 0
+    for name, table in tables.items():
+        columns = frozenset(table.frame.columns) | ({SOURCE_COLUMN} if source_column else set())
+        parts += [replace(p, first=p.first + first, source=name, columns=columns) for p in table.parts]
+        first += table.frame.height
+        for column in frame.columns:
+            here = {} if column in columns else {f"not in {name}": table.frame.height}
+            for marker, count in {**table.missing.get(column, {}), **here}.items():
+                counts = missing.setdefault(column, {})
+                counts[marker] = counts.get(marker, 0) + count
+    hasher = hashlib.sha256()
+    for name, table in tables.items():
+        hasher.update(f"{name}:{table.fingerprint}\n".encode())
+    notes = tuple(f"{name}: {note}" for name, table in tables.items() for note in table.notes)
+    return replace(
+        next(iter(tables.values())),
+        frame=frame, parts=tuple(parts), given_split=None, fingerprint=hasher.hexdigest(), missing=missing, notes=notes,
+    )  # fmt: skip
+
+
+def combine_splits(splits: Mapping[str, Splits], sizes: Mapping[str, int]) -> Splits:
+    """The splits of the combined rows.
+
+    Args:
+        splits: Of each source by itself.
+        sizes: Rows of each source, in the order in which they stand.
+    """
+    starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
+    rows = {
+        split: np.concatenate([getattr(own, split) + starts[name] for name, own in splits.items()])
+        for split in ("train", "val", "test")
+    }
+    methods = {own.method for own in splits.values()}
+    told = methods.pop() if len(methods) == 1 else "; ".join(f"{name} {own.method}" for name, own in splits.items())
+    notes = tuple(f"{name}: {note}" for name, own in splits.items() for note in own.notes)
+    return Splits(rows["train"], rows["val"], rows["test"], told, notes)
+
+
+def own_column_notes(table: Table, inputs: Sequence[str]) -> list[str]:
+    """What becomes of the inputs that some sources do not have."""
+    by_sources: dict[tuple[str, ...], list[str]] = {}
+    for column in inputs:
+        lacking = table.lacking(column)
+        if lacking:
+            by_sources.setdefault(lacking, []).append(column)
+    return [
+        f"{', '.join(lacking)}: no column {', '.join(map(repr, columns[:8]))}"
+        f"{f' and {len(columns) - 8} more' if len(columns) > 8 else ''}: an input of its own says so in these rows."
+        for lacking, columns in by_sources.items()
+    ]
+
+
+def _clashes(tables: Mapping[str, Table]) -> list[Problem]:
+    problems = []
+    first: dict[str, tuple[str, pl.DataType]] = {}
+    for name, table in tables.items():
+        for column, dtype in table.frame.schema.items():
+            other, before = first.setdefault(column, (name, dtype))
+            if before == pl.Null:
+                first[column] = (name, dtype)
+            elif dtype not in (before, pl.Null) and not (before.is_numeric() and dtype.is_numeric()):
+                place = f"{table.files}, column '{table.parts[0].renamed.get(column, column)}'"
+                what = f"has type {dtype}, but {before} in {tables[other].files}"
+                hint = f"Store the column in one way, or rename it: data.sources.{name}.rename={{{column}: OTHER}}."
+                problems.append(Problem(place, what, hint))
+    return problems

@@ -1,0 +1,181 @@
+"""Several sources from the task file to the summary, and every mistake in them."""
+
+import json
+import random
+
+import pytest
+
+HEAD = "# @package _global_\n"
+TWO = """\
+data:
+  sources:
+    books: {path: books.csv, rename: {item: book}}
+    movies: {path: movies.csv, rename: {item: movie}, split: {val: 0.3}}
+  batch_size: 32
+shared_dim: 8
+encoder: {hidden: [8]}
+trainer: {max_epochs: 2}
+tasks:
+  stars: {kind: regression}
+  liked: {kind: binary, target: label, source: books}
+  seen: {kind: binary, target: label, source: [movies]}
+"""
+RUN = "--config-dir conf task=mine hydra.run.dir=run"
+
+
+@pytest.fixture
+def mine(write):
+    """Two files with the same users, and a task file over both."""
+    draw = random.Random(0)
+    rows = [f"u{draw.randint(0, 9)},{draw.randint(50, 90)},i{draw.randint(0, 9)},{i % 5},{i % 2}\n" for i in range(90)]
+    files = {
+        "books.csv": "user,pages,item,stars,label\n" + "".join(rows[:60]),
+        "movies.csv": "user,minutes,item,stars,label\n" + "".join(rows[60:]),
+        "conf/task/mine.yaml": HEAD + TWO,
+    }
+    write(files)
+    return files
+
+
+def test_rows_labels_and_numbers_of_two_sources(cli, mine, tmp_path, records):
+    ended = cli(*RUN.split(), "data.source_as_input=true", "data.mixing=uniform", "data.epoch=longest")
+    assert (ended.code, ended.err) == (0, "")
+    assert "books      48    6     6              48  liked, stars" in ended.out
+    assert "movies     18    9     3              48  seen, stars" in ended.out
+    assert "note: movies: no column 'pages', 'book': an input of its own says so in these rows." in ended.out
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["rows"] == {"train": 66, "val": 15, "test": 9}
+    assert summary["rows_seen"] == {"books": 96, "movies": 96}
+    assert [(r["rows/books"], r["rows/movies"]) for r in records(tmp_path / "run", "train")] == [(48, 48), (96, 96)]
+    assert {"test/stars@books/rmse", "test/stars@movies/rmse", "test/seen/auroc"} <= set(summary["metrics"])
+    assert "test/seen@movies/auroc" not in summary["metrics"]
+    features = json.loads((tmp_path / "run/data.json").read_text())["features"]
+    assert [column["name"] for column in features["categorical"]] == ["user", "book", "movie", "source"]
+    assert features["optional"] == ["pages", "book", "minutes", "movie"]
+
+
+def test_source_given_alone_under_sources_is_the_same_run(cli, mine, tmp_path, write):
+    head = "stars: {kind: regression}\n"
+    write({"conf/task/one.yaml": f"{HEAD}data: {{source: table, path: books.csv, exclude: [label]}}\ntasks:\n  {head}"})
+    text = f"{HEAD}data: {{sources: {{b: {{path: books.csv}}}}, exclude: [label]}}\ntasks:\n  {head}"
+    write({"conf/task/same.yaml": text})
+    for name in ("one", "same"):
+        arguments = ["--config-dir", "conf", f"task={name}", "trainer.max_epochs=2", f"hydra.run.dir={name}"]
+        assert cli(*arguments).code == 0
+    one, same = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", "same"))
+    assert one["metrics"] == same["metrics"]
+    assert (one["rows_seen"], same["rows_seen"]) == ({}, {"b": 2 * one["rows"]["train"]})
+
+
+MISTAKES = {
+    "a source and sources": (
+        {"sources:\n": "source: sklearn\n  sources:\n"},
+        "data.source (conf/task/mine.yaml, line 3): cannot be given together with data.sources, got 'sklearn'. "
+        "Write it in each source.",
+    ),
+    "a key of one source above all": (
+        {"batch_size: 32": "path: books.csv"},
+        "data.path (conf/task/mine.yaml, line 6): unknown key. Write it in each source: data.sources.NAME.path.",
+    ),
+    "a misspelt key of a source": (
+        {"rename: {item: book}": "renam: {}"},
+        "data.sources.books.renam (conf/task/mine.yaml, line 4): unknown key. Did you mean 'rename'?",
+    ),
+    "an unknown kind of source": (
+        {"{path: books.csv": "{source: tabel, path: books.csv"},
+        "data.sources.books.source (conf/task/mine.yaml, line 4): unknown source 'tabel'. Did you mean 'table'?",
+    ),
+    "a task of an unknown source": (
+        {"source: books": "source: boks"},
+        "tasks.liked.source (conf/task/mine.yaml, line 12): no source 'boks'. Did you mean 'books'?",
+    ),
+    "a task of no source": (
+        {"source: books": "source: []"},
+        "tasks.liked.source (conf/task/mine.yaml, line 12): is an empty list. "
+        "Write null for every source that has the target column.",
+    ),
+    "no file": (
+        {"path: books.csv": "path: null"},
+        "data.sources.books.path: must be given, got null. Write data.path=FILE, or data.train and data.val.",
+    ),
+    "a column to rename that is not there": (
+        {"{item: movie}": "{itm: movie}"},
+        "data.sources.movies.rename.itm: no column 'itm' in movies.csv. Did you mean 'item'?",
+    ),
+    "labels that no source has": (
+        {"target: label, source: books": "target: labels"},
+        "tasks.liked.target: no column 'labels' in books.csv, movies.csv. Did you mean 'label'?",
+    ),
+    "labels that the source has not": (
+        {"target: label, source: books": "target: minutes, source: books"},
+        "tasks.liked.target: no column 'minutes' in books.csv. Known: book, label, pages, stars, user.",
+    ),
+    "a split that one source has not": (
+        {"split: {val: 0.3}": "split: {column: fold}"},
+        "data.sources.movies.split.column: no column 'fold' in movies.csv. "
+        "Known: label, minutes, movie, stars, user.",
+    ),
+    "a source without validation rows": (
+        {"split: {val: 0.3}": "split: {val: 0}"},
+        "movies.csv: no validation rows, got 30 rows split at random (0 val, 0.1 test, seed 0). "
+        "Change data.split, or give more rows.",
+    ),
+    "a method that there is not": (
+        {"batch_size: 32": "mixing: unifrm"},
+        "data.mixing (conf/task/mine.yaml, line 6): must be one of proportional, uniform, temperature, annealed, "
+        "round_robin, got 'unifrm'. Did you mean 'uniform'?",
+    ),
+    "an epoch without a row of a source": (
+        {"batch_size: 32": "epoch: 1"},
+        "data.epoch: is 1, which leaves no row for source movies in an epoch. "
+        "Give more rows, or another data.mixing.",
+    ),
+    "annealing without an end": (
+        {"batch_size: 32": "mixing: annealed", "max_epochs: 2": "max_epochs: null, max_steps: 3"},
+        "data.anneal_epochs (conf/task/mine.yaml, line 2): must be given where trainer.max_epochs is null, got null.",
+    ),
+    "an empty list of sources": (
+        {"sources:\n    books: {path: books.csv, rename: {item: book}}\n    movies: {path: movies.csv, rename: "
+         "{item: movie}, split: {val: 0.3}}": "sources: {}"},
+        "data.sources (conf/task/mine.yaml, line 3): must be a mapping from names to options, got {}. "
+        "Example: sources: {books: {path: books.csv}, movies: {path: movies.csv}}.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_mistake_is_one_message(cli, mine, tmp_path, changes, message):
+    text = HEAD + TWO
+    for old, new in changes.items():
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    (tmp_path / "conf/task/mine.yaml").write_text(text)
+    ended = cli(*RUN.split())
+    assert ended.code == 2
+    assert message in ended.err.splitlines()
+    assert not (tmp_path / "run").exists()
+
+
+def test_clashing_types_name_both_files(cli, mine, tmp_path, write):
+    rows = "".join(f'{{"user": {i % 9}, "stars": {i % 5}, "label": {i % 2}}}\n' for i in range(30))
+    write(
+        {
+            "movies.jsonl": rows,
+            "conf/task/mine.yaml": HEAD + TWO.replace("movies.csv, rename: {item: movie}", "movies.jsonl"),
+        }
+    )
+    ended = cli(*RUN.split())
+    assert ended.code == 2
+    assert (
+        "movies.jsonl, column 'user': has type Int64, but String in books.csv. "
+        "Store the column in one way, or rename it: data.sources.movies.rename={user: OTHER}."
+    ) in ended.err.splitlines()
+
+
+def test_source_of_a_task_without_sources(cli):
+    ended = cli("task=digits", "tasks.even.source=books", "data.source_as_input=true")
+    assert ended.code == 2
+    assert ended.err.splitlines() == [
+        "tasks.even.source (command line): needs data.sources, got none. All rows come from one source: leave it out.",
+        "data.source_as_input (command line): needs data.sources, got none. Write false.",
+    ]
