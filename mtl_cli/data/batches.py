@@ -189,7 +189,8 @@ def _mixed(streams: Sequence[np.ndarray], seed: int, epoch: int, shuffle: bool) 
     if shuffle:
         return order[_permutation(len(order), seed, epoch, len(streams))]
     places = np.concatenate([(np.arange(len(stream)) + 0.5) / max(len(stream), 1) for stream in streams])
-    return order[np.argsort(places, kind="stable")]
+    evenly: np.ndarray = order[np.argsort(places, kind="stable")]
+    return evenly
 
 
 def _permutation(size: int, seed: int, number: int, salt: int) -> np.ndarray:
