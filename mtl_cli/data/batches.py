@@ -187,7 +187,8 @@ def _mixed(streams: Sequence[np.ndarray], seed: int, epoch: int, shuffle: bool) 
     if len(streams) == 1:
         return order
     if shuffle:
-        return order[_permutation(len(order), seed, epoch, len(streams))]
+        order = order[_permutation(len(order), seed, epoch, len(streams))]
+        return order
     places = np.concatenate([(np.arange(len(stream)) + 0.5) / max(len(stream), 1) for stream in streams])
     evenly: np.ndarray = order[np.argsort(places, kind="stable")]
     return evenly

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from mtl_cli.run import write_json, write_text
+from mtl_cli.run import write_text
+from mtl_cli.run.atomic import finite
 from mtl_cli.sweep.comparison import methods
 from mtl_cli.sweep.method_table import as_json, is_folded, method_columns
 from mtl_cli.sweep.payoff import answer
@@ -32,11 +34,21 @@ def write(sweep_dir: Path | str, records: Sequence[JobRecord]) -> None:
         TrainingError: A file cannot be written.
     """
     folder = Path(sweep_dir)
-    jobs = [{"rank": rank, **asdict(record)} for rank, record in ranked(records)]
-    among = methods(records)
-    whole = {"format": FORMAT, "summary": summarise(records), "methods": as_json(among), "jobs": jobs}
-    write_json(folder / "leaderboard.json", whole)
+    write_text(folder / "leaderboard.json", whole_json(records))
     write_text(folder / "leaderboard.csv", as_csv(records))
+    write_text(folder / "leaderboard.md", whole_markdown(records))
+
+
+def whole_json(records: Sequence[JobRecord]) -> str:
+    """What leaderboard.json holds: everything known of each method and job."""
+    jobs = [{"rank": rank, **asdict(record)} for rank, record in ranked(records)]
+    found = {"format": FORMAT, "summary": summarise(records), "methods": as_json(methods(records)), "jobs": jobs}
+    return json.dumps(finite(found), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+
+
+def whole_markdown(records: Sequence[JobRecord]) -> str:
+    """What leaderboard.md holds."""
+    among = methods(records)
     told = answer(among)
     parts = [
         *([f"```\n{told}\n```\n"] if told else []),
@@ -44,7 +56,7 @@ def write(sweep_dir: Path | str, records: Sequence[JobRecord]) -> None:
         as_markdown(records),
         f"{summarise(records)}\n",
     ]
-    write_text(folder / "leaderboard.md", "\n".join(parts))
+    return "\n".join(parts)
 
 
 def format_table(records: Sequence[JobRecord]) -> str:

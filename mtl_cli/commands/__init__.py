@@ -1,0 +1,1 @@
+"""Commands that take a run folder or a sweep: no Hydra."""

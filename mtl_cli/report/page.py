@@ -1,0 +1,236 @@
+"""The page: the answer first, then tables and plots. No network, no script or style from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from mtl_cli.report import svg
+from mtl_cli.report.style import SCRIPT, STYLE
+from mtl_cli.run import MetricsLog, RunFolder, flatten
+from mtl_cli.sweep import comparison, method_table, payoff
+from mtl_cli.sweep.comparison import FRACTION, Method
+from mtl_cli.sweep.records import JobRecord, summarise
+from mtl_cli.sweep.table import Cell, Column, columns, text
+
+Record = Mapping[str, Any]
+SCORE = "mean of the primary metrics"
+_MOST_PLOTS = 24  # of one sort; a run with hundreds of tasks stays a page
+
+
+def run_page(run: RunFolder, config: Mapping[str, Any]) -> str:
+    """The page of one run.
+
+    Args:
+        run: Its folder.
+        config: Its configuration.
+    """
+    records = MetricsLog(run.path / "metrics.jsonl").read()
+    finished = (run.path / "summary.json").exists()
+    summary = run.read_json("summary.json") if finished else {}
+    state = str(run.status["state"])
+    parts = [_section("Result", _run_result(summary, state))]
+    parts.append(_section("Learning curves", _plots(_run_curves(records, summary))))
+    if weights := _weight_curves(records):
+        parts.append(_section("Weights of the tasks", _plots([weights])))
+    if summary:
+        parts.append(_section("Parameters", _parameters(summary)))
+    parts.append(_section("Configuration", _settings(config), closed=True))
+    return _page(run.path.name, parts)
+
+
+def sweep_page(name: str, records: Sequence[JobRecord], logs: Mapping[str, Sequence[Record]]) -> str:
+    """The page of one or several sweeps.
+
+    Args:
+        name: Its title.
+        records: Their jobs.
+        logs: The metrics over time of each job, by the job's name.
+    """
+    among = method_table.ranked_methods(comparison.methods(records))
+    told = payoff.answer(among)
+    parts = [_section("Answer", f"<pre>{escape(told)}</pre>")] if told else []
+    parts.append(_section("Methods", _table(method_table.method_columns(among)) if among else "<p>none</p>"))
+    plots = [*_delta_plots(among), *_trade_off(among), *_data_curves(among)]
+    if plots:
+        parts.append(_section("Score, cost and data", _plots(plots)))
+    if curves := _method_curves(among, logs):
+        parts.append(_section("Learning curves", _plots(curves)))
+    if differences := _differences(among):
+        parts.append(_section("What differs", differences))
+    failed = [record for record in records if record.error]
+    if failed:
+        rows = "".join(f"<li><b>{escape(r.job)}</b>: {escape(r.error or '')}</li>" for r in failed)
+        parts.append(_section("Failures", f"<ul>{rows}</ul>"))
+    jobs = f"{_table(columns(records))}<p>{escape(summarise(records))}</p>"
+    parts.append(_section("Jobs", jobs, closed=bool(among)))
+    return _page(name, parts)
+
+
+def _run_result(summary: Mapping[str, Any], state: str) -> str:
+    if not summary:
+        return f"<p>The run is not finished: {escape(state)}.</p>"
+    split = "test" if any(key.startswith("test/") for key in summary["metrics"]) else "val"
+    tasks, metrics = list(summary["tasks"]), summary["metrics"]
+    names = dict.fromkeys(k.rsplit("/", 1)[1] for k in metrics if k.startswith(f"{split}/") and k.count("/") == 2)
+    table = [
+        Column("task", tasks),
+        Column("measured by", [summary["primary"][task] for task in tasks], "override"),
+        *(Column(name, [metrics.get(f"{split}/{task}/{name}") for task in tasks]) for name in names),
+    ]
+    best, speed = summary.get("best"), summary["rows_per_second"]
+    chosen = f"epoch {best['epoch']}, the best by {summary['monitor']}" if best else "the last epoch"
+    facts = [
+        f"mean on {split}: <b>{text(metrics.get(f'{split}/mean'))}</b>",
+        f"weights of {escape(chosen)}",
+        f"{summary['rows']['train']:,} training rows, {summary['epochs']} epochs, {summary['steps']:,} steps",
+        f"{summary['seconds']:.1f} s" + (f", {speed:,.0f} rows/s" if speed else ""),
+    ]
+    return f"<p>{' · '.join(facts)}</p>" + _table(table)
+
+
+def _run_curves(records: Sequence[Record], summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    train, val = ([r for r in records if r["split"] == split] for split in ("train", "val"))
+    tasks = dict.fromkeys(k.split("/")[1] for r in train for k in r if k.endswith("/loss") and k.count("/") == 2)
+    plots = [(f"{SCORE} (val)", svg.lines([_over(val, "val/mean", "mean")], "epoch", "mean"))]
+    for task in list(tasks)[:_MOST_PLOTS]:
+        losses = [_over(train, f"train/{task}/loss", "train"), _over(val, f"val/{task}/loss", "val")]
+        plots.append((f"{task}: loss", svg.lines(losses, "epoch", "loss")))
+        metric = summary.get("primary", {}).get(task)
+        if metric:
+            scores = [_over(val, f"val/{task}/{metric}", metric)]
+            plots.append((f"{task}: {metric} (val)", svg.lines(scores, "epoch", metric)))
+    return plots
+
+
+def _weight_curves(records: Sequence[Record]) -> tuple[str, str] | None:
+    train = [r for r in records if r["split"] == "train"]
+    keys = dict.fromkeys(key for r in train for key in r if key.endswith("/weight"))
+    series = [_over(train, key, key.split("/")[1]) for key in list(keys)[:_MOST_PLOTS]]
+    if not any(len({y for _, y in one.points}) > 1 for one in series):
+        return None  # constant weights are in the configuration
+    return "mean weight that balancing gave", svg.lines(series, "epoch", "weight")
+
+
+def _parameters(summary: Mapping[str, Any]) -> str:
+    own = summary["parameters"]["tasks"]
+    names = ["shared", *own, "total"]
+    counts = [summary["parameters"]["shared"], *own.values(), summary["parameters"]["total"]]
+    return _table([Column("parameters", names), Column("number", counts)])
+
+
+def _delta_plots(among: Sequence[Method]) -> list[tuple[str, str]]:
+    found = payoff.verdicts(among)
+    named = dict(zip(map(id, among), comparison.labels(among), strict=True))
+    bars = [svg.Bar(_name(named[id(v.method)]), v.delta.mean, v.delta.error) for v in found if v.delta]
+    title = "delta-m against the tasks apart, above 0 is better (± standard error)"
+    plots = [(title, svg.bars(bars, "delta-m, %"))] if bars else []
+    for verdict in found[:1]:
+        tasks = [svg.Bar(task, change.mean, change.error) for task, change in verdict.tasks.items()]
+        plots.append((f"per task: {_name(named[id(verdict.method)])}", svg.bars(tasks[:_MOST_PLOTS], "change, %")))
+    return plots
+
+
+def _trade_off(among: Sequence[Method]) -> list[tuple[str, str]]:
+    plots = []
+    for number, label in (("parameters", "parameters"), ("seconds", "seconds")):
+        series = [
+            svg.Series(_name(names), [(cost.mean, score.mean)])
+            for method, names in zip(among, comparison.labels(among), strict=True)
+            if (cost := method.number(number)) is not None and (score := method.mean()) is not None
+        ]
+        if len(series) > 1:
+            plots.append((f"score against {label}", svg.lines(series, label, SCORE, dots=True)))
+    return plots
+
+
+def _data_curves(among: Sequence[Method]) -> list[tuple[str, str]]:
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for method, names in zip(among, comparison.labels(among), strict=True):
+        rows, score = method.number("train_rows"), method.mean()
+        if rows is not None and score is not None and FRACTION in names:
+            name = _name({key: value for key, value in names.items() if key != FRACTION})
+            curves.setdefault(name, []).append((rows.mean, score.mean))
+    if not curves:
+        return []
+    series = [svg.Series(name, sorted(points)) for name, points in curves.items()]
+    return [("score against training rows", svg.lines(series, "training rows", SCORE, log_x=True))]
+
+
+def _method_curves(among: Sequence[Method], logs: Mapping[str, Sequence[Record]]) -> list[tuple[str, str]]:
+    series = []
+    for method, names in zip(among, comparison.labels(among), strict=True):
+        by_epoch: dict[float, list[float | None]] = {}
+        for job in method.done:
+            for record in logs.get(job.job, []):
+                if record["split"] == "val":
+                    by_epoch.setdefault(record["epoch"], []).append(record.get("val/mean"))
+        means = {epoch: comparison.estimate(values) for epoch, values in sorted(by_epoch.items())}
+        points = [(epoch, None if mean is None else mean.mean) for epoch, mean in means.items()]
+        if points:
+            series.append(svg.Series(_name(names), points))
+    return [(f"{SCORE} (val), mean over seeds", svg.lines(series, "epoch", "mean"))] if series else []
+
+
+def _differences(among: Sequence[Method]) -> str:
+    keys = dict.fromkeys(key for method in among for key in method.settings)
+    differing = [key for key in keys if len({repr(method.settings.get(key, "")) for method in among}) > 1]
+    if len(among) < 2 or not differing:
+        return ""
+    table = [Column("key", list(differing), "override")]
+    for i, method in enumerate(among[:_MOST_PLOTS], start=1):
+        table.append(Column(f"#{i}", [str(method.settings.get(key, "")) for key in differing], "override"))
+    return _table(table)
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    flat = flatten(dict(config))
+    values: list[Cell] = ["null" if value is None else str(value) for value in flat.values()]
+    return _table([Column("key", list(flat), "override"), Column("value", values, "override")])
+
+
+def _over(records: Sequence[Record], key: str, name: str) -> svg.Series:
+    return svg.Series(name, [(r["epoch"], r.get(key)) for r in records])
+
+
+def _name(label: Mapping[str, str]) -> str:
+    components = ("sharing", "balancing", "encoder")
+    first = [label[key] for key in components if key in label]
+    rest = [f"{key.rpartition('.')[2]}={value}" for key, value in label.items() if key not in components]
+    return ", ".join([*first, *rest]) or "all"
+
+
+def _plots(plots: Sequence[tuple[str, str]]) -> str:
+    figures = (f"<figure><figcaption>{escape(title)}</figcaption>{plot}</figure>" for title, plot in plots)
+    return f'<div class="plots">{"".join(figures)}</div>'
+
+
+def _table(table: Sequence[Column]) -> str:
+    numeric = [all(cell is None or isinstance(cell, int | float) for cell in column.cells) for column in table]
+    head = "".join(f"<th>{escape(column.name)}</th>" for column in table)
+    rows = []
+    for row in zip(*(column.cells for column in table), strict=True):
+        cells = (_table_cell(cell, "n" if is_number else "t") for cell, is_number in zip(row, numeric, strict=True))
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _table_cell(cell: Cell, kind: str) -> str:
+    full = escape("" if cell is None else str(cell))
+    return f'<td class="{kind}" data-sort="{full}">{escape(text(cell))}</td>'
+
+
+def _section(title: str, body: str, *, closed: bool = False) -> str:
+    if closed:
+        return f"<details><summary><h2>{escape(title)}</h2></summary>{body}</details>"
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _page(title: str, parts: Sequence[str]) -> str:
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main><h1>{escape(title)}</h1>"
+        f"{''.join(parts)}</main><script>{SCRIPT}</script></body></html>\n"
+    )

@@ -1,0 +1,180 @@
+"""Small plots as SVG text. Colours come from the page's style sheet, so that a plot is right in light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 460, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 26, 12, 40
+_COLOURS = 8  # classes c0 to c7 of the style sheet; more series repeat them with dashes
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line or set of points.
+
+    Args:
+        name: For the legend.
+        points: ``(x, y)``; those with a y that is None are left out and break the line.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float | None]]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar with its error.
+
+    Args:
+        name: What it stands for.
+        value: Its length.
+        error: Half the length of the whisker, or None.
+    """
+
+    name: str
+    value: float
+    error: float | None = None
+
+
+def lines(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False, dots: bool = False) -> str:
+    """Lines over x, with a legend if there are several.
+
+    Args:
+        series: What to draw.
+        x_label: Under the x axis.
+        y_label: Beside the y axis.
+        log_x: Logarithmic x axis; x must be above 0.
+        dots: Points without lines between them, each with its name.
+    """
+    points = [(x, y) for s in series for x, y in s.points if y is not None and math.isfinite(y)]
+    if not points:
+        return '<p class="none">no numbers</p>'
+    xs, ys = _Axis([x for x, _ in points], log=log_x, exact=not dots), _Axis([y for _, y in points])
+    parts = [_grid(xs, ys, x_label, y_label)]
+    for i, one in enumerate(series):
+        kind = _class(i)
+        known = [(x, y, _x(xs, x), _y(ys, y)) for x, y in one.points if y is not None and math.isfinite(y)]
+        if not dots and len(known) > 1:
+            path = " ".join(f"{x:.1f},{y:.1f}" for *_, x, y in known)
+            parts.append(f'<polyline class="line {kind}" points="{path}"><title>{escape(one.name)}</title></polyline>')
+        for x, y, across, down in known if dots or len(known) <= 30 else []:
+            told = escape(f"{one.name}: {_number(x)}, {_number(y)}")
+            place = f'cx="{across:.1f}" cy="{down:.1f}" r="{4 if dots else 2.5}"'
+            parts.append(f'<circle class="dot {kind}" {place}><title>{told}</title></circle>')
+    return _figure(parts, HEIGHT) + (_legend([s.name for s in series]) if len(series) > 1 else "")
+
+
+def bars(values: Sequence[Bar], x_label: str) -> str:
+    """Horizontal bars from 0, with whiskers."""
+    if not values:
+        return '<p class="none">no numbers</p>'
+    reach = [v.value + side * (v.error or 0.0) for v in values for side in (-1, 1)]
+    axis = _Axis([0.0, *reach])
+    row, left = 26, 175
+    wide, bottom = WIDTH - left - _RIGHT, _TOP + row * len(values)
+
+    def at(value: float) -> float:
+        return left + wide * axis.share(value)
+
+    parts = []
+    for tick in axis.ticks:
+        parts += [_line("grid", at(tick), at(tick), _TOP, bottom), _text("tick", at(tick), bottom + 16, _number(tick))]
+    for i, bar in enumerate(values):
+        middle = _TOP + row * (i + 0.5)
+        start, end = sorted((at(0.0), at(bar.value)))
+        told = f"{bar.name}: {bar.value:+.2f}" + ("" if bar.error is None else f" ± {bar.error:.2f}")
+        size = f'x="{start:.1f}" y="{middle - 8:.1f}" width="{max(end - start, 0.5):.1f}" height="16"'
+        kind = "up" if bar.value >= 0 else "down"
+        parts.append(f'<rect class="bar {kind}" {size}><title>{escape(told)}</title></rect>')
+        if bar.error is not None:
+            parts.append(_line("whisker", at(bar.value - bar.error), at(bar.value + bar.error), middle, middle))
+        parts.append(_text("name", left - 8, middle + 4, _short(bar.name), "end"))
+    parts += [_line("axis", at(0.0), at(0.0), _TOP, bottom), _text("label", left + wide / 2, bottom + 34, x_label)]
+    return _figure(parts, bottom + _BOTTOM)
+
+
+class _Axis:
+    """Bounds and round ticks that hold all values."""
+
+    def __init__(self, values: Sequence[float], *, log: bool = False, exact: bool = False) -> None:
+        self._log = log
+        low, high = min(values), max(values)
+        if log:
+            self.low, self.high = math.log10(low), math.log10(high)
+            self.ticks = sorted(set(values)) if len(set(values)) <= 6 else [low, high]
+        else:
+            step = _step(high - low if high > low else max(abs(high), 1.0) * 0.1)
+            self.low = low if exact else math.floor(low / step) * step
+            self.high = high if exact else math.ceil(high / step) * step
+            first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+            self.ticks = [round(i * step, 12) for i in range(first, last + 1)]
+        if self.high == self.low:
+            self.low, self.high = self.low - 0.5, self.high + 0.5
+
+    def share(self, value: float) -> float:
+        """Where the value lies between the bounds, 0 to 1."""
+        return ((math.log10(value) if self._log else value) - self.low) / (self.high - self.low)
+
+
+def _step(span: float) -> float:
+    rough = span / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+
+
+def _x(axis: _Axis, value: float) -> float:
+    return _LEFT + (WIDTH - _LEFT - _RIGHT) * axis.share(value)
+
+
+def _y(axis: _Axis, value: float) -> float:
+    return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - axis.share(value))
+
+
+def _grid(xs: _Axis, ys: _Axis, x_label: str, y_label: str) -> str:
+    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+    parts = [_line("axis", _LEFT, right, bottom, bottom)]
+    for tick in ys.ticks:
+        y = _y(ys, tick)
+        parts += [_line("grid", _LEFT, right, y, y), _text("tick", _LEFT - 6, y + 4, _number(tick), "end")]
+    parts += [_text("tick", _x(xs, tick), bottom + 16, _number(tick)) for tick in xs.ticks]
+    parts.append(_text("label", (_LEFT + right) / 2, HEIGHT - 6, x_label))
+    turned = f'transform="translate(12 {(_TOP + bottom) / 2:.0f}) rotate(-90)"'
+    parts.append(f'<text class="label" {turned} text-anchor="middle">{escape(y_label)}</text>')
+    return "".join(parts)
+
+
+def _line(kind: str, x1: float, x2: float, y1: float, y2: float) -> str:
+    return f'<line class="{kind}" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
+
+
+def _text(kind: str, x: float, y: float, text: str, anchor: str = "middle") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _figure(parts: Sequence[str], height: float) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img">{"".join(parts)}</svg>'
+
+
+def _legend(names: Sequence[str]) -> str:
+    items = (
+        f'<span class="key"><i class="swatch {_class(i)}"></i>{escape(name)}</span>' for i, name in enumerate(names)
+    )
+    return f'<p class="legend">{"".join(items)}</p>'
+
+
+def _class(i: int) -> str:
+    return f"c{i % _COLOURS}" + (" dashed" if i >= _COLOURS else "")
+
+
+def _short(name: str, most: int = 28) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def _number(value: float) -> str:
+    if value != 0 and (abs(value) >= 1e6 or abs(value) < 1e-3):
+        return f"{value:.2g}"
+    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

@@ -1,0 +1,175 @@
+"""The page stands alone, says what the numbers say, and shows hostile names as text."""
+
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pytest
+
+from mtl_cli.commands.report import main
+from mtl_cli.report import svg
+from mtl_cli.run import MetricsLog, RunFolder
+
+HOSTILE = "<script>alert('x')</script>"
+
+
+class _Balanced(HTMLParser):
+    """Every element that is opened is closed, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def _run(path, sharing="hard", seed=0, accuracy=0.9, task="digit", state="done"):
+    with RunFolder.claim(path) as run:
+        run.write_config(
+            json.dumps({"sharing": {"name": sharing}, "seed": seed, "extra": HOSTILE}), [f"sharing={sharing}"]
+        )
+        run.set_status(state)
+        log = MetricsLog(path / "metrics.jsonl")
+        for epoch in (1, 2, 3):
+            log.append(
+                {"split": "train", "epoch": epoch, f"train/{task}/loss": 1 / epoch, f"train/{task}/weight": epoch}
+            )
+            val = {f"val/{task}/loss": 1.1 / epoch, f"val/{task}/accuracy": accuracy, "val/mean": accuracy}
+            log.append({"split": "val", "epoch": epoch, **val})
+        if state == "done":
+            run.write_json(
+                "summary.json",
+                {
+                    "tasks": [task], "monitor": "mean", "mode": "max", "best": {"epoch": 3, "step": 9, "score": accuracy},
+                    "metrics": {f"test/{task}/accuracy": accuracy, f"test/{task}/loss": 0.4, "test/mean": accuracy},
+                    "primary": {task: "accuracy"}, "higher_is_better": {task: True}, "seconds": 1.5, "epochs": 3,
+                    "steps": 9, "rows_per_second": 1234.5, "rows": {"train": 100, "val": 10, "test": 10},
+                    "parameters": {"total": 30, "shared": 20, "tasks": {task: 10}}, "data_fingerprint": "x",
+                },
+            )  # fmt: skip
+
+
+def _page(path):
+    text = path.read_text(encoding="utf-8")
+    checker = _Balanced()
+    checker.feed(text)
+    assert checker.open == []
+    assert not re.search(r"(https?:)?//(?!www\.w3)", text), "nothing from elsewhere"
+    assert HOSTILE not in text
+    for drawing in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        ElementTree.fromstring(drawing)
+    return text
+
+
+def test_page_of_a_run(tmp_path, capsys):
+    _run(tmp_path / "run", task=HOSTILE.replace("/", "|"))
+    main([str(tmp_path / "run")])
+    assert capsys.readouterr().out == f"{tmp_path / 'run/report.html'}\n"
+    text = _page(tmp_path / "run" / "report.html")
+    assert "mean on test: <b>0.9000</b>" in text
+    assert "100 training rows, 3 epochs, 9 steps" in text
+    assert "mean weight that balancing gave" in text
+    assert text.count("<polyline") == 1 + 3 + 1  # mean; losses of train and val and the accuracy; the weight
+
+
+def test_page_of_a_run_that_is_not_finished(tmp_path):
+    _run(tmp_path / "run", state="interrupted")
+    main([str(tmp_path / "run"), "--out", str(tmp_path / "page.html")])
+    assert "The run is not finished: interrupted." in _page(tmp_path / "page.html")
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Three seeds of two methods, and a failed job."""
+    for seed in range(3):
+        _run(tmp_path / f"sweep/hard-{seed}", "hard", seed, 0.9 + seed / 1000)
+        _run(tmp_path / f"sweep/separate-{seed}", "separate", seed, 0.8 + seed / 1000)
+    with RunFolder.claim(tmp_path / "sweep/broken") as run:
+        run.set_status("failed", error=HOSTILE, exit_code=1)
+    return tmp_path / "sweep"
+
+
+def test_page_of_a_sweep_has_the_answer_first(sweep):
+    main([str(sweep)])
+    text = _page(sweep / "report.html")
+    titles = re.findall(r"<h2>(.*?)</h2>", text)
+    assert titles == [
+        "Answer",
+        "Methods",
+        "Score, cost and data",
+        "Learning curves",
+        "What differs",
+        "Failures",
+        "Jobs",
+    ]
+    assert "Does sharing pay? Yes: hard scores better (mean change +12.48 %)." in text
+    assert '<rect class="bar up"' in text
+    assert "7 jobs: 6 done, 1 failed" in text
+
+
+@pytest.mark.parametrize(
+    ("form", "start"), [("md", "```\nDoes sharing pay?"), ("text", "rank  sharing"), ("json", "{")]
+)
+def test_other_formats_are_those_of_the_leaderboard(sweep, capsys, form, start):
+    main([str(sweep), "--format", form])
+    assert capsys.readouterr().out.startswith(start)
+
+
+def test_several_sweeps_are_one_table_whatever_their_order(sweep, tmp_path, capsys):
+    _run(tmp_path / "other/mmoe-0", "mmoe", 0, 0.95)
+    tables = []
+    for folders in ((sweep, tmp_path / "other"), (tmp_path / "other", sweep)):
+        main([*map(str, folders), "--format", "text"])
+        tables.append(capsys.readouterr().out)
+    assert tables[0] == tables[1]
+    assert "mmoe" in tables[0]
+    main([str(sweep), str(tmp_path / "other"), "--out", str(tmp_path / "both.html")])
+    assert "other/mmoe-0" in _page(tmp_path / "both.html")
+
+
+NO_FOLDER = "none: is not a sweep's folder: there is no such folder.\n"
+NO_RUN = "empty: holds no run. Give the folder of a run or of a sweep.\n"
+A_RUN = "run: is a run; several folders, and other formats than html, are for sweeps.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [(["none"], NO_FOLDER), (["empty"], NO_RUN), (["run", "--format", "md"], A_RUN)]
+)
+def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    _run(tmp_path / "run")
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == message
+
+
+def test_a_line_is_drawn_between_its_bounds_and_breaks_at_nothing():
+    drawn = svg.lines([svg.Series("a", [(1, 0.0), (2, None), (3, 1.0)])], "epoch", "score")
+    (points,) = re.findall(r'points="(.*?)"', drawn)
+    (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points.split(" "))
+    assert x1 < x2 <= svg.WIDTH
+    assert 0 <= y2 < y1 <= svg.HEIGHT  # higher is further up
+    assert svg.lines([svg.Series("a", [(1, None)])], "x", "y") == '<p class="none">no numbers</p>'
+
+
+def test_more_series_than_colours_are_told_apart_by_dashes():
+    drawn = svg.lines([svg.Series(str(i), [(0, i), (1, i)]) for i in range(9)], "x", "y")
+    assert 'class="line c0 dashed"' in drawn
+    assert 'class="line c0"' in drawn
+
+
+def test_bars_start_at_zero():
+    drawn = svg.bars([svg.Bar("gain", 2.0, 0.5), svg.Bar("loss", -1.0)], "change")
+    (_, zero) = re.findall(r'<line class="axis" x1="(.*?)" x2="(.*?)"', drawn)[0]
+    gain, loss = re.findall(r'<rect class="bar (\w+)" x="(.*?)" y=".*?" width="(.*?)"', drawn)
+    assert (gain[0], gain[1]) == ("up", zero)
+    assert loss[0] == "down"
+    assert float(loss[1]) + float(loss[2]) == pytest.approx(float(zero), abs=0.11)
