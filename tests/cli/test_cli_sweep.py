@@ -181,10 +181,10 @@ def test_processes_of_the_same_second_have_folders_of_their_own(tmp_path):
 
 def test_grid_of_fixed_weights_is_a_sweep_by_an_experiment_file(cli, tmp_path):
     grid = [o for o in QUICK if not o.startswith("only")]
-    ended = cli("-m", "experiment=fixed_weights", *grid, "balancing.weights.ink=1")
+    ended = cli("-m", "experiment=fixed_weights", *grid)
     assert (ended.code, ended.err) == (0, "")
     found = []
     for row in _board(tmp_path / "sweep"):
         config = yaml.safe_load((tmp_path / "sweep" / row["job"] / "config.yaml").read_text())
         found.append((config["balancing"]["name"], *config["balancing"]["weights"].values()))
-    assert sorted(found) == [("fixed", 1, 0.3, 1), ("fixed", 1, 1, 1), ("fixed", 1, 3, 1)]
+    assert sorted(found) == [("fixed", 1, even, ink) for even in (0.3, 1, 3) for ink in (0.3, 1, 3)]
