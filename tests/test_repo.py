@@ -21,9 +21,9 @@ ROWS = [
     {"data", "tasks", "model", "balancing", "optim", "run"},
     {"loop"},
     {"build"},
-    {"job", "report_text"},
+    {"job", "report_text", "trained"},
     {"sweep"},
-    {"cli", "composition", "__main__"},
+    {"cli", "commands", "composition", "__main__"},
 ]
 SIBLINGS = ROWS[2]  # these never import each other
 ROW = {part: number for number, row in enumerate(ROWS) for part in row}

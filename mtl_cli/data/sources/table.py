@@ -140,8 +140,8 @@ class TableSource(Source):
                 for first in range(0, max(height, 1), rows):
                     yield _plain(whole.slice(first, rows).collect()), False
         else:
-            file = self._read_file(name, None, lambda _: None)
-            yield file.frame, file.lines
+            read = self._read_file(name, None, lambda _: None)
+            yield read.frame, read.lines
 
     def _read_file(self, name: str, split: str | None, fingerprint: Callable[[bytes], None]) -> _File:
         path = existing_file(name)

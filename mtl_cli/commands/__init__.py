@@ -1,0 +1,1 @@
+"""Commands that take a finished run: one module each, with ``main``. They know no Hydra."""
