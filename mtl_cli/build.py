@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mtl_cli.data.batches import Origins, Rows
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.combine import combine, combine_splits, own_column_notes, rename_columns
 from mtl_cli.data.mixing import Mixing
-from mtl_cli.errors import ConfigError, DataError, Problem, UserError
+from mtl_cli.errors import ConfigError, DataError, Problem, RunError, UserError
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor, monitor_direction
 from mtl_cli.loop.trainer import Task
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 # Below this many multiply-adds per step a second thread gains little, and with a busy neighbour it costs a multiple:
 # the threads wait for each other spinning.
 MANY_OPERATIONS = 200_000_000
+# Of data.json: another number if what stands in it changes its meaning.
+DATA_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Data:
     def state(self, config: RunConfig) -> dict[str, Any]:
         """All decisions that were made from the data, as plain JSON: what later commands read instead of the data."""
         return {
+            "format": DATA_FORMAT,
             "features": self.features.to_json(),
             "tasks": {
                 task.name: {
@@ -81,6 +85,8 @@ class Data:
             "splits": {name: len(getattr(self.splits, name)) for name in ("train", "val", "test")},
             "split_method": self.splits.method,
             "fingerprint": self.table.fingerprint,
+            "converted": list(self.table.converted),
+            "folder": str(Path.cwd()),
         }
 
 
@@ -91,7 +97,7 @@ def build_data(config: RunConfig) -> Data:
         DataError: The files or columns are not as the configuration says.
         ConfigError: ``input_dim`` is not the width of the data.
     """
-    table, splits = _read(config)
+    table, splits = read_rows(config)
     targets = {name: task.target(name) for name, task in {**config.tasks, **config.left_out}.items()}
     problems: list[Problem] = []
     fitted: dict[str, tuple[Kind, np.ndarray]] = {}
@@ -138,6 +144,65 @@ def build_mixing(config: RunConfig, train: Rows) -> Mixing:
     return mixing
 
 
+def load_fitted(config: RunConfig, state: Mapping[str, Any]) -> tuple[Features, tuple[Task, ...]]:
+    """The features and tasks, in training order, that ``Data.state`` described.
+
+    Raises:
+        RunError: Another version of this package wrote it.
+        KeyError, TypeError, ValueError: It is something else.
+    """
+    if state["format"] != DATA_FORMAT:
+        what = f"has format {state['format']!r}, this version of mtl-train reads {DATA_FORMAT}"
+        raise RunError(Problem("data.json", what, "Use the version of mtl-train that made the run, or train again."))
+    if set(state["tasks"]) != set(config.tasks):
+        raise ValueError(f"its tasks are {', '.join(state['tasks'])}, those of config.yaml {', '.join(config.tasks)}")
+    tasks = []
+    for name, saved in state["tasks"].items():
+        kind: Kind = KINDS.build(config.tasks[name].kind.name, **config.tasks[name].kind.options)
+        kind.load_state(saved["state"])
+        tasks.append(Task(name, kind, config.tasks[name].common.weight))
+    return Features.from_json(state["features"]), tuple(tasks)
+
+
+def encode_labels(config: RunConfig, table: Table, tasks: Sequence[Task]) -> np.ndarray:
+    """Labels (N, K) float32 for fitted tasks, NaN where missing.
+
+    Raises:
+        DataError: Lists, of every task, an absent column or the cells that are no label of it.
+    """
+    targets = {task.name: config.tasks[task.name].target(task.name) for task in tasks}
+    table.require(targets.values(), {column: f"tasks.{name}.target" for name, column in targets.items()})
+    problems: list[Problem] = []
+    labels = np.full((table.frame.height, len(tasks)), np.nan, np.float32)
+    for position, task in enumerate(tasks):
+        try:
+            labels[:, position] = task.kind.encode(_labels(config.tasks[task.name], table, targets[task.name]))
+        except UserError as error:
+            problems += [Problem(f"tasks.{task.name}: {p.where}", p.what, p.hint) for p in error.problems]
+    if problems:
+        raise DataError(problems)
+    return labels
+
+
+def build_source(config: RunConfig, path: str) -> Source:
+    """The run's source, reading another file in the same way (separator, missing markers, decimal sign...).
+
+    Raises:
+        ConfigError: The run has several sources: which of them the file is like cannot be told.
+    """
+    if len(config.sources) > 1:
+        what = f"cannot be read: the run has several sources ({', '.join(config.sources)}), got '{path}'"
+        raise ConfigError(Problem("--data", what, "Only runs with one source take other files."))
+    (component,) = [given.component for given in config.sources.values()]
+    known = SOURCES.options(component.name)
+    if "path" not in known:  # data embedded in a library: files of any format that tables have
+        embedded: Source = SOURCES.build("table", path=path)
+        return embedded
+    options = {**component.options, **dict.fromkeys({"train", "val", "test"} & set(known)), "path": path}
+    source: Source = SOURCES.build(component.name, **options)
+    return source
+
+
 def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
     """The model and all that trains it, initialised from the run's seed."""
     device = choose_device(config)
@@ -161,13 +226,13 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         own = FlatParameters(stacked(balancing.parameters(), range(len(names))))
         options = {**config.optimizer.options, "weight_decay": 0.0}  # decay would pull what a method has learnt to 0
         optimizers.append(OPTIMIZERS.build(config.optimizer.name, own, **options))
-    torch.set_num_threads(choose_threads(config, parameters))
+    torch.set_num_threads(choose_threads(config, len(parameters.values)))
     learner = Learner(
         model, Objective([t.kind for t in data.tasks], device), balancing, parameters, optimizers,
         SCHEDULERS.build(config.scheduler.name, total_steps, **config.scheduler.options),
         clip=config.trainer.gradient_clip_val,
         piece=config.data.batch_size if config.trainer.accumulate_grad_batches > 1 else None,
-        autocast=torch.bfloat16 if config.trainer.precision == "bf16-mixed" else None,
+        autocast=autocast_type(config),
         loss_scale=InitialScale(len(names)).to(device) if config.loss_scale == "initial" else None,
     )  # fmt: skip
     if config.trainer.compile:
@@ -197,6 +262,11 @@ def build_monitor(name: str, tasks: Mapping[str, TaskConfig]) -> Monitor:
     return Monitor(name, direction)
 
 
+def autocast_type(config: RunConfig) -> torch.dtype | None:
+    """Data type of mixed precision, or None."""
+    return torch.bfloat16 if config.trainer.precision == "bf16-mixed" else None
+
+
 def choose_device(config: RunConfig) -> torch.device:
     """The device that the configuration asks for.
 
@@ -213,16 +283,16 @@ def choose_device(config: RunConfig) -> torch.device:
     return device
 
 
-def choose_threads(config: RunConfig, parameters: FlatParameters) -> int:
+def choose_threads(config: RunConfig, parameters: int) -> int:
     """CPU threads: as given, or by the work of a step and the cores this process may use, nothing that varies."""
     if config.trainer.threads != "auto":
         return config.trainer.threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    operations = 3 * config.data.batch_size * len(parameters.values)
+    operations = 3 * config.data.batch_size * parameters
     return cores if operations >= MANY_OPERATIONS else 1
 
 
-def _read(config: RunConfig) -> tuple[Table, Splits]:
+def read_rows(config: RunConfig) -> tuple[Table, Splits]:
     """All rows and how they are split: each source by itself, then one below the other.
 
     Raises:
@@ -262,8 +332,10 @@ def _at(where: str, problem: Problem) -> Problem:
 
 
 def _labels(task: TaskConfig, table: Table, target: str) -> Column:
-    """The label column of a task, with labels from those sources only that label it."""
+    """The label column of a task, with labels from those sources only that label it, and without its marker."""
     column = table.column(target)
+    if task.common.missing_label is not None:
+        column = _without(column, task.common.missing_label)
     if task.sources is None:
         return column
     import polars as pl
@@ -275,8 +347,6 @@ def _labels(task: TaskConfig, table: Table, target: str) -> Column:
 
 def _fit_task(task: TaskConfig, column: Column, train: np.ndarray) -> tuple[Kind, np.ndarray]:
     kind: Kind = KINDS.build(task.kind.name, **task.kind.options)
-    if task.common.missing_label is not None:
-        column = _without(column, task.common.missing_label)
     kind.fit(column, train)
     return kind, kind.encode(column)
 

@@ -6,7 +6,7 @@ import logging
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from mtl_cli.loop.trainer import Interrupted, Limits, Schedule
 from mtl_cli.report_text import number, text_table
 from mtl_cli.run import RunFolder, versions
 from mtl_cli.schema import RunConfig, seconds
+from mtl_cli.tasks import LabelCounts
 
 log = logging.getLogger(__name__)
 
@@ -211,6 +212,17 @@ def results_table(config: RunConfig, evaluation: Evaluation, split: str) -> str:
     return f"{table}\nmean{note}: {number(evaluation.mean)}"
 
 
+def undefined_notes(evaluation: Evaluation, counts: Mapping[str, LabelCounts], split: str) -> list[str]:
+    """One line for each task some of whose metrics are not defined for its labels."""
+    notes = []
+    for name, scores in evaluation.tasks.items():
+        lacking = [metric for metric, value in scores.items() if value is None]
+        if lacking:
+            labels = f"{counts[name].labelled} labels" + (f", {counts[name].balance}" if counts[name].labelled else "")
+            notes.append(f"{split}: not defined for the labels of task '{name}' ({labels}): {', '.join(lacking)}.")
+    return notes
+
+
 def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, Any]:
     config, data, trainer = run.config, run.data, run.trainer
     best, progress = trainer.best, trainer.progress
@@ -227,10 +239,10 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         chosen = f"weights of the last epoch, {progress.epoch} (no best checkpoint by {best.monitor.name})"
     log.info("\n%s\n%s", chosen, results_table(config, evaluations[shown], shown))
     for split, evaluation in evaluations.items():
-        if evaluation.undefined:
-            log.warning(
-                "%s: the primary metric of %s is not defined for its labels", split, ", ".join(evaluation.undefined)
-            )
+        targets = data.targets[getattr(data.splits, split)]
+        labels = {task.name: task.kind.counts(targets[:, i]) for i, task in enumerate(data.tasks)}
+        for note in undefined_notes(evaluation, labels, split):
+            log.warning("%s", note)
     counts = trainer.learner.model.count_parameters()
     names = [task.name for task in data.tasks]
     return {
@@ -308,4 +320,4 @@ def _shorten(text: str, most: int = 40) -> str:
     )
 
 
-__all__ = ["Interrupted", "Run", "audit", "describe", "results_table", "set_up", "train"]
+__all__ = ["Interrupted", "Run", "audit", "describe", "results_table", "set_up", "train", "undefined_notes"]

@@ -11,6 +11,8 @@ import pytest
 
 from mtl_cli import registry
 from mtl_cli.cli import run_command
+from mtl_cli.commands import evaluate, predict
+from mtl_cli.commands.entry import run
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -67,6 +69,19 @@ def test_commands_run(command, own_data, capsys):
         assert run_command(arguments) == 0, capsys.readouterr().err
     finally:
         registry.BALANCINGS._classes.pop("inverse", None)
+
+
+def test_commands_after_training_run(own_data):
+    assert run_command(shlex.split("--config-dir conf task=churn hydra.run.dir=runs/churn trainer.max_steps=2")) == 0
+    lines = [
+        line.partition(" #")[0].split() for line in TEXT.splitlines() if re.match("    mtl-(predict|evaluate)", line)
+    ]
+    assert len(lines) == 3
+    for name, *arguments in lines:
+        command = {"mtl-predict": predict.predict, "mtl-evaluate": evaluate.evaluate}[name]
+        assert run(command, arguments) == 0
+    assert (own_data / "predictions.csv").exists()
+    assert (own_data / "metrics.json").exists()
 
 
 def test_library_example_runs():

@@ -21,7 +21,7 @@ ROWS = [
     {"data", "tasks", "model", "balancing", "optim", "run"},
     {"loop"},
     {"build"},
-    {"job", "report_text"},
+    {"job", "report_text", "trained"},
     {"sweep"},
     {"report"},
     {"cli", "commands", "composition", "__main__"},

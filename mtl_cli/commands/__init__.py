@@ -1,1 +1,1 @@
-"""Commands that take a run folder or a sweep: no Hydra."""
+"""Commands that take a run folder or a sweep: one module each, with ``main``. They know no Hydra."""

@@ -13,6 +13,7 @@ from mtl_cli.data.column_types import ColumnType, infer_type
 from mtl_cli.data.feature_report import ReportRow, copies_of_targets, describe, format_report
 from mtl_cli.data.input_columns import (
     CategoryInput,
+    Findings,
     NumericInput,
     constant_notes,
     encode,
@@ -133,11 +134,12 @@ class Features:
                 pieces.append(f"{len(names)} {one if len(names) == 1 else many}: {', '.join(names[:8])}{more}")
         return "; ".join(pieces)
 
-    def transform(self, table: Table) -> tuple[Inputs, list[str]]:
+    def transform(self, table: Table, found: Findings | None = None) -> tuple[Inputs, list[str]]:
         """Turns the rows of any table that has the input columns into numbers; other columns are ignored.
 
         Args:
             table: N rows.
+            found: Counts of the tables before this one, to go on with.
 
         Returns:
             N rows of inputs, and notes: per column how many cells hold an unknown category or are missing.
@@ -151,18 +153,18 @@ class Features:
         # Column by column memory: each input column is written in one stretch.
         numeric = np.zeros((table.frame.height, self.spec.numeric_dim), np.float32, order="F")
         codes = np.zeros((table.frame.height, len(self.categorical)), np.int64, order="F")
-        notes: list[str] = []
+        found = Findings() if found is None else found
         problems: list[Problem] = []
         places = self._places()
         for column, (start, flag) in zip(self.numeric, places, strict=True):
             with collecting(problems):
-                write_numeric(table.column(column.name), column, numeric, start, flag, self.refuse_missing, notes)
+                write_numeric(table.column(column.name), column, numeric, start, flag, self.refuse_missing, found)
         for i, category in enumerate(self.categorical):
             with collecting(problems):
-                codes[:, i] = encode(table.column(category.name), category, self.refuse_missing, notes)
+                codes[:, i] = encode(table.column(category.name), category, self.refuse_missing, found)
         if problems:
             raise DataError(problems)
-        return _to_inputs(numeric, codes), notes
+        return _to_inputs(numeric, codes), found.notes()
 
     def report(self) -> list[ReportRow]:
         """One row per column of the training table: what it is and why it is an input or not."""

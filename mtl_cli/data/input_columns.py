@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -45,6 +46,35 @@ class CategoryInput:
     def size(self) -> int:
         """Number of codes."""
         return 1 + len(self.values) + self.missing
+
+
+@dataclass
+class Findings:
+    """Cells that were read as something else than what they hold, counted over one table or several.
+
+    Args:
+        missing: Place of a column (``people.csv, column 'age'``) to its missing cells.
+        unknown: Place of a category column to its unknown categories and how often each occurs.
+
+    Example:
+        >>> Findings(Counter({"a.csv, column 'x'": 2}), {"a.csv, column 'c'": Counter(z=1)}).notes()
+        ["a.csv, column 'x': 2 cells are missing.", "a.csv, column 'c': 1 cell holds a category unknown from training: 'z' (1)."]
+    """  # noqa: E501
+
+    missing: Counter[str] = field(default_factory=Counter)
+    unknown: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def notes(self) -> list[str]:
+        """One line for each column with missing cells, then one for each with unknown categories."""
+        lines = [f"{place}: {_cells(count, 'is missing', 'are missing')}." for place, count in self.missing.items()]
+        what = "a category unknown from training"
+        for place, counts in self.unknown.items():
+            ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+            shown = ", ".join(f"{value!r} ({count})" for value, count in ordered[:_SHOWN])
+            more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
+            cells = _cells(counts.total(), f"holds {what}", f"hold {what}")
+            lines.append(f"{place}: {cells}: {shown}{more}.")
+        return lines
 
 
 def fit_numeric(
@@ -101,7 +131,7 @@ def constant_notes(column: NumericInput, source: Column) -> list[str]:
 
 
 def write_numeric(
-    source: Column, column: NumericInput, out: np.ndarray, start: int, flag: int | None, refuse: bool, notes: list[str]
+    source: Column, column: NumericInput, out: np.ndarray, start: int, flag: int | None, refuse: bool, found: Findings
 ) -> None:
     """Writes the scaled numbers of one column.
 
@@ -112,7 +142,7 @@ def write_numeric(
         start: Where the column's numbers begin.
         flag: Where its missing indicator goes, if it has one.
         refuse: Whether a missing cell is an error.
-        notes: Gets the number of missing cells.
+        found: Gets the number of missing cells.
 
     Raises:
         DataError: A cell does not fit, or is missing and ``refuse``.
@@ -123,14 +153,14 @@ def write_numeric(
     if count:
         if refuse:
             refuse_missing_cells(source)
-        notes.append(_count_note(source, count, "is missing", "are missing"))
+        found.missing[source.head] += count
     out[:, start : start + column.width] = column.scaler.transform(values)
     if flag is not None:
         out[:, flag] = missing
 
 
-def encode(source: Column, category: CategoryInput, refuse: bool, notes: list[str]) -> np.ndarray:
-    """Codes (N,) int64 of a category column; counts of missing and unknown cells go to ``notes``.
+def encode(source: Column, category: CategoryInput, refuse: bool, found: Findings) -> np.ndarray:
+    """Codes (N,) int64 of a category column; counts of missing and unknown cells go to ``found``.
 
     Raises:
         DataError: A cell is missing and ``refuse``.
@@ -140,25 +170,20 @@ def encode(source: Column, category: CategoryInput, refuse: bool, notes: list[st
     if count:
         if refuse:
             refuse_missing_cells(source)
-        notes.append(_count_note(source, count, "is missing", "are missing"))
+        found.missing[source.head] += count
     known = list(category.values)
-    found = text.replace_strict(known, range(1, len(known) + 1), default=0, return_dtype=pl.Int64) if known else None
-    codes = np.zeros(len(text), np.int64) if found is None else found.fill_null(0).to_numpy().copy()
+    coded = text.replace_strict(known, range(1, len(known) + 1), default=0, return_dtype=pl.Int64) if known else None
+    codes = np.zeros(len(text), np.int64) if coded is None else coded.fill_null(0).to_numpy().copy()
     absent = text.is_null().to_numpy()
     unknown = text.filter(pl.Series((codes == 0) & ~absent))
     if len(unknown):
-        counts = sorted(unknown.value_counts().rows(), key=lambda pair: (-pair[1], pair[0]))
-        shown = ", ".join(f"{value!r} ({count})" for value, count in counts[:_SHOWN])
-        more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
-        what = "a category unknown from training"
-        note = _count_note(source, len(unknown), f"holds {what}", f"hold {what}")
-        notes.append(f"{note.removesuffix('.')}: {shown}{more}.")
+        found.unknown.setdefault(source.head, Counter()).update(dict(unknown.value_counts().rows()))
     codes[absent] = category.size - 1 if category.missing else 0
     return codes
 
 
-def _count_note(source: Column, count: int, one: str, many: str) -> str:
-    return f"{source.head}: {count} {f'cell {one}' if count == 1 else f'cells {many}'}."
+def _cells(count: int, one: str, many: str) -> str:
+    return f"{count} {f'cell {one}' if count == 1 else f'cells {many}'}"
 
 
 def refuse_missing_cells(column: Column) -> None:

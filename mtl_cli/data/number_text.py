@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import numpy as np
 import polars as pl
@@ -37,7 +38,9 @@ def parse_numbers(text: pl.Series) -> tuple[pl.Series, pl.Series]:
     return values, text.is_not_null() & values.is_null()
 
 
-def convert_numbers(table: Table, decimal: str, thousands: str | None) -> pl.DataFrame:
+def convert_numbers(
+    table: Table, decimal: str, thousands: str | None, decided: Collection[str] | None = None
+) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Rewrites numbers with other decimal and group signs the plain way, in the text columns that hold numbers.
 
     A column holds numbers if at least half of its cells do; its other cells, and other columns, stay as they are.
@@ -46,9 +49,10 @@ def convert_numbers(table: Table, decimal: str, thousands: str | None) -> pl.Dat
         table: The table as read.
         decimal: Its decimal sign, ``.`` or ``,``.
         thousands: The sign between groups of three digits, or None.
+        decided: The columns that hold numbers, if that was decided before, on another table.
 
     Returns:
-        The frame with the numbers rewritten.
+        The frame with the numbers rewritten, and the names of the columns that hold them.
 
     Raises:
         DataError: A column of numbers holds some with a decimal point although ``decimal`` is a comma: whether
@@ -58,11 +62,11 @@ def convert_numbers(table: Table, decimal: str, thousands: str | None) -> pl.Dat
     changed, problems = [], []
     for name, dtype in table.frame.schema.items():
         text = table.frame[name]
-        if dtype != pl.String or text.null_count() == len(text):
+        if dtype != pl.String or text.null_count() == len(text) or (decided is not None and name not in decided):
             continue
         match = text.str.contains(number.pattern).fill_null(False)
         point = text.str.contains(_PLAIN).fill_null(False) & ~match
-        if 2 * (int(match.sum()) + int(point.sum())) < len(text) - text.null_count():
+        if decided is None and 2 * (int(match.sum()) + int(point.sum())) < len(text) - text.null_count():
             continue
         if point.any():
             row = int(np.flatnonzero(point.to_numpy())[0])
@@ -75,7 +79,7 @@ def convert_numbers(table: Table, decimal: str, thousands: str | None) -> pl.Dat
         changed.append(pl.select(pl.when(match).then(plain).otherwise(text).alias(name)).to_series())
     if problems:
         raise DataError(problems)
-    return table.frame.with_columns(changed)
+    return table.frame.with_columns(changed), tuple(series.name for series in changed)
 
 
 def _foreign(decimal: str, thousands: str | None) -> str:

@@ -19,7 +19,7 @@ class Part:
 
     Args:
         name: The file as the user gave it.
-        first: Index in the table of the file's first row.
+        first: Index in the table of the file's first row; negative if the table begins further down in the file.
         rows: How many rows the file holds.
         lines: Whether data row r stands on line r + 1 of the file (text files without a line break inside a cell).
         source: The name of its source, where there are several.
@@ -51,6 +51,7 @@ class Table:
         fingerprint: sha256 (hex) over the bytes of all files in order; for embedded data over name and library version.
         missing: Per column that has missing cells, how many from which marker (``empty``, ``NA``, ``null``, ``NaN``).
         notes: What the user should know about the files.
+        converted: Columns whose numbers were written with other decimal or group signs.
     """
 
     frame: pl.DataFrame
@@ -59,6 +60,7 @@ class Table:
     fingerprint: str = ""
     missing: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
 
     @property
     def files(self) -> str:

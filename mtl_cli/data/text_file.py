@@ -6,10 +6,13 @@ quotes finds both beforehand, with the line of the file.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import IO
 
 import numpy as np
 import polars as pl
@@ -28,7 +31,7 @@ class _Scan:
     multiline: bool  # whether some cell holds a line break
 
 
-def parse_text(raw: bytes, name: str, sep: str, encoding: str) -> tuple[pl.DataFrame, bool]:
+def parse_text(raw: bytes, name: str, sep: str, encoding: str, skipped: int = 0) -> tuple[pl.DataFrame, bool]:
     r"""Parses a delimited text file whose first line is the header.
 
     Args:
@@ -36,6 +39,7 @@ def parse_text(raw: bytes, name: str, sep: str, encoding: str) -> tuple[pl.DataF
         name: The file's name, for messages.
         sep: One character.
         encoding: Name of the text encoding; a byte-order mark is dropped.
+        skipped: Lines of the file that are left out between the header and the first row, for messages.
 
     Returns:
         The cells as text, an empty cell as ``''``; and whether data row r stands on line r + 1.
@@ -58,11 +62,79 @@ def parse_text(raw: bytes, name: str, sep: str, encoding: str) -> tuple[pl.DataF
         raise DataError(Problem(name, "ends its lines with CR alone", "Save it with LF or CR LF line ends."))
     if sep.encode() in data.split(b"\n", 1)[0] and data.endswith((b"\n\n", b"\n\r\n")):
         data = data.rstrip(b"\r\n") + b"\n"  # blank lines at the end are no rows, unless the only cell is empty
-    scan = _scan(data, name, sep)
+    scan = _scan(data, name, sep, skipped)
     header = next(csv.reader(io.StringIO(data[: scan.ends[0]].decode().removesuffix("\r"), newline=""), delimiter=sep))
     _check_header(header, name, sep)
-    _check_widths(data, scan, name)
+    _check_widths(data, scan, name, skipped)
     return _parse(data, header, len(scan.ends) - 1, name, sep), not scan.multiline
+
+
+def parse_text_blocks(
+    file: IO[bytes], name: str, sep: str, encoding: str, size: int = _CHUNK
+) -> Iterator[tuple[pl.DataFrame, bool]]:
+    r"""Parses a delimited text file piece by piece, with about ``size`` bytes of it in memory at a time.
+
+    Args:
+        file: The file, open at its start.
+        name: The file's name, for messages.
+        sep: One character.
+        encoding: Name of the text encoding; a byte-order mark is dropped.
+        size: Bytes to read at a time.
+
+    Yields:
+        What ``parse_text`` gives, for some rows after another; at least once. Whether rows stand on lines of their own
+        holds for all rows so far.
+
+    Raises:
+        DataError: As ``parse_text``, when the piece is reached.
+
+    Example:
+        >>> pieces = parse_text_blocks(io.BytesIO(b'a\n1\n22\n333\n'), "x.csv", ",", "utf-8", size=5)
+        >>> [frame["a"].to_list() for frame, _ in pieces]
+        [['1'], ['22'], ['333']]
+    """
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)()
+    except LookupError:
+        raise _unknown_encoding(encoding) from None
+    header: bytes | None = None
+    pending, skipped, lines, ended, first = b"", 0, True, False, True
+    while not ended:
+        raw = file.read(size)
+        ended = not raw
+        try:
+            pending += decoder.decode(raw, final=ended).encode()
+        except UnicodeDecodeError as error:
+            before = (header or b"").count(b"\n") + skipped + pending.count(b"\n")
+            raise _not_text(error, name, before) from None
+        if header is None:
+            pending = pending.removeprefix("\ufeff".encode())
+            cut = _row_end(pending, last=False)
+            if cut == 0 and not ended:
+                continue
+            header, pending = (pending[:cut], pending[cut:]) if cut else (pending, b"")
+        cut = len(pending) if ended else _row_end(pending, last=True)
+        if cut == 0 and not (ended and first):
+            continue
+        frame, alone = parse_text(header + pending[:cut], name, sep, "utf-8", skipped)
+        lines = lines and alone
+        yield frame, lines
+        skipped += pending.count(b"\n", 0, cut)
+        pending, first = pending[cut:], False
+
+
+def _row_end(data: bytes, *, last: bool) -> int:
+    """Where the first or the last whole row ends; 0 if none does. Blank lines at the end count as not yet whole."""
+    # What follows blank lines decides what they are.
+    blank = data.find(b"\n", len(data.rstrip(b"\r\n"))) + 1 if last else 0
+    stop = blank or len(data)
+    find = data.rfind if last else data.find
+    place = find(b"\n", 0, stop)
+    while place >= 0:
+        if data.count(b'"', 0, place) % 2 == 0:
+            return place + 1
+        place = data.rfind(b"\n", 0, place) if last else data.find(b"\n", place + 1)
+    return 0
 
 
 def _decode(raw: bytes, name: str, encoding: str) -> bytes:
@@ -70,19 +142,27 @@ def _decode(raw: bytes, name: str, encoding: str) -> bytes:
     try:
         text = raw.decode(encoding)
     except LookupError:
-        raise ConfigError(Problem("data.encoding", f"unknown encoding, got '{encoding}'", "Write utf-8.")) from None
+        raise _unknown_encoding(encoding) from None
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        what = f"is not {encoding} text, got byte 0x{raw[error.start]:02x}"
-        hint = "Set data.encoding, for example to cp1252 (Western Windows) or utf-16."
-        raise DataError(Problem(f"{name}, line {line}", what, hint)) from None
+        raise _not_text(error, name, 0) from None
     return text.removeprefix("\ufeff").encode()
 
 
-def _scan(data: bytes, name: str, sep: str) -> _Scan:
+def _unknown_encoding(encoding: str) -> ConfigError:
+    return ConfigError(Problem("data.encoding", f"unknown encoding, got '{encoding}'", "Write utf-8."))
+
+
+def _not_text(error: UnicodeDecodeError, name: str, before: int) -> DataError:
+    line = before + error.object.count(b"\n", 0, error.start) + 1
+    what = f"is not {error.encoding} text, got byte 0x{error.object[error.start]:02x}"
+    hint = "Set data.encoding, for example to cp1252 (Western Windows) or utf-16."
+    return DataError(Problem(f"{name}, line {line}", what, hint))
+
+
+def _scan(data: bytes, name: str, sep: str, skipped: int) -> _Scan:
     array = np.frombuffer(data, np.uint8)
     quotes = np.flatnonzero(array == _QUOTE)
-    _check_quotes(data, quotes, name, sep)
+    _check_quotes(data, quotes, name, sep, skipped)
     ends, before = [], []
     total, breaks = 0, 0
     for start in range(0, len(array), _CHUNK):
@@ -108,7 +188,7 @@ def _outside(positions: np.ndarray, quotes: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _check_quotes(data: bytes, quotes: np.ndarray, name: str, sep: str) -> None:
+def _check_quotes(data: bytes, quotes: np.ndarray, name: str, sep: str, skipped: int) -> None:
     """A quote opens at the start of a cell and closes at its end; inside, it is doubled."""
     if len(quotes) == 0:
         return
@@ -131,7 +211,7 @@ def _check_quotes(data: bytes, quotes: np.ndarray, name: str, sep: str) -> None:
     else:
         what = "a quote stands inside a cell that does not begin with one"
     place = min(first_start, first_stop)
-    line = data.count(b"\n", 0, place) + 1
+    line = data.count(b"\n", 0, place) + 1 + skipped
     text = data[data.rfind(b"\n", 0, place) + 1 :].split(b"\n", 1)[0].decode().removesuffix("\r")
     hint = "Write a cell that holds a quote in quotes, and double the quotes inside it."
     raise DataError(Problem(f"{name}, line {line}", f"{what}, got {_short(text)}", hint))
@@ -159,12 +239,12 @@ def _check_header(header: list[str], name: str, sep: str) -> None:
         raise DataError(problems)
 
 
-def _check_widths(data: bytes, scan: _Scan, name: str) -> None:
+def _check_widths(data: bytes, scan: _Scan, name: str, skipped: int) -> None:
     wrong = np.flatnonzero(scan.cells != scan.cells[0])
     problems = []
     for row in wrong[:_SHOWN]:
         start, end = int(scan.ends[row - 1]) + 1, int(scan.ends[row])
-        line = data.count(b"\n", 0, start) + 1
+        line = data.count(b"\n", 0, start) + 1 + skipped
         cells = int(scan.cells[row])
         what = f"has {cells} cell{'s' * (cells != 1)} where the header has {scan.cells[0]}"
         text = data[start:end].decode().removesuffix("\r")

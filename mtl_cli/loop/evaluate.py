@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from mtl_cli.data.batches import Rows
+from mtl_cli.data.batches import Origins, Rows
 from mtl_cli.loop.step import Learner
+from mtl_cli.model import MultiTaskModel
 from mtl_cli.tasks import Kind
+from mtl_cli.types import Inputs
 
 EVALUATION_ROWS = 4096  # at a time; only the outputs of a split are held whole
 
@@ -53,11 +56,20 @@ class Evaluation:
 
 def predict(learner: Learner, rows: Rows) -> Tensor:
     """Outputs (O, N) of all rows in order, on the CPU; dropout is off and nothing is kept for a backward pass."""
-    training = learner.model.training
-    learner.model.eval()
-    with torch.inference_mode(), learner.precision():
-        parts = [learner.model.outputs(inputs).float().cpu() for inputs, _ in rows.in_order(EVALUATION_ROWS)]
-    learner.model.train(training)
+    return forward(learner.model, (inputs for inputs, _ in rows.in_order(EVALUATION_ROWS)), learner.autocast)
+
+
+def forward(model: MultiTaskModel, batches: Iterable[Inputs], autocast: torch.dtype | None) -> Tensor:
+    """Outputs (O, N) of one or more batches on the model's device, one after another, on the CPU."""
+    training = model.training
+    model.eval()
+    parts = []
+    with torch.inference_mode():
+        for inputs in batches:
+            mixed = nullcontext() if autocast is None else torch.autocast(inputs.numeric.device.type, autocast)
+            with mixed:
+                parts.append(model.outputs(inputs).float().cpu())
+    model.train(training)
     return torch.cat(parts, 1)
 
 
@@ -65,11 +77,26 @@ def evaluate(
     learner: Learner, rows: Rows, names: Sequence[str], kinds: Sequence[Kind], weights: Sequence[float]
 ) -> Evaluation:
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
-    outputs, targets = predict(learner, rows), rows.targets.cpu()
+    return score(predict(learner, rows), rows.targets.cpu(), names, kinds, weights, rows.origins)
+
+
+def score(
+    outputs: Tensor,
+    targets: Tensor,
+    names: Sequence[str],
+    kinds: Sequence[Kind],
+    weights: Sequence[float],
+    origins: Origins,
+) -> Evaluation:
+    """Every metric of every task, and of each source that labels it.
+
+    Shape:
+        outputs (O, N), targets (N, K) with NaN where a label is missing; both on the CPU.
+    """
     scores: dict[str, dict[str, float | None]] = {}
     by_source: dict[str, dict[str, float | None]] = {}
     diverged = []
-    origins = torch.from_numpy(rows.origins.codes)
+    codes = torch.from_numpy(origins.codes)
     for task, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         own = outputs.split([k.num_outputs for k in kinds])[task]
         known = ~targets[:, task].isnan()
@@ -79,10 +106,10 @@ def evaluate(
         scores[name] = _scores(kind, own[:, known], targets[known, task])
         if scores[name]["loss"] is None:
             diverged.append(name)
-        sources = [code for code in range(len(rows.origins.names)) if (known & (origins == code)).any()]
+        sources = [code for code in range(len(origins.names)) if (known & (codes == code)).any()]
         for code in sources if len(sources) > 1 else ():
-            part = known & (origins == code)
-            by_source[f"{name}@{rows.origins.names[code]}"] = _scores(kind, own[:, part], targets[part, task])
+            part = known & (codes == code)
+            by_source[f"{name}@{origins.names[code]}"] = _scores(kind, own[:, part], targets[part, task])
     primary = {name: next(iter(kind.metrics)) for name, kind in zip(names, kinds, strict=True)}
     main = {name: scores[name][primary[name]] for name in names}
     defined = [value for value in main.values() if value is not None]

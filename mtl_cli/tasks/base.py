@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -39,9 +39,11 @@ class Kind(ABC):
     Attributes:
         metrics: Name of each metric and whether higher is better; the first is the primary one, which ``mean``
             averages over tasks. It is oriented so that higher is better, at most 1.
+        classes: Names of the classes in the order of their probabilities; empty for kinds without.
     """
 
     metrics: ClassVar[Mapping[str, bool]]
+    classes: Sequence[str] = ()
 
     @abstractmethod
     def fit(self, column: Column, train: np.ndarray) -> None:
@@ -91,6 +93,20 @@ class Kind(ABC):
         Returns:
             ``pred`` (B,), and for kinds with classes ``prob`` (B, number of classes).
         """
+
+    def columns(self, outputs: Tensor) -> dict[str, np.ndarray]:
+        """The same as columns of a table, by what follows the task's name: ``pred``, then ``prob_CLASS`` of each class.
+
+        A kind that decodes to more than a prediction and class probabilities overrides it.
+
+        Returns:
+            (B,) each; the columns are the same for any B, 0 included. Text is of type ``object``.
+        """
+        decoded = self.decode(outputs)
+        columns = {"pred": decoded["pred"]}
+        for position, label in enumerate(self.classes if "prob" in decoded else ()):
+            columns[f"prob_{label}"] = decoded["prob"][:, position]
+        return columns
 
     @abstractmethod
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:

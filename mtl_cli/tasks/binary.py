@@ -86,6 +86,10 @@ class Binary(Kind):
             "prob": np.stack([1 - positive, positive], 1),
         }
 
+    def columns(self, outputs: Tensor) -> dict[str, np.ndarray]:
+        decoded = self.decode(outputs)
+        return {"pred": decoded["pred"], f"prob_{self.classes[1]}": decoded["prob"][:, 1]}
+
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
         return binary_scores(targets.cpu().numpy(), torch.sigmoid(outputs.squeeze(1).double()).cpu().numpy())
 

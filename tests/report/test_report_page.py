@@ -21,7 +21,7 @@ class _Balanced(HTMLParser):
         super().__init__()
         self.open = []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag, attrs):  # noqa: ARG002
         if tag not in ("meta", "br"):
             self.open.append(tag)
 
@@ -46,7 +46,8 @@ def _run(path, sharing="hard", seed=0, accuracy=0.9, task="digit", state="done")
             run.write_json(
                 "summary.json",
                 {
-                    "tasks": [task], "monitor": "mean", "mode": "max", "best": {"epoch": 3, "step": 9, "score": accuracy},
+                    "tasks": [task], "monitor": "mean", "mode": "max",
+                    "best": {"epoch": 3, "step": 9, "score": accuracy},
                     "metrics": {f"test/{task}/accuracy": accuracy, f"test/{task}/loss": 0.4, "test/mean": accuracy},
                     "primary": {task: "accuracy"}, "higher_is_better": {task: True}, "seconds": 1.5, "epochs": 3,
                     "steps": 9, "rows_per_second": 1234.5, "rows": {"train": 100, "val": 10, "test": 10},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 
 from mtl_cli.data.table import Table
 
@@ -17,3 +19,25 @@ class Source(ABC):
         Raises:
             DataError: The files cannot be read as they are.
         """
+
+    def chunks(self, rows: int, *, verbatim: Collection[str] = (), converted: Collection[str] = ()) -> Iterator[Table]:
+        """Reads all rows, some at a time, to predict them with a model that was trained before.
+
+        A source whose files can be read piece by piece overrides this; here they are read whole.
+
+        Args:
+            rows: Rows of each table but the last; their places in messages are those of the file.
+            verbatim: Columns whose cells are given as they stand in the file, without a look at missing markers.
+            converted: ``Table.converted`` of the training table: decided once, not for each table anew.
+
+        Yields:
+            The rows in order; one table without rows if there are none.
+
+        Raises:
+            DataError: The files cannot be read as they are.
+        """
+        del verbatim, converted  # of text files only
+        table = self.read()
+        for first in range(0, max(table.frame.height, 1), rows):
+            parts = tuple(replace(part, first=part.first - first) for part in table.parts)
+            yield replace(table, frame=table.frame.slice(first, rows), parts=parts, given_split=None)

@@ -6,8 +6,9 @@ import gzip
 import hashlib
 import io
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from mtl_cli.data.collecting import collecting
 from mtl_cli.data.number_text import convert_numbers
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Part, Table
-from mtl_cli.data.text_file import parse_text
+from mtl_cli.data.text_file import parse_text, parse_text_blocks
 from mtl_cli.errors import ConfigError, DataError, Problem, did_you_mean
 from mtl_cli.registry import SOURCES
 
@@ -101,34 +102,60 @@ class TableSource(Source):
         problems = problems or [*_column_differences(files), *_empty_splits(files)]
         if problems:
             raise DataError(problems)
-        frame, missing = _mark_missing(_stack(files), self._missing)
-        table = Table(frame, _parts(files), _given_split(files), hasher.hexdigest(), missing)
+        table = Table(_stack(files), _parts(files), _given_split(files), hasher.hexdigest())
+        return self._interpret(table, (), None)
+
+    def chunks(self, rows: int, *, verbatim: Collection[str] = (), converted: Collection[str] = ()) -> Iterator[Table]:
+        """Reads text and Parquet files piece by piece, other formats whole."""
+        for name, _ in self._files:
+            first = 0
+            for frame, lines in _regrouped(self._pieces(name, rows), rows):
+                table = Table(frame, (Part(name, -first, first + frame.height, lines),))
+                yield self._interpret(table, verbatim, converted)
+                first += frame.height
+
+    def _interpret(self, table: Table, verbatim: Collection[str], converted: Collection[str] | None) -> Table:
+        """What the cells mean: which are missing, and other people's numbers."""
+        as_they_are = [table.frame[name] for name in verbatim if name in table.frame.columns]
+        frame, missing = _mark_missing(table.frame, self._missing)
+        table = replace(table, frame=frame.with_columns(as_they_are), missing=missing)
         if (self._decimal, self._thousands) == (".", None):
             return table
-        converted = convert_numbers(table, self._decimal, self._thousands)
-        return Table(converted, table.parts, table.given_split, table.fingerprint, missing)
+        frame, names = convert_numbers(table, self._decimal, self._thousands, converted)
+        return replace(table, frame=frame.with_columns(as_they_are), converted=names)
+
+    def _pieces(self, name: str, rows: int) -> Iterator[tuple[pl.DataFrame, bool]]:
+        path = existing_file(name)
+        suffix, zipped = _format(path, name)
+        if suffix in _TEXT:
+            try:
+                with gzip.open(path) if zipped else path.open("rb") as file:
+                    yield from parse_text_blocks(file, name, self._sep or _TEXT[suffix], self._encoding)  # type: ignore[arg-type]
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+                raise _not_unzipped(name, error) from None
+        elif suffix in (".parquet", ".pq") and path.stat().st_size:
+            with _readable(name, suffix):
+                whole = pl.scan_parquet(path, glob=False)
+                height = whole.select(pl.len()).collect().item()
+                for first in range(0, max(height, 1), rows):
+                    yield _plain(whole.slice(first, rows).collect()), False
+        else:
+            read = self._read_file(name, None, lambda _: None)
+            yield read.frame, read.lines
 
     def _read_file(self, name: str, split: str | None, fingerprint: Callable[[bytes], None]) -> _File:
-        path = _existing(name)
+        path = existing_file(name)
         raw = path.read_bytes()
         fingerprint(raw)
-        suffixes = [s.lower() for s in path.suffixes]
-        zipped = suffixes[-1:] == [".gz"]
-        suffix = next(iter(suffixes[-2:-1] if zipped else suffixes[-1:]), "")
+        suffix, zipped = _format(path, name)
         if suffix in _TEXT:
             text = _unzip(raw, name) if zipped else raw
             frame, lines = parse_text(text, name, self._sep or _TEXT[suffix], self._encoding)
             return _File(name, split, frame, lines)
-        if suffix not in _BINARY or zipped:
-            known = ", ".join([*_TEXT, *(f"{s}.gz" for s in _TEXT), *_BINARY])
-            raise DataError(Problem(name, f"unknown file format '{''.join(suffixes[-1:])}'", f"Known: {known}."))
         if not raw:
             raise DataError(Problem(name, "is an empty file"))
-        try:
+        with _readable(name, suffix):
             return _File(name, split, _plain(_BINARY[suffix](io.BytesIO(raw))), lines=False)
-        except (pl.exceptions.PolarsError, OSError, ValueError, RuntimeError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise DataError(Problem(name, f"cannot be read as {suffix} ({reason})", "Is the file complete?")) from None
 
 
 def _check_options(files: dict[str, list[str]], sep: str | None, decimal: str, thousands: str | None) -> None:
@@ -152,7 +179,12 @@ def _check_options(files: dict[str, list[str]], sep: str | None, decimal: str, t
         raise ConfigError(problems)
 
 
-def _existing(name: str) -> Path:
+def existing_file(name: str) -> Path:
+    """The file of that name.
+
+    Raises:
+        DataError: There is none; says where it was looked for, and the nearest name there.
+    """
     path = Path(name).expanduser()
     if path.is_file():
         return path
@@ -170,7 +202,47 @@ def _unzip(raw: bytes, name: str) -> bytes:
     try:
         return gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(Problem(name, f"cannot be unzipped ({error})", "Is the file complete?")) from None
+        raise _not_unzipped(name, error) from None
+
+
+def _not_unzipped(name: str, error: Exception) -> DataError:
+    return DataError(Problem(name, f"cannot be unzipped ({error})", "Is the file complete?"))
+
+
+def _format(path: Path, name: str) -> tuple[str, bool]:
+    """The suffix that says how to read a file, and whether it is zipped.
+
+    Raises:
+        DataError: Nothing here reads such files.
+    """
+    suffixes = [s.lower() for s in path.suffixes]
+    zipped = suffixes[-1:] == [".gz"]
+    suffix = next(iter(suffixes[-2:-1] if zipped else suffixes[-1:]), "")
+    if suffix not in _TEXT and (suffix not in _BINARY or zipped):
+        known = ", ".join([*_TEXT, *(f"{s}.gz" for s in _TEXT), *_BINARY])
+        raise DataError(Problem(name, f"unknown file format '{''.join(suffixes[-1:])}'", f"Known: {known}."))
+    return suffix, zipped
+
+
+@contextmanager
+def _readable(name: str, suffix: str) -> Iterator[None]:
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise DataError(Problem(name, f"cannot be read as {suffix} ({reason})", "Is the file complete?")) from None
+
+
+def _regrouped(pieces: Iterable[tuple[pl.DataFrame, bool]], rows: int) -> Iterator[tuple[pl.DataFrame, bool]]:
+    """The same rows, ``rows`` at a time; one frame without rows if there are none."""
+    held, alone, given = None, True, False
+    for frame, lines in pieces:
+        held, alone = frame if held is None else pl.concat([held, frame]), lines
+        while held.height >= rows:
+            yield held.head(rows), alone
+            held, given = held.slice(rows), True
+    if held is not None and (held.height or not given):
+        yield held, alone
 
 
 def _plain(frame: pl.DataFrame) -> pl.DataFrame:

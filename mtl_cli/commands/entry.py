@@ -1,0 +1,128 @@
+"""What the commands share: arguments, exit codes, and files that are not overwritten by accident."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, did_you_mean
+from mtl_cli.run import RunFolder
+
+
+class Parser(argparse.ArgumentParser):
+    """Arguments whose mistakes are told in the words and with the exit code of all others.
+
+    Args:
+        prog: Name of the command.
+        description: What it does.
+        example: A command line, shown by ``--help`` and with a missing argument.
+    """
+
+    def __init__(self, prog: str, description: str, example: str) -> None:
+        super().__init__(
+            prog=prog, description=description, epilog=f"example:\n  {example}", allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        self._example = example
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse found as a ConfigError."""
+        if message.startswith("the following arguments are required: "):
+            names = message.partition(": ")[2]
+            raise ConfigError(Problem(names, "must be given", f"Example: {self._example}"))
+        if message.startswith("unrecognized arguments: "):
+            words = message.partition(": ")[2].split()
+            known = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+            flags = [word for word in words if word.startswith("-")] or words
+            raise ConfigError([Problem(word, "unknown argument", did_you_mean(word, known)) for word in flags])
+        found = re.fullmatch(r"argument (\S+): (.*)", message, re.DOTALL)
+        where, what = (found[1], found[2]) if found else (self.prog, message)
+        raise ConfigError(Problem(where.partition("/")[0], what))
+
+
+def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0 done, 1 our bug or a full disk, 2 the user's error, 130 interrupted."""
+    try:
+        command(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:  # --help
+        return int(stop.code or 0)
+    except MTLError as error:
+        return _failed(error, str(error), 2 if isinstance(error, UserError) else 1)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        text = f"{type(error).__name__}: {lines[0][:300]} (a bug? HYDRA_FULL_ERROR=1 shows where)"
+        return _failed(error, text, 1)
+    return 0
+
+
+def _failed(error: Exception, text: str, code: int) -> int:
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exception(error)
+    print(text, file=sys.stderr)
+    return code
+
+
+def note(text: str) -> None:
+    """Tells the user something about the run or the data, apart from the results."""
+    print(f"note: {text}", file=sys.stderr)
+
+
+def check_run(path: str, checkpoint: str | None) -> list[Problem]:
+    """What is wrong with a run folder, or the name of its checkpoint, before anything heavy is loaded."""
+    try:
+        folder = RunFolder.open(path)
+    except UserError as error:
+        return list(error.problems)
+    there = sorted(file.stem for file in (folder.path / "checkpoints").glob("*.pt"))
+    if checkpoint is not None and there and checkpoint not in there:
+        return [Problem("--checkpoint", f"{path} has no '{checkpoint}'", did_you_mean(checkpoint, there))]
+    if not there:
+        hint = f"Go on with it: mtl-train resume={path}."
+        return [Problem(path, "has no checkpoint yet, so that there is no model", hint)]
+    return []
+
+
+def check_device(name: str | None) -> list[Problem]:
+    """What is wrong with the name of a device; whether it is there is seen later."""
+    if name is None or re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        return []
+    return [Problem("--device", f"must be auto, cpu, cuda, cuda:N or mps, got '{name}'")]
+
+
+def check_out(path: str | None, suffixes: Sequence[str], overwrite: bool, data: str | None) -> list[Problem]:
+    """What is wrong with a file to write."""
+    if path is None:
+        return []
+    out = Path(path).expanduser()
+    if out.suffix.lower() not in suffixes:
+        return [Problem("--out", f"must end with {' or '.join(suffixes)}, got '{path}'")]
+    if not out.parent.is_dir():
+        return [Problem("--out", f"there is no folder '{out.parent}'", "Make it first.")]
+    if out.is_dir():
+        return [Problem("--out", f"is a folder, got '{path}'")]
+    if data is not None and out.exists() and Path(data).expanduser().exists() and out.samefile(Path(data).expanduser()):
+        return [Problem("--out", f"is the file with the data, got '{path}'", "Choose another name.")]
+    if out.exists() and not overwrite:
+        return [Problem("--out", f"there is a file '{path}' already", "Add --overwrite, or choose another name.")]
+    return []
+
+
+def check_data(path: str | None) -> list[Problem]:
+    """What is wrong with the name of a file to read."""
+    if path is None:
+        return []
+    from mtl_cli.data.sources.table import existing_file
+
+    try:
+        existing_file(path)
+    except UserError as error:
+        return [Problem(f"--data {p.where}", p.what, p.hint) for p in error.problems]
+    return []

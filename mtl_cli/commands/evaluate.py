@@ -1,0 +1,121 @@
+"""``mtl-evaluate``: the numbers of a run, again or on other labelled rows."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl_cli.commands.entry import Parser, check_data, check_device, check_out, check_run, note, run
+from mtl_cli.errors import ConfigError, Problem, RunError, did_you_mean
+from mtl_cli.run import write_json
+
+if TYPE_CHECKING:
+    from mtl_cli.trained import Evaluated, TrainedRun
+
+_SPLITS = ("train", "val", "test")
+_DESCRIPTION = """\
+Computes every metric of a run's tasks, over whole splits and in your units.
+
+Without --data: on the run's own rows; for val and test these are the numbers that the training ended with.
+With --data: on all rows of a labelled file. A row without a label for a task does not count for it."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The entry point of ``mtl-evaluate``. Ends the process with the exit code."""
+    sys.exit(run(evaluate, argv))
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Runs the command.
+
+    Raises:
+        UserError: An argument, the run or the data cannot be used.
+        TrainingError: The result cannot be written.
+    """
+    parser = Parser("mtl-evaluate", _DESCRIPTION, "mtl-evaluate runs/churn/NAME --data labelled.csv --out metrics.json")
+    parser.add_argument("run", metavar="RUN", help="run folder of mtl-train")
+    parser.add_argument("--data", metavar="FILE", help="rows with labels; default: the run's own data")
+    parser.add_argument("--split", metavar="NAME", help="train, val or test; default: test if there is one, else val")
+    parser.add_argument("--out", metavar="FILE", help="also write the numbers to a .json file")
+    parser.add_argument("--checkpoint", metavar="NAME", help="best or last; default: best if there is one")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps; default: as in training")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --out if it exists")
+    given = parser.parse_args(argv)
+    problems = [
+        *check_run(given.run, given.checkpoint),
+        *check_data(given.data),
+        *_check_split(given.split, given.data),
+        *check_out(given.out, (".json",), given.overwrite, given.data),
+        *check_device(given.device),
+    ]
+    if problems:
+        raise ConfigError(problems)
+    from mtl_cli.job import results_table, undefined_notes
+    from mtl_cli.trained import load_run
+
+    trained = load_run(given.run, checkpoint=given.checkpoint, device=given.device)
+    if given.data is None:
+        split, found = trained.evaluate_split(given.split)
+    else:
+        split, found = "data", trained.evaluate_file(given.data)
+    name = split if given.data is None else given.data
+    texts = [*trained.notes, *found.notes, *undefined_notes(found.evaluation, found.counts, name)]
+    if given.data is None and not found.changed:
+        texts += _differences(trained, split, found)
+    for text in texts:
+        note(text)
+    if given.out is not None:
+        write_json(Path(given.out).expanduser(), _record(trained, split, given.data, found))
+    print(f"{found.rows:,} rows, {trained.checkpoint} weights (epoch {trained.epoch})")
+    print(results_table(trained.config, found.evaluation, name))
+
+
+def _check_split(split: str | None, data: str | None) -> list[Problem]:
+    if split is None:
+        return []
+    if data is not None:
+        what = "cannot be given together with --data, whose rows all count"
+        return [Problem("--split", what, "Leave one of the two out.")]
+    if split not in _SPLITS:
+        return [Problem("--split", f"must be train, val or test, got '{split}'", did_you_mean(split, _SPLITS))]
+    return []
+
+
+def _differences(trained: TrainedRun, split: str, found: Evaluated) -> list[str]:
+    """How the numbers differ from those that the training ended with, where both are of the same weights."""
+    try:
+        summary: Mapping[str, Any] = trained.folder.read_json("summary.json")
+        before = {k: v for k, v in summary["metrics"].items() if k.startswith(f"{split}/")}
+        same_weights = summary["weights"] == trained.checkpoint
+    except (RunError, KeyError, TypeError, AttributeError):
+        return []  # the run has not ended, or its summary is damaged: there is nothing to compare with
+    now = found.evaluation.flat(split)
+    if not before or not same_weights or before == now:
+        return []
+    differing = [key for key in now if now[key] != before.get(key)]
+    pairs = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in differing[:3])
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    why = "Another machine, device, number of threads or version of PyTorch changes the last digits."
+    return [f"not the numbers of summary.json: {pairs}{more}. {why}"]
+
+
+def _record(trained: TrainedRun, split: str, data: str | None, found: Evaluated) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "run": str(trained.folder.path),
+        "checkpoint": trained.checkpoint,
+        "epoch": trained.epoch,
+        "data": data,
+        "split": split if data is None else None,
+        "rows": found.rows,
+        "labelled": {name: found.counts[name].labelled for name in trained.config.tasks},
+        "primary": dict(found.evaluation.primary),
+        "metrics": found.evaluation.flat(split),
+        "notes": list(found.notes),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,326 @@
+"""A run after its training: its model and its preprocessing, rebuilt from the run folder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+import yaml
+from torch import Tensor
+
+from mtl_cli.build import (
+    autocast_type,
+    build_model,
+    build_source,
+    choose_device,
+    choose_threads,
+    encode_labels,
+    load_fitted,
+    read_rows,
+)
+from mtl_cli.data import Features, Source, Splits, Table
+from mtl_cli.data.batches import Origins, Rows
+from mtl_cli.data.input_columns import Findings
+from mtl_cli.data.table import Part
+from mtl_cli.errors import ConfigError, DataError, Problem, RunError
+from mtl_cli.loop.evaluate import EVALUATION_ROWS, Evaluation, forward, score
+from mtl_cli.loop.trainer import Task
+from mtl_cli.model import MultiTaskModel
+from mtl_cli.run import RunFolder
+from mtl_cli.run.checkpoint import load
+from mtl_cli.schema import RunConfig, validate
+from mtl_cli.tasks import LabelCounts
+
+ROW = "row"  # the column that numbers the rows of predictions where there is no id
+_CELLS = 4_000_000  # of a table at a time, so that wide tables need no more memory than long ones
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The numbers of a model on some rows.
+
+    Args:
+        evaluation: The metrics.
+        rows: How many rows there were.
+        counts: Labels of each task among them.
+        changed: Whether the run's own data are no longer those of the training.
+        notes: What the user should know.
+    """
+
+    evaluation: Evaluation
+    rows: int
+    counts: dict[str, LabelCounts]
+    changed: bool
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained model that reads tables as its training did. Made by ``load_run``.
+
+    Args:
+        folder: The run folder.
+        config: Its configuration.
+        features: How inputs are made, with the statistics of the training rows.
+        tasks: Tasks in training order, their kinds fitted.
+        model: The model in evaluation mode, on the device that computes.
+        checkpoint: Name of the checkpoint whose weights it has.
+        epoch: Epochs that these weights were trained for.
+        state: What data.json says.
+        notes: What the user should know about the run.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    features: Features
+    tasks: tuple[Task, ...]
+    model: MultiTaskModel
+    checkpoint: str
+    epoch: int
+    state: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    findings: Findings = field(default_factory=Findings)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return next(self.model.parameters()).device
+
+    def predict(self, data: str | Path | pl.DataFrame, *, id: str | None = None) -> pl.DataFrame:
+        """Predicts every row of a table.
+
+        Args:
+            data: A file of any format that training reads, or a frame. Labels and other columns may be there or not.
+            id: Column to copy into the result; None for the run's own (``data.id``), and ``""`` for row numbers from 1.
+
+        Returns:
+            One row per row, in order: the id or row number, and for each task ``TASK_pred`` and ``TASK_prob_CLASS``.
+
+        Raises:
+            DataError: Absent columns, or cells that are not what their column holds.
+        """
+        if isinstance(data, pl.DataFrame):
+            source: Source = _Frame(data)
+        else:
+            source = build_source(self.config, str(data))
+        return pl.concat(self.predictions(source, id=id))
+
+    def predictions(self, source: Source, *, id: str | None = None) -> Iterator[pl.DataFrame]:
+        """What ``predict`` gives, some rows at a time; at least one frame. ``findings`` counts what was replaced."""
+        name = self.config.data.id if id is None else id or None
+        where = "data.id" if id is None else "--id"
+        first = 0
+        for table, outputs in self._outputs(source, {} if name is None else {name: where}):
+            if name is None:
+                ids = pl.Series(ROW, np.arange(first + 1, first + table.frame.height + 1))
+            else:
+                ids = _ids(table, name)
+            yield pl.DataFrame([ids, *self._columns(outputs, ids.name)])
+            first += table.frame.height
+
+    def evaluate_file(self, path: str) -> Evaluated:
+        """Metrics over all rows of a labelled file.
+
+        Raises:
+            DataError: Absent columns or bad cells, labels that the training rows do not have among them.
+        """
+        outputs, labels = [], []
+        for table, part in self._outputs(build_source(self.config, path), {}):
+            labels.append(encode_labels(self.config, table, self.tasks))
+            outputs.append(part)
+        targets = np.concatenate(labels)
+        if len(targets) == 0:
+            raise DataError(Problem(path, "holds no rows", "Give it rows with labels."))
+        origins = Origins(("",), np.zeros(len(targets), np.int64))
+        return self._evaluated(torch.cat(outputs, 1), targets, origins, False, tuple(self.findings.notes()))
+
+    def evaluate_split(self, split: str | None) -> tuple[str, Evaluated]:
+        """Metrics over the rows of a split of the run's own data: what the training computed, again.
+
+        Args:
+            split: ``train``, ``val`` or ``test``; None for test if there are such rows, else val.
+
+        Raises:
+            DataError: The data are not where they were or cannot be read, or the split has no rows.
+        """
+        table, splits = self._own_rows()
+        split = split or ("test" if len(splits.test) else "val")
+        index = getattr(splits, split)
+        if len(index) == 0:
+            raise DataError(Problem("--split", f"there are no {split} rows ({splits.method})", "Use val or train."))
+        notes = []
+        changed = table.fingerprint != self.state["fingerprint"]
+        if changed:
+            notes.append(
+                f"{table.files}: changed since the training (another fingerprint): the numbers are not those of the "
+                f"training, and rows of {split} may have been trained on."
+            )
+        inputs, found = self.features.transform(table)
+        targets = encode_labels(self.config, table, self.tasks)[index]
+        origins = Origins(table.sources, table.source_of_rows()[index])
+        rows = Rows(inputs.rows(torch.from_numpy(index)), targets, self.device, origins)
+        batches = (batch for batch, _ in rows.in_order(EVALUATION_ROWS))
+        outputs = forward(self.model, batches, autocast_type(self.config))
+        return split, self._evaluated(outputs, targets, origins, changed, (*notes, *found))
+
+    def _outputs(self, source: Source, verbatim: Mapping[str, str]) -> Iterator[tuple[Table, Tensor]]:
+        """Tables of some rows, each with the outputs (O, n) for them.
+
+        Args:
+            source: The rows.
+            verbatim: Columns to leave as they are, which must be there too, and who names them.
+        """
+        inputs_of = [c.name for c in self.features.numeric] + [c.name for c in self.features.categorical]
+        needed = {**dict.fromkeys(inputs_of, "data.inputs"), **verbatim}
+        width = max(self.features.spec.numeric_dim + len(self.features.categorical), 1)
+        pieces = max(1, min(16, _CELLS // width // EVALUATION_ROWS))
+        chunks = source.chunks(
+            pieces * EVALUATION_ROWS, verbatim=tuple(verbatim), converted=tuple(self.state["converted"])
+        )
+        for table in chunks:
+            table.require(needed, needed)
+            inputs, _ = self.features.transform(table, self.findings)
+            rows = Rows(inputs, np.zeros((table.frame.height, 0), np.float32), self.device)
+            batches = (batch for batch, _ in rows.in_order(EVALUATION_ROWS))
+            none = torch.zeros(sum(task.kind.num_outputs for task in self.tasks), 0)
+            yield table, forward(self.model, batches, autocast_type(self.config)) if len(rows) else none
+
+    def _columns(self, outputs: Tensor, taken: str) -> list[pl.Series]:
+        """Prediction columns, in the order of the configuration's tasks."""
+        own = dict(zip(self.tasks, outputs.split([t.kind.num_outputs for t in self.tasks]), strict=True))
+        columns: dict[str, pl.Series] = {}
+        for task in sorted(self.tasks, key=lambda task: list(self.config.tasks).index(task.name)):
+            for suffix, values in task.kind.columns(own[task].t()).items():
+                name = wanted = f"{task.name}_{suffix}"
+                number = 2
+                while name in columns or name == taken:
+                    name, number = f"{wanted}_{number}", number + 1
+                dtype = pl.String if values.dtype == object else None
+                columns[name] = pl.Series(name, values, dtype)
+        return list(columns.values())
+
+    def _own_rows(self) -> tuple[Table, Splits]:
+        try:
+            return read_rows(self.config)
+        except DataError as error:
+            hint = (
+                f"The training read it from the folder {self.state['folder']}: run the command there, or name --data."
+            )
+            problems = [replace(p, hint=f"{p.hint} {hint}".strip()) if "no such file" in p.what else p for p in error.problems]  # fmt: skip  # noqa: E501
+            raise DataError(problems) from None
+
+    def _evaluated(
+        self, outputs: Tensor, targets: np.ndarray, origins: Origins, changed: bool, notes: tuple[str, ...]
+    ) -> Evaluated:
+        names, kinds = [task.name for task in self.tasks], [task.kind for task in self.tasks]
+        weights = [task.weight for task in self.tasks]
+        evaluation = score(outputs, torch.from_numpy(targets), names, kinds, weights, origins)
+        counts = {task.name: task.kind.counts(targets[:, i]) for i, task in enumerate(self.tasks)}
+        return Evaluated(evaluation, len(targets), counts, changed, notes)
+
+
+def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | None = None) -> TrainedRun:
+    """Loads a run for prediction; it may have been moved or copied, and its data are not needed.
+
+    Args:
+        path: The run folder.
+        checkpoint: ``best``, ``last`` or another name in its ``checkpoints``; None for the one that the final numbers
+            of the run are of: best, or last if there is no best.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; None for that of the run.
+
+    Raises:
+        RunError: It is no run folder, has no such checkpoint, or a file in it is damaged, foreign or of another
+            version.
+        ConfigError: The device is not there.
+    """
+    folder = RunFolder.open(path)
+    name = checkpoint or choose_checkpoint(folder)
+    config = _read_config(folder)
+    try:
+        state = folder.read_json("data.json")
+        features, tasks = load_fitted(config, state)
+    except RunError as error:
+        raise RunError([replace(p, where=str(folder.path / "data.json")) for p in error.problems]) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"is not what this version of mtl-train writes ({type(error).__name__}: {error})"
+        raise RunError(Problem(str(folder.path / "data.json"), what, "Train again.")) from None
+    if device is not None:
+        config = replace(config, trainer=replace(config.trainer, device=device))
+    outputs = [task.kind.num_outputs for task in tasks]
+    with torch.random.fork_rng(devices=[]):  # the weights come from the checkpoint: no draw of the caller's is used up
+        model = build_model(config, features.spec, features.input_dim, outputs, [task.name for task in tasks])
+    file = folder.checkpoint(name)
+    saved = load(file)
+    if saved.get("tasks") != [task.name for task in tasks]:
+        what = f"was trained on tasks {saved.get('tasks')}, and the run is of {[task.name for task in tasks]}"
+        raise RunError(Problem(str(file), what, "Is it of another run?"))
+    try:
+        model.load_state_dict(saved["model"])
+        epoch = int(saved["progress"]["epoch"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            Problem(str(file), f"does not fit the model of the run ({reason})", "Is it of another run?")
+        ) from None
+    model = model.to(choose_device(config)).eval()
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    torch.set_num_threads(choose_threads(config, numbers))
+    return TrainedRun(folder, config, features, tasks, model, name, epoch, state, tuple(_unfinished(folder, epoch)))
+
+
+def choose_checkpoint(folder: RunFolder) -> str:
+    """The checkpoint that stands for the run: best, or last if there is none.
+
+    Raises:
+        RunError: The run has no checkpoint yet.
+    """
+    for name in ("best", "last"):
+        if folder.checkpoint(name).exists():
+            return name
+    hint = f"Go on with it: mtl-train resume={folder.path}."
+    raise RunError(Problem(str(folder.path), "has no checkpoint yet, so that there is no model", hint))
+
+
+class _Frame(Source):
+    """A frame in memory."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
+
+    def read(self) -> Table:
+        return Table(self._frame.fill_nan(None), (Part("table", 0, self._frame.height, lines=False),))
+
+
+def _ids(table: Table, name: str) -> pl.Series:
+    ids = table.frame[name]
+    if ids.dtype.is_nested() or ids.dtype in (pl.Binary, pl.Object):
+        raise DataError(Problem(f"{table.files}, column '{name}'", f"cannot be an id, got type {ids.dtype}"))
+    return ids
+
+
+def _read_config(folder: RunFolder) -> RunConfig:
+    file = folder.path / "config.yaml"
+    try:
+        raw = yaml.safe_load(folder.read_config())
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(Problem(str(file), f"is damaged: no plain YAML ({reason})")) from None
+    if not isinstance(raw, dict):
+        raise RunError(Problem(str(file), f"is damaged: it holds no mapping, got {type(raw).__name__}"))
+    try:
+        return validate(raw, lambda _: str(file))
+    except ConfigError as error:
+        raise RunError(error.problems) from None
+
+
+def _unfinished(folder: RunFolder, epoch: int) -> Sequence[str]:
+    try:
+        state = folder.status["state"]
+    except RunError as error:
+        return [str(error)]
+    return () if state == "done" else [f"the run has not finished (it is {state}): weights after {epoch} epochs."]

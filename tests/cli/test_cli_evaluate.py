@@ -1,0 +1,169 @@
+"""mtl-evaluate: the training's numbers again to the last digit, and numbers on other labelled rows."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from mtl_cli.commands import evaluate as command
+from mtl_cli.commands.entry import run
+
+CUSTOMERS = ["--config-dir", "conf", "task=customers", "hydra.run.dir=run"]
+
+
+@pytest.fixture
+def evaluate(capsys):
+    """Runs mtl-evaluate: exit code, standard output, standard error."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        code = run(command.evaluate, [str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def _json(name):
+    return json.loads(Path(name).read_text())
+
+
+def _split(name):
+    return {key: value for key, value in _json("run/summary.json")["metrics"].items() if key.startswith(f"{name}/")}
+
+
+def test_numbers_are_those_of_the_training_to_the_last_digit(cli, customers, evaluate):
+    trained = cli(*CUSTOMERS)
+    code, out, err = evaluate("run", "--out", "test.json")
+    assert (code, "not the numbers" in err) == (0, False)
+    assert _json("test.json")["metrics"] == _split("test")
+    table = trained.out[trained.out.index("\ntest ") + 1 :].split("\nmean")[0]
+    assert table in out
+    assert evaluate("run", "--split", "val", "--out", "val.json")[0] == 0
+    assert _json("val.json")["metrics"] == _split("val")
+    assert evaluate("run", "--split", "train", "--out", "train.json")[0] == 0
+    assert _json("train.json")["rows"] == _json("run/summary.json")["rows"]["train"]
+
+
+def test_each_epochs_checkpoint_gives_the_numbers_that_were_logged(cli, customers, evaluate, records):  # MET-06
+    cli(*CUSTOMERS, "trainer.max_epochs=3", "trainer.checkpoint.save_top_k=-1")
+    for line in records(Path("run"), "val"):
+        name = f"epoch-{line['epoch']}"
+        arguments = ("run", "--split", "val", "--checkpoint", name, "--overwrite", "--out", "m.json")
+        assert evaluate(*arguments)[0] == 0
+        once = _json("m.json")["metrics"]
+        evaluate(*arguments)
+        assert _json("m.json")["metrics"] == once
+        assert {key: line[key] for key in once} == pytest.approx(once, rel=1e-6)
+
+
+def test_changed_data_are_noticed(cli, customers, evaluate):
+    cli(*CUSTOMERS)
+    with Path("customers.csv").open("a") as file:
+        file.write("c999,30,a,3,yes,1500,A,S\n")
+    code, _, err = evaluate("run")
+    assert code == 0
+    assert err.startswith("note: customers.csv: changed since the training (another fingerprint)")
+
+
+def test_data_that_are_not_there_are_asked_for(cli, customers, evaluate, tmp_path, monkeypatch):
+    cli(*CUSTOMERS)
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    code, _, err = evaluate("../run")
+    assert (code, "customers.csv: no such file" in err) == (2, True)
+    assert f"The training read it from the folder {tmp_path}: run the command there, or name --data." in err
+
+
+def test_a_labelled_file_counts_its_labelled_rows(cli, customers, evaluate):
+    cli(*CUSTOMERS)
+    header, *lines = customers["customers.csv"].splitlines()
+    cells = [line.split(",") for line in lines]
+    for row in cells[:20]:
+        row[4] = ""  # churned
+    Path("new.csv").write_text("\n".join([header, *map(",".join, cells)]) + "\n")
+    code, out, _ = evaluate("run", "--data", "new.csv", "--out", "m.json")
+    found = _json("m.json")
+    assert (code, found["rows"], found["split"]) == (0, 120, None)
+    assert found["labelled"]["churned"] == sum(row[4] not in ("", "?") for row in cells)
+    assert "new.csv" in out
+    assert all(isinstance(value, float) for value in found["metrics"].values())
+
+
+def test_whole_file_gives_the_numbers_of_its_rows_split_by_split(cli, customers, write, evaluate):
+    header, *lines = customers["customers.csv"].splitlines()
+    write({name: "\n".join([header, *part]) + "\n" for name, part in {"t.csv": lines[:80], "v.csv": lines[80:]}.items()})  # fmt: skip  # noqa: E501
+    ended = cli(*CUSTOMERS, "data.path=null", "data.train=t.csv", "data.val=v.csv")
+    assert ended.code == 0, ended.err
+    assert evaluate("run", "--data", "v.csv", "--out", "m.json")[0] == 0
+    assert {k.replace("data/", "val/"): v for k, v in _json("m.json")["metrics"].items()} == _split("val")
+
+
+def test_class_that_the_training_did_not_have_is_refused_with_its_place(cli, customers, evaluate):  # LAB-06
+    cli(*CUSTOMERS)
+    Path("new.csv").write_text(customers["customers.csv"] + "c999,30,a,3,yes,1500,D,S\n")
+    code, out, err = evaluate("run", "--data", "new.csv", "--out", "m.json")
+    assert (code, out, Path("m.json").exists()) == (2, "", False)
+    assert err.startswith(
+        "tasks.segment: new.csv, column 'segment', row 121 (line 122): class 'D' is not among the classes A, B, C"
+    )
+
+
+def test_undefined_numbers_are_null_and_told_with_the_labels(cli, customers, evaluate):  # MET-01, MET-02, MET-05
+    cli(*CUSTOMERS)
+    header, *lines = customers["customers.csv"].splitlines()
+    whole = [line for line in lines if line.split(",")[4] == "yes" and "?" not in line and ",," not in line]
+    Path("yes.csv").write_text("\n".join([header, *whole]) + "\n")
+    code, out, err = evaluate("run", "--data", "yes.csv", "--out", "m.json")
+    metrics = _json("m.json")["metrics"]
+    assert code == 0
+    assert (metrics["data/churned/auroc"], metrics["data/churned/average_precision"]) == (None, None)
+    assert metrics["data/mean"] is not None
+    assert f"note: yes.csv: not defined for the labels of task 'churned' ({len(whole)} labels, no: 0%, yes: 100%): auroc, average_precision, f1.\n" in err  # fmt: skip  # noqa: E501
+    assert "mean of 3 of 4 tasks: " in out
+    assert " n/a" in out
+    Path("one.csv").write_text("\n".join([header, whole[0]]) + "\n")
+    assert evaluate("run", "--data", "one.csv", "--out", "one.json")[0] == 0
+    assert _json("one.json")["metrics"]["data/income/r2"] is None
+    assert _json("one.json")["metrics"]["data/income/mae"] is not None
+
+
+def test_numbers_that_differ_from_the_summarys_are_told(cli, customers, evaluate):
+    cli(*CUSTOMERS)
+    summary = _json("run/summary.json")
+    summary["metrics"]["test/income/mae"] = 0.5
+    Path("run/summary.json").write_text(json.dumps(summary))
+    code, _, err = evaluate("run")
+    assert code == 0
+    assert "note: not the numbers of summary.json: test/income/mae 0.5 -> " in err
+    assert "not the numbers" not in evaluate("run", "--checkpoint", "last", "--split", "train")[2]
+
+
+class _Harmful:
+    def __reduce__(self):
+        return os.system, ("touch pwned.txt",)
+
+
+def test_mistakes_and_harmful_files_are_refused(cli, customers, evaluate):  # CKP-09
+    cli(*CUSTOMERS)
+    for arguments, expected in [
+        (["run", "--split", "tst"], "--split: must be train, val or test, got 'tst'. Did you mean 'test'?\n"),
+        (["run", "--split", "val", "--data", "customers.csv"], "--split: cannot be given together with --data"),
+        (["run", "--out", "m.txt"], "--out: must end with .json, got 'm.txt'.\n"),
+        (["nowhere"], "nowhere: is not a run folder: there is no such folder.\n"),
+        ([], "RUN: must be given. Example: mtl-evaluate runs/churn/NAME"),
+    ]:
+        code, out, err = evaluate(*arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith(expected)
+    Path("run/checkpoints/best.pt").write_bytes(pickle.dumps(_Harmful()))
+    code, _, err = evaluate("run")
+    assert (code, err.startswith("run/checkpoints/best.pt: holds Python objects that could run code")) == (2, True)
+    assert not Path("pwned.txt").exists()
+
+
+def test_help_has_an_example(evaluate):
+    code, out, err = evaluate("--help")
+    assert (code, err) == (0, "")
+    assert "example:\n  mtl-evaluate runs/churn/NAME --data labelled.csv" in out
