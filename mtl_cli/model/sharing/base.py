@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from mtl_cli.model.backward import Backward, by_autograd
-from mtl_cli.model.encoders import Encoder
+from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.ownership import Ownership, shared
 from mtl_cli.types import Inputs
-
-MakeEncoder = Callable[[], Encoder]
 
 
 class Sharing(nn.Module, ABC):
@@ -42,6 +40,6 @@ class Sharing(nn.Module, ABC):
         return shared(self.parameters())
 
 
-def make_encoders(make_encoder: MakeEncoder, task_names: Sequence[str]) -> list[Encoder]:
+def make_encoders(make_encoder: EncoderMaker, task_names: Sequence[str]) -> list[Encoder]:
     """One encoder for each task."""
     return [make_encoder() for _ in task_names]
