@@ -180,7 +180,6 @@ def build_model(
     config: RunConfig, spec: InputSpec, input_dim: int, output_dims: Sequence[int], names: Sequence[str]
 ) -> MultiTaskModel:
     """The model of a configuration, for data of the given shape."""
-
     build_encoder = partial(ENCODERS.load(config.encoder.name), **config.encoder.options)
     make_encoder = EncoderMaker(build_encoder, spec, config.shared_dim)
     sharing = SHARINGS.build(config.sharing.name, make_encoder, names, **config.sharing.options)

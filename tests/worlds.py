@@ -76,6 +76,7 @@ def make_learner(
     optimizer="adamw",
     scheduler="constant",
     encoder=None,
+    sharing_options=None,
     balancing_options=None,
     optimizer_options=None,
     total_steps=100,
@@ -88,7 +89,10 @@ def make_learner(
     spec, names = InputSpec(input_dim, categories), [f"task{i}" for i in range(len(kinds))]
     make_encoder = EncoderMaker(partial(ENCODERS.load("mlp"), **(encoder or {})), spec, shared_dim)
     model = MultiTaskModel(
-        input_dim, [k.num_outputs for k in kinds], shared_dim, sharing=SHARINGS.build(sharing, make_encoder, names)
+        input_dim,
+        [k.num_outputs for k in kinds],
+        shared_dim,
+        sharing=SHARINGS.build(sharing, make_encoder, names, **(sharing_options or {})),
     )
     method = BALANCINGS.build(balancing, len(kinds), **(balancing_options or {}))
     options = optimizer_options or {}

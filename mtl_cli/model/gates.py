@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,8 @@ from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.layers import Linear
 from mtl_cli.types import Inputs
 
+log = logging.getLogger(__name__)
+COLLAPSED = 0.95  # share of one expert, for every task, that is worth a warning
 EMBEDDING_DIM = 8  # numbers that stand for one category in what a gate reads
 
 
@@ -58,6 +62,53 @@ class GateInputs(nn.Module):
         return torch.cat([inputs.numeric, picked], 1)
 
 
+class GateUse(nn.Module):
+    """Watches gates while a model is evaluated; in training it costs nothing.
+
+    What it has seen is forgotten when a new evaluation begins. It is no part of a checkpoint.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._forget()
+
+    def train(self, mode: bool = True) -> GateUse:
+        """Begins anew where training ends and an evaluation starts."""
+        if self.training and not mode:
+            self._forget()
+        super().train(mode)
+        return self
+
+    def forward(self, gates: Tensor) -> Tensor:
+        """Takes gates (K, E, B) of some rows and gives them back."""
+        if not self.training:
+            entropy = -(gates * gates.clamp_min(1e-12).log()).sum((1, 2))
+            self._weights = self._weights + gates.sum(2).double().cpu()
+            self._entropy = self._entropy + entropy.double().cpu()
+            self._rows += gates.shape[2]
+        return gates
+
+    def report(self) -> dict[str, Any]:
+        """Of each task, the mean weight of each expert and the mean entropy of its gate in nats (0: one expert).
+
+        Logs a warning if one expert gets nearly everything of all tasks; empty before the first evaluation.
+        """
+        if not self._rows:
+            return {}
+        weights = self._weights / self._rows
+        expert = int(weights.min(0).values.argmax())
+        if weights.shape[1] > 1 and bool((weights[:, expert] > COLLAPSED).all()):
+            log.warning(
+                "gates collapsed: expert %d gets more than %d%% of every task; the other %d are of no use",
+                expert, 100 * COLLAPSED, weights.shape[1] - 1,
+            )  # fmt: skip
+        return {"weights": weights.tolist(), "entropy": (self._entropy / self._rows).tolist(), "rows": self._rows}
+
+    def _forget(self) -> None:
+        self._weights = self._entropy = torch.zeros((), dtype=torch.float64)
+        self._rows = 0
+
+
 class Gates(nn.Module):
     """Softmax weights over E experts for each of K tasks, from one linear layer or a small network per task.
 
@@ -79,11 +130,13 @@ class Gates(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Linear(a, b, tasks) for a, b in pairwise([width, *hidden]))
         self.last = Linear([width, *hidden][-1], experts, tasks)
+        self.use = GateUse()
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
             x = torch.relu(layer(x))
-        return logits(self.last, x).softmax(1)
+        gates: Tensor = self.use(logits(self.last, x).softmax(1))
+        return gates
 
 
 def logits(layer: Linear, x: Tensor) -> Tensor:
@@ -101,4 +154,5 @@ def mix(gates: Tensor, experts: Tensor) -> Tensor:
     Shape:
         gates (K, E, B), experts (E, B, D) -> (K, B, D).
     """
-    return torch.bmm(gates.permute(2, 0, 1), experts.transpose(0, 1)).transpose(0, 1)
+    by_row = gates.permute(2, 0, 1).contiguous()  # a strided left factor makes the product ten times slower
+    return torch.bmm(by_row, experts.transpose(0, 1)).transpose(0, 1)

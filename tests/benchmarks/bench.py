@@ -40,7 +40,7 @@ WORKLOADS = {
     "w1": (200_704, 256, MIXED, {"DataLoader": 5.0, "slicing": 2.0}),
     "w1b": (200_704, 4096, MIXED, {"DataLoader": 16.0}),
     "w2": (51_200, 256, FIFTY, {"DataLoader, packed targets": 8.0, "slicing": 8.0}),
-    "w3": (51_200, 256, MIXED, {"DataLoader": 3.5, "slicing": 2.5}),
+    "w3": (25_600, 256, MIXED, {"DataLoader": 3.5, "slicing": 2.5}),
 }
 EXPERTS = {"w3": 8}  # a mixture of so many experts, each 128 wide, instead of one shared encoder
 Tasks = list[tuple[str, str, int]]
@@ -173,7 +173,8 @@ class Product:
                 },
                 "shared_dim": EXPERT if experts else SHARED,
                 "tasks": {name: {"kind": kind} for name, kind, _ in tasks},
-                "encoder": {"name": "mlp"}, "sharing": {"name": "mmoe", "experts": experts} if experts else {"name": "hard"},
+                "encoder": {"name": "mlp"},
+                "sharing": {"name": "mmoe", "experts": experts} if experts else {"name": "hard"},
                 "balancing": {"name": "equal"},
                 "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"},
                 "trainer": {"max_epochs": 1_000_000, "check_val_every_n_epoch": 1_000_000, "threads": threads,
@@ -214,7 +215,8 @@ def run(workload: str, threads: int) -> None:
             start = time.perf_counter()
             contenders[name].epoch()
             seconds[name].append(time.perf_counter() - start)
-    print(f"\n{workload}: {rows:,} x {WIDTH} rows, D {EXPERT if experts else SHARED}, {len(tasks)} tasks, batch {batch}, {threads} thread(s)")
+    width = EXPERT if experts else SHARED
+    print(f"\n{workload}: {rows:,} x {WIDTH} rows, D {width}, {len(tasks)} tasks, batch {batch}, {threads} thread(s)")
     for name in contenders:
         ratios = [other / own for other, own in zip(seconds[name], seconds["product"], strict=True)]
         speed = rows / statistics.median(seconds[name])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -34,6 +34,18 @@ class Sharing(nn.Module, ABC):
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
         """Features without a graph, and their backward pass."""
         return by_autograd(self, inputs)
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss of a step, one number computed from the parameters alone; None: nothing.
+
+        Its gradient comes on top of what balancing makes of the tasks' losses. Absent tasks are left alone by it, as
+        by everything else.
+        """
+        return None
+
+    def report(self) -> dict[str, Any]:
+        """What the parameters now say about sharing, for ``sharing.json``: lists, numbers and text by name."""
+        return {}
 
     def owners(self) -> list[Ownership]:
         """Who owns each parameter; all are shared unless an architecture says otherwise. Complete and disjoint."""

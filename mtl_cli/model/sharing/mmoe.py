@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -59,6 +60,9 @@ class MultiGateMixtureOfExperts(Sharing):
     def forward(self, inputs: Inputs) -> Tensor:
         mixed = mix(self.gates(self.gate_inputs(inputs)), self.experts(inputs))
         return mixed[0] if self._gates_of == [None] else mixed
+
+    def report(self) -> dict[str, Any]:
+        return {"gates": self.gates.use.report()}
 
     def owners(self) -> list[Ownership]:
         common = [*self.experts.parameters(), *self.gate_inputs.parameters()]
