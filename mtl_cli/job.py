@@ -71,6 +71,9 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None
         trainer.fit()
     train_seconds = time.monotonic() - train_started
     summary = _summarise(run, time.monotonic() - started, train_seconds, trainer.progress.rows - rows_before)
+    report = trainer.learner.model.sharing.report()
+    if report:
+        folder.write_json("sharing.json", {"tasks": [task.name for task in trainer.tasks], **report})
     folder.write_json("summary.json", summary)
     folder.set_status("done", exit_code=0)
     log.info("run folder: %s", folder.path)

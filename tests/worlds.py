@@ -1,5 +1,7 @@
 """Small worlds that tests share: columns, rows of labels, and a learner without a configuration file."""
 
+from functools import partial
+
 import numpy as np
 import polars as pl
 import torch
@@ -11,6 +13,7 @@ from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor
 from mtl_cli.loop.trainer import Limits, Schedule, Task, Trainer
 from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.ownership import stacked
 from mtl_cli.optim import FlatParameters
 from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS, SCHEDULERS, SHARINGS
@@ -73,6 +76,7 @@ def make_learner(
     optimizer="adamw",
     scheduler="constant",
     encoder=None,
+    sharing_options=None,
     balancing_options=None,
     optimizer_options=None,
     total_steps=100,
@@ -83,12 +87,12 @@ def make_learner(
     """A learner from registered names, put together as mtl_cli.build does it."""
     torch.manual_seed(seed)
     spec, names = InputSpec(input_dim, categories), [f"task{i}" for i in range(len(kinds))]
-
-    def make_encoder():
-        return ENCODERS.build("mlp", spec, shared_dim, **(encoder or {}))
-
+    make_encoder = EncoderMaker(partial(ENCODERS.load("mlp"), **(encoder or {})), spec, shared_dim)
     model = MultiTaskModel(
-        input_dim, [k.num_outputs for k in kinds], shared_dim, sharing=SHARINGS.build(sharing, make_encoder, names)
+        input_dim,
+        [k.num_outputs for k in kinds],
+        shared_dim,
+        sharing=SHARINGS.build(sharing, make_encoder, names, **(sharing_options or {})),
     )
     method = BALANCINGS.build(balancing, len(kinds), **(balancing_options or {}))
     options = optimizer_options or {}

@@ -187,11 +187,12 @@ def _mixed(streams: Sequence[np.ndarray], seed: int, epoch: int, shuffle: bool) 
     if len(streams) == 1:
         return order
     if shuffle:
-        order = order[_permutation(len(order), seed, epoch, len(streams))]
-        return order
-    places = np.concatenate([(np.arange(len(stream)) + 0.5) / max(len(stream), 1) for stream in streams])
-    evenly: np.ndarray = order[np.argsort(places, kind="stable")]
-    return evenly
+        places = _permutation(len(order), seed, epoch, len(streams))
+    else:
+        spread = [(np.arange(len(stream)) + 0.5) / max(len(stream), 1) for stream in streams]
+        places = np.argsort(np.concatenate(spread), kind="stable")
+    mixed: np.ndarray = order[places]
+    return mixed
 
 
 def _permutation(size: int, seed: int, number: int, salt: int) -> np.ndarray:

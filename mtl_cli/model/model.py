@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.heads import Heads, HeadSpec
 from mtl_cli.model.ownership import Ownership
@@ -60,7 +61,7 @@ class MultiTaskModel(nn.Module):
         hidden = [()] * len(output_dims) if hidden is None else hidden
         names = [str(task) for task in range(len(output_dims))]
         self.input_dim, self.shared_dim = input_dim, shared_dim
-        self.sharing = HardSharing(lambda: MLP(InputSpec(input_dim), shared_dim), names) if sharing is None else sharing
+        self.sharing = sharing or HardSharing(EncoderMaker(MLP, InputSpec(input_dim), shared_dim), names)
         specs = [HeadSpec(outputs, tuple(widths)) for outputs, widths in zip(output_dims, hidden, strict=True)]
         self.heads = Heads(shared_dim, specs)
 

@@ -38,7 +38,7 @@ def shared(parameters: Iterable[nn.Parameter]) -> list[Ownership]:
     return [Ownership(p, None, 0, p.shape[0] if p.dim() else 1) for p in parameters]
 
 
-def stacked(parameters: Iterable[nn.Parameter], tasks: Sequence[int]) -> list[Ownership]:
+def stacked(parameters: Iterable[nn.Parameter], tasks: Sequence[int | None]) -> list[Ownership]:
     """Ownership of parameters whose axis 0 is divided equally among ``tasks``, in that order."""
     owned = []
     for parameter in parameters:

@@ -32,7 +32,7 @@ from mtl_cli.run import RunFolder
 from mtl_cli.schema import validate
 
 ROUNDS = 5
-WIDTH, SHARED = 128, 256
+WIDTH, SHARED, EXPERT = 128, 256, 128
 # Each task: name, kind, number of outputs. 200,704 = 784 * 256 = 49 * 4096 rows: no partial batch.
 MIXED = [("r0", "regression", 1), ("r1", "regression", 1), ("b0", "binary", 1), ("c0", "multiclass", 10)]
 FIFTY = [(f"r{i}", "regression", 1) for i in range(50)]
@@ -40,7 +40,9 @@ WORKLOADS = {
     "w1": (200_704, 256, MIXED, {"DataLoader": 5.0, "slicing": 2.0}),
     "w1b": (200_704, 4096, MIXED, {"DataLoader": 16.0}),
     "w2": (51_200, 256, FIFTY, {"DataLoader, packed targets": 8.0, "slicing": 8.0}),
+    "w3": (25_600, 256, MIXED, {"DataLoader": 3.5, "slicing": 2.5}),
 }
+EXPERTS = {"w3": 8}  # a mixture of so many experts, each 128 wide, instead of one shared encoder
 Tasks = list[tuple[str, str, int]]
 
 
@@ -73,6 +75,21 @@ class Plain(nn.Module):
         return {name: head(features) for name, head in self.heads.items()}
 
 
+class PlainMixture(nn.Module):
+    """A multi-gate mixture of experts as a tutorial writes it: a loop over experts, a loop over tasks."""
+
+    def __init__(self, tasks: Tasks, experts: int) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Sequential(nn.Linear(WIDTH, EXPERT), nn.ReLU()) for _ in range(experts))
+        self.gates = nn.ModuleDict({name: nn.Linear(WIDTH, experts) for name, *_ in tasks})
+        self.heads = nn.ModuleDict({name: nn.Linear(EXPERT, outputs) for name, _, outputs in tasks})
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        features = torch.stack([expert(x) for expert in self.experts], 1)
+        mixed = {name: (gate(x).softmax(1).unsqueeze(2) * features).sum(1) for name, gate in self.gates.items()}
+        return {name: head(mixed[name]) for name, head in self.heads.items()}
+
+
 def plain_loss(tasks: Tasks, outputs: dict[str, torch.Tensor], targets: dict[str, torch.Tensor]) -> torch.Tensor:
     total = torch.zeros(())
     for name, kind, _ in tasks:
@@ -89,9 +106,10 @@ def plain_loss(tasks: Tasks, outputs: dict[str, torch.Tensor], targets: dict[str
 class Loop:
     """A hand-written loop; ``batches`` gives inputs and targets."""
 
-    def __init__(self, tasks: Tasks, batches: Callable[[], object]) -> None:
+    def __init__(self, tasks: Tasks, experts: int, batches: Callable[[], object]) -> None:
         torch.manual_seed(0)
-        self.tasks, self.batches, self.model = tasks, batches, Plain(tasks)
+        self.tasks, self.batches = tasks, batches
+        self.model = PlainMixture(tasks, experts) if experts else Plain(tasks)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
         self.last = 0.0
 
@@ -106,33 +124,33 @@ class Loop:
         self.last = float(total) / steps
 
 
-def loader_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int) -> Loop:
+def loader_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int, experts: int) -> Loop:
     names = [name for name, *_ in tasks]
     loader = DataLoader(TensorDataset(x, *targets.values()), batch_size=batch, shuffle=True)
-    return Loop(tasks, lambda: ((b[0], dict(zip(names, b[1:], strict=True))) for b in loader))
+    return Loop(tasks, experts, lambda: ((b[0], dict(zip(names, b[1:], strict=True))) for b in loader))
 
 
-def packed_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int) -> Loop:
+def packed_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int, experts: int) -> Loop:
     names = [name for name, *_ in tasks]
     loader = DataLoader(TensorDataset(x, torch.stack(list(targets.values()), 1)), batch_size=batch, shuffle=True)
-    return Loop(tasks, lambda: ((b, dict(zip(names, y.unbind(1), strict=True))) for b, y in loader))
+    return Loop(tasks, experts, lambda: ((b, dict(zip(names, y.unbind(1), strict=True))) for b, y in loader))
 
 
-def slicing_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int) -> Loop:
+def slicing_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int, experts: int) -> Loop:
     def batches() -> object:
         order = torch.randperm(len(x))
         for start in range(0, len(x), batch):
             index = order[start : start + batch]
             yield x[index], {name: target[index] for name, target in targets.items()}
 
-    return Loop(tasks, batches)
+    return Loop(tasks, experts, batches)
 
 
 class Product:
     """The product's own loop: from a configuration and a Parquet file through the trainer, evaluation off."""
 
     def __init__(
-        self, x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int, threads: int
+        self, x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int, experts: int, threads: int
     ) -> None:
         import polars as pl
 
@@ -153,9 +171,11 @@ class Product:
                     "source": "table", "path": str(folder / "data.parquet"), "inputs": ["x"], "scale": "none",
                     "batch_size": batch, "split": {"column": "split"},
                 },
-                "shared_dim": SHARED,
+                "shared_dim": EXPERT if experts else SHARED,
                 "tasks": {name: {"kind": kind} for name, kind, _ in tasks},
-                "encoder": {"name": "mlp"}, "sharing": {"name": "hard"}, "balancing": {"name": "equal"},
+                "encoder": {"name": "mlp"},
+                "sharing": {"name": "mmoe", "experts": experts} if experts else {"name": "hard"},
+                "balancing": {"name": "equal"},
                 "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"},
                 "trainer": {"max_epochs": 1_000_000, "check_val_every_n_epoch": 1_000_000, "threads": threads,
                             "early_stopping": {"patience": None}},
@@ -177,15 +197,16 @@ class Product:
 
 def run(workload: str, threads: int) -> None:
     rows, batch, tasks, bars = WORKLOADS[workload]
+    experts = EXPERTS.get(workload, 0)
     torch.set_num_threads(threads)
     x, targets = make_data(rows, tasks)
     contenders = {
-        "product": Product(x, targets, tasks, batch, threads),
-        "slicing": slicing_loop(x, targets, tasks, batch),
-        "DataLoader": loader_loop(x, targets, tasks, batch),
+        "product": Product(x, targets, tasks, batch, experts, threads),
+        "slicing": slicing_loop(x, targets, tasks, batch, experts),
+        "DataLoader": loader_loop(x, targets, tasks, batch, experts),
     }
     if any("packed" in name for name in bars):
-        contenders["DataLoader, packed targets"] = packed_loop(x, targets, tasks, batch)
+        contenders["DataLoader, packed targets"] = packed_loop(x, targets, tasks, batch, experts)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for contender in contenders.values():
         contender.epoch()  # warm-up
@@ -194,7 +215,8 @@ def run(workload: str, threads: int) -> None:
             start = time.perf_counter()
             contenders[name].epoch()
             seconds[name].append(time.perf_counter() - start)
-    print(f"\n{workload}: {rows:,} x {WIDTH} rows, D {SHARED}, {len(tasks)} tasks, batch {batch}, {threads} thread(s)")
+    width = EXPERT if experts else SHARED
+    print(f"\n{workload}: {rows:,} x {WIDTH} rows, D {width}, {len(tasks)} tasks, batch {batch}, {threads} thread(s)")
     for name in contenders:
         ratios = [other / own for other, own in zip(seconds[name], seconds["product"], strict=True)]
         speed = rows / statistics.median(seconds[name])

@@ -1,5 +1,5 @@
 """Encoders: inputs to features (B, D)."""
 
-from mtl_cli.model.encoders.base import Encoder
+from mtl_cli.model.encoders.base import Encoder, EncoderMaker
 
-__all__ = ["Encoder"]
+__all__ = ["Encoder", "EncoderMaker"]

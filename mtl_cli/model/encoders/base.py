@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.backward import Backward, by_autograd
-from mtl_cli.types import Inputs
+from mtl_cli.types import Inputs, InputSpec
 
 
 class Encoder(nn.Module, ABC):
@@ -37,6 +38,30 @@ class Encoder(nn.Module, ABC):
         ``vmap``; an encoder with a faster batched form overrides it.
         """
         return VmapStack(encoders)
+
+
+@dataclass(frozen=True)
+class EncoderMaker:
+    """Makes encoders of one class and size, each with a fresh initialisation.
+
+    Args:
+        build: An encoder for given inputs and width.
+        spec: What the inputs are.
+        shared_dim: D, the width of the features.
+
+    Example:
+        >>> from mtl_cli.model.encoders.mlp import MLP
+        >>> EncoderMaker(MLP, InputSpec(3), 8)()(Inputs(torch.zeros(2, 3), torch.zeros(2, 0, dtype=torch.int64))).shape
+        torch.Size([2, 8])
+    """
+
+    build: Callable[[InputSpec, int], Encoder]
+    spec: InputSpec
+    shared_dim: int
+
+    def __call__(self) -> Encoder:
+        """A new encoder."""
+        return self.build(self.spec, self.shared_dim)
 
 
 class VmapStack(nn.Module):

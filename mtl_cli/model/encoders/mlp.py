@@ -78,7 +78,14 @@ class MLP(Encoder):
             self.register_buffer("offsets", sizes.cumsum(0), persistent=False)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        x, _ = self._read(inputs)
+        return self.encode(self.read(inputs))
+
+    def read(self, inputs: Inputs) -> Tensor:
+        """What the first layer reads, (B, width) or (copies, B, width): numbers, bins, embedded categories."""
+        return self._read(inputs)[0]
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Features from what ``read`` gives."""
         for i, layer in enumerate(self.layers):
             x = layer(x)
             if len(self.norms):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from mtl_cli.model.backward import Backward, by_autograd
-from mtl_cli.model.encoders import Encoder
+from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.ownership import Ownership, shared
 from mtl_cli.types import Inputs
-
-MakeEncoder = Callable[[], Encoder]
 
 
 class Sharing(nn.Module, ABC):
@@ -37,11 +35,23 @@ class Sharing(nn.Module, ABC):
         """Features without a graph, and their backward pass."""
         return by_autograd(self, inputs)
 
+    def penalty(self) -> Tensor | None:
+        """What is added to the loss of a step, one number computed from the parameters alone; None: nothing.
+
+        Its gradient comes on top of what balancing makes of the tasks' losses. Absent tasks are left alone by it, as
+        by everything else.
+        """
+        return None
+
+    def report(self) -> dict[str, Any]:
+        """What the parameters now say about sharing, for ``sharing.json``: lists, numbers and text by name."""
+        return {}
+
     def owners(self) -> list[Ownership]:
         """Who owns each parameter; all are shared unless an architecture says otherwise. Complete and disjoint."""
         return shared(self.parameters())
 
 
-def make_encoders(make_encoder: MakeEncoder, task_names: Sequence[str]) -> list[Encoder]:
+def make_encoders(make_encoder: EncoderMaker, task_names: Sequence[str]) -> list[Encoder]:
     """One encoder for each task."""
     return [make_encoder() for _ in task_names]

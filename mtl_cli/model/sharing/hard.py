@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mtl_cli.model.backward import Backward, by_autograd
-from mtl_cli.model.sharing.base import MakeEncoder, Sharing
+from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import Inputs
 
@@ -23,12 +24,12 @@ class HardSharing(Sharing):
         >>> import torch
         >>> from mtl_cli.model.encoders.mlp import MLP
         >>> from mtl_cli.types import InputSpec
-        >>> sharing = HardSharing(lambda: MLP(InputSpec(3), 8), ["a", "b"])
+        >>> sharing = HardSharing(EncoderMaker(MLP, InputSpec(3), 8), ["a", "b"])
         >>> sharing(Inputs(torch.zeros(2, 3), torch.zeros(2, 0, dtype=torch.int64))).shape
         torch.Size([2, 8])
     """
 
-    def __init__(self, make_encoder: MakeEncoder, task_names: Sequence[str]) -> None:  # noqa: ARG002  any number of tasks
+    def __init__(self, make_encoder: EncoderMaker, task_names: Sequence[str]) -> None:  # noqa: ARG002  any number of tasks
         super().__init__()
         self.encoder = make_encoder()
 

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.ownership import Ownership, stacked
-from mtl_cli.model.sharing.base import MakeEncoder, Sharing, make_encoders
+from mtl_cli.model.sharing.base import Sharing, make_encoders
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import Inputs
 
@@ -26,14 +27,14 @@ class SeparateModels(Sharing):
         >>> import torch
         >>> from mtl_cli.model.encoders.mlp import MLP
         >>> from mtl_cli.types import InputSpec
-        >>> sharing = SeparateModels(lambda: MLP(InputSpec(3), 8), ["a", "b"])
+        >>> sharing = SeparateModels(EncoderMaker(MLP, InputSpec(3), 8), ["a", "b"])
         >>> sharing(Inputs(torch.zeros(2, 3), torch.zeros(2, 0, dtype=torch.int64))).shape
         torch.Size([2, 2, 8])
     """
 
     shares: ClassVar[bool] = False
 
-    def __init__(self, make_encoder: MakeEncoder, task_names: Sequence[str]) -> None:
+    def __init__(self, make_encoder: EncoderMaker, task_names: Sequence[str]) -> None:
         super().__init__()
         encoders = make_encoders(make_encoder, task_names)
         self._num_tasks = len(encoders)

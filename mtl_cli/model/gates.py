@@ -1,0 +1,158 @@
+"""Gates: how much of each expert a task gets, row by row."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.layers import Linear
+from mtl_cli.types import Inputs
+
+log = logging.getLogger(__name__)
+COLLAPSED = 0.95  # share of one expert, for every task, that is worth a warning
+EMBEDDING_DIM = 8  # numbers that stand for one category in what a gate reads
+
+
+class GateInputs(nn.Module):
+    """What gates read of the inputs: the numbers as they are, and an embedding of the categories.
+
+    Where the inputs are more than numbers and categories (images, texts) the gates read the features of a small
+    projection of their own: one more copy of the encoder, which knows how to read them.
+
+    Args:
+        make_encoder: Makes encoders of the inputs.
+
+    Attributes:
+        width: G, the width of what gates read.
+
+    Shape:
+        Inputs of B rows -> (B, G).
+    """
+
+    def __init__(self, make_encoder: EncoderMaker) -> None:
+        super().__init__()
+        spec = make_encoder.spec
+        self.encoder = make_encoder() if getattr(spec, "blocks", ()) else None
+        if self.encoder is not None:
+            self.width = make_encoder.shared_dim
+            return
+        self.width = spec.numeric_dim + len(spec.categories) * EMBEDDING_DIM
+        if spec.categories:
+            offsets = torch.tensor((0, *spec.categories[:-1])).cumsum(0)
+            self.offsets: Tensor
+            self.register_buffer("offsets", offsets, persistent=False)
+            table = torch.randn(sum(spec.categories), EMBEDDING_DIM) / EMBEDDING_DIM**0.5
+            table[offsets] = 0.0  # an unknown category says nothing until training says otherwise
+            self.embedding = nn.Parameter(table)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        if self.encoder is not None:
+            features: Tensor = self.encoder(inputs)
+            return features
+        if not inputs.categorical.shape[1]:
+            return inputs.numeric
+        codes = inputs.categorical + self.offsets
+        picked = self.embedding.index_select(0, codes.flatten()).view(len(codes), -1)
+        return torch.cat([inputs.numeric, picked], 1)
+
+
+class GateUse(nn.Module):
+    """Watches gates while a model is evaluated; in training it costs nothing.
+
+    What it has seen is forgotten when a new evaluation begins. It is no part of a checkpoint.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._forget()
+
+    def train(self, mode: bool = True) -> GateUse:
+        """Begins anew where training ends and an evaluation starts."""
+        if self.training and not mode:
+            self._forget()
+        super().train(mode)
+        return self
+
+    def forward(self, gates: Tensor) -> Tensor:
+        """Takes gates (K, E, B) of some rows and gives them back."""
+        if not self.training:
+            entropy = -(gates * gates.clamp_min(1e-12).log()).sum((1, 2))
+            self._weights = self._weights + gates.sum(2).double().cpu()
+            self._entropy = self._entropy + entropy.double().cpu()
+            self._rows += gates.shape[2]
+        return gates
+
+    def report(self) -> dict[str, Any]:
+        """Of each task, the mean weight of each expert and the mean entropy of its gate in nats (0: one expert).
+
+        Logs a warning if one expert gets nearly everything of all tasks; empty before the first evaluation.
+        """
+        if not self._rows:
+            return {}
+        weights = self._weights / self._rows
+        expert = int(weights.min(0).values.argmax())
+        if weights.shape[1] > 1 and bool((weights[:, expert] > COLLAPSED).all()):
+            log.warning(
+                "gates collapsed: expert %d gets more than %d%% of every task; the other %d are of no use",
+                expert, 100 * COLLAPSED, weights.shape[1] - 1,
+            )  # fmt: skip
+        return {"weights": weights.tolist(), "entropy": (self._entropy / self._rows).tolist(), "rows": self._rows}
+
+    def _forget(self) -> None:
+        self._weights = self._entropy = torch.zeros((), dtype=torch.float64)
+        self._rows = 0
+
+
+class Gates(nn.Module):
+    """Softmax weights over E experts for each of K tasks, from one linear layer or a small network per task.
+
+    Args:
+        width: G, the width of what the gates read.
+        experts: E.
+        tasks: K.
+        hidden: Widths of ReLU layers before the last one.
+
+    Shape:
+        (B, G) common to all tasks or (K, B, G) -> (K, E, B), positive, with sum 1 over E.
+
+    Example:
+        >>> Gates(3, experts=4, tasks=2)(torch.zeros(5, 3)).sum(1).shape
+        torch.Size([2, 5])
+    """
+
+    def __init__(self, width: int, *, experts: int, tasks: int, hidden: Sequence[int] = ()) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Linear(a, b, tasks) for a, b in pairwise([width, *hidden]))
+        self.last = Linear([width, *hidden][-1], experts, tasks)
+        self.use = GateUse()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.relu(layer(x))
+        gates: Tensor = self.use(logits(self.last, x).softmax(1))
+        return gates
+
+
+def logits(layer: Linear, x: Tensor) -> Tensor:
+    """Outputs of K layers as (K, outputs, B): a softmax over outputs then runs along contiguous rows."""
+    weight, bias = layer.weight, layer.bias
+    if x.dim() == 3:
+        return torch.baddbmm(bias.unsqueeze(2), weight, x.transpose(1, 2))
+    flat = torch.addmm(bias.view(-1, 1), weight.view(-1, weight.shape[2]), x.t())
+    return flat.view(*bias.shape, -1)
+
+
+def mix(gates: Tensor, experts: Tensor) -> Tensor:
+    """Sum of the experts weighted by each task's gate, one product per row.
+
+    Shape:
+        gates (K, E, B), experts (E, B, D) -> (K, B, D).
+    """
+    by_row = gates.permute(2, 0, 1).contiguous()  # a strided left factor makes the product ten times slower
+    return torch.bmm(by_row, experts.transpose(0, 1)).transpose(0, 1)
