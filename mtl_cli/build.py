@@ -189,11 +189,11 @@ def build_source(config: RunConfig, path: str) -> Source:
     """The run's source, reading another file in the same way (separator, missing markers, decimal sign...).
 
     Raises:
-        ConfigError: The run has several sources: which of them the file is like cannot be told.
+        ConfigError: The run has sources with names: which of them the file is like cannot be told.
     """
-    if len(config.sources) > 1:
-        what = f"cannot be read: the run has several sources ({', '.join(config.sources)}), got '{path}'"
-        raise ConfigError(Problem("--data", what, "Only runs with one source take other files."))
+    if "" not in config.sources:
+        what = f"cannot be read: the run has sources with names ({', '.join(config.sources)}), got '{path}'"
+        raise ConfigError(Problem("--data", what, "Only runs with one nameless source take other files."))
     (component,) = [given.component for given in config.sources.values()]
     known = SOURCES.options(component.name)
     if "path" not in known:  # data embedded in a library: files of any format that tables have
