@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor, monitor_direction
 from mtl_cli.loop.trainer import Task
 from mtl_cli.model import MultiTaskModel
-from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.ownership import stacked
 from mtl_cli.optim import FlatParameters
 from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, OPTIMIZERS, SCHEDULERS, SHARINGS, SOURCES
@@ -245,7 +245,8 @@ def build_model(
     config: RunConfig, spec: InputSpec, input_dim: int, output_dims: Sequence[int], names: Sequence[str]
 ) -> MultiTaskModel:
     """The model of a configuration, for data of the given shape."""
-    build_encoder = partial(ENCODERS.load(config.encoder.name), **config.encoder.options)
+    encoder: Callable[..., Encoder] = ENCODERS.load(config.encoder.name)
+    build_encoder = partial(encoder, **config.encoder.options)
     make_encoder = EncoderMaker(build_encoder, spec, config.shared_dim)
     sharing = SHARINGS.build(config.sharing.name, make_encoder, names, **config.sharing.options)
     hidden = [config.tasks[name].common.hidden for name in names]

@@ -125,7 +125,7 @@ def train_step(
     batch_losses, weights = accumulator.finish()
     penalty = learner.model.sharing.penalty()
     if penalty is not None:
-        penalty.backward()  # type: ignore[no-untyped-call]
+        penalty.backward()
     if learner.clip is not None:
         norm = learner.parameters.gradient_norm()
         learner.parameters.gradient.mul_((learner.clip / (norm + 1e-6)).clamp(max=1.0))

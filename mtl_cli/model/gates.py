@@ -70,6 +70,9 @@ class GateUse(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self._weights: Tensor
+        self._entropy: Tensor
+        self._rows: int
         self._forget()
 
     def train(self, mode: bool = True) -> GateUse:
@@ -105,7 +108,8 @@ class GateUse(nn.Module):
         return {"weights": weights.tolist(), "entropy": (self._entropy / self._rows).tolist(), "rows": self._rows}
 
     def _forget(self) -> None:
-        self._weights = self._entropy = torch.zeros((), dtype=torch.float64)
+        self._weights = torch.zeros((), dtype=torch.float64)
+        self._entropy = torch.zeros((), dtype=torch.float64)
         self._rows = 0
 
 

@@ -67,7 +67,8 @@ class AdaptiveTaskToTask(Sharing):
         )
 
     def forward(self, inputs: Inputs) -> Tensor:
-        read, experts = self.gate_inputs(inputs), self.experts[0](inputs)
+        read: Tensor = self.gate_inputs(inputs)
+        experts = self.experts[0](inputs)
         for level, gates in enumerate(self.gates):
             if level:
                 experts = torch.relu(self.experts[level](read.repeat_interleave(self._own, 0)))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from mtl_cli.errors import ConfigError, Problem
-from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.gates import Gates, mix
 from mtl_cli.model.ownership import Ownership, shared, stacked
@@ -69,7 +69,8 @@ class SharedAndTaskEmbeddings(Sharing):
         # Forward the mixture of all; backward only through the task's own expert and the shared one.
         of_tasks = gates[:, :-1]
         mine = of_tasks.diagonal(0, 0, 1).permute(1, 0).unsqueeze(-1)  # (K, B, 1): each task's weight of its own
-        return mix(of_tasks, own.detach()) + mine * (own - own.detach()) + mix(gates[:, -1:], common)
+        features: Tensor = mix(of_tasks, own.detach()) + mine * (own - own.detach()) + mix(gates[:, -1:], common)
+        return features
 
     def report(self) -> dict[str, Any]:
         return {"gates": self.gates.use.report()}
@@ -79,7 +80,7 @@ class SharedAndTaskEmbeddings(Sharing):
         return [*shared(self.common.parameters()), *stacked(private, range(self._tasks))]
 
 
-def _stack(experts: Sequence[MLP]) -> MLP:
+def _stack(experts: Sequence[Encoder]) -> MLP:
     stack = MLP.stack(experts)
     if not isinstance(stack, MLP):
         raise TypeError("copies of an MLP are one MLP")
