@@ -67,7 +67,8 @@ def conflict_averse_point(gramian: Array, radius: float) -> Array:
     products = gramian.mean(1)  # g_i . g_0
     square = max(float(products.mean()), 0.0)
     if radius <= 1e-12 * np.sqrt(square):  # nothing but the first term
-        return (np.arange(len(gramian)) == products.argmin()).astype(float)
+        vertex: Array = (np.arange(len(gramian)) == products.argmin()).astype(float)
+        return vertex
     low, high = 0.0, float(np.sqrt(gramian.diagonal().max())) / radius
     t = min(float(np.sqrt(square)) / radius, high)
     lifted = _lifted(gramian)
@@ -94,10 +95,13 @@ def conflict_averse_point(gramian: Array, radius: float) -> Array:
 
 def around_the_mean(gramian: Array, point: Array, radius: float) -> Array:
     """Weights of g_0 + radius g_w / ||g_w|| for the weights w; 0 if g_w is zero, where no common descent is left."""
+    mean = np.full(len(point), 1 / len(point))
+    if radius == 0:
+        return mean
     square = float(point @ gramian @ point)
     if square <= NOISE**2 * float(gramian.diagonal().max()):
         return np.zeros(len(point))
-    result: Array = 1 / len(point) + radius / np.sqrt(square) * point
+    result: Array = mean + radius / np.sqrt(square) * point
     return result
 
 
