@@ -70,7 +70,7 @@ class MoCo(GradientBalancing):
             self.averages = jacobian.new_zeros(len(self.averages), jacobian.shape[1])
         lengths = jacobian.norm(dim=1)
         weights = torch.zeros_like(lengths)
-        alive = (lengths > 0).nonzero().flatten()
+        alive = (lengths != 0).nonzero().flatten()
         if not len(alive):
             return torch.zeros_like(jacobian[0]), weights
         present = tasks[alive]
