@@ -222,7 +222,7 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         device
     )
     parameters = FlatParameters(model.owners())
-    _check_balancing(config, balancing, parameters, data)
+    check_balancing(config.balancing.name, balancing, parameters, data.targets[data.splits.train])
     optimizers = [OPTIMIZERS.build(config.optimizer.name, parameters, **config.optimizer.options)]
     if balancing.has_parameters:
         own = FlatParameters(stacked(balancing.parameters(), range(len(names))))
@@ -285,6 +285,23 @@ def choose_device(config: RunConfig) -> torch.device:
     return device
 
 
+def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters, labels: np.ndarray) -> None:
+    """What a method on gradients needs and only the model and the training labels (N, K) can tell.
+
+    Raises:
+        ConfigError: No shared parameter is trained, or gradients of features are asked for and no row has two labels.
+    """
+    if balancing.needs_shared and not parameters.shared:
+        what = f"'{name}' works on gradients of shared parameters, and all of them are frozen"
+        raise ConfigError(Problem("balancing", what, "Use a method that weights losses, such as balancing=equal."))
+    if not isinstance(balancing, GradientBalancing):
+        return
+    alone = labels.shape[1] > 1 and not ((~np.isnan(labels)).sum(1) > 1).any()
+    if balancing.gradients_on == "features" and alone:
+        what = "'features': no training row has labels for two tasks, so that their gradients never meet there"
+        raise ConfigError(Problem("balancing.gradients_on", what, "Write balancing.gradients_on=parameters."))
+
+
 def choose_threads(config: RunConfig, parameters: int) -> int:
     """CPU threads: as given, or by the work of a step and the cores this process may use, nothing that varies."""
     if config.trainer.threads != "auto":
@@ -345,20 +362,6 @@ def _labels(task: TaskConfig, table: Table, target: str) -> Column:
     others = ~np.isin(table.source_of_rows(), [table.sources.index(name) for name in task.sources])
     values = pl.select(pl.when(pl.Series(others)).then(None).otherwise(column.values).alias(target)).to_series()
     return replace(column, values=values)
-
-
-def _check_balancing(config: RunConfig, balancing: Balancing, parameters: FlatParameters, data: Data) -> None:
-    """What a method on gradients needs and only the model and the data can tell."""
-    if not isinstance(balancing, GradientBalancing):
-        return
-    name = config.balancing.name
-    if not parameters.shared:
-        what = f"'{name}' combines gradients on shared parameters, and all of them are frozen"
-        raise ConfigError(Problem("balancing", what, "Use a method that weights losses, such as balancing=equal."))
-    labels = ~np.isnan(data.targets[data.splits.train])
-    if balancing.gradients_on == "features" and len(data.tasks) > 1 and not (labels.sum(1) > 1).any():
-        what = "'features': no training row has labels for two tasks, so that their gradients never meet there"
-        raise ConfigError(Problem("balancing.gradients_on", what, "Write balancing.gradients_on=parameters."))
 
 
 def _fit_task(task: TaskConfig, column: Column, train: np.ndarray) -> tuple[Kind, np.ndarray]:
