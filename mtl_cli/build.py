@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from mtl_cli.balancing import Balancing, GradientBalancing
 from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data import Features, Source, Splits, Table, split_rows
 from mtl_cli.data.batches import Origins, Rows
@@ -222,6 +223,7 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         device
     )
     parameters = FlatParameters(model.owners())
+    check_balancing(config.balancing.name, balancing, parameters, data.targets[data.splits.train])
     optimizers = [OPTIMIZERS.build(config.optimizer.name, parameters, **config.optimizer.options)]
     if balancing.has_parameters:
         own = FlatParameters(stacked(balancing.parameters(), range(len(names))))
@@ -280,6 +282,23 @@ def choose_device(config: RunConfig) -> torch.device:
     if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(Problem("trainer.device", f"there is no device '{name}' here", "Write trainer.device=cpu."))
     return device
+
+
+def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters, labels: np.ndarray) -> None:
+    """What a method on gradients needs and only the model and the training labels (N, K) can tell.
+
+    Raises:
+        ConfigError: No shared parameter is trained, or gradients of features are asked for and no row has two labels.
+    """
+    if balancing.needs_shared and not parameters.shared:
+        what = f"'{name}' works on gradients of shared parameters, and all of them are frozen"
+        raise ConfigError(Problem("balancing", what, "Use a method that weights losses, such as balancing=equal."))
+    if not isinstance(balancing, GradientBalancing):
+        return
+    alone = labels.shape[1] > 1 and not ((~np.isnan(labels)).sum(1) > 1).any()
+    if balancing.gradients_on == "features" and alone:
+        what = "'features': no training row has labels for two tasks, so that their gradients never meet there"
+        raise ConfigError(Problem("balancing.gradients_on", what, "Write balancing.gradients_on=parameters."))
 
 
 def choose_threads(config: RunConfig, parameters: int) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -591,6 +592,7 @@ def _check_together(
     for key, component in components.items():
         if component is not None:
             found += _unknown_tasks(component, _COMPONENTS[key], key, names)
+            found += _missing_package(component, _COMPONENTS[key], key)
     trainer = top.get("trainer")
     if isinstance(trainer, TrainerOptions):
         _check_trainer(trainer, components.get("scheduler"), found)
@@ -610,6 +612,21 @@ def _check_together(
         hint = "Use balancing=equal, or a sharing with shared parameters (sharing=hard)."
         what = f"'{balancing.name}' needs gradients of shared parameters, and sharing '{sharing.name}' has none"
         found.append(Problem("balancing", what, hint))
+    elif sharing is not None and balancing is not None and balancing.options.get("gradients_on") == "features":
+        _check_features(sharing, trainer, found)
+
+
+def _check_features(sharing: Component, trainer: Any, found: list[Problem]) -> None:
+    """What balancing the gradients of common features asks of the rest."""
+    if not _class_flag(SHARINGS, sharing.name, "common_features", False):
+        fitting = [n for n in SHARINGS.names() if _class_flag(SHARINGS, n, "common_features", False)]
+        hint = f"Write balancing.gradients_on=parameters, or use sharing={' or '.join(fitting)}."
+        found.append(
+            Problem("balancing.gradients_on", f"'features' are not the same for all tasks with '{sharing.name}'", hint)
+        )
+    if isinstance(trainer, TrainerOptions) and trainer.accumulate_grad_batches > 1:
+        hint = "Write balancing.gradients_on=parameters, or trainer.accumulate_grad_batches=1."
+        found.append(Problem("balancing.gradients_on", "'features' need all rows of a step at once", hint))
 
 
 def _check_trainer(trainer: TrainerOptions, scheduler: Component | None, found: list[Problem]) -> None:
@@ -680,6 +697,15 @@ def _unknown_tasks(component: Component, registry: Registry[Any], where: str, na
     return found
 
 
+def _missing_package(component: Component, registry: Registry[Any], where: str) -> list[Problem]:
+    """A component may say what optional package it needs."""
+    package = _class_flag(registry, component.name, "requires", None)
+    if package is None or importlib.util.find_spec(package) is not None:
+        return []
+    hint = f'Install it: pip install "mtl-train[{package}]".'
+    return [Problem(where, f"'{component.name}' needs the package {package}, which is not installed", hint)]
+
+
 def is_per_task(annotation: Any) -> bool:
     """Whether an option's type is, or may be, a list of task names or a mapping from them."""
     members = getattr(annotation, "__args__", ())
@@ -695,7 +721,7 @@ def _needs_shared(balancing: Component) -> bool:
     return bool(_class_flag(BALANCINGS, balancing.name, "needs_shared", False))
 
 
-def _class_flag(registry: Registry[Any], name: str, attribute: str, default: bool) -> Any:
+def _class_flag(registry: Registry[Any], name: str, attribute: str, default: Any) -> Any:
     try:
         return registry.literal(name, attribute)
     except AttributeError:

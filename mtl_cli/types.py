@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy
@@ -58,6 +58,8 @@ ProperFraction = Annotated[float, Range(0, 1, open_high=True)]  # 1 itself would
 Share = Annotated[float, Range(0, 1, open_low=True)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
+UpdateScale = Literal["none", "sum", "mean"]  # what a gradient method's update is made as long as
+GradientsOn = Literal["parameters", "features"]  # what a gradient method takes the gradients of
 PerTask = Annotated[dict[str, NonNegative], TaskNames()]
 TaskList = Annotated[list[str], TaskNames()]
 

@@ -1,6 +1,6 @@
 """BALANCING = mathematics on losses (K,) and Jacobians (K, P). It knows no model; ``autograd.py`` does the plumbing."""
 
 from mtl_cli.balancing.autograd import backward
-from mtl_cli.balancing.base import Balancing, GradientBalancing, LossBalancing
+from mtl_cli.balancing.base import Balancing, GradientBalancing, GramianBalancing, LossBalancing
 
-__all__ = ["Balancing", "GradientBalancing", "LossBalancing", "backward"]
+__all__ = ["Balancing", "GradientBalancing", "GramianBalancing", "LossBalancing", "backward"]

@@ -31,8 +31,31 @@ class GradientAccumulator:
         self._losses: Tensor | None = None  # (k,), of the pieces so far
         self._weights: Tensor | None = None  # (k,), of a linear method: known before the losses
         self._waiting: list[Callable[[Tensor], None]] = []  # backward passes, of other methods
-        self._jacobian: Tensor | None = None  # (k, P), of the pieces so far
         self._observed: Tensor | None = None  # (k, P), what a method on losses observes, of the pieces so far
+        self._features: Tensor | None = None  # of this piece, with the graph of the encoder
+        self._leaf: Tensor | None = None  # (K, B, D), where the graph of the heads begins
+        self._jacobians: list[Tensor] = []  # (k, P) of each sample, of the pieces so far
+        self._pieces = 0
+
+    def cut(self, features: Tensor, num_tasks: int) -> Tensor:
+        """Between encoder and heads: the features that the heads of a piece are to read.
+
+        A method that needs each task's gradient gets all of them at the features in one pass over the heads, which is
+        why the graph is cut here; what goes on through the encoder, task by task, is only the encoder's.
+
+        Args:
+            features: (B, D) or (K, B, D).
+            num_tasks: K.
+
+        Returns:
+            The features themselves; for a method on gradients (K, B, D) that end there.
+        """
+        if not isinstance(self._balancing, GradientBalancing):
+            return features
+        leaf = features.detach()
+        self._features = features
+        self._leaf = (leaf if leaf.dim() == 3 else leaf.expand(num_tasks, *leaf.shape)).requires_grad_()
+        return self._leaf
 
     def add(self, losses: Tensor, backward: Callable[[Tensor], None] | None = None) -> None:
         """Takes the losses (k,) of one piece.
@@ -44,7 +67,7 @@ class GradientAccumulator:
         """
         balancing = self._balancing
         if isinstance(balancing, GradientBalancing):
-            self._add_jacobian(losses)
+            self._add_gradients(losses, balancing)
         elif isinstance(balancing, LossBalancing):
             if balancing.observes != "nothing":
                 self._observe(losses, balancing)
@@ -66,12 +89,7 @@ class GradientAccumulator:
         if losses is None:
             raise RuntimeError("finish() before add()")
         if isinstance(balancing, GradientBalancing):
-            if self._jacobian is None:
-                raise RuntimeError("no Jacobian")
-            update, weights = balancing.aggregate(self._jacobian, losses, tasks)
-            for parameter, part in zip(self._shared, update.split([p.numel() for p in self._shared]), strict=True):
-                parameter.grad.copy_(part.view_as(parameter))  # type: ignore[union-attr]
-            return losses, weights
+            return losses, self._finish_gradients(losses, balancing)
         if not isinstance(balancing, LossBalancing):
             raise TypeError
         if self._observed is not None:
@@ -87,19 +105,65 @@ class GradientAccumulator:
             (total if penalty is None else total + penalty).backward()
         return losses, weights.detach()
 
-    def _add_jacobian(self, losses: Tensor) -> None:
+    def _add_gradients(self, losses: Tensor, balancing: GradientBalancing) -> None:
         if not self._shared:
-            name = type(self._balancing).__name__
+            name = type(balancing).__name__
             hint = "Use a method that weights losses (balancing=equal), or an architecture that shares (sharing=hard)."
             raise ConfigError(
                 Problem("balancing", f"{name} works on shared parameters, and none is trained here", hint)
             )
-        rows = torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
-        blocks = torch.autograd.grad(losses, self._shared, rows, retain_graph=True, is_grads_batched=True)
-        jacobian = torch.cat([block.reshape(len(losses), -1) for block in blocks], 1)
-        self._jacobian = jacobian if self._jacobian is None else self._jacobian + jacobian
-        if self._private:
-            torch.autograd.backward(losses.sum(), inputs=list(self._private))
+        ends, rows = self._ends(losses)
+        if balancing.gradients_on == "features":
+            return  # one pass through the encoder, when the method has combined the rows
+        sample, first = self._pieces % balancing.samples, self._pieces < balancing.samples
+        self._pieces += 1
+        if first:
+            self._jacobians.append(losses.new_empty(len(losses), sum(p.numel() for p in self._shared)))
+        for i, (end, row, into) in enumerate(zip(ends, rows, self._jacobians[sample], strict=True)):
+            parameters = [*self._shared, *self._private]
+            more = i + 1 < len(losses)
+            found = torch.autograd.grad(end, parameters, row, retain_graph=more, allow_unused=True)
+            shared, private = found[: len(self._shared)], found[len(self._shared) :]
+            flat = [
+                (torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(self._shared, shared, strict=True)
+            ]
+            if first:
+                torch.cat(flat, out=into)
+            else:
+                into += torch.cat(flat)
+            for parameter, gradient in zip(self._private, private, strict=True):
+                if gradient is not None and parameter.grad is not None:
+                    parameter.grad += gradient
+
+    def _ends(self, losses: Tensor) -> tuple[Sequence[Tensor], Tensor]:
+        """Where the graph of the shared part ends for each of the k tasks, and the gradients there."""
+        if self._leaf is None or self._features is None:
+            return [losses] * len(losses), torch.eye(len(losses), dtype=losses.dtype, device=losses.device)
+        torch.autograd.backward(losses, torch.ones_like(losses))  # the heads' own gradients are in place with this
+        rows = self._leaf.grad
+        if rows is None:
+            raise RuntimeError("the losses do not depend on the features")
+        if len(losses) < len(rows):
+            rows = rows[self._tasks]
+        if self._features.dim() == 2:
+            return [self._features] * len(losses), rows
+        return [self._features[task] for task in self._tasks.tolist()], rows
+
+    def _finish_gradients(self, losses: Tensor, balancing: GradientBalancing) -> Tensor | None:
+        if balancing.gradients_on == "features":
+            if self._features is None or self._leaf is None or self._leaf.grad is None:
+                raise RuntimeError("gradients_on=features: cut() must be called for the features")
+            rows = self._leaf.grad[self._tasks] if len(losses) < len(self._leaf.grad) else self._leaf.grad
+            at_features, weights = balancing.aggregate_features(rows, self._features.detach(), losses, self._tasks)
+            torch.autograd.backward(self._features, at_features.to(self._features.dtype))
+            return weights
+        jacobian = self._jacobians[0]
+        if balancing.samples > 1:
+            jacobian = torch.stack(self._jacobians) * len(self._jacobians)
+        update, weights = balancing.aggregate(jacobian, losses, self._tasks)
+        for parameter, part in zip(self._shared, update.split([p.numel() for p in self._shared]), strict=True):
+            parameter.grad.copy_(part.view_as(parameter))  # type: ignore[union-attr]
+        return weights
 
     def _observe(self, losses: Tensor, balancing: LossBalancing) -> None:
         shared = self._shared

@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from mtl_cli.types import GradientsOn, UpdateScale
+
 
 class Passes(Protocol):
     """More passes than the one of the step, for methods that set ``extra_passes``. Each costs what it says.
@@ -55,6 +57,9 @@ class Balancing(nn.Module, ABC):
 
     #: ``before_step`` and ``after_step`` are called, with more passes over the data to ask for.
     extra_passes: ClassVar[bool] = False
+
+    #: Independent parts that the rows of a step are cut into, for methods that compare gradients of several batches.
+    samples: ClassVar[int] = 1
 
     #: It looks at the gradients of single tasks on shared parameters. A shipped method says so in its own class body
     #: too, where it can be read without importing it.
@@ -112,21 +117,95 @@ class LossBalancing(Balancing):
 class GradientBalancing(Balancing):
     """A method that combines the tasks' gradients on the shared parameters.
 
-    Heads and other parameters of one task get that task's own gradient.
+    Heads and other parameters of one task get that task's own gradient. A task whose gradient is zero is treated like
+    one without labels: it has weight 0, and its state stays as it is. Methods differ in how long their update is (some
+    are like the sum of the gradients, some like their mean), and with it in the learning rate that suits them.
+
+    Args:
+        normalize_to: ``sum`` or ``mean`` makes every update as long as the sum or the mean of the gradients.
+        gradients_on: ``features`` takes the gradients of the features that all heads read instead of the shared
+            parameters, which needs one backward pass through the encoder instead of one for each task. Only methods
+            that make sense there have it as an option.
     """
 
     needs_shared: ClassVar[bool] = True
 
+    def __init__(self, normalize_to: UpdateScale = "none", gradients_on: GradientsOn = "parameters") -> None:
+        super().__init__()
+        self.normalize_to, self.gradients_on = normalize_to, gradients_on
+
     @abstractmethod
-    def combine(self, gramian: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:
-        """Weights w (k,) of the gradients: the update is the sum of w_i g_i.
+    def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The method's update (P,), and the weights (k,) of the gradients where it has them.
 
         Shape:
-            gramian (k, k) with entries g_i . g_j in float64 on the CPU, losses (k,), tasks (k,).
+            jacobian (k, P); with ``samples`` (S, k, P), one for each part of the step's rows that has any, each of them
+            an estimate of the whole. losses (k,), tasks (k,).
         """
 
+    def feature_direction(
+        self, gradients: Tensor, features: Tensor, losses: Tensor, tasks: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """The same for the features (B, D) and their gradients (k, B, D)."""
+        update, weights = self.direction(gradients.flatten(1), losses, tasks)
+        return update.view_as(features), weights
+
     def aggregate(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The update (P,) from the Jacobian (k, P), and the weights (k,) where the method has them."""
-        gramian = (jacobian @ jacobian.t()).double().cpu()
-        weights = self.combine(gramian, losses, tasks).to(jacobian)
+        """``direction``, as long as ``normalize_to`` says."""
+        return self._rescaled(
+            jacobian if jacobian.dim() == 2 else self.pick(jacobian), *self.direction(jacobian, losses, tasks)
+        )
+
+    def aggregate_features(
+        self, gradients: Tensor, features: Tensor, losses: Tensor, tasks: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """``feature_direction``, as long as ``normalize_to`` says."""
+        return self._rescaled(gradients, *self.feature_direction(gradients, features, losses, tasks))
+
+    def pick(self, jacobians: Tensor) -> Tensor:
+        """What the update of a method with ``samples`` is made of: (S, k, P) to (k, P). By default their mean."""
+        return jacobians.mean(0)
+
+    def _rescaled(self, gradients: Tensor, update: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if self.normalize_to == "none":
+            return update, weights
+        length = gradients.sum(0).norm() / (len(gradients) if self.normalize_to == "mean" else 1)
+        norm = update.norm()
+        factor = torch.where(norm > 0, length / norm, 0.0)
+        return update * factor, None if weights is None else weights * factor
+
+
+class GramianBalancing(GradientBalancing):
+    """A method that needs of the gradients only their products with one another."""
+
+    @abstractmethod
+    def combine(self, gramian: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:
+        """Weights w (k,) of the gradients, in float64: the update is the sum of w_i g_i.
+
+        Shape:
+            gramian (k, k) with entries g_i . g_j in float64 on the CPU, none of the gradients zero; losses (k,), tasks
+            (k,). With ``samples`` the products are those of the first and the second sample: not symmetric.
+        """
+
+    def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:
+        if jacobian.dim() == 2:
+            gramian = (jacobian @ jacobian.t()).double().cpu()
+            squares = gramian.diagonal()
+        else:
+            gramian = (jacobian[0] @ jacobian[min(1, len(jacobian) - 1)].t()).double().cpu()
+            squares = jacobian.square().sum((0, 2)).double().cpu()
+            jacobian = self.pick(jacobian)
+        weights = self._weights(gramian, squares, losses, tasks).to(jacobian)
         return weights @ jacobian, weights
+
+    def _weights(self, gramian: Tensor, squares: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:
+        """``combine`` for the tasks whose gradient is not zero (by ``squares``), and 0 for the others."""
+        if not bool(gramian.isfinite().all()):  # the trainer reports what is not finite
+            return torch.full_like(squares, torch.nan)
+        alive = squares > 0
+        if bool(alive.all()):
+            return self.combine(gramian, losses, tasks)
+        weights = torch.zeros_like(squares)
+        if bool(alive.any()):
+            weights[alive] = self.combine(gramian[alive][:, alive], losses[alive], tasks[alive])
+        return weights

@@ -7,25 +7,28 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtl_cli.balancing.base import GradientBalancing
+from mtl_cli.balancing.base import GramianBalancing
 from mtl_cli.registry import BALANCINGS
-from mtl_cli.types import NonNegativeInt
+from mtl_cli.types import GradientsOn, NonNegativeInt, UpdateScale
 
 
 @BALANCINGS.register("pcgrad")
-class PCGrad(GradientBalancing):
+class PCGrad(GramianBalancing):
     """Each task's gradient is projected off the others it conflicts with, in random order (Yu et al. 2020).
 
     For task i, over the others j in random order: if g_i . g_j < 0, g_i loses its component along the original g_j.
     The update is the sum of the projected gradients. Every projected gradient is a combination of the original ones,
-    so the whole method runs on their Gramian. A zero gradient conflicts with nothing.
+    so the whole method runs on their Gramian.
 
     Args:
         num_tasks: K.
         seed: Start of the generator of the orders; its state is part of the checkpoint.
+        normalize_to: ``sum`` or ``mean`` rescales the update to the length of the gradients' sum or mean.
+        gradients_on: ``features`` balances the gradients of the features that all heads read, not of the shared
+            parameters.
 
     Shape:
-        gramian (k, k) -> weights (k,), each at least 1.
+        gramian (k, k) -> weights (k,), each at least 1: the update is as long as a sum.
 
     Example:
         >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
@@ -35,8 +38,15 @@ class PCGrad(GradientBalancing):
 
     needs_shared: ClassVar[bool] = True
 
-    def __init__(self, num_tasks: int, *, seed: NonNegativeInt = 0) -> None:  # noqa: ARG002
-        super().__init__()
+    def __init__(
+        self,
+        num_tasks: int,  # noqa: ARG002
+        *,
+        seed: NonNegativeInt = 0,
+        normalize_to: UpdateScale = "none",
+        gradients_on: GradientsOn = "parameters",
+    ) -> None:
+        super().__init__(normalize_to, gradients_on)
         self.generator_state: Tensor
         self.register_buffer("generator_state", torch.Generator().manual_seed(seed).get_state())
 

@@ -50,16 +50,23 @@ class Learner:
     loss_scale: InitialScale | None = None
 
     def losses(
-        self, inputs: Inputs, targets: Tensor, scale: Tensor, *, complete: bool
+        self,
+        inputs: Inputs,
+        targets: Tensor,
+        scale: Tensor,
+        *,
+        complete: bool,
+        cut: Callable[[Tensor, int], Tensor] = lambda features, _: features,
     ) -> tuple[Tensor, Tensor, Callable[[Tensor], None] | None]:
         """Losses (K,) of some rows and their plain sums (K,); see ``Objective.losses``.
 
         Where the balancing method only weights losses they have no graph, and come with the function that adds the
-        gradient of their weighted sum to ``parameter.grad``: no graph for what is known in closed form.
+        gradient of their weighted sum to ``parameter.grad``: no graph for what is known in closed form. ``cut`` stands
+        between the encoder and the heads where they have one, see ``GradientAccumulator.cut``.
         """
         if self.balancing.needs_shared or self.autocast is not None:
             with self.precision():
-                outputs = self.model.outputs(inputs)
+                outputs = self.model.heads(cut(self.model.features(inputs), len(scale)))
             return *self.objective.losses(outputs, targets, scale, complete=complete), None
         features, into_sharing = self.model.sharing.with_backward(inputs)
         outputs, into_heads = self.model.heads.with_backward(features)
@@ -115,7 +122,9 @@ def train_step(
     accumulator = GradientAccumulator(balancing, learner.parameters.shared, learner.parameters.private, tasks)
     sums: Tensor | None = None
     for inputs, targets in _pieces(learner, rows, epoch, step):
-        losses, piece_sums, backward = learner.losses(inputs, targets, scale, complete=rows.labelled is None)
+        losses, piece_sums, backward = learner.losses(
+            inputs, targets, scale, complete=rows.labelled is None, cut=accumulator.cut
+        )
         if present is not None:
             losses, backward = losses[present], backward and _only(present, backward, scale)
         accumulator.add(losses, backward)
@@ -144,6 +153,7 @@ def _only(present: Tensor, backward: Callable[[Tensor], None], like: Tensor) -> 
 
 def _pieces(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Iterator[tuple[Inputs, Tensor]]:
     start, stop = epoch.bounds[step]
-    size = learner.piece or stop - start
+    part = -(-(stop - start) // learner.balancing.samples)
+    size = min(learner.piece or part, part)
     for first in range(start, stop, size):
         yield rows.gather(epoch.order[first : min(first + size, stop)])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,8 @@ class Heads(nn.Module):
         specs: K heads, in task order.
 
     Shape:
-        features (B, D) or (K, B, D) -> (O, B), the outputs of all tasks below one another, O = sum of C.
+        features (B, D) or (K, B, D) -> (O, B), the outputs of all tasks below one another, O = sum of C. Features
+        (B, D) that were expanded to (K, B, D) cost what (B, D) cost, and get a gradient for each task.
 
     Example:
         >>> heads = Heads(8, [HeadSpec(1), HeadSpec(3)])
@@ -87,6 +88,43 @@ class Heads(nn.Module):
         return [block for block in self.blocks if isinstance(block, _Block)]
 
 
+class _Run(NamedTuple):
+    """Neighbours with as many outputs, computed as one batched product."""
+
+    tasks: slice  # of the block's features
+    rows: slice  # of the block's outputs
+    shape: tuple[int, int]  # (tasks, C)
+
+
+def _runs(outputs: Sequence[int]) -> list[_Run]:
+    found, task, row = [], 0, 0
+    for size, run in groupby(outputs):
+        tasks = len(list(run))
+        found.append(_Run(slice(task, task + tasks), slice(row, row + tasks * size), (tasks, size)))
+        task, row = task + tasks, row + tasks * size
+    return found
+
+
+class _SameFeatures(torch.autograd.Function):
+    """Linear heads on the same features for all tasks: one product forward, a gradient for each task backward."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, runs: list[_Run]) -> Tensor:
+        ctx.save_for_backward(features[0], weight)
+        ctx.runs = runs
+        return torch.addmm(bias.unsqueeze(1), weight, features[0].t())
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> Any:
+        (gradient,) = upstream
+        features, weight = (tensor.to(gradient.dtype) for tensor in ctx.saved_tensors)
+        per_task = gradient.new_empty(ctx.runs[-1].tasks.stop, *features.shape)
+        for tasks, rows, shape in ctx.runs:
+            left, right = gradient[rows].view(*shape, -1).transpose(1, 2), weight[rows].view(*shape, -1)
+            torch.bmm(left, right, out=per_task[tasks])
+        return per_task, gradient @ features, gradient.sum(1), None
+
+
 class _Block(nn.Module):
     """The heads of neighbouring tasks with equal hidden layers."""
 
@@ -94,6 +132,7 @@ class _Block(nn.Module):
         super().__init__()
         self.tasks = [task for task, _ in heads]
         self._outputs = [spec.outputs for _, spec in heads]
+        self._runs = _runs(self._outputs)
         hidden = heads[0][1].hidden
         widths = [feature_dim, *hidden]
         self.hidden = nn.ModuleList(Linear(a, b, len(heads)) for a, b in pairwise(widths))
@@ -106,13 +145,13 @@ class _Block(nn.Module):
             features = torch.relu(layer(features))
         if features.dim() == 2:  # the same features for all: one product
             return torch.addmm(self.bias.unsqueeze(1), self.weight, features.t())
-        parts, task, row = [], 0, 0
-        for outputs, run in groupby(self._outputs):  # one batched product for neighbours with as many outputs
-            tasks = len(list(run))
-            rows = slice(row, row + tasks * outputs)
-            weight, bias = self.weight[rows].view(tasks, outputs, -1), self.bias[rows].view(tasks, outputs, 1)
-            parts.append(torch.baddbmm(bias, weight, features[task : task + tasks].transpose(1, 2)).flatten(0, 1))
-            task, row = task + tasks, rows.stop
+        if features.stride(0) == 0:
+            outputs: Tensor = _SameFeatures.apply(features, self.weight, self.bias, self._runs)
+            return outputs
+        parts = []
+        for tasks, rows, shape in self._runs:
+            weight, bias = self.weight[rows].view(*shape, -1), self.bias[rows].view(*shape, 1)
+            parts.append(torch.baddbmm(bias, weight, features[tasks].transpose(1, 2)).flatten(0, 1))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     @torch.no_grad()

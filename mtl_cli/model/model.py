@@ -71,10 +71,15 @@ class MultiTaskModel(nn.Module):
 
     def outputs(self, x: Tensor | Inputs) -> Tensor:
         """Outputs of all tasks below one another, (O, B): what the losses are computed from."""
+        outputs: Tensor = self.heads(self.features(x))
+        return outputs
+
+    def features(self, x: Tensor | Inputs) -> Tensor:
+        """What the heads read: (B, D) common to all tasks, or (K, B, D)."""
         if isinstance(x, Tensor):
             x = Inputs(x, torch.empty(len(x), 0, dtype=torch.int64, device=x.device))
-        outputs: Tensor = self.heads(self.sharing(x))
-        return outputs
+        features: Tensor = self.sharing(x)
+        return features
 
     def owners(self) -> list[Ownership]:
         """Who owns each parameter; complete and disjoint."""

@@ -10,6 +10,7 @@ from mtl_cli.balancing import GradientBalancing, LossBalancing, backward
 from mtl_cli.balancing.autograd import GradientAccumulator
 from mtl_cli.registry import BALANCINGS
 
+WITHOUT_WEIGHTS = ("graddrop", "torchjd")  # their update is no combination of the gradients by one number each
 every_method = pytest.mark.parametrize("name", BALANCINGS.names())
 JACOBIANS = {
     "one row zero": [[1.0, 2.0, 0.0, -1.0], [0.0, 0.0, 0.0, 0.0], [0.5, -1.0, 2.0, 0.0]],
@@ -60,6 +61,9 @@ def test_update_is_finite(name, jacobian):
 def test_weights_are_finite_and_one_for_each_task(name, jacobian):
     world, method = Linear(jacobian), BALANCINGS.build(name, 3)
     weights = backward(world.losses(), method, [world.shared], list(world.private))
+    if weights is None:
+        assert name in WITHOUT_WEIGHTS
+        return
     assert weights.shape == (3,)
     assert weights.isfinite().all()
     assert not weights.requires_grad
@@ -112,6 +116,7 @@ def test_absent_task_leaves_the_update_of_a_run_without_it(name):  # LAB-01
 @every_method
 def test_absent_task_keeps_its_state(name):
     world, method = Linear(JACOBIANS["conflicting"]), BALANCINGS.build(name, 3)
+    world.step(method)
     before = copy.deepcopy(method.state_dict())
     world.step(method, [0, 2])
     for parameter in method.parameters():
@@ -134,8 +139,22 @@ def test_state_dict_brings_the_next_step_back_bit_for_bit(name):
                 parameter -= 0.1 * parameter.grad
     second = BALANCINGS.build(name, 4)
     second.load_state_dict(first.state_dict())
-    for _ in range(5):
-        assert torch.equal(Linear(jacobian).step(first), Linear(jacobian).step(second))
+    again = torch.get_rng_state()  # part of every checkpoint
+    steps = [Linear(jacobian).step(first).clone() for _ in range(5)]
+    torch.set_rng_state(again)
+    assert all(torch.equal(step, Linear(jacobian).step(second)) for step in steps)
+
+
+@every_method
+def test_rows_that_have_a_label_for_one_task_each_train_every_task(name):  # no two tasks ever have a row in common
+    world, method = Linear(JACOBIANS["conflicting"]), BALANCINGS.build(name, 3)
+    for step in range(6):
+        gradient = world.step(method, [step % 3])
+        own = world.jacobian[step % 3]
+        assert gradient @ own > 0
+        torch.testing.assert_close(gradient / gradient.norm(), own / own.norm(), rtol=0, atol=1e-5)
+        others = [float(p.grad) for task, p in enumerate(world.private) if task != step % 3]
+        assert others == [0.0, 0.0]
 
 
 @every_method
@@ -144,7 +163,7 @@ def test_pieces_of_a_batch_give_the_gradient_of_the_batch(name):
     x, labels = torch.randn(12, 5), torch.randn(12, 3)
     shared, private = nn.Parameter(torch.randn(5, 4)), nn.Parameter(torch.randn(4, 3))
     gradients = []
-    for pieces in (1, 2, 4):
+    for pieces in (1, 2, 4) if BALANCINGS.load(name).samples == 1 else (1, 1):  # else pieces are what it compares
         method = BALANCINGS.build(name, 3)
         everything = [shared, private, *method.parameters()]
         for parameter in everything:

@@ -146,11 +146,44 @@ def slicing_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks
     return Loop(tasks, experts, batches)
 
 
+class TorchJDLoop(Loop):
+    """The loop of TorchJD's documentation: ``mtl_backward`` on common features, then the aggregator."""
+
+    def __init__(self, tasks: Tasks, batches: Callable[[], object], aggregator: str, **options: object) -> None:
+        from torchjd import aggregation
+
+        super().__init__(tasks, 0, batches)
+        self.aggregator = getattr(aggregation, aggregator)(**options)
+
+    def epoch(self) -> None:
+        from torchjd.autojac import jac_to_grad, mtl_backward
+
+        total, steps = torch.zeros(()), 0
+        for x, targets in self.batches():
+            self.optimizer.zero_grad()
+            features = self.model.encoder(x)
+            losses = [
+                plain_loss([task], {task[0]: self.model.heads[task[0]](features)}, targets) for task in self.tasks
+            ]
+            mtl_backward(losses, features=features)
+            jac_to_grad(self.model.encoder.parameters(), self.aggregator)
+            self.optimizer.step()
+            total, steps = total + sum(loss.detach() for loss in losses), steps + 1
+        self.last = float(total) / steps
+
+
 class Product:
     """The product's own loop: from a configuration and a Parquet file through the trainer, evaluation off."""
 
     def __init__(
-        self, x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int, experts: int, threads: int
+        self,
+        x: torch.Tensor,
+        targets: dict[str, torch.Tensor],
+        tasks: Tasks,
+        batch: int,
+        experts: int,
+        threads: int,
+        balancing: str = "equal",
     ) -> None:
         import polars as pl
 
@@ -175,7 +208,7 @@ class Product:
                 "tasks": {name: {"kind": kind} for name, kind, _ in tasks},
                 "encoder": {"name": "mlp"},
                 "sharing": {"name": "mmoe", "experts": experts} if experts else {"name": "hard"},
-                "balancing": {"name": "equal"},
+                "balancing": {"name": balancing},
                 "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"},
                 "trainer": {"max_epochs": 1_000_000, "check_val_every_n_epoch": 1_000_000, "threads": threads,
                             "early_stopping": {"patience": None}},
@@ -228,6 +261,44 @@ def run(workload: str, threads: int) -> None:
         )
 
 
+BALANCING = {  # ours: the aggregator of TorchJD, its arguments, the bar (rows/s over those of its loop)
+    "pcgrad": ("PCGrad", {}, 2.5),
+    "mgda": ("MGDA", {}, 2.5),
+    "upgrad": ("UPGrad", {}, 2.5),
+    "cagrad": ("CAGrad", {"c": 0.5}, 4.0),
+    "nash_mtl": ("NashMTL", {"n_tasks": len(MIXED)}, 15.0),
+}
+
+
+def balance(threads: int) -> None:
+    """Methods on gradients against TorchJD's own loop, whose solvers need ``pip install 'torchjd[full]'``."""
+    rows, batch = 12_800, 256
+    torch.set_num_threads(threads)
+    x, targets = make_data(rows, MIXED)
+    print(f"\nw4: {rows:,} x {WIDTH} rows, D {SHARED}, {len(MIXED)} tasks, batch {batch}, {threads} thread(s)")
+    batches = loader_loop(x, targets, MIXED, batch).batches
+    for name, (aggregator, options, bar) in BALANCING.items():
+        try:
+            other, note = TorchJDLoop(MIXED, batches, aggregator, **options), ""
+        except ImportError:
+            other, note = TorchJDLoop(MIXED, batches, "Mean"), f" (its Mean: {aggregator} needs packages not installed)"
+        pair = Product(x, targets, MIXED, batch, 0, threads, name), other
+        seconds: tuple[list[float], list[float]] = ([], [])
+        for turn in range(ROUNDS + 1):
+            for i in (0, 1) if turn % 2 else (1, 0):
+                began = time.perf_counter()
+                pair[i].epoch()
+                if turn:  # the first one warms up
+                    seconds[i].append(time.perf_counter() - began)
+        ratios = [theirs / ours for ours, theirs in zip(*seconds, strict=True)]
+        reached = f"bar {bar:g}x {'reached' if statistics.median(ratios) >= bar else 'MISSED'}" if not note else ""
+        print(
+            f"  {name:10} {1e6 * statistics.median(seconds[0]) / (rows / batch):7.0f} us/step, TorchJD "
+            f"{1e6 * statistics.median(seconds[1]) / (rows / batch):7.0f}{note}: {statistics.median(ratios):6.2f}x "
+            f"({min(ratios):.2f} to {max(ratios):.2f}), train loss {pair[0].last:.4f}, {other.last:.4f}  {reached}"
+        )
+
+
 def start() -> None:
     """From the shell to the first training step, against a bare ``import torch``."""
     import polars as pl
@@ -276,8 +347,15 @@ def start() -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=[*WORKLOADS, "start"], help=f"of {', '.join(WORKLOADS)}, start")
+    parser.add_argument(
+        "what", nargs="*", default=[*WORKLOADS, "w4", "start"], help=f"of {', '.join(WORKLOADS)}, w4, start"
+    )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     for what in arguments.what:
-        start() if what == "start" else run(what, arguments.threads)
+        if what == "start":
+            start()
+        elif what == "w4":
+            balance(arguments.threads)
+        else:
+            run(what, arguments.threads)

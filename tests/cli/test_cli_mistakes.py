@@ -554,6 +554,14 @@ MISTAKES = [
         ),
     ),
     _mistake(
+        "gradients of features of a batch in pieces",
+        "task=digits balancing=upgrad balancing.gradients_on=features trainer.accumulate_grad_batches=2",
+        (
+            "balancing.gradients_on (command line): 'features' need all rows of a step at once. "
+            "Write balancing.gradients_on=parameters, or trainer.accumulate_grad_batches=1."
+        ),
+    ),
+    _mistake(
         "training without end",
         "task=digits trainer.max_epochs=null",
         ("trainer (command line): never ends: max_epochs, max_steps and max_time are all null. Set one of them."),

@@ -216,8 +216,9 @@ def test_thirty_two_rows_are_learnt_by_heart(claim, sharing, balancing):
     trainer = make_trainer(claim(), learner, rows, epochs=20, batch_size=32, evaluate_every=20)
     trainer.fit()
     evaluation = trainer.evaluate(few)
-    assert evaluation.loss < (0.1 if balancing in RELATIVE else 0.05)
-    assert evaluation.tasks["task0"]["r2"] > 0.99
+    gradients = getattr(BALANCINGS.load(balancing), "needs_shared", False)  # they may favour tasks with small gradients
+    assert evaluation.loss < (0.2 if gradients else 0.1 if balancing in RELATIVE else 0.05)
+    assert evaluation.tasks["task0"]["r2"] > (0.98 if gradients else 0.99)
     assert evaluation.tasks["task1"]["accuracy"] == 1.0
     assert evaluation.tasks["task2"]["accuracy"] == 1.0
 

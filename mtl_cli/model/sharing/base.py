@@ -23,9 +23,12 @@ class Sharing(nn.Module, ABC):
     Attributes:
         shares: Whether any parameter is trained by more than one task; methods that balance gradients on the
             shared parameters need it.
+        common_features: Whether the features are (B, D), the same for all tasks; an architecture that says so has it in
+            its own class body.
     """
 
     shares: ClassVar[bool] = True
+    common_features: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -28,6 +29,8 @@ class HardSharing(Sharing):
         >>> sharing(Inputs(torch.zeros(2, 3), torch.zeros(2, 0, dtype=torch.int64))).shape
         torch.Size([2, 8])
     """
+
+    common_features: ClassVar[bool] = True
 
     def __init__(self, make_encoder: EncoderMaker, task_names: Sequence[str]) -> None:  # noqa: ARG002  any number of tasks
         super().__init__()

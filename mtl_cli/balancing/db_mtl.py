@@ -1,0 +1,73 @@
+"""Dual-balancing multi-task learning."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mtl_cli.balancing.base import GradientBalancing
+from mtl_cli.registry import BALANCINGS
+from mtl_cli.types import NonNegative, ProperFraction, UpdateScale
+
+SMALLEST = 1e-8  # a loss that is not above it has no logarithm: its own gradient is taken
+
+
+@BALANCINGS.register("db_mtl")
+class DBMTL(GradientBalancing):
+    """Gradients of the logarithms of the losses, averaged over steps and made equally long (Lin et al. 2023, DB-MTL).
+
+    In step n of a task its average becomes (1 - b) g + b average with b = beta / n^beta_sigma, from 0; all averages are
+    then made as long as the longest, and added. A loss that is not positive takes part with its own gradient.
+
+    Args:
+        num_tasks: K.
+        beta: b in the first step, below 1 (0.9 in LibMTL).
+        beta_sigma: How fast b falls; 0: it stays.
+        normalize_to: ``sum`` or ``mean`` rescales the update to the length of the gradients' sum or mean.
+
+    Shape:
+        Jacobian (k, P) -> update (P,), a sum of k gradients as long as the longest; weights (k,) of the averages. The
+        averages are kept: K times the shared parameters.
+
+    Example:
+        >>> jacobian = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+        >>> DBMTL(2, beta=0.0).aggregate(jacobian, torch.tensor([1.0, 2.0]), torch.arange(2))[0]
+        tensor([3., 3.])
+    """
+
+    needs_shared: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_tasks: int,
+        *,
+        beta: ProperFraction = 0.9,
+        beta_sigma: NonNegative = 0.0,
+        normalize_to: UpdateScale = "none",
+    ) -> None:
+        super().__init__(normalize_to)
+        self._beta, self._beta_sigma = beta, beta_sigma
+        self.averages: Tensor
+        self.register_buffer("averages", torch.zeros(num_tasks, 0))
+        self.steps: Tensor
+        self.register_buffer("steps", torch.zeros(num_tasks, dtype=torch.int64))
+
+    def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.averages.shape[1]:
+            self.averages = jacobian.new_zeros(len(self.averages), jacobian.shape[1])
+        weights = torch.zeros_like(losses)
+        alive = jacobian.any(1).nonzero().flatten()
+        if not len(alive):
+            return torch.zeros_like(jacobian[0]), weights
+        present = tasks[alive]
+        self.steps[present] += 1
+        kept = self._beta / self.steps[present] ** self._beta_sigma
+        scales = torch.where(losses > SMALLEST, 1 / losses, 1.0)
+        for row, task, old in zip(alive.tolist(), present.tolist(), kept.tolist(), strict=True):
+            self.averages[task].lerp_(jacobian[row] * scales[row], 1 - old)
+        averages = self.averages if len(present) == len(self.averages) else self.averages[present]
+        lengths = averages.norm(dim=1)
+        weights[alive] = torch.where(lengths > 0, lengths.max() / lengths, 0.0)
+        return weights[alive] @ averages, weights

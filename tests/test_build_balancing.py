@@ -1,0 +1,83 @@
+"""What a method on gradients needs is asked for before training: shared parameters, packages, common rows."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+from worlds import make_learner, three_kinds
+
+from mtl_cli.build import check_balancing
+from mtl_cli.errors import ConfigError
+from mtl_cli.registry import BALANCINGS, SHARINGS
+from mtl_cli.schema import validate
+
+CONFIG = {
+    "data": {"source": "table", "path": "people.csv"},
+    "tasks": {"a": {"kind": "regression"}, "b": {"kind": "binary"}},
+    "encoder": {"name": "mlp"},
+    "sharing": {"name": "hard"},
+    "balancing": {"name": "equal"},
+    "optimizer": {"name": "adamw"},
+    "scheduler": {"name": "constant"},
+    "trainer": {},
+}
+METHODS = [n for n in BALANCINGS.names() if BALANCINGS.load(n).needs_shared]
+TOGETHER = np.array([[1.0, 2.0], [np.nan, 0.0]])
+APART = np.array([[1.0, np.nan], [np.nan, 0.0]])
+
+
+def _refusal(name, parameters, labels, **options):
+    with pytest.raises(ConfigError) as caught:
+        check_balancing(name, BALANCINGS.build(name, 3, **options), parameters, labels)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_frozen_encoder_is_refused_by_every_method_that_needs_its_gradients(name):  # BAL-10
+    parameters = make_learner(three_kinds(), balancing=name).parameters
+    check_balancing(name, BALANCINGS.build(name, 3), parameters, TOGETHER)
+    parameters.shared.clear()
+    assert _refusal(name, parameters, TOGETHER) == (
+        f"balancing: '{name}' works on gradients of shared parameters, and all of them are frozen. "
+        "Use a method that weights losses, such as balancing=equal."
+    )
+
+
+def test_frozen_encoder_is_fine_for_methods_that_weight_losses():
+    parameters = make_learner(three_kinds()).parameters
+    parameters.shared.clear()
+    check_balancing("equal", BALANCINGS.build("equal", 3), parameters, APART)
+
+
+def test_features_of_tasks_that_share_no_row_are_refused():  # BAL-11
+    parameters = make_learner(three_kinds()).parameters
+    check_balancing("graddrop", BALANCINGS.build("graddrop", 3), parameters, APART)
+    assert _refusal("graddrop", parameters, APART, gradients_on="features") == (
+        "balancing.gradients_on: 'features': no training row has labels for two tasks, so that their gradients never "
+        "meet there. Write balancing.gradients_on=parameters."
+    )
+
+
+def test_package_that_is_not_installed_is_named_before_anything_is_read(monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "torchjd" else found(name, *rest)
+    )
+    with pytest.raises(ConfigError) as caught:
+        validate({**CONFIG, "balancing": {"name": "torchjd"}})
+    assert str(caught.value) == (
+        "balancing: 'torchjd' needs the package torchjd, which is not installed. "
+        'Install it: pip install "mtl-train[torchjd]".'
+    )
+
+
+@pytest.mark.parametrize("sharing", SHARINGS.names())
+def test_gradients_of_features_are_refused_where_each_task_has_its_own(sharing):  # BAL-11
+    config = {**CONFIG, "balancing": {"name": "mgda", "gradients_on": "features"}, "sharing": {"name": sharing}}
+    if SHARINGS.load(sharing).common_features:
+        validate(config)
+        return
+    with pytest.raises(ConfigError) as caught:
+        validate(config)
+    if SHARINGS.load(sharing).shares:
+        assert f"'features' are not the same for all tasks with '{sharing}'" in str(caught.value)
