@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,10 +17,11 @@ import torch
 from mtl_cli.balancing import Balancing, GradientBalancing
 from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data import Features, Source, Splits, Table, split_rows
-from mtl_cli.data.batches import Origins, Rows
+from mtl_cli.data.batches import Origins, Rows, TokenLabels
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.combine import combine, combine_splits, own_column_notes, rename_columns
 from mtl_cli.data.mixing import Mixing
+from mtl_cli.data.token_labels import label_tokens, spread_labels
 from mtl_cli.errors import ConfigError, DataError, Problem, RunError, UserError
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor, monitor_direction
@@ -55,6 +56,7 @@ class Data:
         inputs: Inputs of all rows.
         targets: (N, K) float32, NaN where a label is missing.
         notes: What the user should know.
+        tokens: Labels of the tokens of all rows, if some task has such; ``targets`` holds NaN for that task.
     """
 
     table: Table
@@ -64,12 +66,40 @@ class Data:
     inputs: Inputs
     targets: np.ndarray
     notes: tuple[str, ...]
+    tokens: TokenLabels | None = None
+
+    @property
+    def spec(self) -> InputSpec:
+        """What an encoder has to read, and for which positions it gives features."""
+        positions: Literal["rows", "tokens", "both"] = "rows"
+        if self.tokens is not None:
+            positions = "both" if self.tokens.rows_too else "tokens"
+        return replace(self.features.spec, positions=positions)
+
+    def labels(self, task: int, split: str) -> np.ndarray:
+        """The labels of a task in a split, one for each row or token."""
+        index = getattr(self.splits, split)
+        if self.tokens is None or not self.tasks[task].kind.per_token:
+            targets, places = self.targets, index
+        else:
+            targets, places = self.tokens.targets, self._tokens_of(index)
+        labels: np.ndarray = targets[places, task]
+        return labels
 
     def rows(self, split: str, device: torch.device) -> Rows:
         """The rows of ``train``, ``val`` or ``test`` on a device."""
         index = getattr(self.splits, split)
         origins = Origins(self.table.sources, self.table.source_of_rows()[index])
-        return Rows(self.inputs.rows(torch.from_numpy(index)), self.targets[index], device, origins)
+        tokens = self.tokens
+        if tokens is not None:
+            tokens = tokens._replace(targets=tokens.targets[self._tokens_of(index)])
+        return Rows(self.inputs.rows(torch.from_numpy(index)), self.targets[index], device, origins, tokens)
+
+    def _tokens_of(self, index: np.ndarray) -> np.ndarray:
+        if self.tokens is None:
+            raise ValueError("no task labels tokens")
+        places: np.ndarray = self.inputs.ragged(self.tokens.block).places(torch.from_numpy(index)).numpy()
+        return places
 
     def state(self, config: RunConfig) -> dict[str, Any]:
         """All decisions that were made from the data, as plain JSON: what later commands read instead of the data."""
@@ -119,15 +149,20 @@ def build_data(config: RunConfig) -> Data:
     if config.input_dim not in (None, features.input_dim):
         what = f"is {config.input_dim}, but the data give {features.input_dim} ({features.describe_width()})"
         raise ConfigError(Problem("input_dim", what, "Write input_dim=null to take it from the data."))
-    inputs, notes = features.transform(table)
+    unreadable: list[int] | None = [] if config.data.image.on_bad == "skip" else None
+    inputs, notes = features.transform(table, unreadable=unreadable)
     notes = [*own_column_notes(table, features.optional), *notes]
     names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name][0].group_key())))
     tasks = tuple(Task(name, fitted[name][0], config.tasks[name].common.weight) for name in names)
-    labels = np.stack([fitted[name][1] for name in names], 1)
-    unlabelled = int(np.isnan(labels[splits.train]).all(1).sum())
+    none = np.full(table.frame.height, np.nan, np.float32)
+    labels = np.stack([none if fitted[name][0].per_token else fitted[name][1] for name in names], 1)
+    labels[unreadable or []] = np.nan
+    tokens = _token_labels(names, fitted, targets, table, features.spec)
+    unlabelled = 0 if tokens is not None else int(np.isnan(labels[splits.train]).all(1).sum())
     if unlabelled:
         notes = [*notes, f"{unlabelled} training rows have no label for any task: they teach nothing."]
-    return Data(table, features, splits, tasks, inputs, labels, (*table.notes, *splits.notes, *features.notes, *notes))
+    notes = [*table.notes, *splits.notes, *features.notes, *notes]
+    return Data(table, features, splits, tasks, inputs, labels, tuple(notes), tokens)
 
 
 def build_mixing(config: RunConfig, train: Rows) -> Mixing:
@@ -213,7 +248,7 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         torch.use_deterministic_algorithms(config.trainer.deterministic)
     model = build_model(
         config,
-        data.features.spec,
+        data.spec,
         data.features.input_dim,
         [t.kind.num_outputs for t in data.tasks],
         [t.name for t in data.tasks],
@@ -365,8 +400,45 @@ def _labels(task: TaskConfig, table: Table, target: str) -> Column:
 
 def _fit_task(task: TaskConfig, column: Column, train: np.ndarray) -> tuple[Kind, np.ndarray]:
     kind: Kind = KINDS.build(task.kind.name, **task.kind.options)
+    if kind.per_token:
+        column, rows = label_tokens(column)
+        train = np.flatnonzero(np.isin(rows, train))
     kind.fit(column, train)
     return kind, kind.encode(column)
+
+
+def _token_labels(
+    names: Sequence[str],
+    fitted: Mapping[str, tuple[Kind, np.ndarray]],
+    targets: Mapping[str, str],
+    table: Table,
+    spec: InputSpec,
+) -> TokenLabels | None:
+    """The labels of the tokens of all rows, (M, K) with NaN for tasks that label rows; None if all tasks do.
+
+    Raises:
+        DataError: A task labels tokens, and no input holds tokens, or another number of them.
+    """
+    own = [name for name in names if fitted[name][0].per_token]
+    if not own:
+        return None
+    blocks = [block.name for block in spec.blocks if block.type == "tokens"]
+    if len(blocks) != 1:
+        what = f"labels the tokens of one input column of lists of words, and there are {len(blocks)}"
+        raise DataError(Problem(f"tasks.{own[0]}", what, "Name it in data.inputs, as in data.inputs=[forms]."))
+    tokens = table.column(blocks[0])
+    problems: list[Problem] = []
+    columns: dict[str, np.ndarray] = {}
+    for name in own:
+        try:
+            columns[name] = spread_labels(fitted[name][1], table.column(targets[name]), tokens)
+        except DataError as error:
+            problems += [Problem(f"tasks.{name}: {p.where}", p.what, p.hint) for p in error.problems]
+    if problems:
+        raise DataError(problems)
+    none = np.full(len(columns[own[0]]), np.nan, np.float32)
+    labels = np.stack([columns.get(name, none) for name in names], 1)
+    return TokenLabels(blocks[0], labels, rows_too=len(own) < len(names))
 
 
 def _without(column: Column, marker: str | float) -> Column:

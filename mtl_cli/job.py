@@ -151,7 +151,7 @@ def describe(run: Run) -> str:
     for name in config.tasks:  # in the user's order
         position = [t.name for t in data.tasks].index(name)
         task = data.tasks[position]
-        counts = {split: task.kind.counts(data.targets[index, position]) for split, index in splits.items()}
+        counts = {split: task.kind.counts(data.labels(position, split)) for split in splits}
         cells = [f"{c.labelled:,}" + (f" ({c.missing:,} missing)" if c.missing else "") for c in counts.values()]
         loss = number(first.tasks[name]["loss"])
         labels.append([name, config.tasks[name].kind.name, *cells, f"{task.weight:g}", loss, counts["train"].balance])

@@ -74,11 +74,46 @@ class SplitOptions:
 
 
 @dataclass(frozen=True)
+class ImageOptions:
+    """How image files become inputs; the keys of ``data.image``.
+
+    Args:
+        size: [height, width] that every file is resized to; null: as stored, all of one size.
+        channels: 1: grey, 3: colours; null: as the first training image is.
+        root: Folder that relative paths start from; null: where the command is run.
+        on_bad: ``error``: a damaged or absent image ends the run before training; ``skip``: its row is left out for
+            every task.
+    """
+
+    size: list[PositiveInt] | None = None
+    channels: Literal[1, 3] | None = None
+    root: str | None = None
+    on_bad: Literal["error", "skip"] = "error"
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How texts and tokens become bags of hashed features; the keys of ``data.text``.
+
+    Args:
+        ids: How many numbers there are for the features; two that share one cannot be told apart.
+        words: Longest run of words of a text that is a feature: 1: words alone, 2: pairs as well.
+        pieces: [shortest, longest] pieces of the words of a text, in letters; null: none.
+        lowercase: Whether texts are read in lower case.
+    """
+
+    ids: PositiveInt = 65536
+    words: PositiveInt = 2
+    pieces: list[PositiveInt] | None = field(default_factory=lambda: [3, 5])
+    lowercase: bool = True
+
+
+@dataclass(frozen=True)
 class FeatureOptions:
     """What is read and how it is scaled; keys of ``data``.
 
     Args:
-        inputs: ``"*"``, or a list of column names, globs and ``{name: ..., type: numeric | category}``.
+        inputs: ``"*"``, or a list of column names, globs and ``{name: ..., type: TYPE}``.
         exclude: Names and globs of columns that are no inputs.
         scale: Numbers: ``standard``: (x - mean) / std; ``quantile``: by rank to a standard normal;
             ``none``: as they are.
@@ -87,6 +122,8 @@ class FeatureOptions:
         bins: Bins that each single numeric column is cut into, for encoders that embed numbers (Gorishniy et al. 2022);
             0: none; ``auto``: 48 for up to 32 such columns, none beyond.
         min_count: Categories in fewer training rows than this count as unknown.
+        image: How image files become inputs.
+        text: How texts and tokens become inputs.
     """
 
     inputs: str | list[Any] = "*"
@@ -95,6 +132,8 @@ class FeatureOptions:
     missing_inputs: Literal["indicator", "mean", "error"] = "indicator"
     bins: NonNegativeInt | Literal["auto"] = "auto"
     min_count: PositiveInt = 1
+    image: ImageOptions = field(default_factory=ImageOptions)
+    text: TextOptions = field(default_factory=TextOptions)
 
 
 @dataclass(frozen=True)

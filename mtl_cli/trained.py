@@ -28,7 +28,7 @@ from mtl_cli.data.batches import Origins, Rows
 from mtl_cli.data.input_columns import Findings
 from mtl_cli.data.table import Part
 from mtl_cli.errors import ConfigError, DataError, Problem, RunError
-from mtl_cli.loop.evaluate import EVALUATION_ROWS, Evaluation, forward, score
+from mtl_cli.loop.evaluate import EVALUATION_ROWS, Evaluation, forward, rows_at_once, score
 from mtl_cli.loop.trainer import Task
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.run import RunFolder
@@ -160,11 +160,14 @@ class TrainedRun:
                 f"{table.files}: changed since the training (another fingerprint): the numbers are not those of the "
                 f"training, and rows of {split} may have been trained on."
             )
-        inputs, found = self.features.transform(table)
-        targets = encode_labels(self.config, table, self.tasks)[index]
+        unreadable = self._unreadable()
+        inputs, found = self.features.transform(table, unreadable=unreadable)
+        targets = encode_labels(self.config, table, self.tasks)
+        targets[unreadable or []] = np.nan
+        targets = targets[index]
         origins = Origins(table.sources, table.source_of_rows()[index])
         rows = Rows(inputs.rows(torch.from_numpy(index)), targets, self.device, origins)
-        batches = (batch for batch, _ in rows.in_order(EVALUATION_ROWS))
+        batches = (batch for batch, _ in rows.in_order(rows_at_once(rows)))
         outputs = forward(self.model, batches, autocast_type(self.config))
         return split, self._evaluated(outputs, targets, origins, changed, (*notes, *found))
 
@@ -175,7 +178,10 @@ class TrainedRun:
             source: The rows.
             verbatim: Columns to leave as they are, which must be there too, and who names them.
         """
-        inputs_of = [c.name for c in self.features.numeric] + [c.name for c in self.features.categorical]
+        features = self.features
+        inputs_of = [
+            column.name for part in (features.numeric, features.categorical, features.blocks) for column in part
+        ]
         needed = {**dict.fromkeys(inputs_of, "data.inputs"), **verbatim}
         width = max(self.features.spec.numeric_dim + len(self.features.categorical), 1)
         pieces = max(1, min(16, _CELLS // width // EVALUATION_ROWS))
@@ -184,11 +190,14 @@ class TrainedRun:
         )
         for table in chunks:
             table.require(needed, needed)
-            inputs, _ = self.features.transform(table, self.findings)
+            inputs, _ = self.features.transform(table, self.findings, unreadable=self._unreadable())
             rows = Rows(inputs, np.zeros((table.frame.height, 0), np.float32), self.device)
-            batches = (batch for batch, _ in rows.in_order(EVALUATION_ROWS))
+            batches = (batch for batch, _ in rows.in_order(rows_at_once(rows)))
             none = torch.zeros(sum(task.kind.num_outputs for task in self.tasks), 0)
             yield table, forward(self.model, batches, autocast_type(self.config)) if len(rows) else none
+
+    def _unreadable(self) -> list[int] | None:
+        return [] if self.config.data.image.on_bad == "skip" else None
 
     def _columns(self, outputs: Tensor, taken: str) -> list[pl.Series]:
         """Prediction columns, in the order of the configuration's tasks."""
@@ -249,6 +258,12 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"is not what this version of mtl-train writes ({type(error).__name__}: {error})"
         raise RunError(Problem(str(folder.path / "data.json"), what, "Train again.")) from None
+    tagging = [task.name for task in tasks if task.kind.per_token]
+    if tagging:
+        what = (
+            f"labels tokens (task {', '.join(tagging)}), which can be trained and tested, but not used afterwards yet"
+        )
+        raise RunError(Problem(str(folder.path), what))
     if device is not None:
         config = replace(config, trainer=replace(config.trainer, device=device))
     outputs = [task.kind.num_outputs for task in tasks]

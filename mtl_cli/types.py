@@ -10,8 +10,9 @@ This module imports no PyTorch, so that a configuration can be checked before Py
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 if TYPE_CHECKING:
@@ -89,18 +90,92 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Block:
+    """One input column that is more than a number or a category: an image, a text or a sentence of tokens.
+
+    Args:
+        name: The column, and the key of its values in ``Inputs.blocks``.
+        type: ``image``, ``text`` or ``tokens``.
+        shape: Of an image (H, W, channels); of tokens (number of ids of a token,); of a text ().
+        ids: Texts and tokens are bags of ids in [0, ids); 0 for images.
+        mean: Of an image, the mean of each channel over the training rows.
+        std: Of an image, the standard deviation of each channel.
+    """
+
+    name: str
+    type: Literal["image", "text", "tokens"]
+    shape: tuple[int, ...] = ()
+    ids: int = 0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class InputSpec:
-    """What an encoder reads.
+    """What an encoder reads, and for which positions it has to give features.
 
     Args:
         numeric_dim: Width of ``Inputs.numeric``.
         categories: Number of categories of each categorical column, its unknown slot (code 0) included.
         edges: Of each numeric input that an encoder may cut into bins: its position, and the rising edges of the bins.
+        blocks: The columns of ``Inputs.blocks``.
+        positions: ``rows``: features of each row; ``tokens``: of each token of the batch, row after row, for tasks that
+            label tokens; ``both``: of the rows first, then of the tokens.
     """
 
     numeric_dim: int
     categories: tuple[int, ...] = ()
     edges: tuple[tuple[int, tuple[float, ...]], ...] = ()
+    blocks: tuple[Block, ...] = ()
+    positions: Literal["rows", "tokens", "both"] = "rows"
+
+
+class Ragged(NamedTuple):
+    """Rows of different lengths, one after the other.
+
+    Args:
+        values: (M, ...), the values of all rows.
+        starts: (B + 1,) int64; row i is ``values[starts[i]:starts[i + 1]]``.
+    """
+
+    values: torch.Tensor
+    starts: torch.Tensor
+
+    def places(self, rows: torch.Tensor) -> torch.Tensor:
+        """Where the values of some rows stand, one row after the other: int64 positions in ``values``."""
+        import torch
+
+        first, lengths = self.starts[rows], self.lengths()[rows]
+        ends = lengths.cumsum(0)
+        total = int(ends[-1]) if len(rows) else 0
+        shift = (first - ends + lengths).repeat_interleave(lengths, output_size=total)
+        return shift + torch.arange(total, device=shift.device)
+
+    def rows(self, index: torch.Tensor) -> Ragged:
+        """The rows at ``index``, in that order."""
+        starts = self.starts.new_zeros(len(index) + 1)
+        starts[1:] = self.lengths()[index].cumsum(0)
+        return Ragged(self.values.index_select(0, self.places(index)), starts)
+
+    def part(self, start: int, stop: int) -> Ragged:
+        """The rows from ``start`` to ``stop``."""
+        starts = self.starts[start : stop + 1]
+        return Ragged(self.values[int(starts[0]) : int(starts[-1])], starts - starts[0])
+
+    def lengths(self) -> torch.Tensor:
+        """Number of values of each row, (B,) int64."""
+        return self.starts[1:] - self.starts[:-1]
+
+    def row_of_each(self) -> torch.Tensor:
+        """For each value the number of its row, (M,) int64."""
+        import torch
+
+        rows = torch.arange(len(self.starts) - 1, device=self.starts.device)
+        return rows.repeat_interleave(self.lengths(), output_size=len(self.values))
+
+    def to(self, device: torch.device) -> Ragged:
+        """The same rows on ``device``."""
+        return Ragged(self.values.to(device), self.starts.to(device))
 
 
 class Inputs(NamedTuple):
@@ -108,18 +183,36 @@ class Inputs(NamedTuple):
 
     Shape:
         numeric (B, F) float32; categorical (B, number of categorical columns) int64, codes counted from 0
-        in each column.
+        in each column; blocks by column: images (B, H, W, channels) uint8 or float32, texts ``Ragged`` ids (M,) int32,
+        tokens ``Ragged`` ids (M, ids of a token) int32.
     """
 
     numeric: torch.Tensor
     categorical: torch.Tensor
+    blocks: Mapping[str, torch.Tensor | Ragged] = MappingProxyType({})
 
     def rows(self, index: torch.Tensor) -> Inputs:
         """The rows at ``index`` (an int64 tensor on the same device), in that order."""
         none = self.categorical.shape[1] == 0  # a view of nothing costs less than gathering it
         codes = self.categorical[: len(index)] if none else self.categorical.index_select(0, index)
-        return Inputs(self.numeric.index_select(0, index), codes)
+        blocks = {
+            k: b.rows(index) if isinstance(b, Ragged) else b.index_select(0, index) for k, b in self.blocks.items()
+        }
+        return Inputs(self.numeric.index_select(0, index), codes, blocks)
+
+    def ragged(self, name: str) -> Ragged:
+        """A block of rows of different lengths."""
+        block = self.blocks[name]
+        if not isinstance(block, Ragged):
+            raise TypeError(f"block '{name}' is not ragged")
+        return block
+
+    def part(self, start: int, stop: int) -> Inputs:
+        """The rows from ``start`` to ``stop``."""
+        blocks = {k: b.part(start, stop) if isinstance(b, Ragged) else b[start:stop] for k, b in self.blocks.items()}
+        return Inputs(self.numeric[start:stop], self.categorical[start:stop], blocks)
 
     def to(self, device: torch.device) -> Inputs:
         """The same inputs on ``device``."""
-        return Inputs(self.numeric.to(device), self.categorical.to(device))
+        blocks = {key: block.to(device) for key, block in self.blocks.items()}
+        return Inputs(self.numeric.to(device), self.categorical.to(device), blocks)

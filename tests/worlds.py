@@ -20,7 +20,7 @@ from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS, SCHEDULERS, SHARI
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.multiclass import Multiclass
 from mtl_cli.tasks.regression import Regression
-from mtl_cli.types import Column, Inputs, InputSpec
+from mtl_cli.types import Block, Column, Inputs, InputSpec, Ragged
 
 CPU = torch.device("cpu")
 NAN = float("nan")
@@ -137,3 +137,26 @@ def make_trainer(
         Schedule(batch_size, True, False, seed, evaluate_every, save_every_steps, mixing),
         Best(watched, keep), EarlyStopping(watched, patience, 0.0), interrupted,
     )  # fmt: skip
+
+
+def encoder_world(reads, rows=5, seed=0):
+    """A spec with numbers, two categories and a block of the type that an encoder reads, and rows for it."""
+    draw = torch.Generator().manual_seed(seed)
+    numeric = torch.randn(rows, 2, generator=draw)
+    codes = torch.randint(3, (rows, 2), generator=draw)
+    blocks, values = (), {}
+    if reads == "image":
+        blocks = (Block("photo", "image", (9, 8, 2), mean=(100.0, 90.0), std=(70.0, 60.0)),)
+        values["photo"] = torch.randint(256, (rows, 9, 8, 2), generator=draw, dtype=torch.uint8)
+    lengths = (torch.arange(rows) * 3 + 2) % 5  # none among them
+    starts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    if reads == "text":
+        blocks = (Block("review", "text", (), 20), Block("title", "text", (), 30))
+        for block in blocks:
+            values[block.name] = Ragged(
+                torch.randint(20, (int(starts[-1]),), generator=draw, dtype=torch.int32), starts
+            )
+    if reads == "tokens":
+        blocks = (Block("forms", "tokens", (3,), 20),)
+        values["forms"] = Ragged(torch.randint(20, (int(starts[-1]), 3), generator=draw, dtype=torch.int32), starts)
+    return InputSpec(2, (3, 4), blocks=blocks), Inputs(numeric, codes, values)

@@ -119,7 +119,7 @@ def check_data(path: str | None) -> list[Problem]:
     """What is wrong with the name of a file to read."""
     if path is None:
         return []
-    from mtl_cli.data.sources.table import existing_file
+    from mtl_cli.data.sources._files import existing_file
 
     try:
         existing_file(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,25 +27,51 @@ class Origins:
     codes: np.ndarray
 
 
+class TokenLabels(NamedTuple):
+    """Labels of the tokens of some rows.
+
+    Args:
+        block: The column of ``Inputs.blocks`` whose tokens are labelled.
+        targets: (M, K) float32, NaN where a task has no label.
+        rows_too: Whether some task labels rows: the positions of a batch are then its rows, and after them its tokens.
+    """
+
+    block: str
+    targets: np.ndarray
+    rows_too: bool
+
+
 class Rows:
     """The rows of one split, on the device that trains: sliced there by index, never collated one by one.
+
+    What a batch has labels for are its *positions*: its rows; its tokens, row after row; or rows and then tokens.
 
     Args:
         inputs: N rows.
         targets: Labels (N, K) float32, NaN where a task has no label.
         device: Where they go.
         origins: Which source each row is from; None: all are from one.
+        tokens: Labels of the tokens, if some task has such.
 
     Attributes:
-        labelled: (N, K) bool on the CPU, or None if every label is there.
+        labelled: (N, K) on the CPU, the number of labels of each row; None if every row has one for each task.
     """
 
     def __init__(
-        self, inputs: Inputs, targets: np.ndarray, device: torch.device, origins: Origins | None = None
+        self,
+        inputs: Inputs,
+        targets: np.ndarray,
+        device: torch.device,
+        origins: Origins | None = None,
+        tokens: TokenLabels | None = None,
     ) -> None:
         self.origins = origins or Origins(("",), np.zeros(len(targets), np.int64))
         labelled = ~np.isnan(targets)
         self.labelled: np.ndarray | None = None if labelled.all() else labelled
+        self._tokens = tokens
+        if tokens is not None:
+            self.labelled = labelled + _per_row(~np.isnan(tokens.targets), inputs.ragged(tokens.block).starts.numpy())
+            self.token_targets = torch.from_numpy(np.ascontiguousarray(tokens.targets, dtype=np.float32)).to(device)
         self.inputs = inputs.to(device)
         self.targets = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32)).to(device)
 
@@ -56,14 +83,45 @@ class Rows:
         return [np.flatnonzero(self.origins.codes == code) for code in range(len(self.origins.names))]
 
     def gather(self, index: Tensor) -> tuple[Inputs, Tensor]:
-        """Inputs and labels (B, K) of the rows at ``index``."""
-        return self.inputs.rows(index), self.targets.index_select(0, index)
+        """Inputs of the rows at ``index``, and labels (positions, K)."""
+        targets = self.targets.index_select(0, index)
+        if self._tokens is not None:
+            places = self.inputs.ragged(self._tokens.block).places(index)
+            targets = self._with_tokens(targets, self.token_targets.index_select(0, places))
+        return self.inputs.rows(index), targets
 
     def in_order(self, size: int) -> Iterator[tuple[Inputs, Tensor]]:
         """All rows in order, ``size`` at a time."""
         for start in range(0, len(self), size):
             stop = start + size
-            yield Inputs(self.inputs.numeric[start:stop], self.inputs.categorical[start:stop]), self.targets[start:stop]
+            targets = self.targets[start:stop]
+            if self._tokens is not None:
+                starts = self.inputs.ragged(self._tokens.block).starts[start : stop + 1]
+                targets = self._with_tokens(targets, self.token_targets[int(starts[0]) : int(starts[-1])])
+            yield self.inputs.part(start, stop), targets
+
+    def origins_of_positions(self, size: int) -> Origins:
+        """The source of each position, of all rows in order and ``size`` at a time."""
+        if self._tokens is None:
+            return self.origins
+        starts = self.inputs.ragged(self._tokens.block).starts.cpu().numpy()
+        parts = []
+        for first in range(0, len(self), size):
+            rows = self.origins.codes[first : first + size]
+            parts += [rows] if self._tokens.rows_too else []
+            parts.append(np.repeat(rows, np.diff(starts[first : first + size + 1])))
+        return Origins(self.origins.names, np.concatenate(parts))
+
+    def _with_tokens(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        return torch.cat([rows, tokens]) if self._tokens is not None and self._tokens.rows_too else tokens
+
+
+def _per_row(flags: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Sums (N, K) of flags (M, K) over the tokens of each row."""
+    sums = np.zeros((len(flags) + 1, flags.shape[1]), np.int64)
+    np.cumsum(flags, axis=0, out=sums[1:])
+    per_row: np.ndarray = sums[starts[1:]] - sums[starts[:-1]]
+    return per_row
 
 
 @dataclass(frozen=True)
@@ -73,8 +131,8 @@ class Epoch:
     Args:
         order: Row indices in the order they are visited, on the device.
         bounds: ``(start, stop)`` of each batch in ``order``.
-        counts: (steps, K) float64 on the CPU: labelled rows of each task in each batch.
-        scale: (steps, K) on the device: task weight / labelled rows, the factor on each row's loss; 0 without any.
+        counts: (steps, K) float64 on the CPU: labelled positions of each task in each batch.
+        scale: (steps, K) on the device: task weight / labelled positions, the factor on each one's loss, or 0.
         absent: For each step, the tasks without any label.
         drawn: (steps, S) int64 on the CPU: rows of each source in each batch.
     """

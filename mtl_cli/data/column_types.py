@@ -7,11 +7,13 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.images import is_image
 from mtl_cli.data.number_text import FOREIGN_NUMBER, parse_numbers
+from mtl_cli.data.texts import is_tokens
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.types import Column
 
-ColumnType = Literal["numeric", "date", "block", "category"]
+ColumnType = Literal["numeric", "date", "block", "category", "image", "text", "tokens"]
 
 _EXACT = 2**53  # from here on, float64 skips whole numbers
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -22,12 +24,13 @@ _US_PER_DAY = 86_400_000_000
 def infer_type(column: Column, declared: str | None) -> tuple[ColumnType, list[str]]:
     """Decides what a column is, from all of its cells.
 
-    Numbers and truth values are numeric; dates are days; lists of numbers are blocks. A text column is numeric if every
-    cell is a plain number, and a category if fewer than half are. Texts of digits, some with a leading zero, are codes.
+    Numbers and truth values are numeric; dates are days; lists of numbers are blocks, lists of words tokens, arrays of
+    two or three axes images. A text column is numeric if every cell is a plain number, and a category if fewer than
+    half are. Texts of digits, some with a leading zero, are codes.
 
     Args:
         column: N cells.
-        declared: ``numeric`` or ``category`` if the user said so.
+        declared: ``numeric``, ``category``, ``text`` or ``image`` if the user said so.
 
     Returns:
         The type, and notes about doubtful readings.
@@ -40,7 +43,13 @@ def infer_type(column: Column, declared: str | None) -> tuple[ColumnType, list[s
         'category'
     """
     dtype = column.values.dtype
-    if _is_block(dtype) and declared != "category":
+    if (is_image(dtype) and declared is None) or declared == "image":
+        return "image", []
+    if declared == "text":  # whatever the cells look like
+        return "text", []
+    if is_tokens(dtype) and declared is None:
+        return "tokens", []
+    if (_is_block(dtype) or is_image(dtype)) and declared != "category":
         return "block", []
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Time, pl.Duration):
         what = f"cannot be {'a category' if declared == 'category' else 'an input'}, got type {dtype}"
@@ -102,7 +111,7 @@ def category_text(column: Column) -> pl.Series:
 def block_width(column: Column) -> int:
     """The length of the lists of a block column, from its first list."""
     if isinstance(column.values.dtype, pl.Array):
-        return int(column.values.dtype.shape[0])
+        return int(np.prod(column.values.dtype.shape))
     first = column.values.drop_nulls().head(1)
     return len(first[0]) if len(first) else 0
 
@@ -137,8 +146,8 @@ def _infer_text(column: Column, declared: str | None) -> tuple[ColumnType, list[
     distinct = text.n_unique() - (text.null_count() > 0)
     if distinct > _FREE_TEXT_VALUES and 2 * distinct > filled:
         what = f"looks like free text or an id, got {distinct} distinct values in {filled} filled rows"
-        hint = f"Write data.exclude=[{column.name}], or declare {{name: {column.name}, type: category}} in data.inputs."
-        raise DataError(Problem(column.head, what, hint))
+        declare = f"declare {{name: {column.name}, type: category}} or type: text in data.inputs"
+        raise DataError(Problem(column.head, what, f"Write data.exclude=[{column.name}], or {declare}."))
     return "category", [] if filled else [f"{column.head}: holds no value at all."]
 
 
@@ -184,6 +193,8 @@ def _block(column: Column, width: int) -> np.ndarray:
     series = column.values
     if series.dtype == pl.Null:
         return np.full((len(series), width), np.nan)
+    if is_image(series.dtype):
+        series = series.reshape((len(series), width)) if block_width(column) == width else series
     if not _is_block(series.dtype):
         raise DataError(Problem(column.head, f"must hold lists of {width} numbers, got type {series.dtype}"))
     lists = series.arr.to_list() if isinstance(series.dtype, pl.Array) else series

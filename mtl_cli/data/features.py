@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.column_types import ColumnType, infer_type
 from mtl_cli.data.feature_report import ReportRow, copies_of_targets, describe, format_report
+from mtl_cli.data.images import ImageInput, fit_image, image_values
 from mtl_cli.data.input_columns import (
     CategoryInput,
     Findings,
@@ -25,11 +27,15 @@ from mtl_cli.data.input_columns import (
 from mtl_cli.data.scaling import Scaler
 from mtl_cli.data.selection import select_columns
 from mtl_cli.data.table import Table
+from mtl_cli.data.texts import TextInput, TokensInput
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.schema import FeatureOptions
-from mtl_cli.types import Inputs, InputSpec
+from mtl_cli.types import Inputs, InputSpec, Ragged
 
 __all__ = ["FeatureOptions", "Features", "format_report"]
+
+BlockInput = ImageInput | TextInput | TokensInput
+_BLOCKS: dict[str, type[BlockInput]] = {"image": ImageInput, "text": TextInput, "tokens": TokensInput}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +49,7 @@ class Features:
         notes: What ``fit`` found that the user should know.
         rows: The rows of ``report``.
         optional: Inputs that not every source had: a table without them is read as rows of a source without them.
+        blocks: The columns of ``Inputs.blocks``.
     """
 
     numeric: tuple[NumericInput, ...]
@@ -51,6 +58,7 @@ class Features:
     notes: tuple[str, ...] = ()
     rows: tuple[ReportRow, ...] = ()
     optional: tuple[str, ...] = ()
+    blocks: tuple[BlockInput, ...] = ()
 
     @classmethod
     def fit(
@@ -82,20 +90,28 @@ class Features:
         selection = select_columns(table, options.inputs, options.exclude, reserved)
         numeric: list[NumericInput] = []
         categorical: list[CategoryInput] = []
+        blocks: list[BlockInput] = []
         notes: list[str] = []
         problems: list[Problem] = []
         types: dict[str, ColumnType] = {}
         for name, declared in selection.inputs.items():
             with collecting(problems):
-                types[name], found = infer_type(table.column(name), declared)
+                types[name], found = infer_type(table.column(name), declared or table.types.get(name))
                 notes += found
         bins = _bins(options, types)
         for name, kind in types.items():
             column = table.column(name)
             with collecting(problems):
+                if kind == "image":
+                    blocks.append(fit_image(column, train_rows, options.image))
+                    continue
                 if options.missing_inputs == "error":
                     refuse_missing_cells(column)
-                if kind == "category":
+                if kind == "text":
+                    blocks.append(TextInput(name, options.text))
+                elif kind == "tokens":
+                    blocks.append(TokensInput(name, options.text))
+                elif kind == "category":
                     categorical.append(fit_category(column, train_rows, options.min_count))
                 else:
                     numeric.append(fit_numeric(column, kind, train_rows, options.scale, options.missing_inputs, bins))
@@ -103,11 +119,10 @@ class Features:
         if problems:
             raise DataError(problems)
         notes += copies_of_targets(table, list(selection.inputs), reserved)
-        kinds = {c.name: c.type for c in numeric} | {c.name: "category" for c in categorical}
-        rows = describe(table, kinds, selection.left_out)
+        rows = describe(table, types, selection.left_out)
         optional = tuple(name for name in selection.inputs if table.lacking(name))
         refuse = options.missing_inputs == "error"
-        return cls(tuple(numeric), tuple(categorical), refuse, tuple(notes), rows, optional)
+        return cls(tuple(numeric), tuple(categorical), refuse, tuple(notes), rows, optional, tuple(blocks))
 
     @property
     def spec(self) -> InputSpec:
@@ -116,16 +131,19 @@ class Features:
         width = sum(column.width for column in self.numeric) + indicators
         places = zip(self.numeric, self._places(), strict=True)
         edges = tuple((start, column.edges) for column, (start, _) in places if column.edges)
-        return InputSpec(width, tuple(column.size for column in self.categorical), edges)
+        blocks = tuple(column.block for column in self.blocks)
+        return InputSpec(width, tuple(column.size for column in self.categorical), edges, blocks)
 
     @property
     def input_dim(self) -> int:
-        """F as the user counts it: numbers per row, a block by its width, plus categorical columns; no indicators."""
-        return sum(column.width for column in self.numeric) + len(self.categorical)
+        """F as the user counts it: numbers per row, those of blocks and images, one for others; no indicators."""
+        blocks = sum(math.prod(column.block.shape) if column.type == "image" else 1 for column in self.blocks)
+        return sum(column.width for column in self.numeric) + blocks + len(self.categorical)
 
     def describe_width(self) -> str:
         """What ``input_dim`` is made of, in words: ``pixels: 64; 2 numbers: x1, x2; 1 category: country``."""
         pieces = [f"{column.name}: {column.width}" for column in self.numeric if column.type == "block"]
+        pieces += [f"{b.name}: {b.type} {' x '.join(map(str, b.shape))}".rstrip() for b in self.spec.blocks]
         single = [column.name for column in self.numeric if column.type != "block"]
         coded = [column.name for column in self.categorical]
         for one, many, names in (("number", "numbers", single), ("category", "categories", coded)):
@@ -134,12 +152,16 @@ class Features:
                 pieces.append(f"{len(names)} {one if len(names) == 1 else many}: {', '.join(names[:8])}{more}")
         return "; ".join(pieces)
 
-    def transform(self, table: Table, found: Findings | None = None) -> tuple[Inputs, list[str]]:
+    def transform(
+        self, table: Table, found: Findings | None = None, *, unreadable: list[int] | None = None
+    ) -> tuple[Inputs, list[str]]:
         """Turns the rows of any table that has the input columns into numbers; other columns are ignored.
 
         Args:
             table: N rows.
             found: Counts of the tables before this one, to go on with.
+            unreadable: Gets the rows that have no inputs, because their image is damaged or missing; None makes such
+                an image an error.
 
         Returns:
             N rows of inputs, and notes: per column how many cells hold an unknown category or are missing.
@@ -147,7 +169,7 @@ class Features:
         Raises:
             DataError: Lists absent columns, or of each column the first cell that does not fit its type.
         """
-        names = [column.name for column in self.numeric] + [column.name for column in self.categorical]
+        names = [c.name for c in self.numeric] + [c.name for c in self.categorical] + [c.name for c in self.blocks]
         table = table.with_empty(self.optional)
         table.require(names, dict.fromkeys(names, "data.inputs"))
         # Column by column memory: each input column is written in one stretch.
@@ -162,9 +184,26 @@ class Features:
         for i, category in enumerate(self.categorical):
             with collecting(problems):
                 codes[:, i] = encode(table.column(category.name), category, self.refuse_missing, found)
+        blocks: dict[str, np.ndarray | tuple[np.ndarray, np.ndarray]] = {}
+        bad: dict[int, str] = {}
+        for block in self.blocks:
+            damaged: list[int] | None = None if unreadable is None else []
+            with collecting(problems):
+                source = table.column(block.name)
+                if isinstance(block, ImageInput):
+                    blocks[block.name] = image_values(source, block, damaged)
+                else:
+                    if self.refuse_missing:
+                        refuse_missing_cells(source)
+                    blocks[block.name] = block.values(source)
+                    if source.values.null_count():  # read as empty
+                        found.missing[source.head] += source.values.null_count()
+            bad |= {row: table.where(block.name, row) for row in damaged or ()}
         if problems:
             raise DataError(problems)
-        return _to_inputs(numeric, codes), found.notes()
+        if unreadable is not None:
+            unreadable += sorted(bad)
+        return _to_inputs(numeric, codes, blocks), [*found.notes(), *_left_out(bad)]
 
     def report(self) -> list[ReportRow]:
         """One row per column of the training table: what it is and why it is an input or not."""
@@ -179,6 +218,7 @@ class Features:
             "notes": list(self.notes),
             "rows": [asdict(row) for row in self.rows],
             "optional": list(self.optional),
+            "blocks": [column.to_json() for column in self.blocks],
         }
 
     @classmethod
@@ -194,6 +234,7 @@ class Features:
             tuple(saved["notes"]),
             tuple(ReportRow(**row) for row in saved["rows"]),
             tuple(saved["optional"]),
+            tuple(_BLOCKS[column["type"]].from_json(column) for column in saved["blocks"]),
         )
 
     def _places(self) -> Iterator[tuple[int, int | None]]:
@@ -213,7 +254,29 @@ def _bins(options: FeatureOptions, types: Mapping[str, ColumnType]) -> int:
     return 48 if single <= 32 else 0
 
 
-def _to_inputs(numeric: np.ndarray, codes: np.ndarray) -> Inputs:
+def _left_out(bad: Mapping[int, str]) -> list[str]:
+    """The note on rows whose image cannot be read."""
+    if not bad:
+        return []
+    shown = ", ".join(list(bad.values())[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+    who = (
+        "1 row is left out for every task, its"
+        if len(bad) == 1
+        else f"{len(bad)} rows are left out for every task, their"
+    )
+    return [f"{who} image cannot be read: {shown}."]
+
+
+def _to_inputs(
+    numeric: np.ndarray, codes: np.ndarray, blocks: Mapping[str, np.ndarray | tuple[np.ndarray, np.ndarray]]
+) -> Inputs:
     import torch  # here, so that reading and splitting need no PyTorch
 
-    return Inputs(torch.from_numpy(np.ascontiguousarray(numeric)), torch.from_numpy(np.ascontiguousarray(codes)))
+    def tensor(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.require(values, requirements=["C", "W"]))
+
+    made = {
+        name: Ragged(tensor(block[0]), tensor(block[1])) if isinstance(block, tuple) else tensor(block)
+        for name, block in blocks.items()
+    }
+    return Inputs(tensor(numeric), tensor(codes), made)

@@ -10,7 +10,7 @@ from typing import Any
 from mtl_cli.data.table import Table
 from mtl_cli.errors import DataError, Problem, did_you_mean
 
-_TYPES = ("numeric", "category")
+_TYPES = ("numeric", "category", "text", "image")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def select_columns(table: Table, inputs: str | list[Any], exclude: list[str], re
 
     Args:
         table: Its columns are the candidates; their order is the order of what a glob matches.
-        inputs: ``"*"``, or a list of names, globs (``d_*``) and ``{name: ..., type: numeric | category}``. A glob
+        inputs: ``"*"``, or a list of names, globs (``d_*``) and ``{name: ..., type: ...}``. A glob
             leaves reserved columns out; a later entry may declare the type of a column that a glob has matched.
         exclude: Names and globs of columns that are no inputs.
         reserved: Columns that have another role, with the words for it (``target of task 'income'``).
@@ -84,7 +84,7 @@ def _read_entry(key: str, entry: Any) -> tuple[str, str | None, list[Problem]]:
     """Name, declared type, and what is wrong with one entry of ``data.inputs``."""
     if isinstance(entry, str):
         return entry, None, []
-    hint = "Write a column name, or {name: NAME, type: numeric} or {name: NAME, type: category}."
+    hint = f"Write a column name, or {{name: NAME, type: TYPE}} with one of {', '.join(_TYPES)}."
     if not isinstance(entry, Mapping):
         return "", None, [Problem(key, f"must be a column name or a mapping, got {entry!r}", hint)]
     known = ("name", "type")
@@ -93,7 +93,7 @@ def _read_entry(key: str, entry: Any) -> tuple[str, str | None, list[Problem]]:
     if not isinstance(name, str):
         problems.append(Problem(f"{key}.name", f"must be a column name, got {name!r}", hint))
     if declared is not None and declared not in _TYPES:
-        problems.append(Problem(f"{key}.type", f"must be one of numeric, category, got {declared!r}"))
+        problems.append(Problem(f"{key}.type", f"must be one of {', '.join(_TYPES)}, got {declared!r}"))
     return str(name), declared, problems
 
 

@@ -52,6 +52,7 @@ class Table:
         missing: Per column that has missing cells, how many from which marker (``empty``, ``NA``, ``null``, ``NaN``).
         notes: What the user should know about the files.
         converted: Columns whose numbers were written with other decimal or group signs.
+        types: What the source knows about columns that their values do not say, as ``image`` of a path.
     """
 
     frame: pl.DataFrame
@@ -61,6 +62,7 @@ class Table:
     missing: dict[str, dict[str, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     converted: tuple[str, ...] = ()
+    types: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def files(self) -> str:

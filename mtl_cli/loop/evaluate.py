@@ -17,6 +17,7 @@ from mtl_cli.tasks import Kind
 from mtl_cli.types import Inputs
 
 EVALUATION_ROWS = 4096  # at a time; only the outputs of a split are held whole
+EVALUATION_BLOCKS = 256  # the same for images and texts, whose features are many times larger than the rows
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,11 @@ class Evaluation:
 
 
 def predict(learner: Learner, rows: Rows) -> Tensor:
-    """Outputs (O, N) of all rows in order, on the CPU; dropout is off and nothing is kept for a backward pass."""
-    return forward(learner.model, (inputs for inputs, _ in rows.in_order(EVALUATION_ROWS)), learner.autocast)
+    """Outputs (O, positions) of all rows in order, batch by batch, on the CPU.
+
+    Dropout is off and nothing is kept for a backward pass.
+    """
+    return forward(learner.model, (inputs for inputs, _ in rows.in_order(rows_at_once(rows))), learner.autocast)
 
 
 def forward(model: MultiTaskModel, batches: Iterable[Inputs], autocast: torch.dtype | None) -> Tensor:
@@ -73,11 +77,17 @@ def forward(model: MultiTaskModel, batches: Iterable[Inputs], autocast: torch.dt
     return torch.cat(parts, 1)
 
 
+def rows_at_once(rows: Rows) -> int:
+    """How many rows are evaluated together; the same number gives the same bits again."""
+    return EVALUATION_BLOCKS if rows.inputs.blocks else EVALUATION_ROWS
+
+
 def evaluate(
     learner: Learner, rows: Rows, names: Sequence[str], kinds: Sequence[Kind], weights: Sequence[float]
 ) -> Evaluation:
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
-    return score(predict(learner, rows), rows.targets.cpu(), names, kinds, weights, rows.origins)
+    targets = torch.cat([labels for _, labels in rows.in_order(rows_at_once(rows))]).cpu()
+    return score(predict(learner, rows), targets, names, kinds, weights, rows.origins_of_positions(rows_at_once(rows)))
 
 
 def score(

@@ -38,7 +38,7 @@ class Linear(nn.Module):
         if x.dim() == 2:  # one product for all copies: the weights side by side
             copies, out_features, in_features = self.weight.shape
             flat = functional.linear(x, self.weight.view(-1, in_features), self.bias.view(-1))
-            return flat.view(-1, copies, out_features).transpose(0, 1)
+            return flat.view(len(x), copies, out_features).transpose(0, 1)
         return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.transpose(1, 2))
 
 
@@ -60,3 +60,89 @@ class LayerNorm(nn.Module):
             return functional.layer_norm(x, self.weight.shape, self.weight, self.bias)
         normal = functional.layer_norm(x, x.shape[-1:])
         return torch.addcmul(self.bias.unsqueeze(1), normal, self.weight.unsqueeze(1))
+
+
+class Conv2d(nn.Module):
+    """``nn.Conv2d`` with "same" padding, or ``copies`` of it side by side in the channels.
+
+    Shape:
+        (B, in, H, W) -> (B, out, H / stride, W / stride), sizes rounded up. With copies the input is common,
+        (B, in, H, W), or one for each, (B, copies * in, H, W), and the output is (B, copies * out, ...).
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, copies: int | None = None
+    ) -> None:
+        super().__init__()
+        lead = () if copies is None else (copies,)
+        bound = 1 / math.sqrt(in_channels * kernel * kernel)  # the initialisation of nn.Conv2d, for every copy
+        shape = (*lead, out_channels, in_channels, kernel, kernel)
+        self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(*lead, out_channels).uniform_(-bound, bound))
+        self._stride, self._padding = stride, kernel // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        in_channels = self.weight.shape[-3]
+        weight = self.weight.view(-1, *self.weight.shape[-3:])
+        groups = x.shape[1] // in_channels  # 1 for a plain layer, and for an input that the copies have in common
+        return functional.conv2d(x, weight, self.bias.view(-1), self._stride, self._padding, groups=groups)
+
+
+class GroupNorm(nn.Module):
+    """``nn.GroupNorm`` with at most eight groups, or ``copies`` of it side by side in the channels.
+
+    Shape:
+        (B, channels, H, W) -> the same; with copies (B, copies * channels, H, W) -> the same.
+    """
+
+    def __init__(self, channels: int, copies: int | None = None) -> None:
+        super().__init__()
+        lead = () if copies is None else (copies,)
+        self.weight = nn.Parameter(torch.ones(*lead, channels))
+        self.bias = nn.Parameter(torch.zeros(*lead, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = self.weight.shape[-1]
+        groups = math.gcd(channels, 8) * (x.shape[1] // channels)
+        return functional.group_norm(x, groups, self.weight.view(-1), self.bias.view(-1))
+
+
+class Bag(nn.Module):
+    """Sum of the embeddings of a bag of ids, or ``copies`` of it with tables of their own, in one call.
+
+    Args:
+        ids: Number of ids.
+        dim: Width of an embedding.
+        copies: Number of tables on axis 0; None for a plain table.
+
+    Shape:
+        ids (M,) with the start of each of B bags, or (B, ids of a bag) -> (B, dim); with copies (copies, B, dim).
+    """
+
+    def __init__(self, ids: int, dim: int, copies: int | None = None) -> None:
+        super().__init__()
+        lead = () if copies is None else (copies,)
+        # Small, so that an id that training has never met says little.
+        self.weight = nn.Parameter(torch.randn(*lead, ids, dim) * 0.02)
+
+    def forward(self, ids: Tensor, dropout: float = 0.0, starts: Tensor | None = None) -> Tensor:
+        factors = None
+        if dropout:
+            factors = torch.empty(ids.shape, device=ids.device).bernoulli_(1 - dropout).div_(1 - dropout)
+        ids = ids.long()
+        if self.weight.dim() == 2:
+            return _sums(ids, self.weight, factors, starts)
+        copies, rows, _ = self.weight.shape
+        shift = torch.arange(copies, device=ids.device) * rows
+        many = (ids.unsqueeze(0) + shift.view(-1, *(1,) * ids.dim())).flatten(0, 1)
+        if factors is not None:
+            factors = factors.repeat(copies, *(1,) * (ids.dim() - 1))
+        if starts is not None:
+            starts = (starts.unsqueeze(0) + torch.arange(copies, device=ids.device).unsqueeze(1) * len(ids)).flatten()
+        sums: Tensor = _sums(many, self.weight.flatten(0, 1), factors, starts).unflatten(0, (copies, -1))
+        return sums
+
+
+def _sums(ids: Tensor, table: Tensor, factors: Tensor | None, starts: Tensor | None) -> Tensor:
+    sums: Tensor = functional.embedding_bag(ids, table, starts, mode="sum", per_sample_weights=factors)
+    return sums

@@ -39,10 +39,13 @@ class Kind(ABC):
     Attributes:
         metrics: Name of each metric and whether higher is better; the first is the primary one, which ``mean``
             averages over tasks. It is oriented so that higher is better, at most 1.
+        per_token: Whether there is a label for each token: the label column holds lists, and ``fit``, ``encode`` and
+            all others are given tokens for rows.
         classes: Names of the classes in the order of their probabilities; empty for kinds without.
     """
 
     metrics: ClassVar[Mapping[str, bool]]
+    per_token: ClassVar[bool] = False
     classes: Sequence[str] = ()
 
     @abstractmethod

@@ -1,7 +1,13 @@
 """A mistake is one clear message: where, what is wrong, the way out. All at once, and nothing is left behind."""
 
+from pathlib import Path
+
 import pytest
 
+from mtl_cli.registry import SOURCES
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHIPPED = ", ".join(sorted(path.stem for path in (CONFIGS / "task").glob("*.yaml")))
 HEAD = "# @package _global_\n"
 DATA = "data: {source: table, path: people.csv}\n"
 TASKS = "tasks:\n  buys: {kind: binary}\n  income: {kind: regression}\n"
@@ -100,9 +106,9 @@ MISTAKES = [
         "sharing (command line): there is no sharing 'hrad'. Did you mean 'hard'?",
     ),
     _mistake("a misspelt task", "task=digit", "task (command line): there is no task 'digit'. Did you mean 'digits'?"),
-    _mistake("no task", "seed=1", "task: must be chosen. Known: digits, table. Example: mtl-train task=digits"),
+    _mistake("no task", "seed=1", f"task: must be chosen. Known: {SHIPPED}. Example: mtl-train task=digits"),
     _mistake(
-        "task=null", "task=null", "task (command line): must be the name of a choice, got null. Known: digits, table."
+        "task=null", "task=null", f"task (command line): must be the name of a choice, got null. Known: {SHIPPED}."
     ),
     _mistake(
         "a group chosen twice",
@@ -693,7 +699,10 @@ MISTAKES = [
     ),
     # data
     _mistake(
-        "no source", "--config-dir conf task=mine", "data.source: must be given. Known: sklearn, table.", mine=TASKS
+        "no source",
+        "--config-dir conf task=mine",
+        f"data.source: must be given. Known: {', '.join(SOURCES.names())}.",
+        mine=TASKS,
     ),
     _mistake(
         "a misspelt source",

@@ -8,7 +8,7 @@ import io
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,10 +16,11 @@ import polars as pl
 
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.number_text import convert_numbers
+from mtl_cli.data.sources._files import File, check_paths, existing_file, join_files, mark_missing
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Part, Table
 from mtl_cli.data.text_file import parse_text, parse_text_blocks
-from mtl_cli.errors import ConfigError, DataError, Problem, did_you_mean
+from mtl_cli.errors import DataError, Problem
 from mtl_cli.registry import SOURCES
 
 _TEXT = {".csv": ",", ".tsv": "\t", ".txt": ","}  # suffix -> separator unless `sep` is given
@@ -31,14 +32,6 @@ _BINARY: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
     ".jsonl": lambda f: pl.read_ndjson(f, infer_schema_length=None),
     ".ndjson": lambda f: pl.read_ndjson(f, infer_schema_length=None),
 }
-
-
-@dataclass(frozen=True)
-class _File:
-    name: str
-    split: str | None
-    frame: pl.DataFrame
-    lines: bool
 
 
 @SOURCES.register("table")
@@ -80,10 +73,8 @@ class TableSource(Source):
         encoding: str = "utf-8",
     ) -> None:
         given = {"path": path, "train": train, "val": val, "test": test}
-        files = {key: [value] if isinstance(value, str) else value for key, value in given.items() if value is not None}
         self._sep = {"\\t": "\t", "tab": "\t"}.get(sep, sep) if sep is not None else None  # shells cannot type a tab
-        _check_options(files, self._sep, decimal, thousands)
-        self._files = [(name, None if key == "path" else key) for key, names in files.items() for name in names]
+        self._files = check_paths(given, _text_problems(self._sep, decimal, thousands))
         self._missing = [""] if missing is None else list(missing)
         self._decimal, self._thousands, self._encoding = decimal, thousands, encoding
 
@@ -93,16 +84,15 @@ class TableSource(Source):
         Raises:
             DataError: Absent, damaged or unequal files; every file's problems are listed.
         """
-        files: list[_File] = []
+        files: list[File] = []
         problems: list[Problem] = []
         hasher = hashlib.sha256()
         for name, split in self._files:
             with collecting(problems):
                 files.append(self._read_file(name, split, hasher.update))
-        problems = problems or [*_column_differences(files), *_empty_splits(files)]
         if problems:
             raise DataError(problems)
-        table = Table(_stack(files), _parts(files), _given_split(files), hasher.hexdigest())
+        table = join_files(files, hasher.hexdigest())
         return self._interpret(table, (), None)
 
     def chunks(self, rows: int, *, verbatim: Collection[str] = (), converted: Collection[str] = ()) -> Iterator[Table]:
@@ -117,7 +107,7 @@ class TableSource(Source):
     def _interpret(self, table: Table, verbatim: Collection[str], converted: Collection[str] | None) -> Table:
         """What the cells mean: which are missing, and other people's numbers."""
         as_they_are = [table.frame[name] for name in verbatim if name in table.frame.columns]
-        frame, missing = _mark_missing(table.frame, self._missing)
+        frame, missing = mark_missing(table.frame, self._missing)
         table = replace(table, frame=frame.with_columns(as_they_are), missing=missing)
         if (self._decimal, self._thousands) == (".", None):
             return table
@@ -143,7 +133,7 @@ class TableSource(Source):
             read = self._read_file(name, None, lambda _: None)
             yield read.frame, read.lines
 
-    def _read_file(self, name: str, split: str | None, fingerprint: Callable[[bytes], None]) -> _File:
+    def _read_file(self, name: str, split: str | None, fingerprint: Callable[[bytes], None]) -> File:
         path = existing_file(name)
         raw = path.read_bytes()
         fingerprint(raw)
@@ -151,51 +141,20 @@ class TableSource(Source):
         if suffix in _TEXT:
             text = _unzip(raw, name) if zipped else raw
             frame, lines = parse_text(text, name, self._sep or _TEXT[suffix], self._encoding)
-            return _File(name, split, frame, lines)
+            return File(name, split, frame, lines)
         if not raw:
             raise DataError(Problem(name, "is an empty file"))
         with _readable(name, suffix):
-            return _File(name, split, _plain(_BINARY[suffix](io.BytesIO(raw))), lines=False)
+            return File(name, split, _plain(_BINARY[suffix](io.BytesIO(raw))), lines=False)
 
 
-def _check_options(files: dict[str, list[str]], sep: str | None, decimal: str, thousands: str | None) -> None:
-    problems = [Problem(f"data.{key}", "is an empty list", "Name a file.") for key, names in files.items() if not names]
-    if not files:
-        problems.append(
-            Problem("data.path", "must be given, got null", "Write data.path=FILE, or data.train and data.val.")
-        )
-    elif "path" in files and len(files) > 1:
-        others = " and ".join(f"data.{key}" for key in files if key != "path")
-        problems.append(Problem("data.path", f"cannot be given together with {others}", "Keep one of the two forms."))
-    elif "path" not in files and "train" not in files:
-        problems.append(
-            Problem("data.train", f"must be given with data.{next(iter(files))}, got null", "Write data.train=FILE.")
-        )
+def _text_problems(sep: str | None, decimal: str, thousands: str | None) -> list[Problem]:
+    problems = []
     if sep is not None and (len(sep) != 1 or not sep.isascii() or sep in '"\r\n'):
         problems.append(Problem("data.sep", f"must be one character, not a quote or line break, got {sep!r}"))
     if decimal == thousands:
         problems.append(Problem("data.thousands", f"must differ from data.decimal, got '{thousands}'"))
-    if problems:
-        raise ConfigError(problems)
-
-
-def existing_file(name: str) -> Path:
-    """The file of that name.
-
-    Raises:
-        DataError: There is none; says where it was looked for, and the nearest name there.
-    """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    where = path.absolute()
-    if path.is_dir():
-        raise DataError(Problem(name, f"is a folder, looked at {where}", "Name the files in it."))
-    if not where.parent.is_dir():
-        raise DataError(Problem(name, f"no such file, looked for {where}", f"There is no folder {where.parent}."))
-    hint = did_you_mean(where.name, (p.name for p in where.parent.iterdir() if p.is_file()))
-    hint = hint if hint.startswith("Did") else ""
-    raise DataError(Problem(name, f"no such file, looked for {where}", hint))
+    return problems
 
 
 def _unzip(raw: bytes, name: str) -> bytes:
@@ -248,75 +207,3 @@ def _regrouped(pieces: Iterable[tuple[pl.DataFrame, bool]], rows: int) -> Iterat
 def _plain(frame: pl.DataFrame) -> pl.DataFrame:
     """Dictionary-encoded text as text: how a writer stored it says nothing about what it means."""
     return frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
-
-
-def _empty_splits(files: list[_File]) -> list[Problem]:
-    """A file named for a split must hold rows; a file to predict may be empty."""
-    empty = [file for file in files if file.split is not None and file.frame.height == 0]
-    return [Problem(file.name, "holds no rows", f"Leave data.{file.split} out, or give it rows.") for file in empty]
-
-
-def _column_differences(files: list[_File]) -> list[Problem]:
-    first = files[0]
-    problems = []
-    for file in files[1:]:
-        lacking = [c for c in first.frame.columns if c not in file.frame.columns]
-        extra = [c for c in file.frame.columns if c not in first.frame.columns]
-        found = (("lacks", lacking), ("has", extra))
-        parts = [f"{word} {', '.join(map(repr, names))}" for word, names in found if names]
-        if parts:
-            what = f"must have the columns of {first.name}, but {' and '.join(parts)}"
-            problems.append(Problem(file.name, what, "Give every file the same columns."))
-            continue
-        for column, dtype in first.frame.schema.items():
-            other = file.frame.schema[column]
-            if other != dtype and not _join_safely(dtype, other):
-                what = f"has type {other}, but {dtype} in {first.name}"
-                problems.append(Problem(f"{file.name}, column '{column}'", what, "Store the column in one way."))
-    return problems
-
-
-def _join_safely(one: pl.DataType, other: pl.DataType) -> bool:
-    """Whether a common type keeps the meaning: a column without values fits all, numbers fit numbers."""
-    return pl.Null in (one, other) or (one.is_numeric() and other.is_numeric())
-
-
-def _stack(files: list[_File]) -> pl.DataFrame:
-    if len(files) == 1:
-        return files[0].frame
-    columns = files[0].frame.columns
-    return pl.concat([file.frame.select(columns) for file in files], how="vertical_relaxed")
-
-
-def _mark_missing(frame: pl.DataFrame, markers: list[str]) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
-    """Makes marked cells null and counts them per column and marker."""
-    counts: dict[str, dict[str, int]] = {}
-    changed = []
-    for series in frame.iter_columns():
-        found = {"null": series.null_count()}
-        if series.dtype == pl.String and markers:
-            marked = series.is_in(markers).fill_null(False)
-            for value, count in sorted(series.filter(marked).value_counts().rows()):
-                found[value or "empty"] = count
-            changed.append(pl.select(pl.when(~marked).then(series).alias(series.name)).to_series())
-        elif series.dtype.is_float():
-            found["NaN"] = int(series.is_nan().sum())
-            changed.append(series.fill_nan(None))
-        found = {marker: count for marker, count in found.items() if count}
-        if found:
-            counts[series.name] = found
-    return frame.with_columns(changed), counts
-
-
-def _parts(files: list[_File]) -> tuple[Part, ...]:
-    parts, first = [], 0
-    for file in files:
-        parts.append(Part(file.name, first, file.frame.height, file.lines))
-        first += file.frame.height
-    return tuple(parts)
-
-
-def _given_split(files: list[_File]) -> pl.Series | None:
-    if files[0].split is None:
-        return None
-    return pl.Series("split", [s for f in files for s in [f.split] * f.frame.height], dtype=pl.String)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtl_cli.model.backward import Backward
-from mtl_cli.model.encoders.base import Encoder
+from mtl_cli.model.encoders.base import Encoder, stacked_copy
 from mtl_cli.model.layers import LayerNorm, Linear
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, PositiveInt, ProperFraction
@@ -57,6 +56,7 @@ class MLP(Encoder):
         embedding_dim: PositiveInt = 8,
     ) -> None:
         super().__init__()
+        self.blocks_of(spec)
         self._dropout, self._activation = dropout, _ACTIVATIONS[activation]
         bins = [(column, low, high) for column, e in spec.edges for low, high in pairwise(e)]
         self.bin_column: Tensor
@@ -136,21 +136,17 @@ class MLP(Encoder):
         """What the first layer reads, and the rows of the embedding table in it (B, columns)."""
         x = inputs.numeric
         if len(self.bin_column):
-            through = (x.index_select(1, self.bin_column) - self.bin_low) / self.bin_width
-            x = torch.cat([x, through.clamp(0.0, 1.0)], 1)
+            through = (x.index_select(-1, self.bin_column) - self.bin_low) / self.bin_width
+            x = torch.cat([x, through.clamp(0.0, 1.0)], -1)
         if not inputs.categorical.shape[1]:
             return x, None
         codes = inputs.categorical + self.offsets
         # One copy: table (rows, dim) -> (B, columns * dim). Stacked: (copies, rows, dim) -> (copies, B, ...).
         lead = self.embedding.shape[:-2]
-        picked = self.embedding.index_select(-2, codes.flatten()).view(*lead, len(codes), -1)
-        return torch.cat([x.expand(*lead, *x.shape), picked], -1) if x.shape[-1] else picked, codes
+        width = codes.shape[1] * self.embedding.shape[-1]
+        picked = self.embedding.index_select(-2, codes.flatten()).view(*lead, len(codes), width)
+        return torch.cat([x.expand(*lead, *x.shape[-2:]), picked], -1) if x.shape[-1] else picked, codes
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:
-        stack = copy.deepcopy(encoders[0])
-        for name, parameter in list(stack.named_parameters()):
-            owner, _, leaf = name.rpartition(".")
-            values = torch.stack([e.get_parameter(name).detach() for e in encoders])
-            setattr(stack.get_submodule(owner), leaf, nn.Parameter(values, parameter.requires_grad))
-        return stack
+        return stacked_copy(encoders)

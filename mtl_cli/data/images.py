@@ -1,0 +1,237 @@
+"""Image columns: arrays in the table or paths of files, to pixels that stay as small as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from mtl_cli.errors import ConfigError, DataError, Problem
+from mtl_cli.schema import ImageOptions
+from mtl_cli.types import Block, Column
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_MEASURED = 1000  # image files that mean and deviation are taken from
+_SHOWN = 5  # unreadable images named one by one
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """An image column as it was in training.
+
+    Args:
+        name: The column.
+        shape: (H, W, channels) of every image.
+        mean: Of each channel over the training rows, in the units of the pixels.
+        std: The same for the standard deviation; 1 where all pixels are equal.
+        options: How files become images.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    options: ImageOptions
+    type: str = "image"
+
+    @property
+    def block(self) -> Block:
+        """What an encoder has to know."""
+        return Block(self.name, "image", self.shape, mean=self.mean, std=self.std)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {**vars(self), "options": vars(self.options)}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> ImageInput:
+        """The column that ``to_json`` described."""
+        lists = {key: tuple(saved[key]) for key in ("shape", "mean", "std")}
+        return cls(**{**saved, **lists, "options": ImageOptions(**saved["options"])})
+
+
+def fit_image(column: Column, train_rows: np.ndarray, options: ImageOptions) -> ImageInput:
+    """Finds the size of the images, and the mean and deviation of their pixels in the training rows.
+
+    Raises:
+        DataError: The column holds no images, or the first of them cannot be read.
+        ConfigError: Pillow is needed and not installed.
+    """
+    values = column.values
+    if values.dtype == pl.String:
+        train = train_rows[values.is_not_null().to_numpy()[train_rows]]
+        first, _ = _read_first(column, train, options)
+        shape = first.shape
+        rows = train[:_MEASURED]
+        pixels, unreadable = _read_files(column, rows, shape, options)
+        pixels = np.delete(pixels, [int(np.flatnonzero(rows == row)[0]) for row in unreadable], 0)
+    else:
+        shape = _array_shape(column)
+        pixels = values.gather(train_rows).drop_nulls().to_numpy().reshape(-1, *shape)
+    _check_finite(column, pixels)
+    mean = pixels.mean((0, 1, 2), dtype=np.float64)
+    std = pixels.std((0, 1, 2), dtype=np.float64)
+    std = np.where(std > 0, std, 1.0)
+    return ImageInput(column.name, shape, tuple(mean.tolist()), tuple(std.tolist()), options)
+
+
+def image_values(column: Column, image: ImageInput, unreadable: list[int] | None) -> np.ndarray:
+    """The pixels of all rows.
+
+    Args:
+        column: N cells: arrays, or paths of files.
+        image: What the images have to be.
+        unreadable: Gets the rows whose image is missing or damaged, which become black; None refuses them.
+
+    Returns:
+        (N, H, W, channels) uint8 or float32.
+
+    Raises:
+        DataError: An image is missing, damaged or of another size; names the first ones.
+    """
+    values = column.values
+    absent = values.is_null().to_numpy()
+    if values.dtype == pl.String:
+        pixels, bad = _read_files(column, np.flatnonzero(~absent), image.shape, image.options)
+        filled = pixels
+    else:
+        if _array_shape(column) != image.shape:
+            what = f"must hold images of {_size(image.shape)}, got {_size(_array_shape(column))}"
+            raise DataError(Problem(_head(column), what))
+        filled, bad = values.drop_nulls().to_numpy().reshape(-1, *image.shape), {}
+        _check_finite(column, filled)
+    for row in np.flatnonzero(absent).tolist():
+        bad[row] = "is missing"
+    if bad and unreadable is None:
+        raise DataError(_damages(column, bad))
+    if unreadable is not None:
+        unreadable += sorted(bad)
+    if not absent.any():
+        return filled if filled.dtype == np.uint8 else np.ascontiguousarray(filled, np.float32)
+    everything = np.zeros((len(values), *image.shape), np.uint8 if filled.dtype == np.uint8 else np.float32)
+    everything[~absent] = filled
+    return everything
+
+
+def is_image(dtype: pl.DataType) -> bool:
+    """Whether a column's cells are arrays of two or three axes of numbers."""
+    if not isinstance(dtype, pl.Array):
+        return False
+    inner = dtype
+    while isinstance(inner, pl.Array):
+        inner = inner.inner  # type: ignore[assignment]
+    return len(dtype.shape) in (2, 3) and (inner.is_numeric() or inner == pl.Boolean)
+
+
+def _array_shape(column: Column) -> tuple[int, int, int]:
+    dtype = column.values.dtype
+    if not is_image(dtype):
+        what = f"must hold images (arrays of numbers, or paths of files), got type {dtype}"
+        raise DataError(Problem(_head(column), what))
+    height, width, *channels = dtype.shape  # type: ignore[attr-defined]
+    return height, width, channels[0] if channels else 1
+
+
+def _read_first(column: Column, rows: Sequence[int] | np.ndarray, options: ImageOptions) -> tuple[np.ndarray, int]:
+    """The first training image that can be read: it says the size and the channels of all."""
+    bad = {}
+    for row in rows:
+        try:
+            return decode(_path(column.values[int(row)], options), options, None), int(row)
+        except (OSError, SyntaxError, ValueError) as error:
+            bad[int(row)] = _damage(column, int(row), error)
+            if options.on_bad == "error":
+                break
+    raise DataError(_damages(column, bad) if bad else Problem(_head(column), "holds no image in the training rows"))
+
+
+def _read_files(
+    column: Column, rows: np.ndarray, shape: tuple[int, ...], options: ImageOptions
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The images of some rows (n, H, W, channels), black where damaged, and what is wrong with each damaged one."""
+    paths = column.values.gather(rows).to_list()
+    pixels = np.zeros((len(rows), *shape), np.uint8)
+    bad: dict[int, str] = {}
+
+    def read(place: int) -> None:
+        row = int(rows[place])
+        try:
+            found = decode(_path(paths[place], options), options, shape[2])
+        except (OSError, SyntaxError, ValueError) as error:
+            bad[row] = _damage(column, row, error)
+            return
+        if found.shape != tuple(shape):
+            hint = "Set data.image.size to bring all to one size."
+            what = f"the image must be {_size(shape)} as the first one, got {_size(found.shape)} in '{paths[place]}'"
+            raise DataError(Problem(column.where(row), what, hint))
+        pixels[place] = found
+
+    with ThreadPoolExecutor() as pool:  # decoding is outside of Python's lock
+        for _ in pool.map(read, range(len(rows))):
+            pass
+    return pixels, bad
+
+
+def decode(path: Path, options: ImageOptions, channels: int | None) -> np.ndarray:
+    """One image file as (H, W, channels) uint8, upright, in the size and channels asked for.
+
+    Raises:
+        ConfigError: Pillow is not installed.
+        OSError: No such file, or it is damaged.
+        ValueError: Its pixels are not of 8 bits.
+    """
+    try:
+        from PIL import Image, ImageOps  # an extra: only image files need it
+    except ImportError:
+        what = "image files need Pillow, which is not installed"
+        raise ConfigError(Problem("data.inputs", what, "pip install 'mtl-train[images]'.")) from None
+    with Image.open(path) as opened:
+        if opened.mode[0] in "IF":
+            raise ValueError(f"pixels of more than 8 bits, mode {opened.mode}")
+        image = ImageOps.exif_transpose(opened)
+        channels = channels or options.channels or (1 if image.mode in ("L", "1", "LA") else 3)
+        image = image.convert("L" if channels == 1 else "RGB")
+        if options.size is not None:
+            image = image.resize((options.size[1], options.size[0]), Image.Resampling.BILINEAR)
+        pixels: np.ndarray = np.asarray(image, np.uint8)
+    return pixels.reshape(image.height, image.width, channels)
+
+
+def _path(cell: Any, options: ImageOptions) -> Path:
+    path = Path(str(cell)).expanduser()
+    return path if options.root is None else Path(options.root).expanduser() / path
+
+
+def _damage(column: Column, row: int, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"there is no image file '{column.values[row]}'"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"the image '{column.values[row]}' cannot be read ({reason})"
+
+
+def _damages(column: Column, bad: Mapping[int, str]) -> list[Problem]:
+    hint = "Mend it, or set data.image.on_bad=skip to leave such rows out for every task."
+    shown = sorted(bad)[:_SHOWN]
+    problems = [Problem(column.where(row), bad[row], hint) for row in shown]
+    if len(bad) > _SHOWN:
+        problems.append(Problem(_head(column), f"{len(bad) - _SHOWN} more images cannot be read"))
+    return problems
+
+
+def _check_finite(column: Column, pixels: np.ndarray) -> None:
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise DataError(Problem(_head(column), "holds pixels that are not finite (NaN or infinite)"))
+
+
+def _size(shape: Sequence[int]) -> str:
+    height, width, channels = shape
+    return f"{height} x {width} with {channels} channel{'s' * (channels != 1)}"
+
+
+def _head(column: Column) -> str:
+    return column.where(0).rpartition(", row ")[0] or column.name

@@ -1,0 +1,155 @@
+"""What all sources of files do: find them, check that they fit together, and put them into one table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mtl_cli.data.table import Part, Table
+from mtl_cli.errors import ConfigError, DataError, Problem, did_you_mean
+
+
+@dataclass(frozen=True)
+class File:
+    """The rows of one file, the split that they were given for, and whether data row r stands on line r + 1."""
+
+    name: str
+    split: str | None
+    frame: pl.DataFrame
+    lines: bool
+
+
+def check_paths(
+    given: Mapping[str, str | list[str] | None], others: Sequence[Problem] = ()
+) -> list[tuple[str, str | None]]:
+    """The files of the options ``path``, ``train``, ``val`` and ``test``, each with its split (None for ``path``).
+
+    Args:
+        given: The options.
+        others: What is wrong with other options of the source; raised with the problems found here.
+
+    Raises:
+        ConfigError: The options contradict each other.
+    """
+    files = {key: [value] if isinstance(value, str) else value for key, value in given.items() if value is not None}
+    problems = [Problem(f"data.{key}", "is an empty list", "Name a file.") for key, names in files.items() if not names]
+    if not files:
+        problems.append(
+            Problem("data.path", "must be given, got null", "Write data.path=FILE, or data.train and data.val.")
+        )
+    elif "path" in files and len(files) > 1:
+        rest = " and ".join(f"data.{key}" for key in files if key != "path")
+        problems.append(Problem("data.path", f"cannot be given together with {rest}", "Keep one of the two forms."))
+    elif "path" not in files and "train" not in files:
+        problems.append(
+            Problem("data.train", f"must be given with data.{next(iter(files))}, got null", "Write data.train=FILE.")
+        )
+    if problems or others:
+        raise ConfigError([*problems, *others])
+    return [(name, None if key == "path" else key) for key, names in files.items() for name in names]
+
+
+def existing_file(name: str) -> Path:
+    """The path of a file that is there.
+
+    Raises:
+        DataError: It is not; says where it was looked for, and the nearest name there.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    where = path.absolute()
+    if path.is_dir():
+        raise DataError(Problem(name, f"is a folder, looked at {where}", "Name the files in it."))
+    if not where.parent.is_dir():
+        raise DataError(Problem(name, f"no such file, looked for {where}", f"There is no folder {where.parent}."))
+    hint = did_you_mean(where.name, (p.name for p in where.parent.iterdir() if p.is_file()))
+    hint = hint if hint.startswith("Did") else ""
+    raise DataError(Problem(name, f"no such file, looked for {where}", hint))
+
+
+def join_files(files: list[File], fingerprint: str) -> Table:
+    """One table from files with the same columns.
+
+    Raises:
+        DataError: The columns differ, or a file that was given for a split is empty.
+    """
+    problems = [*_column_differences(files), *_empty_splits(files)]
+    if problems:
+        raise DataError(problems)
+    return Table(_stack(files), _parts(files), _given_split(files), fingerprint)
+
+
+def _empty_splits(files: list[File]) -> list[Problem]:
+    """A file named for a split must hold rows; a file to predict may be empty."""
+    empty = [file for file in files if file.split is not None and file.frame.height == 0]
+    return [Problem(file.name, "holds no rows", f"Leave data.{file.split} out, or give it rows.") for file in empty]
+
+
+def _column_differences(files: list[File]) -> list[Problem]:
+    first = files[0]
+    problems = []
+    for file in files[1:]:
+        lacking = [c for c in first.frame.columns if c not in file.frame.columns]
+        extra = [c for c in file.frame.columns if c not in first.frame.columns]
+        found = (("lacks", lacking), ("has", extra))
+        parts = [f"{word} {', '.join(map(repr, names))}" for word, names in found if names]
+        if parts:
+            what = f"must have the columns of {first.name}, but {' and '.join(parts)}"
+            problems.append(Problem(file.name, what, "Give every file the same columns."))
+            continue
+        for column, dtype in first.frame.schema.items():
+            other = file.frame.schema[column]
+            if other != dtype and not _join_safely(dtype, other):
+                what = f"has type {other}, but {dtype} in {first.name}"
+                problems.append(Problem(f"{file.name}, column '{column}'", what, "Store the column in one way."))
+    return problems
+
+
+def _join_safely(one: pl.DataType, other: pl.DataType) -> bool:
+    """Whether a common type keeps the meaning: a column without values fits all, numbers fit numbers."""
+    return pl.Null in (one, other) or (one.is_numeric() and other.is_numeric())
+
+
+def _stack(files: list[File]) -> pl.DataFrame:
+    if len(files) == 1:
+        return files[0].frame
+    columns = files[0].frame.columns
+    return pl.concat([file.frame.select(columns) for file in files], how="vertical_relaxed")
+
+
+def mark_missing(frame: pl.DataFrame, markers: list[str]) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
+    """Makes marked cells null and counts them per column and marker."""
+    counts: dict[str, dict[str, int]] = {}
+    changed = []
+    for series in frame.iter_columns():
+        found = {"null": series.null_count()}
+        if series.dtype == pl.String and markers:
+            marked = series.is_in(markers).fill_null(False)
+            for value, count in sorted(series.filter(marked).value_counts().rows()):
+                found[value or "empty"] = count
+            changed.append(pl.select(pl.when(~marked).then(series).alias(series.name)).to_series())
+        elif series.dtype.is_float():
+            found["NaN"] = int(series.is_nan().sum())
+            changed.append(series.fill_nan(None))
+        found = {marker: count for marker, count in found.items() if count}
+        if found:
+            counts[series.name] = found
+    return frame.with_columns(changed), counts
+
+
+def _parts(files: list[File]) -> tuple[Part, ...]:
+    parts, first = [], 0
+    for file in files:
+        parts.append(Part(file.name, first, file.frame.height, file.lines))
+        first += file.frame.height
+    return tuple(parts)
+
+
+def _given_split(files: list[File]) -> pl.Series | None:
+    if files[0].split is None:
+        return None
+    return pl.Series("split", [s for f in files for s in [f.split] * f.frame.height], dtype=pl.String)

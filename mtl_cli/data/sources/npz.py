@@ -1,0 +1,158 @@
+"""NumPy archives: named arrays with one entry for each row."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from mtl_cli.data.collecting import collecting
+from mtl_cli.data.sources._files import File, check_paths, existing_file, join_files, mark_missing
+from mtl_cli.data.sources.base import Source
+from mtl_cli.data.table import Table
+from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.registry import SOURCES
+
+_SPLIT = re.compile(r"(.+)_(train|training|val|valid|validation|dev|test|testing)")
+_WORDS = {"tr": "train", "va": "val", "de": "val", "te": "test"}
+
+
+@SOURCES.register("npz")
+class NpzSource(Source):
+    """NumPy archives (.npz): each array is a column, with one entry for each row.
+
+    An array of one axis is a column of numbers or text, of two axes a block of numbers, of three (N, H, W) or four
+    (N, H, W, channels) images. Nothing is unpickled. Give either ``path``, or ``train`` and ``val`` and/or ``test``.
+
+    Args:
+        path: One file or several, relative to the current folder; the split comes from ``data.split``.
+        train: Files whose rows are the training rows.
+        val: Files whose rows are the validation rows.
+        test: Files whose rows are the test rows.
+        arrays: Which arrays to read; null reads all.
+        split_names: The names of the arrays end in their split: ``x_train``, ``x_valid``, ``x_test`` are column ``x``.
+
+    Raises:
+        ConfigError: The options contradict each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | list[str] | None = None,
+        train: str | list[str] | None = None,
+        val: str | list[str] | None = None,
+        test: str | list[str] | None = None,
+        arrays: list[str] | None = None,
+        split_names: bool = False,
+    ) -> None:
+        self._files = check_paths({"path": path, "train": train, "val": val, "test": test})
+        self._arrays, self._split_names = arrays, split_names
+
+    def read(self) -> Table:
+        """Reads all files, in the order train, val, test and as listed.
+
+        Raises:
+            DataError: Absent or damaged files, objects instead of numbers, arrays of unequal length.
+        """
+        files: list[File] = []
+        problems: list[Problem] = []
+        hasher = hashlib.sha256()
+        for name, split in self._files:
+            with collecting(problems):
+                raw = existing_file(name).read_bytes()
+                hasher.update(raw)
+                arrays = self._read(raw, name)
+                if self._split_names:
+                    parts = _by_split(arrays, name)
+                    files += [File(name, word, _frame(found, name), lines=False) for word, found in parts.items()]
+                else:
+                    files.append(File(name, split, _frame(arrays, name), lines=False))
+        if problems:
+            raise DataError(problems)
+        table = join_files(files, hasher.hexdigest())
+        frame, missing = mark_missing(table.frame, [])
+        return replace(table, frame=frame, missing=missing)
+
+    def _read(self, raw: bytes, name: str) -> dict[str, np.ndarray]:
+        try:
+            archive = np.load(io.BytesIO(raw), allow_pickle=False)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(Problem(name, f"cannot be read as .npz ({_reason(error)})")) from None
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            hint = "Save it with numpy.savez(file, x=x, y=y)."
+            raise DataError(Problem(name, "is one array without a name, not an .npz archive", hint))
+        with archive:
+            wanted = archive.files if self._arrays is None else self._arrays
+            problems: list[Problem] = []
+            found = {}
+            for key in wanted:
+                if key not in archive.files:
+                    hint = did_you_mean(key, archive.files)
+                    problems.append(Problem("data.arrays", f"there is no array '{key}' in {name}", hint))
+                    continue
+                try:
+                    found[key] = archive[key]
+                except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                    what, hint = f"cannot be read ({_reason(error)})", "Is the file complete?"
+                    if "pickle" in str(error):
+                        what, hint = "holds Python objects, which are not read", "Save it as numbers or text."
+                    problems.append(Problem(f"{name}, array '{key}'", what, hint))
+        if problems:
+            raise DataError(problems)
+        return found
+
+
+def _by_split(arrays: dict[str, np.ndarray], name: str) -> dict[str, dict[str, np.ndarray]]:
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    strangers = []
+    for key, array in arrays.items():
+        match = _SPLIT.fullmatch(key)
+        if match is None:
+            strangers.append(key)
+        else:
+            parts.setdefault(_WORDS[match[2][:2]], {})[match[1]] = array
+    if strangers:
+        what = f"the names of these arrays do not end in a split: {', '.join(strangers)}"
+        raise DataError(Problem(name, what, "Name them NAME_train, NAME_val, NAME_test."))
+    return {word: parts[word] for word in ("train", "val", "test") if word in parts}
+
+
+def _frame(arrays: dict[str, np.ndarray], name: str) -> pl.DataFrame:
+    """The arrays as columns.
+
+    Raises:
+        DataError: Unequal lengths, or values that no column can hold.
+    """
+    problems = []
+    for key, array in arrays.items():
+        kinds = "biufUSM" if array.ndim == 1 else "biuf"
+        if array.ndim not in (1, 2, 3, 4) or array.dtype.kind not in kinds:
+            what = f"must hold numbers or text with one entry for each row, got shape {array.shape} of {array.dtype}"
+            problems.append(Problem(f"{name}, array '{key}'", what, "Leave it out with data.arrays."))
+    lengths = {key: len(array) for key, array in arrays.items() if array.ndim}
+    if len(set(lengths.values())) > 1 and not problems:
+        shown = ", ".join(f"'{key}' {length}" for key, length in lengths.items())
+        problems.append(Problem(name, f"the arrays differ in length: {shown}", "Leave some out with data.arrays."))
+    if problems:
+        raise DataError(problems)
+    return pl.DataFrame({key: _series(key, array) for key, array in arrays.items()})
+
+
+def _series(name: str, array: np.ndarray) -> pl.Series:
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8")
+    if array.dtype.kind == "f" and (array.ndim > 1 or array.dtype.itemsize < 4):
+        array = array.astype(np.float32)  # what a network reads; half of the memory
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return pl.Series(name, np.ascontiguousarray(array))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

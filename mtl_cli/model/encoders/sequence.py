@@ -1,0 +1,110 @@
+"""Convolutions over the tokens of a row, for tasks that label tokens, rows or both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mtl_cli.model.encoders.base import Encoder, stacked_copy
+from mtl_cli.model.encoders.mlp import MLP
+from mtl_cli.model.layers import Bag, LayerNorm, Linear
+from mtl_cli.registry import ENCODERS
+from mtl_cli.types import Inputs, InputSpec, PositiveInt, ProperFraction
+
+
+@ENCODERS.register("sequence")
+class SequenceEncoder(Encoder):
+    """Residual convolutions over a column of tokens, each token the sum of embeddings of its hashed features.
+
+    A token is known by itself, by its beginnings and ends, and by its shape. Each layer reads a token and its
+    neighbours; the tokens of all rows stand one after the other, without padding, and no layer looks across the end of
+    a row. Numbers and categories of the row are added to each of its tokens. A row's own features are the mean of its
+    tokens.
+
+    Args:
+        spec: What the inputs are; one column of tokens.
+        shared_dim: D, the width of the last layer.
+        dim: Width of the embeddings and of the layers.
+        reach: One layer for each entry: how far to the left and right its two neighbours are.
+        dropout: Share of each layer's outputs set to 0 in training.
+        feature_dropout: Share of the tokens' hashed features that are left out in training, as new words lack them.
+        embedding_dim: Numbers that stand for one category of a categorical column.
+
+    Shape:
+        tokens Ragged (M, features) -> by ``spec.positions``: rows (B, D), tokens (M, D), or both (B + M, D).
+
+    Raises:
+        ConfigError: The data have no column of tokens, or more than one.
+
+    Example:
+        >>> from mtl_cli.types import Block, InputSpec, Ragged
+        >>> spec = InputSpec(0, blocks=(Block("forms", "tokens", (3,), 50),), positions="tokens")
+        >>> encoder = SequenceEncoder(spec, 8)
+        >>> forms = Ragged(torch.randint(50, (5, 3)), torch.tensor([0, 2, 5]))
+        >>> encoder(Inputs(torch.empty(2, 0), torch.empty(2, 0, dtype=torch.int64), {"forms": forms})).shape
+        torch.Size([5, 8])
+    """
+
+    reads: ClassVar[str] = "tokens"
+    most_blocks: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        spec: InputSpec,
+        shared_dim: int,
+        *,
+        dim: PositiveInt = 96,
+        reach: list[PositiveInt] = [1, 1, 2],  # noqa: B006  read only; the literal documents the default
+        dropout: ProperFraction = 0.2,
+        feature_dropout: ProperFraction = 0.1,
+        embedding_dim: PositiveInt = 8,
+    ) -> None:
+        super().__init__()
+        (tokens,) = self.blocks_of(spec)
+        self._tokens, self._positions, self._reach = tokens.name, spec.positions, tuple(reach)
+        self._dropout, self._feature_dropout = dropout, feature_dropout
+        self.bag = Bag(tokens.ids, dim)
+        inner = InputSpec(spec.numeric_dim, spec.categories, spec.edges)
+        whole_row = spec.numeric_dim or spec.categories
+        self.row = MLP(inner, dim, embedding_dim=embedding_dim) if whole_row else None
+        self.norms = nn.ModuleList(LayerNorm(dim) for _ in reach)
+        self.layers = nn.ModuleList(Linear(3 * dim, dim) for _ in reach)
+        self.last = Linear(dim, shared_dim)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        tokens = inputs.ragged(self._tokens)
+        row = tokens.row_of_each()
+        x = self.bag(tokens.values, self._feature_dropout if self.training else 0.0)
+        if self.row is not None:
+            x = x + self.row(inputs).index_select(-2, row)
+        for layer, norm, reach in zip(self.layers, self.norms, self._reach, strict=True):
+            x = self._drop(x)
+            normal = norm(x)
+            x = x + torch.relu(
+                layer(torch.cat([_beside(normal, row, -reach), normal, _beside(normal, row, reach)], -1))
+            )
+        x = torch.relu(self.last(self._drop(x)))
+        if self._positions == "tokens":
+            return x
+        sums = x.new_zeros(*x.shape[:-2], len(inputs.numeric), x.shape[-1]).index_add(-2, row, x)
+        mean = sums / tokens.lengths().clamp(min=1).unsqueeze(1)
+        return mean if self._positions == "rows" else torch.cat([mean, x], -2)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, self._dropout, self.training) if self._dropout else x
+
+    @classmethod
+    def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:
+        return stacked_copy(encoders)
+
+
+def _beside(x: Tensor, row: Tensor, offset: int) -> Tensor:
+    """For each token (axis -2) the one ``offset`` further in its row; zeros beyond the ends of the row."""
+    place = torch.arange(len(row), device=row.device) + offset
+    inside = place.clamp(0, max(len(row) - 1, 0))
+    same = (place == inside) & (row.index_select(0, inside) == row)
+    return x.index_select(-2, inside) * same.unsqueeze(1)

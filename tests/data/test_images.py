@@ -1,0 +1,144 @@
+"""Image columns: arrays and files, their statistics, and images that cannot be read."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+import mtl_cli.data.images
+from mtl_cli.data import FeatureOptions, Features
+from mtl_cli.data.table import Part, Table
+from mtl_cli.errors import ConfigError, DataError
+from mtl_cli.schema import ImageOptions
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+
+
+def table_of(**columns):
+    frame = pl.DataFrame(columns)
+    return Table(frame, (Part("photos.csv", 0, frame.height, lines=True),))
+
+
+def fit(table, train=(0, 1, 2), **options):
+    return Features.fit(table, FeatureOptions(**options), np.array(train), {})
+
+
+@pytest.fixture
+def raw_files(tmp_path, monkeypatch):
+    """Images as raw bytes, read by a stand-in for Pillow: six, of which the fourth is cut to half its bytes."""
+    monkeypatch.chdir(tmp_path)
+    for i, pixels in enumerate(PIXELS):
+        (tmp_path / f"{i}.raw").write_bytes(pixels.tobytes()[: 30 if i == 3 else None])
+
+    def decode(path, options, channels):
+        content = path.read_bytes()
+        if len(content) != 60:
+            raise OSError("image file is truncated")
+        return np.frombuffer(content, np.uint8).reshape(5, 4, 3)
+
+    monkeypatch.setattr(mtl_cli.data.images, "decode", decode)
+    return table_of(photo=[f"{i}.raw" for i in range(6)], x=["1", "2", "3", "4", "5", "6"])
+
+
+def test_arrays_stay_as_small_as_they_are_and_are_measured_on_training_rows():
+    table = table_of(photo=PIXELS, grey=PIXELS[..., 0], real=PIXELS[..., 0].astype(np.float64) / 255)
+    features = fit(table)
+    blocks = features.transform(table)[0].blocks
+    assert np.array_equal(blocks["photo"].numpy(), PIXELS)
+    assert blocks["photo"].dtype == blocks["grey"].dtype
+    assert blocks["grey"].shape == (6, 5, 4, 1)
+    assert str(blocks["real"].dtype) == "torch.float32"
+    photo, grey, _ = features.spec.blocks
+    assert (photo.shape, grey.shape, photo.type) == ((5, 4, 3), (5, 4, 1), "image")
+    np.testing.assert_allclose(photo.mean, PIXELS[:3].mean((0, 1, 2)))
+    np.testing.assert_allclose(photo.std, PIXELS[:3].std((0, 1, 2)))
+    assert features.input_dim == 60 + 20 + 20
+    assert features.describe_width().startswith("photo: image 5 x 4 x 3; grey: image 5 x 4 x 1")
+
+
+def test_image_without_contrast_has_deviation_one():
+    assert fit(table_of(photo=np.zeros((3, 2, 2), np.uint8))).spec.blocks[0].std == (1.0,)
+
+
+def test_features_with_images_survive_json():
+    table = table_of(photo=PIXELS)
+    again = Features.from_json(json.loads(json.dumps(fit(table).to_json())))
+    assert again.spec == fit(table).spec
+    assert np.array_equal(again.transform(table)[0].blocks["photo"].numpy(), PIXELS)
+
+
+def test_image_array_declared_numeric_is_a_block_of_numbers():
+    table = table_of(photo=PIXELS)
+    features = fit(table, inputs=[{"name": "photo", "type": "numeric"}], scale="none")
+    assert np.array_equal(features.transform(table)[0].numeric.numpy(), PIXELS.reshape(6, -1))
+
+
+def test_images_of_another_size_or_type_are_refused():
+    features = fit(table_of(photo=PIXELS))
+    with pytest.raises(DataError, match=r"must hold images of 5 x 4 with 3 channels, got 5 x 4 with 1 channel"):
+        features.transform(table_of(photo=PIXELS[..., 0]))
+    with pytest.raises(DataError, match=r"column 'photo': must hold images"):
+        features.transform(table_of(photo=[1, 2]))
+    with pytest.raises(DataError, match=r"pixels that are not finite"):
+        fit(table_of(photo=np.full((3, 2, 2), np.nan)))
+
+
+def test_damaged_file_is_named_with_its_row_before_training(raw_files):  # DAT-17
+    features = fit(raw_files, inputs=[{"name": "photo", "type": "image"}, "x"])
+    where = (
+        r"photos.csv, column 'photo', row 4 \(line 5\): the image '3.raw' cannot be read \(image file is truncated\)"
+    )
+    with pytest.raises(DataError, match=where):
+        features.transform(raw_files)
+    with pytest.raises(DataError, match=r"row 4 .*\n.*row 1 .*there is no image file|row 1 .*there is no image file"):
+        features.transform(table_of(photo=["nowhere.raw"], x=["1"]))
+
+
+def test_damaged_and_missing_files_can_be_left_out(raw_files):  # DAT-17
+    features = fit(raw_files, inputs=[{"name": "photo", "type": "image"}], image=ImageOptions(on_bad="skip"))
+    unreadable = []
+    inputs, notes = features.transform(raw_files, unreadable)
+    assert unreadable == [3]
+    assert notes == [
+        "1 row is left out for every task, its image cannot be read: photos.csv, column 'photo', row 4 (line 5)."
+    ]
+    assert np.array_equal(inputs.blocks["photo"][[0, 1, 2, 4, 5]].numpy(), PIXELS[[0, 1, 2, 4, 5]])
+    assert not inputs.blocks["photo"][3].any()
+    unreadable = []
+    features.transform(table_of(photo=["0.raw", None]), unreadable)
+    assert unreadable == [1]
+
+
+def test_root_is_where_relative_paths_start(raw_files, tmp_path):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "0.raw").rename(tmp_path / "deep/0.raw")
+    options = {"inputs": [{"name": "photo", "type": "image"}], "image": ImageOptions(root="deep")}
+    table = table_of(photo=["0.raw"])
+    assert np.array_equal(fit(table, [0], **options).transform(table)[0].blocks["photo"].numpy(), PIXELS[:1])
+
+
+def test_files_without_pillow_name_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+    with pytest.raises(ConfigError, match=r"image files need Pillow.* pip install 'mtl-train\[images\]'"):
+        mtl_cli.data.images.decode(tmp_path / "a.png", ImageOptions(), None)
+
+
+def test_pillow_reads_files_upright_in_the_size_and_channels_asked_for(tmp_path):
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
+    decode = mtl_cli.data.images.decode
+    assert np.array_equal(decode(tmp_path / "a.png", ImageOptions(), None), PIXELS[0])
+    assert decode(tmp_path / "a.png", ImageOptions(), 1).shape == (5, 4, 1)
+    assert decode(tmp_path / "a.png", ImageOptions(size=[7, 9]), None).shape == (7, 9, 3)
+    rotated = Image.Exif()
+    rotated[274] = 6  # to be turned by 90 degrees to be seen
+    Image.fromarray(PIXELS[0]).save(tmp_path / "turned.png", exif=rotated)
+    assert np.array_equal(decode(tmp_path / "turned.png", ImageOptions(), None), np.rot90(PIXELS[0], -1))
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(OSError, match=r"truncated|cannot identify"):
+        decode(tmp_path / "half.png", ImageOptions(), None)
+    Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match=r"more than 8 bits"):
+        decode(tmp_path / "deep.png", ImageOptions(), None)

@@ -1,0 +1,115 @@
+"""Texts and tokens as bags of hashed features, and labels of tokens."""
+
+import json
+import zlib
+
+import numpy as np
+import polars as pl
+import pytest
+from worlds import column
+
+from mtl_cli.data import FeatureOptions, Features
+from mtl_cli.data.table import Part, Table
+from mtl_cli.data.texts import TOKEN_FEATURES, text_ids, token_ids
+from mtl_cli.data.token_labels import label_tokens, spread_labels
+from mtl_cli.errors import DataError
+from mtl_cli.schema import TextOptions
+from mtl_cli.types import Column
+
+PLAIN = TextOptions(ids=1 << 31, words=1, pieces=None)
+
+
+def table_of(**columns):
+    frame = pl.DataFrame(columns)
+    return Table(frame, (Part("reviews.csv", 0, frame.height, lines=True),))
+
+
+def fit(table, **options):
+    return Features.fit(table, FeatureOptions(**options), np.arange(table.frame.height), {})
+
+
+def test_number_of_a_feature_is_its_crc():  # so it is the same on every machine and in every version
+    assert text_ids("Good day!", PLAIN) == [
+        zlib.crc32(f"w {word}".encode()) % (1 << 31) for word in ("good", "day", "!")
+    ]
+    assert text_ids("Good", TextOptions(ids=97, words=1, pieces=None, lowercase=False)) == [zlib.crc32(b"w Good") % 97]
+    pieces = [zlib.crc32(f"c {piece}".encode()) % (1 << 31) for piece in ("<ab", "abc", "bc>", "<abc", "abc>")]
+    assert text_ids("abc", TextOptions(ids=1 << 31, words=1, pieces=[3, 4])) == [
+        zlib.crc32(b"w abc") % (1 << 31),
+        *pieces,
+    ]
+    pairs = text_ids("a b c", TextOptions(ids=1 << 31, words=2, pieces=None))[3:]
+    assert pairs == [zlib.crc32(b"w a b") % (1 << 31), zlib.crc32(b"w b c") % (1 << 31)]
+
+
+def test_text_column_is_text_whatever_its_cells_look_like():  # DAT-22
+    table = table_of(text=["good", None, "5", "NA", "1e3", " "])
+    features = fit(table, inputs=[{"name": "text", "type": "text"}], text=PLAIN)
+    inputs, notes = features.transform(table)
+    assert inputs.blocks["text"].lengths().tolist() == [1, 0, 1, 1, 1, 0]
+    assert inputs.blocks["text"].values.tolist() == [text_ids(t, PLAIN)[0] for t in ("good", "5", "na", "1e3")]
+    assert notes == ["reviews.csv, column 'text': 1 cell is missing, and read as an empty one."]
+    assert features.report()[0].type == "text"
+    with pytest.raises(DataError, match=r"column 'text', row 2 \(line 3\): is missing"):
+        fit(table, inputs=[{"name": "text", "type": "text"}], missing_inputs="error")
+
+
+def test_numbers_can_be_declared_text_and_lists_cannot():
+    table = table_of(text=[5, 17], words=[["a"], ["b", "c"]])
+    inputs, _ = fit(table, inputs=[{"name": "text", "type": "text"}], text=PLAIN).transform(table)
+    assert inputs.blocks["text"].values.tolist() == text_ids("5", PLAIN) + text_ids("17", PLAIN)
+    with pytest.raises(DataError, match=r"column 'words': must hold texts, got type List"):
+        fit(table, inputs=[{"name": "words", "type": "text"}]).transform(table)
+
+
+def test_lists_of_words_are_tokens():
+    table = table_of(words=[["Cats", "sleep"], [], None, ["cats"]])
+    features = fit(table, text=TextOptions(ids=1000))
+    inputs, notes = features.transform(table)
+    tokens = inputs.blocks["words"]
+    assert tokens.starts.tolist() == [0, 2, 2, 2, 3]
+    assert tokens.values.tolist() == [token_ids(word, 1000) for word in ("Cats", "sleep", "cats")]
+    assert tokens.values.shape == (3, TOKEN_FEATURES)
+    assert notes == ["reviews.csv, column 'words': 1 cell is missing, and read as an empty one."]
+    with pytest.raises(DataError, match=r"column 'words': must hold lists of words, got type String"):
+        features.transform(table_of(words=["a"]))
+
+
+def test_features_of_texts_survive_json():
+    table = table_of(review=["a b"], words=[["a"]])
+    features = fit(table, inputs=[{"name": "review", "type": "text"}, "words"], text=TextOptions(ids=77, pieces=None))
+    again = Features.from_json(json.loads(json.dumps(features.to_json())))
+    assert again.spec == features.spec
+    assert [block.ids for block in again.spec.blocks] == [77, 77]
+    for name in ("review", "words"):
+        assert again.transform(table)[0].blocks[name].values.equal(features.transform(table)[0].blocks[name].values)
+
+
+def test_rows_of_ragged_columns_are_taken_in_any_order():
+    import torch
+
+    table = table_of(words=[["a", "b"], [], ["c"], ["d", "e", "f"]])
+    inputs, _ = fit(table).transform(table)
+    some = inputs.rows(torch.tensor([3, 1, 0, 3]))
+    expected = [token_ids(word, 65536) for word in "defabdef"]
+    assert some.blocks["words"].values.tolist() == expected
+    assert some.blocks["words"].starts.tolist() == [0, 3, 3, 5, 8]
+    assert some.blocks["words"].row_of_each().tolist() == [0, 0, 0, 2, 2, 3, 3, 3]
+    assert inputs.part(1, 3).blocks["words"].values.tolist() == [token_ids("c", 65536)]
+
+
+def test_labels_of_tokens_go_where_their_tokens_are():
+    tags, tokens = column([["A", None], None, [], ["B"]], "tag"), column([["a", "b"], ["c"], [], ["d"]], "word")
+    labels, rows = label_tokens(tags)
+    assert (labels.values.to_list(), rows.tolist()) == (["A", None, "B"], [0, 0, 3])
+    assert labels.where(2) == "people.csv, column 'tag', row 4, token 1"
+    spread = spread_labels(np.array([0, np.nan, 1], np.float32), tags, tokens)
+    np.testing.assert_array_equal(spread, np.array([0, np.nan, np.nan, 1], np.float32))
+
+
+def test_lists_of_another_length_and_labels_of_rows_are_named():
+    tags, tokens = column([["A"], ["B"]], "tag"), column([["a"], ["b", "c"]], "word")
+    with pytest.raises(DataError, match=r"people.csv, column 'tag', row 2: has 1 labels, but 2 tokens in 'word'"):
+        spread_labels(np.zeros(2, np.float32), tags, tokens)
+    with pytest.raises(DataError, match=r"column 'tag': must hold a list of labels in each row, got type String"):
+        label_tokens(Column("tag", pl.Series(["A"]), lambda row: f"people.csv, column 'tag', row {row + 1}"))

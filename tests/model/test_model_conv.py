@@ -1,0 +1,70 @@
+"""The residual network over images: what it reads, and how it moves images in training."""
+
+import pytest
+import torch
+from worlds import encoder_world
+
+from mtl_cli.errors import ConfigError
+from mtl_cli.model.encoders.conv import Conv, _moved
+from mtl_cli.types import Inputs, InputSpec
+
+
+@pytest.mark.parametrize("pool", ["flatten", "mean"])
+@pytest.mark.parametrize("stem_stride", [1, 2, 3])
+def test_any_size_and_stride_fit(pool, stem_stride):
+    spec, inputs = encoder_world("image")
+    encoder = Conv(spec, 6, pool=pool, stem_stride=stem_stride, widths=[4, 12, 6, 5])
+    assert encoder(inputs).shape == (5, 6)
+
+
+def test_pixels_are_standardised_with_the_statistics_of_training():
+    spec, inputs = encoder_world("image")
+    encoder = Conv(spec, 6)
+    seen = []
+    encoder.stem.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    encoder(inputs)
+    expected = (inputs.blocks["photo"].double() - torch.tensor([100.0, 90.0])) / torch.tensor([70.0, 60.0])
+    torch.testing.assert_close(seen[0].double(), expected.permute(0, 3, 1, 2), rtol=0, atol=1e-6)
+
+
+def test_images_move_in_training_only_and_by_the_run_s_random_state():
+    spec, inputs = encoder_world("image")
+    encoder = Conv(spec, 6, shift=2)
+    torch.manual_seed(1)
+    first, second = encoder(inputs), encoder(inputs)
+    assert not torch.equal(first, second)
+    torch.manual_seed(1)
+    assert torch.equal(encoder(inputs), first)
+    assert torch.equal(encoder.eval()(inputs), Conv.forward(encoder.eval(), inputs))
+
+
+def test_moved_by_nothing_is_the_same_image():
+    images = torch.rand(3, 2, 5, 7)
+    torch.testing.assert_close(_moved(images, 0, 0.0, 0.0), images, rtol=0, atol=1e-5)
+
+
+def test_shift_moves_the_content_by_at_most_that_many_pixels(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.ones(shape))  # the largest of every movement
+    images = torch.rand(2, 1, 6, 8)
+    torch.testing.assert_close(_moved(images, 2, 0.0, 0.0)[:, :, :-2, :-2], images[:, :, 2:, 2:], rtol=0, atol=1e-5)
+
+
+def test_rotation_by_a_quarter_turns_a_square(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.ones(shape))
+    images = torch.rand(2, 1, 5, 5)
+    turned = _moved(images, 0, torch.pi / 2, 0.0)
+    torch.testing.assert_close(turned, images.rot90(1, (2, 3)), rtol=0, atol=1e-5)
+
+
+def test_more_than_one_image_column_is_refused():
+    spec, _ = encoder_world("image")
+    second = spec.blocks[0].__class__("other", "image", (9, 8, 2), mean=(0.0, 0.0), std=(1.0, 1.0))
+    with pytest.raises(ConfigError, match=r"encoder: reads one input of type image.* 'photo', 'other'"):
+        Conv(InputSpec(0, blocks=(*spec.blocks, second)), 6)
+
+
+def test_large_values_of_float_images_are_read_as_they_are():
+    spec, inputs = encoder_world("image")
+    encoder = Conv(spec, 6).eval()
+    as_float = Inputs(inputs.numeric, inputs.categorical, {"photo": inputs.blocks["photo"].float()})
+    assert torch.equal(encoder(as_float), encoder(inputs))
