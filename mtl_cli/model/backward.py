@@ -17,6 +17,12 @@ from torch import Tensor, nn
 Backward = Callable[[Tensor], None]  # gradient by what was put out (owned by the function: it may be overwritten)
 
 
+def with_backward(module: nn.Module, inputs: Any) -> tuple[Tensor, Backward]:
+    """Output of ``module`` and its backward pass: its own if it has one, else by autograd."""
+    own = getattr(module, "with_backward", None)
+    return by_autograd(module, inputs) if own is None else own(inputs)
+
+
 def by_autograd(module: nn.Module, inputs: Any) -> tuple[Tensor, Backward]:
     """Output of ``module`` on inputs that take no gradient, and its backward pass by autograd."""
     output: Tensor = module(inputs)

@@ -60,10 +60,10 @@ class Heads(nn.Module):
     def with_backward(self, features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Outputs without a graph, and a function from the gradient by them to that by the features.
 
-        The function adds to ``parameter.grad``. Linear heads on common features have it written out.
+        The function adds to ``parameter.grad``. Linear heads have it written out.
         """
         first = self._typed_blocks()[0]
-        if len(self.blocks) == 1 and features.dim() == 2 and not len(first.hidden) and first.weight.requires_grad:
+        if len(self.blocks) == 1 and not len(first.hidden) and first.weight.requires_grad:
             return first.linear_with_backward(features)
         leaf = features.detach().requires_grad_()
         outputs: Tensor = self(leaf)
@@ -156,15 +156,25 @@ class _Block(nn.Module):
 
     @torch.no_grad()
     def linear_with_backward(self, features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        weight, bias = self.weight, self.bias
+        weight, by_weight, by_bias = self.weight, self.weight.grad, self.bias.grad
+        if by_weight is None or by_bias is None:
+            raise RuntimeError("parameters must have grad")
 
         @torch.no_grad()
         def backward(gradient: Tensor) -> Tensor:
-            weight.grad.addmm_(gradient, features)  # type: ignore[union-attr]
-            bias.grad.add_(gradient.sum(1))  # type: ignore[union-attr]
-            return gradient.t() @ weight
+            by_bias.add_(gradient.sum(1))
+            if features.dim() == 2:
+                by_weight.addmm_(gradient, features)
+                return gradient.t() @ weight
+            by_features = torch.empty(features.shape, dtype=features.dtype, device=features.device)
+            for tasks, rows, shape in self._runs:
+                part = gradient[rows].view(*shape, -1)
+                by_weight[rows].view(*shape, -1).baddbmm_(part, features[tasks])
+                torch.bmm(part.transpose(1, 2), weight[rows].view(*shape, -1), out=by_features[tasks])
+            return by_features
 
-        return torch.addmm(bias.unsqueeze(1), weight, features.t()), backward
+        outputs: Tensor = self(features)
+        return outputs, backward
 
     def owners(self) -> list[Ownership]:
         owned = stacked(self.hidden.parameters(), self.tasks)

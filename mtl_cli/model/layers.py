@@ -33,13 +33,33 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.empty(*lead, out_features).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.weight.dim() == 2:
-            return functional.linear(x, self.weight, self.bias)
-        if x.dim() == 2:  # one product for all copies: the weights side by side
-            copies, out_features, in_features = self.weight.shape
-            flat = functional.linear(x, self.weight.view(-1, in_features), self.bias.view(-1))
-            return flat.view(len(x), copies, out_features).transpose(0, 1)
-        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.transpose(1, 2))
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """What ``Linear`` puts out."""
+    if weight.dim() == 2:
+        return functional.linear(x, weight, bias)
+    if x.dim() == 2:  # one product for all copies: the weights side by side
+        copies, out_features, in_features = weight.shape
+        flat = functional.linear(x, weight.view(-1, in_features), bias.view(-1))
+        return flat.view(len(x), copies, out_features).transpose(0, 1)
+    return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
+
+
+def add_linear_gradients(gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> None:
+    """Adds to ``weight.grad`` and ``bias.grad`` what ``gradient``, by the output of ``linear``, makes of them."""
+    by_weight, by_bias = weight.grad, bias.grad
+    if by_weight is None or by_bias is None:
+        raise RuntimeError("parameters must have grad")
+    if x.dim() == 3:
+        by_weight.baddbmm_(gradient.transpose(1, 2), x)
+        by_bias.add_(gradient.sum(1))
+        return
+    if weight.dim() == 3:  # copies of one input: one product, as forward
+        gradient = gradient.transpose(0, 1).reshape(len(x), -1)
+    by_weight.view(-1, x.shape[1]).addmm_(gradient.t(), x)
+    by_bias.view(-1).add_(gradient.sum(0))
 
 
 class LayerNorm(nn.Module):

@@ -1,14 +1,18 @@
 """A backward pass that is written out is the one that autograd finds."""
 
+from functools import partial
+
 import pytest
 import torch
 from worlds import inputs
 
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.backward import by_autograd
+from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.heads import Heads, HeadSpec
 from mtl_cli.model.sharing.hard import HardSharing
+from mtl_cli.registry import SHARINGS
 from mtl_cli.types import Inputs, InputSpec
 
 
@@ -106,3 +110,36 @@ def test_a_compiled_encoder_is_left_to_the_compiler():
     assert "by_autograd" in backward.__qualname__
     backward(torch.ones_like(features))
     assert all(p.grad.any() for p in model.sharing.parameters())
+
+
+@pytest.mark.parametrize("categories", [(), (3, 4)], ids=["numbers", "numbers and categories"])
+@pytest.mark.parametrize("options", [{}, {"hidden": [6], "dropout": 0.4}], ids=["one layer", "deep"])
+def test_copies_of_an_mlp(options, categories):
+    torch.manual_seed(0)
+    spec = InputSpec(3, categories)
+    stack = MLP.stack([MLP(spec, 4, embedding_dim=2, **options) for _ in range(3)])
+    codes = torch.stack([torch.randint(0, n, (7,)) for n in categories], 1) if categories else torch.empty(7, 0).long()
+    (features, gradients), (expected, autograd) = _both(stack, Inputs(torch.randn(7, 3), codes))
+    assert features.shape == (3, 7, 4)
+    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(gradients, autograd)
+
+
+@pytest.mark.parametrize("name", SHARINGS.names())
+def test_every_architecture_has_the_backward_pass_that_autograd_finds(name):
+    torch.manual_seed(0)
+    maker = EncoderMaker(partial(MLP, hidden=[6]), InputSpec(3, (4,)), 5)
+    sharing = SHARINGS.build(name, maker, ["a", "b"])
+    rows = Inputs(torch.randn(7, 3), torch.randint(0, 4, (7, 1)))
+    (features, gradients), (expected, autograd) = _both(sharing, rows)
+    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(gradients, autograd)
+
+
+def test_one_gate_for_all():
+    torch.manual_seed(0)
+    sharing = SHARINGS.build("mmoe", EncoderMaker(MLP, InputSpec(3), 5), ["a", "b"], one_gate=True)
+    (features, gradients), (expected, autograd) = _both(sharing, inputs(torch.randn(7, 3)))
+    assert features.shape == (7, 5)
+    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(gradients, autograd)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mtl_cli.model.backward import Backward
 from mtl_cli.model.encoders.base import Encoder, stacked_copy
-from mtl_cli.model.layers import LayerNorm, Linear
+from mtl_cli.model.layers import LayerNorm, Linear, add_linear_gradients, linear
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, PositiveInt, ProperFraction
 
@@ -96,10 +96,12 @@ class MLP(Encoder):
         return x
 
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
-        """Written out for one copy with relu and without normalisation: the default and the fastest."""
-        if self._activation is not torch.relu_ or len(self.norms) or self.layers[0].get_parameter("weight").dim() == 3:
-            return super().with_backward(inputs)
-        if not all(p.requires_grad for p in self.parameters()):
+        """Written out for relu without normalisation: the default and the fastest."""
+        if (
+            self._activation is not torch.relu_
+            or len(self.norms)
+            or not all(p.requires_grad for p in self.parameters())
+        ):
             return super().with_backward(inputs)
         with torch.no_grad():
             return self._relu_with_backward(inputs)
@@ -109,7 +111,7 @@ class MLP(Encoder):
         parameters = [(layer.get_parameter("weight"), layer.get_parameter("bias")) for layer in self.layers]
         kept: list[tuple[Tensor, Tensor, Tensor | None]] = []  # of each layer: input, output, dropout's factors
         for weight, bias in parameters:
-            y = torch.addmm(bias, x, weight.t()).relu_()
+            y = linear(x, weight, bias).relu_()
             noise = None
             if self._dropout and self.training:  # drawn as functional.dropout draws it
                 noise = torch.empty_like(y).bernoulli_(1 - self._dropout).div_(1 - self._dropout)
@@ -122,13 +124,14 @@ class MLP(Encoder):
                 if noise is not None:
                     gradient = gradient * noise
                 torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
-                weight.grad.addmm_(gradient.t(), x)  # type: ignore[union-attr]
-                bias.grad.add_(gradient.sum(0))  # type: ignore[union-attr]
+                add_linear_gradients(gradient, x, weight, bias)
                 if weight is not parameters[0][0]:
                     gradient = gradient @ weight
                 elif codes is not None:  # of the input only the embeddings need it
-                    embedded = gradient @ weight[:, -codes.shape[1] * self.embedding.shape[1] :]
-                    self.embedding.grad.index_add_(0, codes.flatten(), embedded.view(codes.numel(), -1))  # type: ignore[union-attr]
+                    table = self.embedding
+                    embedded = gradient @ weight[..., -codes.shape[1] * table.shape[-1] :]
+                    rows = embedded.reshape(*table.shape[:-2], codes.numel(), table.shape[-1])
+                    table.grad.index_add_(-2, codes.flatten(), rows)  # type: ignore[union-attr]
 
         return x, backward
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from mtl_cli.model.backward import Backward, by_autograd, with_backward
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.ownership import Ownership, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
@@ -43,6 +44,11 @@ class SeparateModels(Sharing):
     def forward(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.encoders(inputs)
         return features
+
+    def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
+        if self._compiled_call_impl is not None:
+            return by_autograd(self, inputs)
+        return with_backward(self.encoders, inputs)
 
     def owners(self) -> list[Ownership]:
         return stacked(self.parameters(), range(self._num_tasks))
