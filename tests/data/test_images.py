@@ -98,7 +98,7 @@ def test_damaged_file_is_named_with_its_row_before_training(raw_files):  # DAT-1
 def test_damaged_and_missing_files_can_be_left_out(raw_files):  # DAT-17
     features = fit(raw_files, inputs=[{"name": "photo", "type": "image"}], image=ImageOptions(on_bad="skip"))
     unreadable = []
-    inputs, notes = features.transform(raw_files, unreadable)
+    inputs, notes = features.transform(raw_files, unreadable=unreadable)
     assert unreadable == [3]
     assert notes == [
         "1 row is left out for every task, its image cannot be read: photos.csv, column 'photo', row 4 (line 5)."
@@ -106,7 +106,7 @@ def test_damaged_and_missing_files_can_be_left_out(raw_files):  # DAT-17
     assert np.array_equal(inputs.blocks["photo"][[0, 1, 2, 4, 5]].numpy(), PIXELS[[0, 1, 2, 4, 5]])
     assert not inputs.blocks["photo"][3].any()
     unreadable = []
-    features.transform(table_of(photo=["0.raw", None]), unreadable)
+    features.transform(table_of(photo=["0.raw", None]), unreadable=unreadable)
     assert unreadable == [1]
 
 

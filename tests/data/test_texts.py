@@ -48,7 +48,7 @@ def test_text_column_is_text_whatever_its_cells_look_like():  # DAT-22
     inputs, notes = features.transform(table)
     assert inputs.blocks["text"].lengths().tolist() == [1, 0, 1, 1, 1, 0]
     assert inputs.blocks["text"].values.tolist() == [text_ids(t, PLAIN)[0] for t in ("good", "5", "na", "1e3")]
-    assert notes == ["reviews.csv, column 'text': 1 cell is missing, and read as an empty one."]
+    assert notes == ["reviews.csv, column 'text': 1 cell is missing."]
     assert features.report()[0].type == "text"
     with pytest.raises(DataError, match=r"column 'text', row 2 \(line 3\): is missing"):
         fit(table, inputs=[{"name": "text", "type": "text"}], missing_inputs="error")
@@ -70,7 +70,7 @@ def test_lists_of_words_are_tokens():
     assert tokens.starts.tolist() == [0, 2, 2, 2, 3]
     assert tokens.values.tolist() == [token_ids(word, 1000) for word in ("Cats", "sleep", "cats")]
     assert tokens.values.shape == (3, TOKEN_FEATURES)
-    assert notes == ["reviews.csv, column 'words': 1 cell is missing, and read as an empty one."]
+    assert notes == ["reviews.csv, column 'words': 1 cell is missing."]
     with pytest.raises(DataError, match=r"column 'words': must hold lists of words, got type String"):
         features.transform(table_of(words=["a"]))
 

@@ -31,7 +31,7 @@ def world(positions, sharing="hard", n=23):
     none = np.full(n, NAN, np.float32)
     token_targets = np.stack([np.full(len(labels), NAN, np.float32), labels] if both else [labels], 1)
     rows = Rows(
-        inputs, np.stack([per_row, none] if both else [none], 1), CPU, TokenLabels("forms", token_targets, both)
+        inputs, np.stack([per_row, none] if both else [none], 1), CPU, tokens=TokenLabels("forms", token_targets, both)
     )
     torch.manual_seed(0)
     options = {"dropout": 0.0, "feature_dropout": 0.0, "dim": 16}
