@@ -23,13 +23,18 @@ class Encoder(nn.Module, ABC):
     A constructor takes ``(spec: InputSpec, shared_dim: int, *, options)``. Each row is encoded on its own: the
     training loop may cut a batch into pieces that fit the processor's cache.
 
+    An encoder may be a chain of stages, between which an architecture can look and mix; one stage, the whole, is the
+    default. Stages run one after another are the encoder, also on a stack of copies.
+
     Attributes:
         reads: The type of ``Inputs.blocks`` that it reads besides numbers and categories (``image``), or None.
         most_blocks: How many columns of that type it can read.
+        inner_widths: Channels of the outputs of all stages but the last, whose output is the features.
     """
 
     reads: ClassVar[str | None] = None
     most_blocks: ClassVar[int] = 1_000_000
+    inner_widths: Sequence[int] = ()
 
     @classmethod
     def blocks_of(cls, spec: InputSpec) -> tuple[Block, ...]:
@@ -56,6 +61,22 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, inputs: Inputs) -> Tensor:
         """Features (B, D) of the rows."""
+
+    def stage(self, index: int, x: Tensor | None, inputs: Inputs) -> Tensor:
+        """Runs one stage.
+
+        Args:
+            index: Which, from 0.
+            x: What the stage before put out; None for the first.
+            inputs: The rows; a later stage may read them again (a mask, say).
+
+        Shape:
+            x (B, channels, ...) -> (B, channels, ...); a stack (copies, B, channels, ...) -> the same.
+        """
+        if index or x is not None:
+            raise IndexError(f"{type(self).__name__} has one stage, got {index}")
+        features: Tensor = self(inputs)
+        return features
 
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
         """Features without a graph, and their backward pass."""
@@ -139,12 +160,79 @@ class VmapStack(nn.Module):
 
     def forward(self, inputs: Inputs) -> Tensor:
         skeleton = self._skeleton[0].train(self.training)
-        constants = {name: self.get_buffer(name.replace(".", "_")) for name in self._constants}
+        constants = self._named_constants()
 
         def one(parameters: dict[str, Tensor]) -> Any:
             return torch.func.functional_call(skeleton, {**constants, **parameters}, (inputs,))
 
-        features: Tensor = torch.func.vmap(one, randomness="different")(
-            dict(zip(self._names, self.stacked, strict=True))
-        )
+        return self._each(one)
+
+    def stage(self, index: int, x: Tensor | None, inputs: Inputs) -> Tensor:
+        """Runs one stage of every copy; see ``Encoder.stage``."""
+        skeleton = _Stage(self._skeleton[0].train(self.training))
+        constants = self._named_constants()
+
+        def one(parameters: dict[str, Tensor], x: Tensor | None = None) -> Any:
+            named = {f"encoder.{name}": value for name, value in {**constants, **parameters}.items()}
+            return torch.func.functional_call(skeleton, named, (index, x, inputs))
+
+        return self._each(one) if x is None else self._each(one, x)
+
+    def _named_constants(self) -> dict[str, Tensor]:
+        return {name: self.get_buffer(name.replace(".", "_")) for name in self._constants}
+
+    def _each(self, one: Callable[..., Any], *slices: Tensor) -> Tensor:
+        parameters = dict(zip(self._names, self.stacked, strict=True))
+        features: Tensor = torch.func.vmap(one, randomness="different")(parameters, *slices)
         return features
+
+
+class _Stage(nn.Module):
+    """One stage of an encoder as a call, which is what ``functional_call`` needs."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, index: int, x: Tensor | None, inputs: Inputs) -> Tensor:
+        return self.encoder.stage(index, x, inputs)
+
+
+def stage_widths(encoder: Encoder, shared_dim: int) -> list[int]:
+    """Channels of the output of each stage."""
+    return [*encoder.inner_widths, shared_dim]
+
+
+def run_stages(
+    encoder: nn.Module,
+    stages: int,
+    inputs: Inputs,
+    between: Callable[[int, Tensor], Tensor],
+    *,
+    slices: bool = False,
+) -> Tensor:
+    """Runs an encoder or a stack of copies stage by stage, with something between.
+
+    Args:
+        encoder: An ``Encoder``, or what its ``stack`` made.
+        stages: Their number.
+        inputs: The rows.
+        between: ``(index, output of that stage)`` to what the next stage reads; after the last stage too.
+        slices: ``encoder`` is a single one, and ``between`` gives it slices (K, B, channels, ...), which it runs as
+            K * B rows.
+
+    Shape:
+        Inputs of B rows -> what ``between`` made of the last stage.
+    """
+    x: Tensor | None = None
+    for index in range(stages):
+        if x is None or not slices:
+            x = encoder.stage(index, x, inputs)  # type: ignore[operator]
+        else:
+            copies, rows = x.shape[:2]
+            repeated = inputs.rows(torch.arange(rows, device=x.device).repeat(copies))
+            x = encoder.stage(index, x.flatten(0, 1), repeated).unflatten(0, (copies, rows))  # type: ignore[operator]
+        x = between(index, x)
+    if x is None:
+        raise ValueError("an encoder has at least one stage")
+    return x

@@ -57,7 +57,7 @@ class MLP(Encoder):
     ) -> None:
         super().__init__()
         self.blocks_of(spec)
-        self._dropout, self._activation = dropout, _ACTIVATIONS[activation]
+        self._dropout, self._activation, self.inner_widths = dropout, _ACTIVATIONS[activation], tuple(hidden)
         bins = [(column, low, high) for column, e in spec.edges for low, high in pairwise(e)]
         self.bin_column: Tensor
         self.bin_low: Tensor
@@ -86,14 +86,20 @@ class MLP(Encoder):
 
     def encode(self, x: Tensor) -> Tensor:
         """Features from what ``read`` gives."""
-        for i, layer in enumerate(self.layers):
-            x = layer(x)
-            if len(self.norms):
-                x = self.norms[i](x)
-            x = self._activation(x)  # relu in place: the layer's output is nobody else's
-            if self._dropout:
-                x = functional.dropout(x, self._dropout, self.training)
+        for index in range(len(self.layers)):
+            x = self._layer(index, x)
         return x
+
+    def stage(self, index: int, x: Tensor | None, inputs: Inputs) -> Tensor:
+        """A layer with its normalisation, activation and dropout; the first also reads the inputs."""
+        return self._layer(index, self.read(inputs) if x is None else x)
+
+    def _layer(self, index: int, x: Tensor) -> Tensor:
+        x = self.layers[index](x)
+        if len(self.norms):
+            x = self.norms[index](x)
+        x = self._activation(x)  # relu in place: the layer's output is nobody else's
+        return functional.dropout(x, self._dropout, self.training) if self._dropout else x
 
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
         """Written out for relu without normalisation: the default and the fastest."""

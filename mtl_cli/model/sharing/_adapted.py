@@ -1,0 +1,45 @@
+"""One shared encoder with something of each task's own after every stage."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.encoders.base import run_stages, stage_widths
+from mtl_cli.model.ownership import Ownership, shared, stacked
+from mtl_cli.model.sharing.base import Sharing
+from mtl_cli.types import Inputs
+
+
+class AdaptedStages(Sharing):
+    """A shared encoder, and modules whose parameters have one row (axis 0) for each task.
+
+    Shape:
+        Inputs of B rows -> (K, B, D).
+    """
+
+    shares: ClassVar[bool] = True
+
+    def __init__(self, make_encoder: EncoderMaker, task_names: Sequence[str]) -> None:
+        super().__init__()
+        self._num_tasks = len(task_names)
+        self.encoder = make_encoder()
+        self.widths = stage_widths(self.encoder, make_encoder.shared_dim)
+        self.own = nn.ModuleList()
+
+    @abstractmethod
+    def adapt(self, index: int, x: Tensor) -> Tensor:
+        """What the tasks make of the output of stage ``index``: (K, B, channels, ...) -> the same."""
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        def between(index: int, x: Tensor) -> Tensor:
+            return self.adapt(index, x if index else x.expand(self._num_tasks, *x.shape))
+
+        return run_stages(self.encoder, len(self.widths), inputs, between, slices=True)
+
+    def owners(self) -> list[Ownership]:
+        return [*shared(self.encoder.parameters()), *stacked(self.own.parameters(), range(self._num_tasks))]

@@ -1,0 +1,129 @@
+"""Encoders of K tasks whose weight matrices are made from a few factors, most of them shared."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl_cli.errors import ConfigError, Problem
+from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.ownership import Ownership, shared, stacked
+from mtl_cli.model.sharing.base import Sharing, make_encoders
+from mtl_cli.types import Inputs
+
+
+class Template(nn.Module):
+    """A stack of encoders that is given its parameters with each call.
+
+    Args:
+        stack: The stack; its values are dropped, its buffers kept.
+    """
+
+    def __init__(self, stack: nn.Module) -> None:
+        super().__init__()
+        self._constants = {name: f"constant{i}" for i, (name, _) in enumerate(stack.named_buffers())}
+        for name, own in self._constants.items():
+            self.register_buffer(own, stack.get_buffer(name).clone(), persistent=False)
+        self._stack = [stack.to("meta")]  # kept out of the module tree: its values are no parameters
+
+    def forward(self, parameters: dict[str, Tensor], inputs: Inputs) -> Tensor:
+        constants = {name: self.get_buffer(own) for name, own in self._constants.items()}
+        stack = self._stack[0].train(self.training)
+        features: Tensor = torch.func.functional_call(stack, {**constants, **parameters}, (inputs,))
+        return features
+
+
+class FactoredSharing(Sharing):
+    """Every weight matrix of the K encoders comes from factors; their vectors (biases, scales) are each task's own.
+
+    A parameter with more axes than two counts as the matrix of its first axis by all others.
+
+    Args:
+        make_encoder: Makes the encoders whose initialisation the factors start from.
+        task_names: K names.
+
+    Shape:
+        Inputs of B rows -> (K, B, D).
+    """
+
+    def __init__(self, make_encoder: EncoderMaker, task_names: Sequence[str]) -> None:
+        super().__init__()
+        encoders: list[Encoder] = make_encoders(make_encoder, task_names)
+        stack = type(encoders[0]).stack(encoders)
+        named = {name: p.detach().clone() for name, p in stack.named_parameters()}
+        self.template = Template(stack)
+        self._num_tasks = len(encoders)
+        self._shapes = {name: value.shape for name, value in named.items() if value.dim() > 2}
+        self._vectors = [name for name in named if name not in self._shapes]
+        self.vectors = nn.ParameterList(nn.Parameter(named[name]) for name in self._vectors)
+        self._start = [named[name].flatten(2) for name in self._shapes]  # (K, out, in), until the factors are made
+        if not self._shapes:
+            what = "combines weight matrices, and this encoder has none"
+            raise ConfigError(Problem("sharing", what, "Use sharing=hard, or another encoder."))
+
+    @abstractmethod
+    def matrices(self) -> list[Tensor]:
+        """The weights of all tasks, one (K, out, in) for each matrix of the encoder."""
+
+    @abstractmethod
+    def task_factors(self) -> list[nn.Parameter]:
+        """Factors with one row (axis 0) for each task."""
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        parameters: dict[str, Tensor] = dict(zip(self._vectors, self.vectors, strict=True))
+        for (name, shape), weights in zip(self._shapes.items(), self.matrices(), strict=True):
+            parameters[name] = weights.reshape(shape)
+        features: Tensor = self.template(parameters, inputs)
+        return features
+
+    def owners(self) -> list[Ownership]:
+        own = [*self.vectors, *self.task_factors()]
+        common = [p for p in self.parameters() if all(p is not q for q in own)]
+        return [*shared(common), *stacked(own, range(self._num_tasks))]
+
+    def report_factors(self, factors: Sequence[Tensor]) -> dict[str, Any]:
+        """Each task's factors (K, R) by matrix, and how alike tasks are: mean absolute cosine of two tasks' factors."""
+        alike = []
+        for rows in factors:
+            unit = nn.functional.normalize(rows.detach().float(), dim=1)
+            cosines = (unit @ unit.t()).abs()
+            pairs = max(self._num_tasks * (self._num_tasks - 1), 1)
+            alike.append(float((cosines.sum() - cosines.diagonal().sum()) / pairs) if self._num_tasks > 1 else 1.0)
+        return {
+            "matrices": list(self._shapes),
+            "task_factors": [rows.detach().tolist() for rows in factors],
+            "sharing_strength": alike,
+        }
+
+
+def task_rank(rank: int | None, tasks: int) -> int:
+    """The number of shared components: as given, or half of the tasks, rounded up.
+
+    Raises:
+        ConfigError: More than there are tasks: that shares nothing.
+    """
+    if rank is not None and rank > tasks:
+        what = f"must be at most the number of tasks ({tasks}), got {rank}"
+        raise ConfigError(Problem("sharing.rank", what, "A full rank shares nothing already; see sharing=separate."))
+    return rank or -(-tasks // 2)
+
+
+def unit_rows(tasks: int, rank: int) -> Tensor:
+    """Random positive rows (tasks, rank) of length 1: mixing independent matrices with them keeps their spread."""
+    return nn.functional.normalize(torch.rand(tasks, rank) + 1e-3, dim=1)
+
+
+def orthonormal(rows: int, columns: int) -> Tensor:
+    """Random orthonormal columns (rows, columns)."""
+    q: Tensor = torch.linalg.qr(torch.randn(rows, columns))[0]
+    return q
+
+
+def part_of(share: float, width: int) -> int:
+    """``share`` of ``width``, rounded up."""
+    return max(1, math.ceil(share * width))

@@ -1,0 +1,63 @@
+"""A shared encoder whose channels each task scales and shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.sharing._adapted import AdaptedStages
+from mtl_cli.registry import SHARINGS
+
+
+@SHARINGS.register("film")
+class FiLM(AdaptedStages):
+    """Feature-wise linear modulation by task (Perez et al. 2018): after each stage, h becomes gamma_t * h + beta_t.
+
+    Gamma starts at 1 and beta at 0: training starts from hard sharing.
+
+    Args:
+        make_encoder: Makes the encoder.
+        task_names: K names.
+
+    Shape:
+        Inputs of B rows -> (K, B, D).
+
+    Example:
+        >>> from mtl_cli.model.encoders.mlp import MLP
+        >>> from mtl_cli.types import Inputs, InputSpec
+        >>> sharing = FiLM(EncoderMaker(MLP, InputSpec(3), 8), ["a", "b"])
+        >>> sharing(Inputs(torch.zeros(2, 3), torch.zeros(2, 0, dtype=torch.int64))).shape
+        torch.Size([2, 2, 8])
+    """
+
+    def __init__(self, make_encoder: EncoderMaker, task_names: Sequence[str]) -> None:
+        super().__init__(make_encoder, task_names)
+        self.own.extend(_Modulation(len(task_names), width) for width in self.widths)
+
+    def adapt(self, index: int, x: Tensor) -> Tensor:
+        modulated: Tensor = self.own[index](x)
+        return modulated
+
+    def report(self) -> dict[str, Any]:
+        """How far each task (axis 1) has moved the channels of each stage (axis 0), root mean square."""
+        gammas = [own.get_parameter("gamma").detach() - 1 for own in self.own]
+        betas = [own.get_parameter("beta").detach() for own in self.own]
+        return {
+            "gamma_moved": [g.square().mean(1).sqrt().tolist() for g in gammas],
+            "beta_moved": [b.square().mean(1).sqrt().tolist() for b in betas],
+        }
+
+
+class _Modulation(nn.Module):
+    def __init__(self, tasks: int, width: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(tasks, width))
+        self.beta = nn.Parameter(torch.zeros(tasks, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (len(self.gamma), 1, -1) + (1,) * (x.dim() - 3)
+        return torch.addcmul(self.beta.view(shape), self.gamma.view(shape), x)

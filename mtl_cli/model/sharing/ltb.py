@@ -1,0 +1,97 @@
+"""One branch for each task, which learns from which branch to grow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.encoders.base import run_stages, stage_widths
+from mtl_cli.model.ownership import Ownership, shared, stacked
+from mtl_cli.model.sharing.base import Sharing, make_encoders
+from mtl_cli.registry import SHARINGS
+from mtl_cli.types import Inputs, NonNegativeInt, Positive, PositiveInt
+
+
+@SHARINGS.register("ltb")
+class LearningToBranch(Sharing):
+    """Learning to branch (Guo et al. 2020): branch i reads one branch of the stage before, chosen by Gumbel-softmax.
+
+    There are K branches at each stage; what task i reads of the last stage is chosen too. In training a choice is
+    drawn anew with every batch, in evaluation it is the likeliest. In the first steps all branches are read alike
+    (their mean, so that the scale does not jump when choosing begins). The temperature falls as
+    ``temperature / sqrt(1 + step / decay_steps)``; the paper counts epochs, an architecture sees steps.
+
+    Args:
+        make_encoder: Makes branches.
+        task_names: K names.
+        temperature: Of the Gumbel-softmax, at the start.
+        decay_steps: Steps after which it has fallen by a factor of sqrt(2).
+        warmup_steps: Steps without a choice.
+
+    Shape:
+        Inputs of B rows -> (K, B, D).
+
+    Example:
+        >>> from mtl_cli.model.encoders.mlp import MLP
+        >>> from mtl_cli.types import InputSpec
+        >>> sharing = LearningToBranch(EncoderMaker(MLP, InputSpec(3), 8), ["a", "b"])
+        >>> sharing(Inputs(torch.zeros(2, 3), torch.zeros(2, 0, dtype=torch.int64))).shape
+        torch.Size([2, 2, 8])
+    """
+
+    def __init__(
+        self,
+        make_encoder: EncoderMaker,
+        task_names: Sequence[str],
+        *,
+        temperature: Positive = 1.0,
+        decay_steps: PositiveInt = 100,
+        warmup_steps: NonNegativeInt = 20,
+    ) -> None:
+        super().__init__()
+        encoders = make_encoders(make_encoder, task_names)
+        stages = len(stage_widths(encoders[0], make_encoder.shared_dim))
+        self._num_tasks = tasks = len(encoders)
+        self._temperature, self._decay_steps, self._warmup_steps = temperature, decay_steps, warmup_steps
+        self.encoders = type(encoders[0]).stack(encoders)
+        # log-weights (K, K) of child i for parent j after each stage; equal at the start
+        self.choices = nn.ParameterList(nn.Parameter(torch.zeros(tasks, tasks)) for _ in range(stages))
+        self.steps: Tensor
+        self.register_buffer(
+            "steps", torch.zeros((), dtype=torch.float32)
+        )  # so far in training; never read by the host
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        if self.training:
+            self.steps += 1
+        return run_stages(self.encoders, len(self.choices), inputs, self._grow)
+
+    def _grow(self, index: int, x: Tensor) -> Tensor:
+        return (self._picked(self.choices[index]) @ x.flatten(1)).view(x.shape)
+
+    def _picked(self, choice: Tensor) -> Tensor:
+        if not self.training:
+            return functional.one_hot(choice.argmax(1), self._num_tasks).to(choice.dtype)
+        done = self.steps - 1
+        temperature = self._temperature / (1 + done / self._decay_steps).sqrt()
+        noise = -torch.empty_like(choice).exponential_().log()
+        soft = ((choice.log_softmax(1) + noise) / temperature).softmax(1)
+        hard = functional.one_hot(soft.argmax(1), self._num_tasks).to(choice.dtype) + soft - soft.detach()
+        all_alike = choice.softmax(1) * 0 + 1 / self._num_tasks
+        return torch.where(done < self._warmup_steps, all_alike, hard)
+
+    def owners(self) -> list[Ownership]:
+        *inner, last = self.choices
+        return [*shared([*self.encoders.parameters(), *inner]), *stacked([last], range(self._num_tasks))]
+
+    def report(self) -> dict[str, Any]:
+        """For each stage and branch: the branch that it grows from, and how likely each is."""
+        return {
+            "parents": [choice.argmax(1).tolist() for choice in self.choices],
+            "probabilities": [choice.detach().softmax(1).tolist() for choice in self.choices],
+        }

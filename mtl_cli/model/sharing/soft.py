@@ -1,0 +1,80 @@
+"""One encoder for each task, held together by a penalty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.ownership import Ownership, stacked
+from mtl_cli.model.sharing.base import Sharing, make_encoders
+from mtl_cli.registry import SHARINGS
+from mtl_cli.types import Inputs, NonNegative
+
+
+@SHARINGS.register("soft")
+class SoftSharing(Sharing):
+    """Soft parameter sharing: K encoders, and a penalty on how much they differ.
+
+    The penalty is ``strength`` times, with ``tie: l2``, sum_t |theta_t - mean|^2 (Evgeniou & Pontil 2004) or, with
+    ``tie: trace_norm``, the sum of the singular values of [vec theta_1 ... vec theta_K] of each parameter (Yang &
+    Hospedales 2017, 'Trace Norm Regularised Deep Multi-Task Learning'). Strength 0 is ``separate``; a large one is one
+    model.
+
+    Args:
+        make_encoder: Makes encoders.
+        task_names: K names.
+        tie: l2 or trace_norm.
+        strength: Weight of the penalty in the loss.
+
+    Shape:
+        Inputs of B rows -> (K, B, D).
+
+    Example:
+        >>> from mtl_cli.model.encoders.mlp import MLP
+        >>> from mtl_cli.types import InputSpec
+        >>> sharing = SoftSharing(EncoderMaker(MLP, InputSpec(3), 8), ["a", "b"])
+        >>> sharing(Inputs(torch.zeros(2, 3), torch.zeros(2, 0, dtype=torch.int64))).shape
+        torch.Size([2, 2, 8])
+    """
+
+    shares: ClassVar[bool] = False  # the penalty ties copies that are each trained by one task's loss
+
+    def __init__(
+        self,
+        make_encoder: EncoderMaker,
+        task_names: Sequence[str],
+        *,
+        tie: Literal["l2", "trace_norm"] = "l2",
+        strength: NonNegative = 0.01,
+    ) -> None:
+        super().__init__()
+        encoders = make_encoders(make_encoder, task_names)
+        self._num_tasks, self._trace_norm, self._strength = len(encoders), tie == "trace_norm", strength
+        self.encoders = type(encoders[0]).stack(encoders)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        features: Tensor = self.encoders(inputs)
+        return features
+
+    def penalty(self) -> Tensor | None:
+        if not self._strength:
+            return None
+        stacks = [p.flatten(1) if p.dim() > 1 else p.unsqueeze(1) for p in self.encoders.parameters()]  # (K, values)
+        if self._trace_norm:
+            parts = [torch.linalg.svdvals(stack).sum() for stack in stacks]
+        else:
+            parts = [(stack - stack.mean(0)).square().sum() for stack in stacks]
+        return self._strength * torch.stack(parts).sum()
+
+    def report(self) -> dict[str, Any]:
+        """Distance of every two encoders, relative to the root of the product of their lengths."""
+        flat = torch.cat([p.detach().reshape(self._num_tasks, -1) for p in self.encoders.parameters()], 1).double()
+        lengths = flat.norm(dim=1).clamp(min=1e-12)
+        return {"relative_distance": (torch.cdist(flat, flat) / (lengths[:, None] * lengths).sqrt()).tolist()}
+
+    def owners(self) -> list[Ownership]:
+        return stacked(self.parameters(), range(self._num_tasks))

@@ -1,0 +1,75 @@
+"""Weights of all tasks as one tensor in tensor-train form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.sharing._factored import FactoredSharing, orthonormal, part_of, task_rank, unit_rows
+from mtl_cli.registry import SHARINGS
+from mtl_cli.types import Fraction, PositiveInt
+
+
+@SHARINGS.register("tensor_train")
+class TensorTrainSharing(FactoredSharing):
+    """The weights (out, in, K) of every matrix are a chain of factors U1 (out, r1), U2 (r1, in, r2), U3 (r2, K).
+
+    DMTRL-TT (Yang & Hospedales 2017), started at random, with the spread that fresh encoders have; biases are each
+    task's own. A task owns its column of U3. At full rank it can be any set of single-task models.
+
+    Args:
+        make_encoder: Makes encoders; they say how large the weights are.
+        task_names: K names.
+        rank: r2, components of the task axis, at most K; null: half of the tasks, rounded up.
+        share: r1, as a share of the width of the outputs; 0 means one.
+
+    Shape:
+        Inputs of B rows -> (K, B, D).
+
+    Raises:
+        ConfigError: ``rank`` is more than the number of tasks.
+
+    Example:
+        >>> from mtl_cli.model.encoders.mlp import MLP
+        >>> from mtl_cli.types import Inputs, InputSpec
+        >>> sharing = TensorTrainSharing(EncoderMaker(MLP, InputSpec(3), 8), ["a", "b", "c"])
+        >>> sharing(Inputs(torch.zeros(5, 3), torch.zeros(5, 0, dtype=torch.int64))).shape
+        torch.Size([3, 5, 8])
+    """
+
+    def __init__(
+        self,
+        make_encoder: EncoderMaker,
+        task_names: Sequence[str],
+        *,
+        rank: PositiveInt | None = None,
+        share: Fraction = 0.5,
+    ) -> None:
+        super().__init__(make_encoder, task_names)
+        components = task_rank(rank, len(task_names))
+        self.outputs, self.middles, self.tasks = (nn.ParameterList() for _ in range(3))
+        for start in self._start:
+            _, rows, columns = start.shape
+            r1 = part_of(share, rows)
+            spread = start.square().mean().sqrt() * (rows / r1) ** 0.5
+            self.outputs.append(nn.Parameter(orthonormal(rows, r1)))
+            self.middles.append(nn.Parameter(torch.randn(r1, columns, components) * spread))
+            self.tasks.append(nn.Parameter(unit_rows(len(task_names), components)))  # U3 with tasks first
+        del self._start
+
+    def matrices(self) -> list[Tensor]:
+        found = []
+        for outputs, middle, tasks in zip(self.outputs, self.middles, self.tasks, strict=True):
+            middles = (tasks @ middle.flatten(0, 1).t()).view(-1, *middle.shape[:2])  # (K, r1, in)
+            found.append(outputs @ middles)
+        return found
+
+    def task_factors(self) -> list[nn.Parameter]:
+        return list(self.tasks)
+
+    def report(self) -> dict[str, Any]:
+        return self.report_factors(list(self.tasks))
