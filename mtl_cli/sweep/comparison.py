@@ -105,12 +105,17 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
 
 
 def methods(records: Sequence[JobRecord]) -> list[Method]:
-    """Folds jobs that differ in their seed alone. Jobs without a readable configuration are left out."""
+    """Folds jobs that differ in their seed alone. Jobs without a readable configuration are left out.
+
+    A seed that was run twice counts once, for a second time says nothing about the spread: its finished job, or the
+    first.
+    """
     found: dict[str, list[JobRecord]] = {}
     for record in records:
         if record.settings:
             key = json.dumps(_method_settings(record), sort_keys=True, default=str)
             found.setdefault(key, []).append(record)
+    found = {key: _one_per_seed(jobs) for key, jobs in found.items()}
     return [
         Method(_method_settings(jobs[0]), tuple(sorted(jobs, key=lambda job: (str(job.settings.get("seed")), job.job))))
         for jobs in found.values()
@@ -237,6 +242,13 @@ def labels(among: Sequence[Method]) -> list[dict[str, str]]:
         {key.removesuffix(".name"): _text(method.settings[key]) if key in method.settings else "" for key in shown}
         for method in among
     ]
+
+
+def _one_per_seed(jobs: Sequence[JobRecord]) -> list[JobRecord]:
+    chosen: dict[str, JobRecord] = {}
+    for job in sorted(jobs, key=lambda job: (job.status != "done", job.job)):
+        chosen.setdefault(str(job.settings.get("seed")), job)
+    return list(chosen.values())
 
 
 def _varies(key: str, among: Sequence[Method]) -> bool:

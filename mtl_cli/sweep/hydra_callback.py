@@ -1,4 +1,4 @@
-"""Remembers a sweep's folder, so that its leaderboard can be written whatever happens to the jobs."""
+"""What is done when a sweep starts: its folder is remembered, and the command line wins over an experiment's values."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
-#: The folder of the sweep that this process runs, if any.
+from mtl_cli.sweep.jobs import override_values
+
+#: The folder of the sweep that this process runs, if any: its leaderboard is written whatever happens to the jobs.
 sweep_dir: Path | None = None
 
 
@@ -16,6 +18,15 @@ class SweepCallback(Callback):
     """Hydra calls it when a sweep starts."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
-        """Notes the folder, absolute: jobs must not depend on the working directory."""
+        """Notes the folder, absolute: jobs must not depend on the working directory.
+
+        Values that an experiment sweeps over (``hydra.sweeper.params``) are dropped where the command line gives the
+        key: Hydra would run one job for each of them, all with the command line's value.
+        """
         global sweep_dir
         sweep_dir = Path(config.hydra.sweep.dir).absolute()
+        params = config.hydra.sweeper.get("params")
+        given = override_values(list(config.hydra.overrides.task))
+        for key in [key for key in params or {} if str(key).lstrip("+") in given]:
+            with read_write(config.hydra), open_dict(config.hydra):
+                del params[key]

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 import yaml
 
 QUICK = [
@@ -188,3 +189,25 @@ def test_grid_of_fixed_weights_is_a_sweep_by_an_experiment_file(cli, tmp_path):
         config = yaml.safe_load((tmp_path / "sweep" / row["job"] / "config.yaml").read_text())
         found.append((config["balancing"]["name"], *config["balancing"]["weights"].values()))
     assert sorted(found) == [("fixed", 1, even, ink) for even in (0.3, 1, 3) for ink in (0.3, 1, 3)]
+
+
+@pytest.mark.parametrize("given", [["seed=5"], ["seed=5,6"]])
+def test_the_command_line_wins_over_what_an_experiment_sweeps(cli, tmp_path, given):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/seeds.yaml").write_text(
+        "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 0,1,2\n      shared_dim: 8,16\n"
+    )
+    sweep = tmp_path / "sweep"
+    arguments = [
+        "-m",
+        "--config-dir",
+        "conf",
+        "experiment=seeds",
+        *(o for o in QUICK if not o.startswith("shared_dim")),
+        *given,
+    ]
+    assert cli(*arguments).code == 0
+    jobs = json.loads((sweep / "leaderboard.json").read_text())["jobs"]
+    seeds = [int(seed) for seed in given[0].partition("=")[2].split(",")]
+    found = sorted((job["settings"]["seed"], job["settings"]["shared_dim"]) for job in jobs)
+    assert found == [(seed, width) for seed in seeds for width in (8, 16)]

@@ -1,6 +1,7 @@
 """Seeds are folded, methods compared with the tasks trained apart, and the answer says what the numbers say."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,14 @@ def test_jobs_that_differ_in_their_seed_alone_are_one_method(records):
     assert hard.task("a").std == pytest.approx(0.011)
     assert hard.task("a").error == pytest.approx(0.011 / 3**0.5)
     assert separate.task("b") == Estimate(1.0, 0.0, 3)
+
+
+def test_a_seed_that_was_run_twice_counts_once(records):
+    again = [replace(job, job=f"again-{job.job}") for job in records]
+    (hard, separate) = methods([*records, *again])
+    assert (len(hard.jobs), len(separate.jobs)) == (3, 3)
+    failed_first = replace(records[0], job="0", status="failed", metrics={})
+    assert [job.status for job in methods([failed_first, records[0]])[0].jobs] == ["done"]
 
 
 def test_delta_m_is_the_mean_relative_change_above_0_for_better(records):
