@@ -11,7 +11,7 @@ SPEC = InputSpec(2, (5, 3))
 
 
 def _inputs(rows=4):
-    categorical = torch.stack([torch.randint(0, 5, (rows,)), torch.randint(0, 3, (rows,))], 1)
+    categorical = torch.stack([torch.randint(1, 5, (rows,)), torch.randint(1, 3, (rows,))], 1)
     return Inputs(torch.randn(rows, 2), categorical)
 
 
@@ -35,9 +35,13 @@ def test_user_and_item_alone_are_matrix_factorization_with_biases():
     torch.testing.assert_close(features[0], torch.cat([user[:2] * item[:2], user[2:] + item[2:]]))
 
 
-def test_unknown_categories_say_nothing_at_first():
-    features = FactorizationMachine(InputSpec(0, (4, 6)), 3)(Inputs(torch.zeros(1, 0), torch.tensor([[0, 5]])))
-    assert features.tolist() == [[0.0, 0.0, 0.0]]
+def test_missing_and_unknown_categories_are_no_input():
+    encoder = FactorizationMachine(InputSpec(0, (4, 6), missing=(False, True)), 3, weight_scale=1.0)
+    encoder.table.data.normal_()
+    codes = torch.tensor([[3, 0], [3, 5], [0, 0]])
+    features = encoder(Inputs(torch.zeros(3, 0), codes))
+    alone = [0.0, 0.0, encoder.table[3, -1].item()]
+    assert features.tolist() == [alone, alone, [0.0, 0.0, 0.0]]
 
 
 def test_one_feature_is_the_sum_of_the_weights_alone():

@@ -18,15 +18,16 @@ class FactorizationMachine(Encoder):
 
     Every category, and every number times its value, has a vector v of D - 1 numbers and a weight w. The features of a
     row are the sum of v_i * v_j (element by element) over all pairs of its inputs, and the sum of its s * w. A linear
-    head on top gives a factorization machine whose factors each task weights for itself; with a user and an item alone it is
-    matrix factorization with biases. Numbers that come with edges are read as plain numbers.
+    head on top gives a factorization machine whose factors each task weights for itself; with a user and an item alone
+    it is matrix factorization with biases. A missing or unknown category is no input at all. Numbers that come with
+    edges are read as plain numbers.
 
     Args:
         spec: What the inputs are.
-        shared_dim: D, the length of the vectors plus one; at least 2.
+        shared_dim: D, the length of the vectors plus one.
         init_std: Standard deviation of the vectors at the start.
-        weight_scale: s, which makes the single weights learn that much faster than the vectors, and weight decay pull on
-            them that much less: how often something is taken is learnt before who takes it.
+        weight_scale: s, which makes the single weights learn that much faster than the vectors, and weight decay pull
+            on them that much less: how often something is taken is learnt before who takes it.
 
     Shape:
         numeric (B, F), categorical (B, number of columns) -> (B, D).
@@ -48,14 +49,20 @@ class FactorizationMachine(Encoder):
         # All columns, each with its own range of rows, then a row for each number; the last of a row is its w.
         table = torch.randn(sum(spec.categories) + spec.numeric_dim, max(shared_dim, 2)) * init_std
         table[:, -1] = 0.0
-        table[self.offsets] = 0.0  # an unknown category says nothing until training says otherwise
+        speaks = torch.ones(sum(spec.categories), 1)
+        speaks[self.offsets] = 0.0
+        last = self.offsets + torch.tensor(spec.categories, dtype=torch.int64) - 1
+        speaks[last[torch.tensor(spec.missing or [False] * len(last), dtype=torch.bool)]] = 0.0
+        self.speaks: Tensor
+        self.register_buffer("speaks", speaks, persistent=False)
         self.table = nn.Parameter(table)
         self._categories, self._dim, self._scale = sum(spec.categories), shared_dim, weight_scale
 
     def forward(self, inputs: Inputs) -> Tensor:
         lead = self.table.shape[:-2]
         codes = inputs.categorical + self.offsets
-        picked = self.table.index_select(-2, codes.flatten()).view(*lead, *codes.shape, -1)
+        picked = self.table.index_select(-2, codes.flatten()) * self.speaks.index_select(0, codes.flatten())
+        picked = picked.view(*lead, *codes.shape, -1)
         vectors, weights = picked[..., :-1], picked[..., -1:]
         total, squares, single = vectors.sum(-2), vectors.square().sum(-2), weights.sum(-2)
         if inputs.numeric.shape[1]:
