@@ -6,21 +6,23 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 import torch
 
 from mtl_cli.balancing import Balancing, GradientBalancing
 from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data import Features, Source, Splits, Table, split_rows
-from mtl_cli.data.batches import Origins, Rows, TokenLabels
+from mtl_cli.data.batches import Origins, Ranking, Rows, TokenLabels
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.combine import combine, combine_splits, own_column_notes, rename_columns
 from mtl_cli.data.mixing import Mixing
+from mtl_cli.data.negatives import Negatives
 from mtl_cli.data.token_labels import label_tokens, spread_labels
 from mtl_cli.errors import ConfigError, DataError, Problem, RunError, UserError
 from mtl_cli.loop import Learner, Objective
@@ -57,6 +59,7 @@ class Data:
         targets: (N, K) float32, NaN where a label is missing.
         notes: What the user should know.
         tokens: Labels of the tokens of all rows, if some task has such; ``targets`` holds NaN for that task.
+        rankings: The lists that the rows of a task form, by the task's position.
     """
 
     table: Table
@@ -67,6 +70,7 @@ class Data:
     targets: np.ndarray
     notes: tuple[str, ...]
     tokens: TokenLabels | None = None
+    rankings: Mapping[int, Ranking] = field(default_factory=dict)
 
     @property
     def spec(self) -> InputSpec:
@@ -93,13 +97,31 @@ class Data:
         tokens = self.tokens
         if tokens is not None:
             tokens = tokens._replace(targets=tokens.targets[self._tokens_of(index)])
-        return Rows(self.inputs.rows(torch.from_numpy(index)), self.targets[index], device, origins, tokens)
+        rankings = {task: replace(ranking, groups=ranking.groups[index]) for task, ranking in self.rankings.items()}
+        negatives = self._negatives(index) if split == "train" else ()
+        inputs = self.inputs.rows(torch.from_numpy(index))
+        return Rows(inputs, self.targets[index], device, origins, tokens, rankings, negatives)
 
     def _tokens_of(self, index: np.ndarray) -> np.ndarray:
         if self.tokens is None:
             raise ValueError("no task labels tokens")
         places: np.ndarray = self.inputs.ragged(self.tokens.block).places(torch.from_numpy(index)).numpy()
         return places
+
+    def _negatives(self, index: np.ndarray) -> list[Negatives]:
+        """The drawn rows among the training rows ``index``."""
+        names = [column.name for column in self.features.categorical]
+        codes, sources = self.inputs.categorical.numpy()[index], self.table.source_of_rows()
+        found = []
+        for drawn in self.table.drawn:
+            if drawn.user not in names or drawn.item not in names:
+                continue
+            own = sources[index] == sources[drawn.first]
+            users = np.where(own, codes[:, names.index(drawn.user)], -1)
+            rows = np.flatnonzero((index >= drawn.first) & (index < drawn.first + drawn.rows))
+            column = names.index(drawn.item)
+            found.append(Negatives.of(rows, column, users, codes[:, column]))
+        return found
 
     def state(self, config: RunConfig) -> dict[str, Any]:
         """All decisions that were made from the data, as plain JSON: what later commands read instead of the data."""
@@ -162,7 +184,23 @@ def build_data(config: RunConfig) -> Data:
     if unlabelled:
         notes = [*notes, f"{unlabelled} training rows have no label for any task: they teach nothing."]
     notes = [*table.notes, *splits.notes, *features.notes, *notes]
-    return Data(table, features, splits, tasks, inputs, labels, tuple(notes), tokens)
+    rankings = find_rankings(config, table, names)
+    return Data(table, features, splits, tasks, inputs, labels, tuple(notes), tokens, rankings)
+
+
+def find_rankings(config: RunConfig, table: Table, names: Sequence[str]) -> dict[int, Ranking]:
+    """The lists that the rows of each task with ``ranking`` form, by the position of the task in ``names``.
+
+    A list is the rows of one source with one value in the group's column; rows without a value are in none.
+    """
+    rankings = {}
+    for i, name in enumerate(names):
+        options = config.tasks[name].common.ranking
+        if options is not None:
+            numbers = (table.frame[options.group].rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy()
+            lists = numbers + table.source_of_rows() * (numbers.max(initial=0) + 1)
+            rankings[i] = Ranking(options.k, np.where(numbers < 0, -1, lists))
+    return rankings
 
 
 def build_mixing(config: RunConfig, train: Rows) -> Mixing:
@@ -391,8 +429,6 @@ def _labels(task: TaskConfig, table: Table, target: str) -> Column:
         column = _without(column, task.common.missing_label)
     if task.sources is None:
         return column
-    import polars as pl
-
     others = ~np.isin(table.source_of_rows(), [table.sources.index(name) for name in task.sources])
     values = pl.select(pl.when(pl.Series(others)).then(None).otherwise(column.values).alias(target)).to_series()
     return replace(column, values=values)
@@ -443,8 +479,6 @@ def _token_labels(
 
 def _without(column: Column, marker: str | float) -> Column:
     """The column with every cell that holds the task's marker for 'no label' made missing."""
-    import polars as pl
-
     text = column.values.cast(pl.String)
     same = text == str(marker)
     if not isinstance(marker, str) or column.values.dtype != pl.String:
@@ -467,6 +501,9 @@ def _require_columns(config: RunConfig, table: Table, tables: Mapping[str, Table
     problems: list[Problem] = []
     everything = {**config.tasks, **config.left_out}
     who = {task.target(name): f"tasks.{name}.target" for name, task in reversed(list(everything.items()))}
+    for name, task in everything.items():
+        if task.common.ranking is not None:
+            who.setdefault(task.common.ranking.group, f"tasks.{name}.ranking.group")
     if config.data.id is not None:
         who[config.data.id] = "data.id"
     if len(tables) == 1:
@@ -491,6 +528,11 @@ def _reserved(config: RunConfig, targets: Mapping[str, str]) -> dict[str, str]:
     for source in config.sources.values():
         roles |= {source.split.column: "the split column", source.split.group: "the group of the split"}
     reserved = {column: role for column, role in roles.items() if column is not None}
+    for name, task in {**config.tasks, **config.left_out}.items():
+        ranking = task.common.ranking
+        # a list's number says nothing; a user that makes the lists is an input all the same
+        if ranking is not None and config.data.inputs == "*":
+            reserved.setdefault(ranking.group, f"lists of task '{name}'")
     return {**reserved, **{column: f"target of task '{name}'" for name, column in reversed(list(targets.items()))}}
 
 

@@ -23,7 +23,7 @@ from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.trainer import Interrupted, Limits, Schedule
 from mtl_cli.report_text import number, text_table
 from mtl_cli.run import RunFolder, versions
-from mtl_cli.schema import RunConfig, seconds
+from mtl_cli.schema import RunConfig, seconds, task_metrics
 from mtl_cli.tasks import LabelCounts
 
 log = logging.getLogger(__name__)
@@ -259,7 +259,9 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         "weights": which,
         "metrics": {key: value for split, e in evaluations.items() for key, value in e.flat(split).items()},
         "primary": dict(evaluations["val"].primary),
-        "higher_is_better": {t.name: t.kind.metrics[evaluations["val"].primary[t.name]] for t in data.tasks},
+        "higher_is_better": {
+            t: task_metrics(config.tasks)[t][primary] for t, primary in evaluations["val"].primary.items()
+        },
         "parameters": {
             "total": counts.total,
             "shared": counts.shared,

@@ -171,6 +171,19 @@ class DataOptions(MixingOptions, FeatureOptions):
 
 
 @dataclass(frozen=True)
+class RankingOptions:
+    """Lists of candidates to rank: the keys of ``ranking`` of a binary task. Adds ``ndcg@k`` (primary) and ``hr@k``.
+
+    Args:
+        group: Column whose equal values make a list, within a source; rows without a value are in none.
+        k: Places that count.
+    """
+
+    group: str
+    k: PositiveInt = 10
+
+
+@dataclass(frozen=True)
 class TaskOptions:
     """The keys of a task that every kind has."""
 
@@ -180,6 +193,7 @@ class TaskOptions:
     hidden: list[PositiveInt] = field(default_factory=list)
     missing_label: str | float | int | None = None
     source: str | list[str] | None = None
+    ranking: RankingOptions | None = None
 
 
 @dataclass(frozen=True)
@@ -391,7 +405,12 @@ def seconds(text: str | float) -> float:
 
 def task_metrics(tasks: Mapping[str, TaskConfig]) -> dict[str, dict[str, bool]]:
     """For each task its metrics and whether higher is better."""
-    return {name: dict(KINDS.literal(task.kind.name, "metrics")) for name, task in tasks.items()}
+    found = {}
+    for name, task in tasks.items():
+        ranking = task.common.ranking
+        first = {} if ranking is None else {f"ndcg@{ranking.k}": True, f"hr@{ranking.k}": True}
+        found[name] = {**first, **dict(KINDS.literal(task.kind.name, "metrics"))}
+    return found
 
 
 def monitor_names(tasks: Mapping[str, TaskConfig]) -> list[str]:
@@ -700,6 +719,8 @@ def _check_sources(
     named = node.get("sources") if isinstance(node, Mapping) else None
     names = [str(name) for name in named] if isinstance(named, Mapping) else []
     for task, config in tasks.items():
+        if config.common.ranking is not None and config.kind.name != "binary":
+            found.append(Problem(f"tasks.{task}.ranking", f"needs kind binary, got {config.kind.name}"))
         where = f"tasks.{task}.source"
         if config.sources is not None and named is None:
             found.append(Problem(where, "needs data.sources, got none", "All rows come from one source: leave it out."))

@@ -20,11 +20,12 @@ from mtl_cli.build import (
     choose_device,
     choose_threads,
     encode_labels,
+    find_rankings,
     load_fitted,
     read_rows,
 )
 from mtl_cli.data import Features, Source, Splits, Table
-from mtl_cli.data.batches import Origins, Rows
+from mtl_cli.data.batches import Origins, Ranking, Rows
 from mtl_cli.data.input_columns import Findings
 from mtl_cli.data.table import Part
 from mtl_cli.errors import ConfigError, DataError, Problem, RunError
@@ -130,14 +131,22 @@ class TrainedRun:
             DataError: Absent columns or bad cells, labels that the training rows do not have among them.
         """
         outputs, labels = [], []
-        for table, part in self._outputs(build_source(self.config, path), {}):
+        ranked = [
+            (task.name, ranking) for task in self.tasks if (ranking := self.config.tasks[task.name].common.ranking)
+        ]
+        lists = {ranking.group: f"tasks.{name}.ranking.group" for name, ranking in ranked}
+        groups = []
+        for table, part in self._outputs(build_source(self.config, path), lists):
             labels.append(encode_labels(self.config, table, self.tasks))
+            groups.append(table.frame.select(list(lists)))
             outputs.append(part)
         targets = np.concatenate(labels)
         if len(targets) == 0:
             raise DataError(Problem(path, "holds no rows", "Give it rows with labels."))
         origins = Origins(("",), np.zeros(len(targets), np.int64))
-        return self._evaluated(torch.cat(outputs, 1), targets, origins, False, tuple(self.findings.notes()))
+        whole = Table(pl.concat(groups), (Part(path, 0, len(targets), lines=False),))
+        rankings = find_rankings(self.config, whole, [task.name for task in self.tasks])
+        return self._evaluated(torch.cat(outputs, 1), targets, origins, rankings, False, tuple(self.findings.notes()))
 
     def evaluate_split(self, split: str | None) -> tuple[str, Evaluated]:
         """Metrics over the rows of a split of the run's own data: what the training computed, again.
@@ -169,7 +178,9 @@ class TrainedRun:
         rows = Rows(inputs.rows(torch.from_numpy(index)), targets, self.device, origins)
         batches = (batch for batch, _ in rows.in_order(rows_at_once(rows)))
         outputs = forward(self.model, batches, autocast_type(self.config))
-        return split, self._evaluated(outputs, targets, origins, changed, (*notes, *found))
+        rankings = find_rankings(self.config, table, [task.name for task in self.tasks])
+        rankings = {task: replace(ranking, groups=ranking.groups[index]) for task, ranking in rankings.items()}
+        return split, self._evaluated(outputs, targets, origins, rankings, changed, (*notes, *found))
 
     def _outputs(self, source: Source, verbatim: Mapping[str, str]) -> Iterator[tuple[Table, Tensor]]:
         """Tables of some rows, each with the outputs (O, n) for them.
@@ -224,11 +235,17 @@ class TrainedRun:
             raise DataError(problems) from None
 
     def _evaluated(
-        self, outputs: Tensor, targets: np.ndarray, origins: Origins, changed: bool, notes: tuple[str, ...]
+        self,
+        outputs: Tensor,
+        targets: np.ndarray,
+        origins: Origins,
+        rankings: Mapping[int, Ranking],
+        changed: bool,
+        notes: tuple[str, ...],
     ) -> Evaluated:
         names, kinds = [task.name for task in self.tasks], [task.kind for task in self.tasks]
         weights = [task.weight for task in self.tasks]
-        evaluation = score(outputs, torch.from_numpy(targets), names, kinds, weights, origins)
+        evaluation = score(outputs, torch.from_numpy(targets), names, kinds, weights, origins, rankings)
         counts = {task.name: task.kind.counts(targets[:, i]) for i, task in enumerate(self.tasks)}
         return Evaluated(evaluation, len(targets), counts, changed, notes)
 

@@ -121,6 +121,7 @@ class InputSpec:
         blocks: The columns of ``Inputs.blocks``.
         positions: ``rows``: features of each row; ``tokens``: of each token of the batch, row after row, for tasks that
             label tokens; ``both``: of the rows first, then of the tokens.
+        missing: Of each categorical column whether its last code stands for a missing value.
     """
 
     numeric_dim: int
@@ -128,6 +129,7 @@ class InputSpec:
     edges: tuple[tuple[int, tuple[float, ...]], ...] = ()
     blocks: tuple[Block, ...] = ()
     positions: Literal["rows", "tokens", "both"] = "rows"
+    missing: tuple[bool, ...] = ()
 
 
 class Ragged(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mtl_cli.data.mixing import Mixing
+from mtl_cli.data.negatives import Negatives
 from mtl_cli.types import Inputs
 
 
@@ -41,6 +42,19 @@ class TokenLabels(NamedTuple):
     rows_too: bool
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """The lists that the rows of a task form.
+
+    Args:
+        k: Places that count.
+        groups: (N,) int64, the list of each row; -1 for none.
+    """
+
+    k: int
+    groups: np.ndarray
+
+
 class Rows:
     """The rows of one split, on the device that trains: sliced there by index, never collated one by one.
 
@@ -52,6 +66,8 @@ class Rows:
         device: Where they go.
         origins: Which source each row is from; None: all are from one.
         tokens: Labels of the tokens, if some task has such.
+        rankings: For tasks (by position) whose rows are lists to be ranked.
+        negatives: Rows that get another item each epoch.
 
     Attributes:
         labelled: (N, K) on the CPU, the number of labels of each row; None if every row has one for each task.
@@ -64,7 +80,10 @@ class Rows:
         device: torch.device,
         origins: Origins | None = None,
         tokens: TokenLabels | None = None,
+        rankings: Mapping[int, Ranking] | None = None,
+        negatives: Sequence[Negatives] = (),
     ) -> None:
+        self.rankings, self._negatives = rankings or {}, negatives
         self.origins = origins or Origins(("",), np.zeros(len(targets), np.int64))
         labelled = ~np.isnan(targets)
         self.labelled: np.ndarray | None = None if labelled.all() else labelled
@@ -77,6 +96,11 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    def draw(self, seed: int, epoch: int) -> None:
+        """Draws the negatives of an epoch, a function of seed and epoch."""
+        for negatives in self._negatives:
+            negatives.write(self.inputs.categorical, seed, epoch)
 
     def by_source(self) -> list[np.ndarray]:
         """The rows of each source, S arrays of indices."""

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from mtl_cli.data.splits import Splits
-from mtl_cli.data.table import Table
+from mtl_cli.data.table import Drawn, Table
 from mtl_cli.errors import DataError, Problem, did_you_mean
 
 SOURCE_COLUMN = "source"
@@ -50,7 +50,8 @@ def rename_columns(table: Table, rename: Mapping[str, str], where: str) -> Table
     renamed = {new: old for old, new in rename.items()}
     missing = {rename.get(column, column): counts for column, counts in table.missing.items()}
     parts = tuple(replace(part, renamed=renamed) for part in table.parts)
-    return replace(table, frame=table.frame.rename(dict(rename)), parts=parts, missing=missing)
+    drawn = tuple(replace(d, user=rename.get(d.user, d.user), item=rename.get(d.item, d.item)) for d in table.drawn)
+    return replace(table, frame=table.frame.rename(dict(rename)), parts=parts, missing=missing, drawn=drawn)
 
 
 def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Table:
@@ -95,10 +96,11 @@ def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Tabl
     if source_column:
         names = [name for name, table in tables.items() for _ in range(table.frame.height)]
         frame = frame.with_columns(pl.Series(SOURCE_COLUMN, names, dtype=pl.String))
-    parts, missing, first = [], dict[str, dict[str, int]](), 0
+    parts, drawn, missing, first = [], list[Drawn](), dict[str, dict[str, int]](), 0
     for name, table in tables.items():
         columns = frozenset(table.frame.columns) | ({SOURCE_COLUMN} if source_column else set())
         parts += [replace(p, first=p.first + first, source=name, columns=columns) for p in table.parts]
+        drawn += [replace(rows, first=rows.first + first) for rows in table.drawn]
         first += table.frame.height
         for column in frame.columns:
             here = {} if column in columns else {f"not in {name}": table.frame.height}
@@ -112,6 +114,7 @@ def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Tabl
     return replace(
         next(iter(tables.values())),
         frame=frame, parts=tuple(parts), given_split=None, fingerprint=hasher.hexdigest(), missing=missing, notes=notes,
+        drawn=tuple(drawn),
     )  # fmt: skip
 
 

@@ -132,7 +132,9 @@ class Features:
         places = zip(self.numeric, self._places(), strict=True)
         edges = tuple((start, column.edges) for column, (start, _) in places if column.edges)
         blocks = tuple(column.block for column in self.blocks)
-        return InputSpec(width, tuple(column.size for column in self.categorical), edges, blocks)
+        sizes = tuple(column.size for column in self.categorical)
+        missing = tuple(column.missing for column in self.categorical)
+        return InputSpec(width, sizes, edges, blocks, missing=missing)
 
     @property
     def input_dim(self) -> int:

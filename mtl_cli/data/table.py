@@ -40,6 +40,23 @@ class Part:
         return self.columns is None or column in self.columns
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Rows of a table whose item was drawn, not read.
+
+    Args:
+        first: Index of the first of them.
+        rows: How many.
+        user: Column with the user.
+        item: Column with the drawn item.
+    """
+
+    first: int
+    rows: int
+    user: str
+    item: str
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """N rows, as read: nothing scaled, filled or left out.
@@ -53,6 +70,7 @@ class Table:
         notes: What the user should know about the files.
         converted: Columns whose numbers were written with other decimal or group signs.
         types: What the source knows about columns that their values do not say, as ``image`` of a path.
+        drawn: Rows that were not read but drawn, and are drawn anew for each epoch.
     """
 
     frame: pl.DataFrame
@@ -63,6 +81,7 @@ class Table:
     notes: tuple[str, ...] = ()
     converted: tuple[str, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
+    drawn: tuple[Drawn, ...] = ()
 
     @property
     def files(self) -> str:

@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
-from mtl_cli.data.batches import Origins, Rows
+from mtl_cli.data.batches import Origins, Ranking, Rows
 from mtl_cli.loop.step import Learner
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.tasks import Kind
+from mtl_cli.tasks.ranking import ranking_metrics, ranking_scores
 from mtl_cli.types import Inputs
 
 EVALUATION_ROWS = 4096  # at a time; only the outputs of a split are held whole
@@ -87,7 +89,8 @@ def evaluate(
 ) -> Evaluation:
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
     targets = torch.cat([labels for _, labels in rows.in_order(rows_at_once(rows))]).cpu()
-    return score(predict(learner, rows), targets, names, kinds, weights, rows.origins_of_positions(rows_at_once(rows)))
+    origins = rows.origins_of_positions(rows_at_once(rows))
+    return score(predict(learner, rows), targets, names, kinds, weights, origins, rows.rankings)
 
 
 def score(
@@ -97,30 +100,34 @@ def score(
     kinds: Sequence[Kind],
     weights: Sequence[float],
     origins: Origins,
+    rankings: Mapping[int, Ranking] = MappingProxyType({}),
 ) -> Evaluation:
-    """Every metric of every task, and of each source that labels it.
+    """Every metric of every task, and of each source that labels it; of lists to rank, by the task's position, too.
 
     Shape:
         outputs (O, N), targets (N, K) with NaN where a label is missing; both on the CPU.
     """
     scores: dict[str, dict[str, float | None]] = {}
     by_source: dict[str, dict[str, float | None]] = {}
+    primary: dict[str, str] = {}
     diverged = []
     codes = torch.from_numpy(origins.codes)
     for task, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         own = outputs.split([k.num_outputs for k in kinds])[task]
         known = ~targets[:, task].isnan()
+        ranking = rankings.get(task)
+        listed = {} if ranking is None else ranking_metrics(ranking.k)
+        primary[name] = next(iter([*listed, *kind.metrics]))
         if not known.any():
-            scores[name] = {"loss": None, **dict.fromkeys(kind.metrics)}
+            scores[name] = {"loss": None, **dict.fromkeys((*kind.metrics, *listed))}
             continue
-        scores[name] = _scores(kind, own[:, known], targets[known, task])
+        scores[name] = _scores(kind, own, targets[:, task], known, ranking)
         if scores[name]["loss"] is None:
             diverged.append(name)
         sources = [code for code in range(len(origins.names)) if (known & (codes == code)).any()]
         for code in sources if len(sources) > 1 else ():
             part = known & (codes == code)
-            by_source[f"{name}@{origins.names[code]}"] = _scores(kind, own[:, part], targets[part, task])
-    primary = {name: next(iter(kind.metrics)) for name, kind in zip(names, kinds, strict=True)}
+            by_source[f"{name}@{origins.names[code]}"] = _scores(kind, own, targets[:, task], part, ranking)
     main = {name: scores[name][primary[name]] for name in names}
     defined = [value for value in main.values() if value is not None]
     losses = [scores[name]["loss"] for name in names]
@@ -137,8 +144,13 @@ def score(
     )
 
 
-def _scores(kind: Kind, outputs: Tensor, labels: Tensor) -> dict[str, float | None]:
-    """Loss and metrics of outputs (C, n) for labels (n,) without NaN; None where not finite or not defined."""
+def _scores(
+    kind: Kind, outputs: Tensor, labels: Tensor, part: Tensor, ranking: Ranking | None
+) -> dict[str, float | None]:
+    """Loss and metrics of outputs (C, N) for labels (N,) of the labelled rows ``part``; None where not defined."""
+    outputs, labels = outputs[:, part], labels[part]
     loss = float(kind.loss(outputs.unsqueeze(0), labels.unsqueeze(0)).double().mean())
     found = {"loss": loss, **kind.score(outputs.t(), labels)}
+    if ranking is not None:
+        found |= ranking_scores(outputs[0].numpy(), labels.numpy(), ranking.groups[part.numpy()], ranking.k)
     return {key: v if v is not None and math.isfinite(v) else None for key, v in found.items()}

@@ -167,6 +167,7 @@ class Trainer:
             total=self._total_steps(), initial=self.progress.step, unit="step", disable=None, mininterval=0.2
         ) as bar:
             while not self.progress.finished:
+                self.train.draw(self.schedule.seed, self.progress.epoch)
                 epoch = plan_epoch(
                     self.train, self.progress.epoch, batch_size=self.schedule.batch_size, weights=self._weights,
                     seed=self.schedule.seed, shuffle=self.schedule.shuffle, drop_last=self.schedule.drop_last,

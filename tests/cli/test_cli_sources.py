@@ -3,6 +3,7 @@
 import json
 import random
 
+import polars as pl
 import pytest
 
 HEAD = "# @package _global_\n"
@@ -179,3 +180,74 @@ def test_source_of_a_task_without_sources(cli):
         "tasks.even.source (command line): needs data.sources, got none. All rows come from one source: leave it out.",
         "data.source_as_input (command line): needs data.sources, got none. Write false.",
     ]
+
+
+SHOP = """\
+data:
+  sources:
+    a: {source: interactions, path: a.parquet, candidates: a_lists.parquet, rename: {item: a_item, label: a}}
+    b: {source: interactions, path: b.parquet, candidates: b_lists.parquet, rename: {item: b_item, label: b}}
+  inputs: [{name: user, type: category}, {name: a_item, type: category}, {name: b_item, type: category}]
+  split: {column: split}
+  batch_size: 64
+shared_dim: 8
+tasks:
+  a: {kind: binary, ranking: {group: list, k: 3}}
+  b: {kind: binary, ranking: {group: list, k: 3}}
+optimizer: {lr: 0.01}
+trainer: {max_epochs: 4}
+"""
+
+
+@pytest.fixture
+def shop(tmp_path, write):
+    """Users of two groups take even or odd items; lists of one they like and four they do not."""
+    draw = random.Random(0)
+    for shop, items in (("a", 20), ("b", 12)):
+        took, lists = [], []
+        for user in range(40):
+            mine = draw.sample(range(user % 2, items, 2), 5)
+            took += [(f"u{user}", item, "train") for item in mine[:3]]
+            for split, item in (("valid", mine[3]), ("test", mine[4])):
+                took.append((f"u{user}", item, split))
+                lists.append((f"u{user}", split, [item, *draw.sample(range(1 - user % 2, items, 2), 4)]))
+        pl.DataFrame(took, ["user", "item", "split"], orient="row").write_parquet(tmp_path / f"{shop}.parquet")
+        lists = pl.DataFrame(lists, ["user", "split", "candidates"], orient="row")
+        lists.write_parquet(tmp_path / f"{shop}_lists.parquet")
+    write({"conf/task/mine.yaml": HEAD + SHOP})
+
+
+def test_lists_are_ranked_and_negatives_drawn_anew_in_each_epoch(cli, shop, tmp_path):
+    arguments = [*RUN.split(), "encoder=fm"]
+    ended = cli(*arguments, "trainer.max_epochs=40")
+    assert (ended.code, ended.err) == (0, "")
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["rows"] == {"train": 2 * 600, "val": 2 * 200, "test": 2 * 200}
+    assert summary["primary"] == {"a": "ndcg@3", "b": "ndcg@3"}
+    assert summary["metrics"]["test/a/hr@3"] >= 0.9  # 0.6 by chance
+    assert summary["metrics"]["test/b/hr@3"] >= 0.9
+
+
+def test_run_with_drawn_negatives_goes_on_bit_for_bit(cli, shop, tmp_path):
+    for folder, epochs in (("whole", 4), ("parts", 2)):
+        run = ["--config-dir", "conf", "task=mine", "encoder=fm", f"hydra.run.dir={folder}"]
+        assert cli(*run, f"trainer.max_epochs={epochs}").code == 0
+    assert cli("resume=parts", "trainer.max_epochs=4").code == 0
+    whole, parts = ((tmp_path / folder / "metrics.jsonl").read_bytes() for folder in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_ranking_needs_a_binary_task_and_its_column(cli, shop, tmp_path):
+    text = HEAD + SHOP.replace("a: {kind: binary", "a: {kind: regression")
+    (tmp_path / "conf/task/mine.yaml").write_text(text)
+    ended = cli(*RUN.split())
+    assert (ended.code, ended.err) == (
+        2, "tasks.a.ranking (conf/task/mine.yaml, line 11): needs kind binary, got regression.\n"
+    )  # fmt: skip
+    (tmp_path / "conf/task/mine.yaml").write_text(
+        HEAD + SHOP.replace("b: {kind: binary, ranking: {group: list", "b: {kind: binary, ranking: {group: lst")
+    )
+    ended = cli(*RUN.split())
+    assert ended.code == 2
+    assert ended.err.startswith("tasks.b.ranking.group: no column 'lst' in a.parquet")
+    assert ended.err.endswith("Did you mean 'list'?\n")

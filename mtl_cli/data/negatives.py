@@ -1,0 +1,65 @@
+"""Negatives of implicit feedback, drawn anew for every epoch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Negatives:
+    """Training rows that get another item each epoch, uniformly among those that their user has not taken.
+
+    Args:
+        rows: (M,) int64, places in the training rows.
+        column: Position of the item in ``Inputs.categorical``.
+        users: (M,) int64 codes of their users.
+        items: (I,) int64 codes to draw from.
+        taken: Sorted ``user * span + item`` of what users have taken.
+        span: More than any item's code.
+    """
+
+    rows: np.ndarray
+    column: int
+    users: np.ndarray
+    items: np.ndarray
+    taken: np.ndarray
+    span: int
+
+    @classmethod
+    def of(cls, rows: np.ndarray, column: int, users: np.ndarray, codes: np.ndarray) -> Negatives:
+        """The negatives among the training rows of one source.
+
+        Args:
+            rows: (M,) the drawn rows among N training rows.
+            column: Position of the item's column.
+            users: (N,) codes of the users; of rows of other sources below 0.
+            codes: (N,) codes of the items.
+        """
+        read = users >= 0
+        read[rows] = False
+        span = int(codes.max()) + 1
+        taken = np.unique(users[read] * span + codes[read])
+        return cls(rows, column, users[rows], np.unique(codes[read]), taken, span)
+
+    def draw(self, seed: int, epoch: int) -> np.ndarray:
+        """(M,) item codes of epoch ``epoch``, a function of seed and epoch."""
+        generator = np.random.default_rng([seed, epoch, self.column])
+        codes = self.items[generator.integers(len(self.items), size=len(self.rows))]
+        for _ in range(_TRIES):
+            again = np.flatnonzero(np.isin(self.users * self.span + codes, self.taken))
+            if not len(again):
+                break
+            codes[again] = self.items[generator.integers(len(self.items), size=len(again))]
+        return codes
+
+    def write(self, categorical: torch.Tensor, seed: int, epoch: int) -> None:
+        """Puts the items of an epoch into the codes (N, number of columns) of the training rows."""
+        device = categorical.device
+        codes = torch.from_numpy(self.draw(seed, epoch)).to(device)
+        categorical[torch.from_numpy(self.rows).to(device), self.column] = codes
+
+
+_TRIES = 100  # a user who has taken nearly everything keeps what was drawn last

@@ -1,0 +1,154 @@
+"""Implicit feedback: who took what, what was drawn that they did not take, and lists of candidates to rank."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+
+from mtl_cli.data.sources.base import Source
+from mtl_cli.data.sources.table import TableSource
+from mtl_cli.data.table import Drawn, Part, Table
+from mtl_cli.errors import ConfigError, DataError, Problem
+from mtl_cli.registry import SOURCES
+from mtl_cli.types import NonNegativeInt
+
+
+@SOURCES.register("interactions")
+class InteractionsSource(Source):
+    """Files of what users took, as a table with a column of labels: 1 for what they took, 0 for what they did not.
+
+    Each interaction is a row with label 1, and gives ``negatives`` rows with label 0 at the end of the table. Their
+    item is drawn uniformly among those that the user never took, for the training rows anew in every epoch, a function
+    of seed and epoch.
+
+    A row of ``candidates`` is a list of items for one user, the first of them taken and the others not. An interaction
+    that is the first of a list (same user, item, and other columns that both files have, such as the split) belongs to
+    it and gets no negatives of its own; the other candidates are rows with label 0. The column ``list`` numbers the
+    lists, for ``tasks.NAME.ranking``.
+
+    Args:
+        path: Files with a row for each interaction, in any format of the ``table`` source.
+        candidates: Files with a row for each list.
+        user: Column with the user.
+        item: Column with the item; also what the candidates are called.
+        candidates_column: Column of ``candidates`` with the lists.
+        label: Name of the new column of labels.
+        negatives: Rows with label 0 for each interaction that is in no list.
+        seed: Of the first drawing; other than the training seed, so that all runs evaluate the same rows.
+
+    Raises:
+        ConfigError: ``path`` is not given.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | list[str] | None = None,
+        candidates: str | list[str] | None = None,
+        user: str = "user",
+        item: str = "item",
+        candidates_column: str = "candidates",
+        label: str = "label",
+        negatives: NonNegativeInt = 4,
+        seed: NonNegativeInt = 0,
+    ) -> None:
+        if path is None:
+            raise ConfigError(Problem("data.path", "must be given, got null", "Write data.path=FILE."))
+        self._path, self._candidates = path, candidates
+        self._user, self._item, self._list, self._label = user, item, candidates_column, label
+        self._negatives, self._seed = negatives, seed
+
+    def read(self) -> Table:
+        """Reads all files and draws.
+
+        Raises:
+            DataError: A column is absent, taken or has missing cells, or a list is empty.
+        """
+        table = TableSource(path=self._path).read()
+        self._check(table, {self._user: "data.user", self._item: "data.item"})
+        frame = table.frame.with_columns(pl.lit(1, pl.Int8).alias(self._label))
+        parts, fingerprint = list(table.parts), table.fingerprint
+        listed = np.zeros(frame.height, bool)
+        if self._candidates is not None:
+            lists = TableSource(path=self._candidates).read()
+            self._check(lists, {self._user: "data.user", self._list: "data.candidates_column"})
+            frame, listed = self._with_lists(frame, lists)
+            added = frame.height - table.frame.height
+            parts.append(Part(f"{lists.files} (candidates)", table.frame.height, added, lines=False))
+            fingerprint = hashlib.sha256(f"{fingerprint}{lists.fingerprint}".encode()).hexdigest()
+        positives = frame.head(table.frame.height).filter(pl.Series(~listed[: table.frame.height]))
+        drawn = self._draw(positives, frame)
+        parts.append(Part(f"{table.files} (negatives)", frame.height, drawn.height, lines=False))
+        marks = (Drawn(frame.height, drawn.height, self._user, self._item),) if drawn.height else ()
+        whole = pl.concat([frame, drawn], how="diagonal_relaxed")
+        return replace(table, frame=whole, parts=tuple(parts), fingerprint=fingerprint, drawn=marks)
+
+    def _check(self, table: Table, needed: dict[str, str]) -> None:
+        table.require(list(needed), needed)
+        problems = [
+            Problem(f"{table.files}, column '{name}'", "has the name of a new column", "Rename it, or set data.label.")
+            for name in (self._label, "list")
+            if name in table.frame.columns
+        ]
+        for name in needed:
+            absent = table.frame[name].is_null()
+            if absent.any():
+                row = int(absent.arg_max() or 0)
+                problems.append(Problem(table.where(name, row), "is missing", "Every row needs a user and an item."))
+        if problems:
+            raise DataError(problems)
+
+    def _with_lists(self, frame: pl.DataFrame, lists: Table) -> tuple[pl.DataFrame, np.ndarray]:
+        """The interactions and, below them, the other candidates; and which rows are in a list."""
+        column = lists.frame[self._list]
+        if not column.dtype.is_nested():
+            what = f"must hold lists of items, got type {column.dtype}"
+            raise DataError(Problem(f"{lists.files}, column '{self._list}'", what))
+        items = column.arr.to_list() if isinstance(column.dtype, pl.Array) else column
+        short = items.list.len() < 1
+        if short.any():
+            raise DataError(Problem(lists.where(self._list, int(short.arg_max() or 0)), "is an empty list"))
+        numbered = lists.frame.with_columns(items.alias(self._item)).drop(
+            [self._list] if self._list != self._item else []
+        )
+        numbered = numbered.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("list"))
+        first = numbered.with_columns(pl.col(self._item).list.first())
+        keys = [name for name in first.columns if name in frame.columns]
+        types = {name: frame.schema[name] for name in keys}
+        first = first.cast(types).unique(keys, keep="first", maintain_order=True)  # type: ignore[arg-type]
+        found = frame.join(first.select(*keys, "list"), on=keys, how="left", maintain_order="left", nulls_equal=True)
+        found = found.with_columns(  # an interaction that stands there twice is in the list once
+            pl.when(pl.col("list").is_first_distinct()).then(pl.col("list")).alias("list")
+        )
+        inside = found["list"].drop_nulls()
+        rest = numbered.with_columns(pl.int_ranges(pl.col(self._item).list.len()).alias("place"))
+        rest = rest.explode(self._item, "place").cast({self._item: frame.schema[self._item]})
+        rest = rest.filter((pl.col("place") > 0) | ~pl.col("list").is_in(inside.implode()))
+        rest = rest.with_columns((pl.col("place") == 0).cast(pl.Int8).alias(self._label)).drop("place")
+        whole = pl.concat([found, rest], how="diagonal_relaxed")
+        return whole, whole["list"].is_not_null().to_numpy()
+
+    def _draw(self, positives: pl.DataFrame, everything: pl.DataFrame) -> pl.DataFrame:
+        """``negatives`` rows for each of the positives, with items that their users never took."""
+        count = self._negatives
+        if count == 0 or positives.height == 0:
+            return positives.head(0)
+        taken = everything.filter(pl.col(self._label) == 1)
+        items = taken[self._item].unique(maintain_order=True)
+        rows = positives[np.repeat(np.arange(positives.height), count)].with_columns(
+            pl.lit(0, pl.Int8).alias(self._label)
+        )
+        pairs = taken.select(self._user, self._item).unique()
+        generator = np.random.default_rng(self._seed)
+        drawn = items.gather(generator.integers(len(items), size=rows.height))
+        for _ in range(100):
+            rows = rows.with_columns(drawn.alias(self._item))
+            both = rows.select(self._user, self._item).with_row_index("row")
+            again = both.join(pairs, on=[self._user, self._item], how="semi")["row"].sort()
+            if not len(again):
+                break
+            drawn = drawn.scatter(again, items.gather(generator.integers(len(items), size=len(again))))
+        return rows
