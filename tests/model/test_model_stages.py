@@ -123,17 +123,11 @@ def test_cross_stitch_mixes_what_each_stage_puts_out():
     torch.testing.assert_close(sharing(x), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_cross_stitch_held_at_no_mixing_trains_as_separate(tmp_path):
-    def hold(sharing):
-        for tasks_mix in sharing.mixes:
-            tasks_mix.data = torch.eye(3)
-            tasks_mix.requires_grad_(False)
-
-    def held_from_the_start(sharing):
-        hold(sharing)
-
+def test_cross_stitch_held_at_no_mixing_trains_as_separate():
     learner = make_learner(three_kinds(), sharing="cross_stitch", encoder={"hidden": [6]})
-    held_from_the_start(learner.model.sharing)
+    for mix in learner.model.sharing.mixes:
+        mix.data = torch.eye(3)
+        mix.requires_grad_(False)
     alone = make_learner(three_kinds(), sharing="separate", encoder={"hidden": [6]})
     rows = three_kind_rows()
     for _ in range(5):
@@ -152,8 +146,7 @@ def test_cross_stitch_held_at_no_mixing_trains_as_separate(tmp_path):
     torch.testing.assert_close(learner.model.outputs(x), alone.model.outputs(x), rtol=1e-4, atol=1e-5)
 
 
-def test_soft_sharing_without_strength_trains_as_separate(tmp_path, monkeypatch):
-    monkeypatch.setattr(SoftSharing.__init__, "__kwdefaults__", None, raising=False)
+def test_soft_sharing_without_strength_trains_as_separate(tmp_path):
     separate, losses = _trained(tmp_path, "separate")
     soft, other_losses = _trained(tmp_path, "soft", lambda sharing: setattr(sharing, "_strength", 0.0))
     assert other_losses == losses
