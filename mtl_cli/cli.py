@@ -73,7 +73,7 @@ def _run(cfg: DictConfig) -> float | None:
         raw = composition.plain(cfg, origin)
         if not raw.get("tasks") and not any(o.startswith("task=") for o in overrides):
             known = composition.config_groups(_Invocation.folders)["task"]
-            hint = f"Known: {', '.join(known)}. Example: mtl-train task={known[0]}"
+            hint = f"Known: {', '.join(known)}. Example: mtl-train task={'digits' if 'digits' in known else known[0]}"
             raise ConfigError(Problem("task", "must be chosen", hint))
         config = validate(raw, origin)
         if in_sweep:

@@ -146,14 +146,14 @@ def describe(run: Run) -> str:
     data, trainer, config = run.data, run.trainer, run.config
     splits = {name: getattr(data.splits, name) for name in ("train", "val", "test")}
     sizes = ", ".join(f"{len(index):,} {name}" for name, index in splits.items())
-    first = trainer.evaluate(trainer.val)
+    first = trainer.mean_losses(trainer.val)
     labels = []
     for name in config.tasks:  # in the user's order
         position = [t.name for t in data.tasks].index(name)
         task = data.tasks[position]
         counts = {split: task.kind.counts(data.labels(position, split)) for split in splits}
         cells = [f"{c.labelled:,}" + (f" ({c.missing:,} missing)" if c.missing else "") for c in counts.values()]
-        loss = number(first.tasks[name]["loss"])
+        loss = number(first[name])
         labels.append([name, config.tasks[name].kind.name, *cells, f"{task.weight:g}", loss, counts["train"].balance])
     header = ["task", "kind", "train", "val", "test", "weight", "first val loss", "training labels"]
     parameters = trainer.learner.model.count_parameters()

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from mtl_cli.data.batches import Epoch, Rows, count_steps, plan_epoch
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import RunError, TrainingError
-from mtl_cli.loop.evaluate import Evaluation, evaluate
+from mtl_cli.loop.evaluate import Evaluation, evaluate, mean_losses
 from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.loop.step import Learner, train_step
@@ -179,6 +179,10 @@ class Trainer:
         """Metrics of the present weights on some rows."""
         names, kinds = [t.name for t in self.tasks], [t.kind for t in self.tasks]
         return evaluate(self.learner, rows, names, kinds, [t.weight for t in self.tasks])
+
+    def mean_losses(self, rows: Rows) -> dict[str, float | None]:
+        """Loss of each task with the present weights on some rows."""
+        return mean_losses(self.learner, rows, [t.name for t in self.tasks], [t.kind for t in self.tasks])
 
     def save(self, name: str) -> None:
         """Writes the whole state as a checkpoint."""

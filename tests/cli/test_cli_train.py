@@ -61,9 +61,9 @@ def test_run_folder_is_complete(cli, tmp_path, records):
     keys = {"val/digit/accuracy", "val/even/auroc", "val/ink/r2", "val/ink/loss", "val/loss", "val/mean", "val/worst"}
     assert keys <= records(run, "val")[0].keys()
     assert set(_summary(run)) == {
-        "format", "tasks", "monitor", "mode", "best", "weights", "metrics", "primary", "parameters", "rows",
-        "epochs", "steps", "seconds", "train_seconds", "rows_per_second", "seed", "data_fingerprint", "versions",
-        "device", "threads",
+        "format", "tasks", "monitor", "mode", "best", "weights", "metrics", "primary", "higher_is_better",
+        "parameters", "rows", "rows_seen", "epochs", "steps", "seconds", "train_seconds", "rows_per_second", "seed",
+        "data_fingerprint", "versions", "device", "threads",
     }  # fmt: skip
     assert _summary(run)["rows"] == {"train": 1258, "val": 180, "test": 359}
     assert set(json.loads((run / "data.json").read_text())["tasks"]) == {"digit", "even", "ink"}

@@ -161,3 +161,11 @@ def test_tasks_of_several_sources_are_also_given_source_by_source():
         assert found.by_source[f"segment@{source}"] == pytest.approx(_evaluate(learner, alone).tasks["segment"])
     assert found.flat("val")["val/segment@small/accuracy"] == found.by_source["segment@small"]["accuracy"]
     assert found.mean == pytest.approx(np.mean([found.tasks[name][found.primary[name]] for name in NAMES]))
+
+
+def test_losses_alone_are_those_of_an_evaluation():
+    kinds = three_kinds()
+    learner, rows = make_learner(kinds), three_kind_rows(missing=0.3)
+    names = ["amount", "churn", "segment"]
+    evaluation = evaluate(learner, rows, names, kinds, [1.0, 1.0, 1.0])
+    assert module.mean_losses(learner, rows, names, kinds) == {name: evaluation.tasks[name]["loss"] for name in names}
