@@ -65,7 +65,7 @@ def test_types_are_decided_over_the_whole_column():
         "n": "numeric", "c": "category", "b": "numeric", "i": "numeric", "d": "date", "fp": "block",
         "words": "category",
     }  # fmt: skip
-    assert features.spec == InputSpec(9, (5, 5))  # n b i d fp fp + missing of n, b and d
+    assert features.spec == InputSpec(9, (5, 5), missing=(False, False))  # n b i d fp fp + missing of n, b and d
     assert features.input_dim == 8
     assert features.describe_width() == "fp: 2; 4 numbers: n, b, i, d; 2 categories: c, words"
     expected = [
@@ -455,7 +455,8 @@ def test_adult_gives_numbers_and_categories():
     train = np.flatnonzero((table.frame["split"] == "train").to_numpy())
     reserved = {"income_over_50k": "target of task 'income'", "split": "split"}
     features = fit(table, train, reserved, exclude=["education", "fnlwgt"])
-    assert features.spec == InputSpec(5, (10, 8, 16, 7, 6, 3, 43 - 1))
+    holes = (True, False, True, False, False, False, True)
+    assert features.spec == InputSpec(5, (10, 8, 16, 7, 6, 3, 43 - 1), missing=holes)
     inputs, _ = features.transform(table)
     assert inputs.numeric.shape == (48842, 5)
     torch.testing.assert_close(inputs.numeric[train].mean(0), torch.zeros(5), atol=1e-4, rtol=0)

@@ -17,10 +17,10 @@ class FactorizationMachine(Encoder):
     """Products of the vectors of all pairs of inputs, and a sum of single weights (Rendle 2010; He and Chua 2017).
 
     Every category, and every number times its value, has a vector v of D - 1 numbers and a weight w. The features of a
-    row are the sum of v_i * v_j (element by element) over all pairs of its inputs, and the sum of its s * w. A linear
-    head on top gives a factorization machine whose factors each task weights for itself; with a user and an item alone
-    it is matrix factorization with biases. A missing or unknown category is no input at all. Numbers that come with
-    edges are read as plain numbers.
+    row are the sum of v_i * v_j (element by element) over all pairs of its inputs, and s times the sum of its w and of
+    an intercept. A linear head on top gives a factorization machine whose factors each task weights for itself; with a
+    user and an item alone it is matrix factorization with biases. A missing or unknown category is no input at all.
+    Numbers that come with edges are read as plain numbers.
 
     Args:
         spec: What the inputs are.
@@ -56,6 +56,7 @@ class FactorizationMachine(Encoder):
         self.speaks: Tensor
         self.register_buffer("speaks", speaks, persistent=False)
         self.table = nn.Parameter(table)
+        self.intercept = nn.Parameter(torch.zeros(1, 1))
         self._categories, self._dim, self._scale = sum(spec.categories), shared_dim, weight_scale
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -64,7 +65,7 @@ class FactorizationMachine(Encoder):
         picked = self.table.index_select(-2, codes.flatten()) * self.speaks.index_select(0, codes.flatten())
         picked = picked.view(*lead, *codes.shape, -1)
         vectors, weights = picked[..., :-1], picked[..., -1:]
-        total, squares, single = vectors.sum(-2), vectors.square().sum(-2), weights.sum(-2)
+        total, squares, single = vectors.sum(-2), vectors.square().sum(-2), weights.sum(-2) + self.intercept
         if inputs.numeric.shape[1]:
             rows = self.table[..., self._categories :, :]
             total = total + inputs.numeric @ rows[..., :-1]
