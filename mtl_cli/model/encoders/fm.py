@@ -63,7 +63,7 @@ class FactorizationMachine(Encoder):
         lead = self.table.shape[:-2]
         codes = inputs.categorical + self.offsets
         picked = self.table.index_select(-2, codes.flatten()) * self.speaks.index_select(0, codes.flatten())
-        picked = picked.view(*lead, *codes.shape, -1)
+        picked = picked.view(*lead, *codes.shape, self.table.shape[-1])
         vectors, weights = picked[..., :-1], picked[..., -1:]
         total, squares, single = vectors.sum(-2), vectors.square().sum(-2), weights.sum(-2) + self.intercept
         if inputs.numeric.shape[1]:

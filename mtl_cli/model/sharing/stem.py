@@ -37,6 +37,7 @@ class SharedAndTaskEmbeddings(Sharing):
         ConfigError: No input is a category, or the encoder is not ``mlp``.
 
     Example:
+        >>> import torch
         >>> from mtl_cli.types import InputSpec
         >>> sharing = SharedAndTaskEmbeddings(EncoderMaker(MLP, InputSpec(3, (5,)), 8), ["a", "b"])
         >>> sharing(Inputs(torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.int64))).shape
