@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -18,9 +18,10 @@ import torch
 from mtl_cli.balancing import Balancing, GradientBalancing
 from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data import Features, Source, Splits, Table, split_rows
-from mtl_cli.data.batches import Origins, Ranking, Rows, TokenLabels
+from mtl_cli.data.batches import Layout, Origins, Ranking, Rows, TokenLabels
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.combine import combine, combine_splits, own_column_notes, rename_columns
+from mtl_cli.data.labels import label_column, label_roles, row_weights
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
 from mtl_cli.data.token_labels import label_tokens, spread_labels
@@ -33,9 +34,9 @@ from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.ownership import stacked
 from mtl_cli.optim import FlatParameters
 from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, OPTIMIZERS, SCHEDULERS, SHARINGS, SOURCES
-from mtl_cli.schema import Component, RunConfig, TaskConfig, is_per_task, task_metrics
+from mtl_cli.schema import Component, RunConfig, TaskConfig, TaskOptions, is_per_task, task_metrics
 from mtl_cli.seeding import seed_everything
-from mtl_cli.tasks import Kind
+from mtl_cli.tasks import Kind, target_columns
 from mtl_cli.types import Column, Inputs, InputSpec
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ class Data:
         splits: Row indices of each split.
         tasks: K tasks with fitted kinds, in training order: tasks that are alike are neighbours.
         inputs: Inputs of all rows.
-        targets: (N, K) float32, NaN where a label is missing.
+        targets: (N, T) float32, the numbers of the labels of each task side by side, NaN where a label is missing; or
+            (N, T + K) with what each row counts for each task, see ``layout``.
         notes: What the user should know.
         tokens: Labels of the tokens of all rows, if some task has such; ``targets`` holds NaN for that task.
         rankings: The lists that the rows of a task form, by the task's position.
@@ -87,8 +89,13 @@ class Data:
             targets, places = self.targets, index
         else:
             targets, places = self.tokens.targets, self._tokens_of(index)
-        labels: np.ndarray = targets[places, task]
+        labels: np.ndarray = targets[places, target_columns([t.kind for t in self.tasks])[task]]
         return labels
+
+    @property
+    def layout(self) -> Layout:
+        """What stands in the columns of ``targets``."""
+        return label_layout(self.tasks, self.targets)
 
     def rows(self, split: str, device: torch.device) -> Rows:
         """The rows of ``train``, ``val`` or ``test`` on a device."""
@@ -100,7 +107,7 @@ class Data:
         rankings = {task: replace(ranking, groups=ranking.groups[index]) for task, ranking in self.rankings.items()}
         negatives = self._negatives(index) if split == "train" else ()
         inputs = self.inputs.rows(torch.from_numpy(index))
-        return Rows(inputs, self.targets[index], device, origins, tokens, rankings, negatives)
+        return Rows(inputs, self.targets[index], device, origins, tokens, rankings, negatives, self.layout)
 
     def _tokens_of(self, index: np.ndarray) -> np.ndarray:
         if self.tokens is None:
@@ -131,7 +138,7 @@ class Data:
             "tasks": {
                 task.name: {
                     "kind": config.tasks[task.name].kind.name,
-                    "target": config.tasks[task.name].target(task.name),
+                    "target": config.tasks[task.name].targets(task.name),
                     "state": task.kind.state(),
                 }
                 for task in self.tasks
@@ -152,15 +159,15 @@ def build_data(config: RunConfig) -> Data:
         ConfigError: ``input_dim`` is not the width of the data.
     """
     table, splits = read_rows(config)
-    targets = {name: task.target(name) for name, task in {**config.tasks, **config.left_out}.items()}
     problems: list[Problem] = []
-    fitted: dict[str, tuple[Kind, np.ndarray]] = {}
+    fitted: dict[str, _Fitted] = {}
     for name, task in config.tasks.items():
         try:
-            fitted[name] = _fit_task(task, _labels(task, table, targets[name]), splits.train)
+            fitted[name] = _fit_task(name, task, table, splits.train)
         except UserError as error:
             problems += [Problem(f"tasks.{name}: {p.where}", p.what, p.hint) for p in error.problems]
-    reserved = _reserved(config, targets)
+    roles = _reserved(config)
+    reserved = {column: role for column, role in roles.items() if column not in config.data.allow_inputs}
     features = None
     try:
         features = Features.fit(table, config.data, splits.train, reserved)
@@ -174,13 +181,23 @@ def build_data(config: RunConfig) -> Data:
     unreadable: list[int] | None = [] if config.data.image.on_bad == "skip" else None
     inputs, notes = features.transform(table, unreadable=unreadable)
     notes = [*own_column_notes(table, features.optional), *notes]
-    names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name][0].group_key())))
-    tasks = tuple(Task(name, fitted[name][0], config.tasks[name].common.weight) for name in names)
+    names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name].kind.group_key())))
+    tasks = tuple(Task(name, fitted[name].kind, config.tasks[name].common.weight) for name in names)
     none = np.full(table.frame.height, np.nan, np.float32)
-    labels = np.stack([none if fitted[name][0].per_token else fitted[name][1] for name in names], 1)
-    labels[unreadable or []] = np.nan
-    tokens = _token_labels(names, fitted, targets, table, features.spec)
-    unlabelled = 0 if tokens is not None else int(np.isnan(labels[splits.train]).all(1).sum())
+    labels = _side_by_side(
+        [none if fitted[name].kind.per_token else fitted[name].targets for name in names],
+        [fitted[name].weights for name in names],
+        unreadable or [],
+    )
+    tokens = _token_labels(names, fitted, config, table, features.spec, labels.shape[1] > _width(tasks))
+    notes += _label_notes(tasks, {name: fitted[name].targets for name in names}, splits)
+    allowed = [column for column in config.data.allow_inputs if column in roles]
+    notes += [
+        f"column '{column}' may be an input although it is the {roles[column].removeprefix('the ')}."
+        for column in allowed
+    ]
+    targets = labels[splits.train, : _width(tasks)]
+    unlabelled = 0 if tokens is not None else int(np.isnan(targets).all(1).sum())
     if unlabelled:
         notes = [*notes, f"{unlabelled} training rows have no label for any task: they teach nothing."]
     notes = [*table.notes, *splits.notes, *features.notes, *notes]
@@ -233,30 +250,39 @@ def load_fitted(config: RunConfig, state: Mapping[str, Any]) -> tuple[Features, 
         raise ValueError(f"its tasks are {', '.join(state['tasks'])}, those of config.yaml {', '.join(config.tasks)}")
     tasks = []
     for name, saved in state["tasks"].items():
-        kind: Kind = KINDS.build(config.tasks[name].kind.name, **config.tasks[name].kind.options)
+        kind = _new_kind(config.tasks[name])
         kind.load_state(saved["state"])
         tasks.append(Task(name, kind, config.tasks[name].common.weight))
     return Features.from_json(state["features"]), tuple(tasks)
 
 
 def encode_labels(config: RunConfig, table: Table, tasks: Sequence[Task]) -> np.ndarray:
-    """Labels (N, K) float32 for fitted tasks, NaN where missing.
+    """Labels of fitted tasks as ``Data.targets`` holds them: (N, T) or (N, T + K) float32, NaN where missing.
 
     Raises:
         DataError: Lists, of every task, an absent column or the cells that are no label of it.
     """
-    targets = {task.name: config.tasks[task.name].target(task.name) for task in tasks}
-    table.require(targets.values(), {column: f"tasks.{name}.target" for name, column in targets.items()})
+    who = _label_columns({task.name: config.tasks[task.name] for task in tasks})
+    table.require(list(who), who)
     problems: list[Problem] = []
-    labels = np.full((table.frame.height, len(tasks)), np.nan, np.float32)
-    for position, task in enumerate(tasks):
+    encoded: list[np.ndarray] = []
+    weights: list[np.ndarray | None] = []
+    for task in tasks:
+        options = config.tasks[task.name]
         try:
-            labels[:, position] = task.kind.encode(_labels(config.tasks[task.name], table, targets[task.name]))
+            encoded.append(task.kind.encode(_labels(task.name, options, table)))
+            weights.append(_weights(options.common, task.kind, encoded[-1], table))
         except UserError as error:
             problems += [Problem(f"tasks.{task.name}: {p.where}", p.what, p.hint) for p in error.problems]
     if problems:
         raise DataError(problems)
-    return labels
+    return _side_by_side(encoded, weights)
+
+
+def label_layout(tasks: Sequence[Task], labels: np.ndarray) -> Layout:
+    """What stands in the columns of labels (N, T) or (N, T + K)."""
+    columns = target_columns([task.kind for task in tasks])
+    return Layout(tuple(own.start for own in columns), weighted=labels.shape[1] > _width(tasks))
 
 
 def build_source(config: RunConfig, path: str) -> Source:
@@ -296,7 +322,8 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         device
     )
     parameters = FlatParameters(model.owners())
-    check_balancing(config.balancing.name, balancing, parameters, data.targets[data.splits.train])
+    labels = data.targets[data.splits.train][:, list(data.layout.firsts)]
+    check_balancing(config.balancing.name, balancing, parameters, labels)
     optimizers = [OPTIMIZERS.build(config.optimizer.name, parameters, **config.optimizer.options)]
     if balancing.has_parameters:
         own = FlatParameters(stacked(balancing.parameters(), range(len(names))))
@@ -422,40 +449,111 @@ def _at(where: str, problem: Problem) -> Problem:
     return replace(problem, where=re.sub(r"^data\.(?!sources\.)", f"{where}.", problem.where))
 
 
-def _labels(task: TaskConfig, table: Table, target: str) -> Column:
-    """The label column of a task, with labels from those sources only that label it, and without its marker."""
-    column = table.column(target)
-    if task.common.missing_label is not None:
-        column = _without(column, task.common.missing_label)
+class _Fitted(NamedTuple):
+    """A kind that knows its labels, the labels (N,) or (N, T), and what rows count (N,) if not 1."""
+
+    kind: Kind
+    targets: np.ndarray
+    weights: np.ndarray | None
+
+
+def _labels(name: str, task: TaskConfig, table: Table) -> Column:
+    """The label column of a task, with labels from those sources only that label it."""
+    column = label_column(table, task.targets(name), task.common)
     if task.sources is None:
         return column
     others = ~np.isin(table.source_of_rows(), [table.sources.index(name) for name in task.sources])
-    values = pl.select(pl.when(pl.Series(others)).then(None).otherwise(column.values).alias(target)).to_series()
+    values = pl.select(pl.when(pl.Series(~others)).then(column.values).alias(column.name)).to_series()
     return replace(column, values=values)
 
 
-def _fit_task(task: TaskConfig, column: Column, train: np.ndarray) -> tuple[Kind, np.ndarray]:
-    kind: Kind = KINDS.build(task.kind.name, **task.kind.options)
+def _fit_task(name: str, task: TaskConfig, table: Table, train: np.ndarray) -> _Fitted:
+    kind = _new_kind(task)
+    column = _labels(name, task, table)
     if kind.per_token:
         column, rows = label_tokens(column)
         train = np.flatnonzero(np.isin(rows, train))
     kind.fit(column, train)
-    return kind, kind.encode(column)
+    _check_markers(task.common, kind)
+    targets = kind.encode(column)
+    return _Fitted(kind, targets, None if kind.per_token else _weights(task.common, kind, targets, table))
+
+
+def _new_kind(task: TaskConfig) -> Kind:
+    kind: Kind = KINDS.build(task.kind.name, **task.kind.options)
+    kind.chosen = tuple(task.common.metrics or ())
+    return kind
+
+
+def _weights(options: TaskOptions, kind: Kind, targets: np.ndarray, table: Table) -> np.ndarray | None:
+    """What each row counts (N,) for a task, by its label and by its weight; None for 1 each."""
+    weights = kind.row_weights(targets)
+    if options.sample_weight is None:
+        return weights
+    labelled = ~np.isnan(targets if targets.ndim == 1 else targets[:, 0])
+    own = row_weights(table, options.sample_weight, labelled)
+    return own if weights is None else own * weights
+
+
+def _check_markers(options: TaskOptions, kind: Kind) -> None:
+    """What means 'no label' is no class: a class that num_classes counts would have no row."""
+    markers = options.missing_label if isinstance(options.missing_label, list) else [options.missing_label]
+    found = [marker for marker in markers if marker is not None and str(marker) in kind.classes]
+    if found:
+        classes = ", ".join(kind.classes[:20])
+        what = f"{', '.join(map(repr, found))} means 'no label', and is a class of the task ({classes})"
+        raise DataError(Problem("missing_label", what, "Correct num_classes, or list the task's `classes`."))
+
+
+def _side_by_side(
+    targets: Sequence[np.ndarray], weights: Sequence[np.ndarray | None], without: Sequence[int] = ()
+) -> np.ndarray:
+    """Labels (N, T), or (N, T + K) if rows count differently, float32; the rows ``without`` have none."""
+    rows = len(targets[0])
+    labels = np.concatenate([own[:, None] if own.ndim == 1 else own for own in targets], 1)
+    labels[list(without)] = np.nan
+    if all(own is None for own in weights):
+        return labels
+    shares = np.stack([np.ones(rows) if own is None else own for own in weights], 1)
+    return np.concatenate([labels, shares.astype(np.float32)], 1)
+
+
+def _width(tasks: Sequence[Task]) -> int:
+    """T: the numbers of the labels of all tasks."""
+    return sum(task.kind.num_targets for task in tasks)
+
+
+def _label_notes(tasks: Sequence[Task], targets: Mapping[str, np.ndarray], splits: Splits) -> list[str]:
+    """Classes without a row in a split."""
+    notes = []
+    for split in ("train", "val", "test"):
+        index = getattr(splits, split)
+        for task in tasks:
+            if task.kind.per_token or not len(index):
+                continue
+            absent = task.kind.unseen(targets[task.name][index])
+            if absent:
+                shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+                notes.append(f"task '{task.name}': no {split} row has class {shown}.")
+    return notes
 
 
 def _token_labels(
     names: Sequence[str],
-    fitted: Mapping[str, tuple[Kind, np.ndarray]],
-    targets: Mapping[str, str],
+    fitted: Mapping[str, _Fitted],
+    config: RunConfig,
     table: Table,
     spec: InputSpec,
+    weighted: bool,
 ) -> TokenLabels | None:
-    """The labels of the tokens of all rows, (M, K) with NaN for tasks that label rows; None if all tasks do.
+    """The labels of the tokens of all rows, (M, T) with NaN for tasks that label rows; None if all tasks do.
+
+    Tokens count 1 each: if rows count differently, K columns of ones follow.
 
     Raises:
         DataError: A task labels tokens, and no input holds tokens, or another number of them.
     """
-    own = [name for name in names if fitted[name][0].per_token]
+    own = [name for name in names if fitted[name].kind.per_token]
     if not own:
         return None
     blocks = [block.name for block in spec.blocks if block.type == "tokens"]
@@ -467,40 +565,24 @@ def _token_labels(
     columns: dict[str, np.ndarray] = {}
     for name in own:
         try:
-            columns[name] = spread_labels(fitted[name][1], table.column(targets[name]), tokens)
+            columns[name] = spread_labels(fitted[name].targets, _labels(name, config.tasks[name], table), tokens)
         except DataError as error:
             problems += [Problem(f"tasks.{name}: {p.where}", p.what, p.hint) for p in error.problems]
     if problems:
         raise DataError(problems)
-    none = np.full(len(columns[own[0]]), np.nan, np.float32)
-    labels = np.stack([columns.get(name, none) for name in names], 1)
+    count = len(columns[own[0]])
+    none = {name: np.full((count, fitted[name].kind.num_targets), np.nan, np.float32) for name in names}
+    ones = [np.ones(count) if weighted else None] * len(names)
+    labels = _side_by_side([columns.get(name, none[name]) for name in names], ones)
     return TokenLabels(blocks[0], labels, rows_too=len(own) < len(names))
-
-
-def _without(column: Column, marker: str | float) -> Column:
-    """The column with every cell that holds the task's marker for 'no label' made missing."""
-    text = column.values.cast(pl.String)
-    same = text == str(marker)
-    if not isinstance(marker, str) or column.values.dtype != pl.String:
-        numbers = column.values.cast(pl.Float64, strict=False)
-        same = same | (numbers == float(marker)) if _is_number(marker) else same
-    values = pl.select(pl.when(same.fill_null(False)).then(None).otherwise(column.values)).to_series()
-    return Column(column.name, values, column.where)
-
-
-def _is_number(value: str | float) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _require_columns(config: RunConfig, table: Table, tables: Mapping[str, Table]) -> None:
     """Finds columns that the configuration names and that are not there, those of the splits in each source."""
     problems: list[Problem] = []
     everything = {**config.tasks, **config.left_out}
-    who = {task.target(name): f"tasks.{name}.target" for name, task in reversed(list(everything.items()))}
+    who = _label_columns(everything)
+    who.update({column: "data.allow_inputs" for column in config.data.allow_inputs if column not in who})
     for name, task in everything.items():
         if task.common.ranking is not None:
             who.setdefault(task.common.ranking.group, f"tasks.{name}.ranking.group")
@@ -514,15 +596,28 @@ def _require_columns(config: RunConfig, table: Table, tables: Mapping[str, Table
         table.require(list(who), who)
     for name, task in everything.items():
         for source in task.sources or ():
-            target = task.target(name)
-            if target in table.frame.columns and target not in tables[source].frame.columns:
-                with collecting(problems):
-                    tables[source].require([target], {target: f"tasks.{name}.target"})
+            for target in task.targets(name):
+                if target in table.frame.columns and target not in tables[source].frame.columns:
+                    with collecting(problems):
+                        tables[source].require([target], {target: f"tasks.{name}.target"})
     if problems:
         raise DataError(problems)
 
 
-def _reserved(config: RunConfig, targets: Mapping[str, str]) -> dict[str, str]:
+def _label_columns(tasks: Mapping[str, TaskConfig]) -> dict[str, str]:
+    """Every column that tasks take labels, masks and weights from, and the key that names it."""
+    who: dict[str, str] = {}
+    for name, task in tasks.items():
+        for column in task.targets(name):
+            who.setdefault(column, f"tasks.{name}.target")
+        for column in task.common.mask_by or {}:
+            who.setdefault(column, f"tasks.{name}.mask_by")
+        if task.common.sample_weight is not None:
+            who.setdefault(task.common.sample_weight, f"tasks.{name}.sample_weight")
+    return who
+
+
+def _reserved(config: RunConfig) -> dict[str, str]:
     """Columns that are something else than inputs."""
     roles = {config.data.id: "the id"}
     for source in config.sources.values():
@@ -533,7 +628,8 @@ def _reserved(config: RunConfig, targets: Mapping[str, str]) -> dict[str, str]:
         # a list's number says nothing; a user that makes the lists is an input all the same
         if ranking is not None and config.data.inputs == "*":
             reserved.setdefault(ranking.group, f"lists of task '{name}'")
-    return {**reserved, **{column: f"target of task '{name}'" for name, column in reversed(list(targets.items()))}}
+    tasks = {name: (task.targets(name), task.common) for name, task in {**config.tasks, **config.left_out}.items()}
+    return {**reserved, **label_roles(tasks)}
 
 
 def _per_task_lists(component: Component, names: Sequence[str]) -> dict[str, Any]:

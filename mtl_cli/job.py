@@ -242,8 +242,7 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         chosen = f"weights of the last epoch, {progress.epoch} (no best checkpoint by {best.monitor.name})"
     log.info("\n%s\n%s", chosen, results_table(config, evaluations[shown], shown))
     for split, evaluation in evaluations.items():
-        targets = data.targets[getattr(data.splits, split)]
-        labels = {task.name: task.kind.counts(targets[:, i]) for i, task in enumerate(data.tasks)}
+        labels = {task.name: task.kind.counts(data.labels(i, split)) for i, task in enumerate(data.tasks)}
         for note in undefined_notes(evaluation, labels, split):
             log.warning("%s", note)
     counts = trainer.learner.model.count_parameters()

@@ -262,7 +262,9 @@ def _conform_union(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, 
             return attempt
     if len(members) > 1 and not any(_same_shape(value, m) for m in members):
         expected = " or ".join(_type_name(m) for m in members)
-        return value, [Problem(where, f"must be {expected}, got {value!r}", _nearest(value, _choices(members)))]
+        hint = "Write it in quotes." if isinstance(value, bool) and str in members else ""
+        hint = hint or _nearest(value, _choices(members))
+        return value, [Problem(where, f"must be {expected}, got {value!r}", hint)]
     return next((a for a, m in zip(attempts, members, strict=True) if _same_shape(value, m)), attempts[0])
 
 

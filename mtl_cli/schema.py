@@ -33,6 +33,7 @@ from mtl_cli.types import (
     AtLeastOne,
     NonNegative,
     NonNegativeInt,
+    Plain,
     Positive,
     PositiveInt,
     ProperFraction,
@@ -115,6 +116,7 @@ class FeatureOptions:
     Args:
         inputs: ``"*"``, or a list of column names, globs and ``{name: ..., type: TYPE}``.
         exclude: Names and globs of columns that are no inputs.
+        allow_inputs: Targets and other columns with a role of their own that may be inputs all the same.
         scale: Numbers: ``standard``: (x - mean) / std; ``quantile``: by rank to a standard normal;
             ``none``: as they are.
         missing_inputs: ``indicator``: a missing number becomes 0 and sets an extra 0/1 input of its column;
@@ -128,6 +130,7 @@ class FeatureOptions:
 
     inputs: str | list[Any] = "*"
     exclude: list[str] = field(default_factory=list)
+    allow_inputs: list[str] = field(default_factory=list)
     scale: Literal["standard", "quantile", "none"] = "standard"
     missing_inputs: Literal["indicator", "mean", "error"] = "indicator"
     bins: NonNegativeInt | Literal["auto"] = "auto"
@@ -188,10 +191,13 @@ class TaskOptions:
     """The keys of a task that every kind has."""
 
     kind: str
-    target: str | None = None
+    target: str | list[str] | None = None
     weight: NonNegative = 1.0
     hidden: list[PositiveInt] = field(default_factory=list)
-    missing_label: str | float | int | None = None
+    missing_label: Plain | list[Plain] | None = None
+    mask_by: dict[str, Plain | list[Plain]] | None = None
+    sample_weight: str | None = None
+    metrics: list[str] | None = None
     source: str | list[str] | None = None
     ranking: RankingOptions | None = None
 
@@ -263,9 +269,10 @@ class TaskConfig:
     common: TaskOptions
     kind: Component
 
-    def target(self, name: str) -> str:
-        """The label column: as given, or the task's name."""
-        return self.common.target or name
+    def targets(self, name: str) -> list[str]:
+        """The label column, or several that make up the label: as given, or the task's name."""
+        target = self.common.target or name
+        return [target] if isinstance(target, str) else target
 
     @property
     def sources(self) -> tuple[str, ...] | None:
@@ -403,21 +410,28 @@ def seconds(text: str | float) -> float:
     return float(sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600, 86400), strict=False)))
 
 
-def task_metrics(tasks: Mapping[str, TaskConfig]) -> dict[str, dict[str, bool]]:
-    """For each task its metrics and whether higher is better."""
+def task_metrics(tasks: Mapping[str, TaskConfig]) -> dict[str, dict[str, bool | None]]:
+    """For each task the metrics it reports, and whether higher is better (None: neither)."""
     found = {}
     for name, task in tasks.items():
-        ranking = task.common.ranking
-        first = {} if ranking is None else {f"ndcg@{ranking.k}": True, f"hr@{ranking.k}": True}
-        found[name] = {**first, **dict(KINDS.literal(task.kind.name, "metrics"))}
+        known = _known_metrics(task.kind.name, task.common.ranking)
+        found[name] = {metric: known[metric] for metric in task.common.metrics or known}
     return found
+
+
+def _known_metrics(kind: str, ranking: RankingOptions | None) -> dict[str, bool | None]:
+    """Metrics that a task can report: of the lists that it ranks, if it does, and of its kind."""
+    listed = {} if ranking is None else {f"ndcg@{ranking.k}": True, f"hr@{ranking.k}": True}
+    return {**listed, **KINDS.literal(kind, "metrics")}
 
 
 def monitor_names(tasks: Mapping[str, TaskConfig]) -> list[str]:
     """Everything that ``monitor`` may be."""
     names = ["mean", "worst", "loss", "val/mean", "val/worst", "val/loss"]
     return names + [
-        f"val/{task}/{metric}" for task, metrics in task_metrics(tasks).items() for metric in ("loss", *metrics)
+        f"val/{task}/{metric}"
+        for task, metrics in task_metrics(tasks).items()
+        for metric in ("loss", *(m for m, better in metrics.items() if better is not None))
     ]
 
 
@@ -628,7 +642,55 @@ def _task(options: Mapping[str, Any], where: str, others: list[Any], found: list
     found += problems
     if problems:
         return None
+    problems = [*_check_metrics(values["metrics"], kind, values["ranking"], where), *_check_labels(values, kind, where)]
+    found += problems
+    if problems:
+        return None
     return TaskConfig(TaskOptions(**{k: values[k] for k in common}), Component(kind, {k: values[k] for k in own}))
+
+
+def _check_metrics(metrics: list[str] | None, kind: str, ranking: RankingOptions | None, where: str) -> list[Problem]:
+    known = _known_metrics(kind, ranking)
+    where = f"{where}.metrics"
+    if metrics is None:
+        return []
+    if not metrics:
+        return [Problem(where, "names no metric, got []", "Write null for all.")]
+    found = [
+        Problem(where, f"'{kind}' has no metric '{name}'", did_you_mean(name, known))
+        for name in metrics
+        if name not in known
+    ]
+    found += [Problem(where, f"names '{name}' twice") for name in dict.fromkeys(metrics) if metrics.count(name) > 1]
+    if not found and known[metrics[0]] is not True:
+        first = ", ".join(name for name, better in known.items() if better)
+        what = f"the first is the primary one, which `mean` averages: it must be better when higher, got '{metrics[0]}'"
+        found.append(Problem(where, what, f"Put one of these first: {first}."))
+    return found
+
+
+def _check_labels(values: Mapping[str, Any], kind: str, where: str) -> list[Problem]:
+    found = []
+    target = values["target"]
+    if isinstance(target, list):
+        if not _class_flag(KINDS, kind, "several_columns", False):
+            several = ", ".join(k for k in KINDS.names() if _class_flag(KINDS, k, "several_columns", False))
+            hint = f"Only {several} takes several columns."
+            found.append(Problem(f"{where}.target", f"'{kind}' takes one column, got {target}", hint))
+        elif len(set(target)) != len(target) or len(target) < 2:
+            found.append(Problem(f"{where}.target", f"must be two or more different columns, got {target}"))
+    if values["sample_weight"] is not None and _class_flag(KINDS, kind, "per_token", False):
+        found.append(Problem(f"{where}.sample_weight", f"'{kind}' takes no weights: all tokens count alike"))
+    if values["mask_by"] is not None and not values["mask_by"]:
+        found.append(Problem(f"{where}.mask_by", "names no column, got {}", "Write null for no mask."))
+    markers = values["missing_label"] if isinstance(values["missing_label"], list) else [values["missing_label"]]
+    classes = {str(name) for name in values.get("classes") or []}
+    found += [
+        Problem(f"{where}.missing_label", f"{marker!r} is one of the task's classes", "Take it out of `classes`.")
+        for marker in markers
+        if marker is not None and str(marker) in classes
+    ]
+    return found
 
 
 def _check_together(

@@ -21,6 +21,7 @@ from mtl_cli.build import (
     choose_threads,
     encode_labels,
     find_rankings,
+    label_layout,
     load_fitted,
     read_rows,
 )
@@ -35,7 +36,7 @@ from mtl_cli.model import MultiTaskModel
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, validate
-from mtl_cli.tasks import LabelCounts
+from mtl_cli.tasks import LabelCounts, target_columns
 
 ROW = "row"  # the column that numbers the rows of predictions where there is no id
 _CELLS = 4_000_000  # of a table at a time, so that wide tables need no more memory than long ones
@@ -173,9 +174,9 @@ class TrainedRun:
         inputs, found = self.features.transform(table, unreadable=unreadable)
         targets = encode_labels(self.config, table, self.tasks)
         targets[unreadable or []] = np.nan
-        targets = targets[index]
+        layout, targets = label_layout(self.tasks, targets), targets[index]
         origins = Origins(table.sources, table.source_of_rows()[index])
-        rows = Rows(inputs.rows(torch.from_numpy(index)), targets, self.device, origins)
+        rows = Rows(inputs.rows(torch.from_numpy(index)), targets, self.device, origins, layout=layout)
         batches = (batch for batch, _ in rows.in_order(rows_at_once(rows)))
         outputs = forward(self.model, batches, autocast_type(self.config))
         rankings = find_rankings(self.config, table, [task.name for task in self.tasks])
@@ -246,7 +247,8 @@ class TrainedRun:
         names, kinds = [task.name for task in self.tasks], [task.kind for task in self.tasks]
         weights = [task.weight for task in self.tasks]
         evaluation = score(outputs, torch.from_numpy(targets), names, kinds, weights, origins, rankings)
-        counts = {task.name: task.kind.counts(targets[:, i]) for i, task in enumerate(self.tasks)}
+        columns = zip(self.tasks, target_columns(kinds), strict=True)
+        counts = {task.name: task.kind.counts(targets[:, own]) for task, own in columns}
         return Evaluated(evaluation, len(targets), counts, changed, notes)
 
 

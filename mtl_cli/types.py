@@ -61,6 +61,8 @@ PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
 UpdateScale = Literal["none", "sum", "mean"]  # what a gradient method's update is made as long as
 GradientsOn = Literal["parameters", "features"]  # what a gradient method takes the gradients of
+Plain = str | bool | int | float  # one value as YAML writes it
+Labels = list[str | int | float]  # names of classes; YAML's yes and no are no text, and have to be quoted
 PerTask = Annotated[dict[str, NonNegative], TaskNames()]
 TaskList = Annotated[list[str], TaskNames()]
 

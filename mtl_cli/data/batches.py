@@ -28,12 +28,24 @@ class Origins:
     codes: np.ndarray
 
 
+class Layout(NamedTuple):
+    """What the columns of the labels of K tasks are: T targets, then K weights if rows count differently.
+
+    Args:
+        firsts: For each task the first column of its targets; T is K unless a label takes several numbers.
+        weighted: Whether there are weights: what a row counts for a task, above 0.
+    """
+
+    firsts: tuple[int, ...]
+    weighted: bool = False
+
+
 class TokenLabels(NamedTuple):
     """Labels of the tokens of some rows.
 
     Args:
         block: The column of ``Inputs.blocks`` whose tokens are labelled.
-        targets: (M, K) float32, NaN where a task has no label.
+        targets: (M, T) or (M, T + K) float32, the targets NaN where a task has no label.
         rows_too: Whether some task labels rows: the positions of a batch are then its rows, and after them its tokens.
     """
 
@@ -62,15 +74,17 @@ class Rows:
 
     Args:
         inputs: N rows.
-        targets: Labels (N, K) float32, NaN where a task has no label.
+        targets: Labels (N, T) or (N, T + K) float32, the targets NaN where a task has no label.
         device: Where they go.
         origins: Which source each row is from; None: all are from one.
         tokens: Labels of the tokens, if some task has such.
         rankings: For tasks (by position) whose rows are lists to be ranked.
         negatives: Rows that get another item each epoch.
+        layout: What stands in the columns of ``targets``; None: one target for each task.
 
     Attributes:
         labelled: (N, K) on the CPU, the number of labels of each row; None if every row has one for each task.
+        shares: (N, K) on the CPU, what each row counts for each task: its weight, or its number of labels; None if 1.
     """
 
     def __init__(
@@ -82,14 +96,22 @@ class Rows:
         tokens: TokenLabels | None = None,
         rankings: Mapping[int, Ranking] | None = None,
         negatives: Sequence[Negatives] = (),
+        layout: Layout | None = None,
     ) -> None:
         self.rankings, self._negatives = rankings or {}, negatives
         self.origins = origins or Origins(("",), np.zeros(len(targets), np.int64))
-        labelled = ~np.isnan(targets)
+        firsts = slice(None) if layout is None else list(layout.firsts)
+        labelled = ~np.isnan(targets[:, firsts])
         self.labelled: np.ndarray | None = None if labelled.all() else labelled
+        self.shares = self.labelled
+        if layout is not None and layout.weighted:
+            self.shares = np.where(labelled, targets[:, -len(layout.firsts) :], 0)
         self._tokens = tokens
         if tokens is not None:
-            self.labelled = labelled + _per_row(~np.isnan(tokens.targets), inputs.ragged(tokens.block).starts.numpy())
+            own = ~np.isnan(tokens.targets[:, firsts])
+            of_tokens = _per_row(own, inputs.ragged(tokens.block).starts.numpy())
+            self.labelled = labelled + of_tokens
+            self.shares = (labelled if self.shares is None else self.shares) + of_tokens
             self.token_targets = torch.from_numpy(np.ascontiguousarray(tokens.targets, dtype=np.float32)).to(device)
         self.inputs = inputs.to(device)
         self.targets = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32)).to(device)
@@ -107,7 +129,7 @@ class Rows:
         return [np.flatnonzero(self.origins.codes == code) for code in range(len(self.origins.names))]
 
     def gather(self, index: Tensor) -> tuple[Inputs, Tensor]:
-        """Inputs of the rows at ``index``, and labels (positions, K)."""
+        """Inputs of the rows at ``index``, and labels (positions, T) or (positions, T + K)."""
         targets = self.targets.index_select(0, index)
         if self._tokens is not None:
             places = self.inputs.ragged(self._tokens.block).places(index)
@@ -155,8 +177,8 @@ class Epoch:
     Args:
         order: Row indices in the order they are visited, on the device.
         bounds: ``(start, stop)`` of each batch in ``order``.
-        counts: (steps, K) float64 on the CPU: labelled positions of each task in each batch.
-        scale: (steps, K) on the device: task weight / labelled positions, the factor on each one's loss, or 0.
+        counts: (steps, K) float64 on the CPU: what the labelled positions of each task in each batch count together.
+        scale: (steps, K) on the device: task weight / count, the factor on each position's loss, or 0.
         absent: For each step, the tasks without any label.
         drawn: (steps, S) int64 on the CPU: rows of each source in each batch.
     """
@@ -211,11 +233,11 @@ def plan_epoch(
     order = np.concatenate(batches)
     ends = np.cumsum([len(batch) for batch in batches])
     starts = ends - [len(batch) for batch in batches]
-    if rows.labelled is None:
+    if rows.shares is None:
         labels = np.repeat((ends - starts).astype(np.float64)[:, None], len(weights), 1)
         absent: tuple[tuple[int, ...], ...] = ((),) * len(batches)
     else:
-        labels = np.add.reduceat(rows.labelled[order], starts, axis=0, dtype=np.float64)
+        labels = np.add.reduceat(rows.shares[order], starts, axis=0, dtype=np.float64)
         absent = tuple(tuple(np.flatnonzero(row == 0).tolist()) for row in labels)
     scale = np.divide(weights, labels, out=np.zeros_like(labels), where=labels > 0)
     codes = rows.origins.codes[order]

@@ -123,8 +123,9 @@ def _no_column(key: str, name: str, table: Table) -> Problem:
 
 def _refusals(key: str, name: str, excluded: Mapping[str, str], reserved: Mapping[str, str]) -> list[Problem]:
     if name in reserved:
-        what = f"column '{name}' cannot be an input, it is the {reserved[name]}"
-        return [Problem(key, what, "Take it out of data.inputs.")]
+        what = f"column '{name}' cannot be an input, it is the {reserved[name].removeprefix('the ')}"
+        hint = f"Take it out of data.inputs, or write data.allow_inputs=[{name}] if the model is meant to see it."
+        return [Problem(key, what, hint)]
     if name in excluded:
         return [Problem(key, f"column '{name}' is also in data.exclude", "Keep it in one of the two.")]
     return []

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from mtl_cli.data.batches import Origins, Ranking, Rows
 from mtl_cli.loop.step import Learner
 from mtl_cli.model import MultiTaskModel
-from mtl_cli.tasks import Kind
+from mtl_cli.tasks import Kind, target_columns
 from mtl_cli.tasks.ranking import ranking_metrics, ranking_scores
 from mtl_cli.types import Inputs
 
@@ -88,9 +89,9 @@ def evaluate(
     learner: Learner, rows: Rows, names: Sequence[str], kinds: Sequence[Kind], weights: Sequence[float]
 ) -> Evaluation:
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
-    targets = torch.cat([labels for _, labels in rows.in_order(rows_at_once(rows))]).cpu()
+    labels = torch.cat([labels for _, labels in rows.in_order(rows_at_once(rows))]).cpu()
     origins = rows.origins_of_positions(rows_at_once(rows))
-    return score(predict(learner, rows), targets, names, kinds, weights, origins, rows.rankings)
+    return score(predict(learner, rows), labels, names, kinds, weights, origins, rows.rankings)
 
 
 def mean_losses(learner: Learner, rows: Rows, names: Sequence[str], kinds: Sequence[Kind]) -> dict[str, float | None]:
@@ -98,19 +99,17 @@ def mean_losses(learner: Learner, rows: Rows, names: Sequence[str], kinds: Seque
 
     Metrics load scikit-learn, which takes as long as a third of the start.
     """
-    targets = torch.cat([labels for _, labels in rows.in_order(rows_at_once(rows))]).cpu()
-    outputs = predict(learner, rows).split([kind.num_outputs for kind in kinds])
+    labels = torch.cat([labels for _, labels in rows.in_order(rows_at_once(rows))]).cpu()
     found: dict[str, float | None] = {}
-    for task, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-        known = ~targets[:, task].isnan()
-        loss = _mean_loss(kind, outputs[task][:, known], targets[known, task]) if known.any() else math.nan
+    for name, kind, part in zip(names, kinds, _by_task(predict(learner, rows), labels, kinds), strict=True):
+        loss = _mean_loss(kind, *part) if part.known.any() else math.nan
         found[name] = loss if math.isfinite(loss) else None
     return found
 
 
 def score(
     outputs: Tensor,
-    targets: Tensor,
+    labels: Tensor,
     names: Sequence[str],
     kinds: Sequence[Kind],
     weights: Sequence[float],
@@ -119,30 +118,31 @@ def score(
 ) -> Evaluation:
     """Every metric of every task, and of each source that labels it; of lists to rank, by the task's position, too.
 
+    The loss is the mean by what the rows count, as in training; in metrics all rows count alike.
+
     Shape:
-        outputs (O, N), targets (N, K) with NaN where a label is missing; both on the CPU.
+        outputs (O, N), labels (N, T) or (N, T + K) as in ``Objective``; both on the CPU.
     """
     scores: dict[str, dict[str, float | None]] = {}
     by_source: dict[str, dict[str, float | None]] = {}
     primary: dict[str, str] = {}
     diverged = []
     codes = torch.from_numpy(origins.codes)
-    for task, (name, kind) in enumerate(zip(names, kinds, strict=True)):
-        own = outputs.split([k.num_outputs for k in kinds])[task]
-        known = ~targets[:, task].isnan()
+    parts = _by_task(outputs, labels, kinds)
+    for task, (name, kind, (own, targets, shares, known)) in enumerate(zip(names, kinds, parts, strict=True)):
         ranking = rankings.get(task)
-        listed = {} if ranking is None else ranking_metrics(ranking.k)
-        primary[name] = next(iter([*listed, *kind.metrics]))
+        reported = kind.chosen or (*(() if ranking is None else ranking_metrics(ranking.k)), *kind.metrics)
+        primary[name] = reported[0]
         if not known.any():
-            scores[name] = {"loss": None, **dict.fromkeys((*kind.metrics, *listed))}
+            scores[name] = {"loss": None, **dict.fromkeys(reported)}
             continue
-        scores[name] = _scores(kind, own, targets[:, task], known, ranking)
+        scores[name] = _scores(kind, own, targets, shares, known, ranking, reported)
         if scores[name]["loss"] is None:
             diverged.append(name)
         sources = [code for code in range(len(origins.names)) if (known & (codes == code)).any()]
         for code in sources if len(sources) > 1 else ():
             part = known & (codes == code)
-            by_source[f"{name}@{origins.names[code]}"] = _scores(kind, own, targets[:, task], part, ranking)
+            by_source[f"{name}@{origins.names[code]}"] = _scores(kind, own, targets, shares, part, ranking, reported)
     main = {name: scores[name][primary[name]] for name in names}
     defined = [value for value in main.values() if value is not None]
     losses = [scores[name]["loss"] for name in names]
@@ -160,15 +160,48 @@ def score(
 
 
 def _scores(
-    kind: Kind, outputs: Tensor, labels: Tensor, part: Tensor, ranking: Ranking | None
+    kind: Kind,
+    outputs: Tensor,
+    targets: Tensor,
+    shares: Tensor | None,
+    rows: Tensor,
+    ranking: Ranking | None,
+    reported: Sequence[str],
 ) -> dict[str, float | None]:
-    """Loss and metrics of outputs (C, N) for labels (N,) of the labelled rows ``part``; None where not defined."""
-    outputs, labels = outputs[:, part], labels[part]
-    found = {"loss": _mean_loss(kind, outputs, labels), **kind.score(outputs.t(), labels)}
+    """Loss and metrics of outputs (C, N) for the labels (N,) or (N, T) of some rows, none of them missing.
+
+    None where not finite or not defined. The loss is the mean by the shares (N,).
+    """
+    loss = _mean_loss(kind, outputs, targets, shares, rows)
+    outputs, targets = outputs[:, rows], targets[rows]
+    measured = kind.score(outputs.t(), targets)
     if ranking is not None:
-        found |= ranking_scores(outputs[0].numpy(), labels.numpy(), ranking.groups[part.numpy()], ranking.k)
+        measured |= ranking_scores(outputs[0].numpy(), targets.numpy(), ranking.groups[rows.numpy()], ranking.k)
+    found = {"loss": loss, **{metric: measured[metric] for metric in reported}}
     return {key: v if v is not None and math.isfinite(v) else None for key, v in found.items()}
 
 
-def _mean_loss(kind: Kind, outputs: Tensor, labels: Tensor) -> float:
-    return float(kind.loss(outputs.unsqueeze(0), labels.unsqueeze(0)).double().mean())
+def _mean_loss(kind: Kind, outputs: Tensor, targets: Tensor, shares: Tensor | None, rows: Tensor) -> float:
+    losses = kind.loss(outputs[:, rows].unsqueeze(0), targets[rows].t().unsqueeze(0)).squeeze(0).double()
+    return float(losses.mean() if shares is None else (losses * shares[rows]).sum() / shares[rows].double().sum())
+
+
+class _Part(NamedTuple):
+    """What belongs to one task."""
+
+    outputs: Tensor  # (C, N)
+    targets: Tensor  # (N,) or (N, T)
+    shares: Tensor | None  # (N,)
+    known: Tensor  # (N,) bool
+
+
+def _by_task(outputs: Tensor, labels: Tensor, kinds: Sequence[Kind]) -> list[_Part]:
+    columns, parts = target_columns(kinds), outputs.split([kind.num_outputs for kind in kinds])
+    weighted = labels.shape[1] > columns[-1].stop
+    found = []
+    for task, kind in enumerate(kinds):
+        targets = labels[:, columns[task]]
+        known = ~targets[:, 0].isnan()
+        shares = labels[:, columns[-1].stop + task] if weighted else None
+        found.append(_Part(parts[task], targets[:, 0] if kind.num_targets == 1 else targets, shares, known))
+    return found

@@ -109,7 +109,7 @@ class EarlyStopping:
         self.best, self.waited = state
 
 
-def monitor_direction(name: str, tasks: Mapping[str, Mapping[str, bool]]) -> bool | None:
+def monitor_direction(name: str, tasks: Mapping[str, Mapping[str, bool | None]]) -> bool | None:
     """Whether higher is better for a monitor name; None if there is no such number.
 
     Args:

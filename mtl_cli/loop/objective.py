@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mtl_cli.tasks import Kind
+from mtl_cli.tasks import Kind, target_columns
 
 
 class Group(NamedTuple):
     """Neighbouring tasks that are alike, computed together."""
 
     kind: Kind
-    tasks: slice  # rows of the targets (K, B)
+    targets: slice  # rows of the targets (T, B)
+    numbers: tuple[int, int] | None  # (k, numbers of a label) of a kind whose labels take several
     outputs: slice  # rows of the outputs (O, B)
     shape: tuple[int, int, int]  # (k, C, -1)
 
@@ -32,19 +33,25 @@ class Objective:
         device: Where outputs and labels are.
 
     Shape:
-        outputs (O, B), targets (B, K) with NaN where missing, scale (K,) -> losses (K,).
+        outputs (O, B), labels (B, T) or (B, T + K), scale (K,) -> losses (K,). T is K, but for kinds whose labels take
+        several numbers. Targets are NaN where missing; the last K columns, if they are there, are what each row counts.
     """
 
     def __init__(self, kinds: Sequence[Kind], device: torch.device) -> None:
         self.kinds = list(kinds)
         self.groups: list[Group] = []
-        task = row = 0
-        for _, run in groupby(kinds, key=lambda kind: kind.group_key()):
+        target = row = 0
+        for _, run in groupby(kinds, key=lambda kind: (kind.group_key(), kind.num_targets)):
             alike = list(run)
-            outputs = alike[0].num_outputs
-            rows = slice(row, row + len(alike) * outputs)
-            self.groups.append(Group(alike[0], slice(task, task + len(alike)), rows, (len(alike), outputs, -1)))
-            task, row = task + len(alike), rows.stop
+            k, outputs, numbers = len(alike), alike[0].num_outputs, alike[0].num_targets
+            targets, rows = slice(target, target + k * numbers), slice(row, row + k * outputs)
+            several = (k, numbers) if numbers > 1 else None
+            self.groups.append(Group(alike[0], targets, several, rows, (k, outputs, -1)))
+            target, row = targets.stop, rows.stop
+        self._width = target  # T
+        firsts = [columns.start for columns in target_columns(kinds)]
+        # The row of the targets that says whether a task has a label; a slice costs nothing where there is no other.
+        self._first = slice(None) if target == len(self.kinds) else torch.tensor(firsts, device=device)
         owners = [task for task, kind in enumerate(kinds) for _ in range(kind.num_outputs)]
         self.all_tasks = torch.arange(len(self.kinds), device=device)
         one_each = owners == list(range(len(owners)))
@@ -54,32 +61,38 @@ class Objective:
         """Repeats what belongs to a task (axis 0, K) for each of its outputs (axis 0, O)."""
         return per_task if self._owner is None else per_task.index_select(0, self._owner)
 
-    def losses(self, outputs: Tensor, targets: Tensor, scale: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
-        """Losses (K,), each the sum over its labelled rows times ``scale``, and the plain sums (K,).
+    def losses(self, outputs: Tensor, labels: Tensor, scale: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
+        """Losses (K,), each the weighted sum over its labelled rows times ``scale``, and the sums themselves (K,).
 
         Args:
             outputs: (O, B).
-            targets: (B, K).
-            scale: (K,): task weight / number of labelled rows in the whole batch.
+            labels: (B, T) or (B, T + K).
+            scale: (K,): task weight / what the labelled rows of the whole batch count together.
             complete: No label is missing, so that nothing has to be masked.
         """
-        losses, sums = _TaskLosses.apply(outputs, targets, scale, self, complete)
+        losses, sums = _TaskLosses.apply(outputs, labels, scale, self, complete)
         return losses, sums
 
-    def sums_and_gradient(self, outputs: Tensor, targets: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
-        """Sum of the losses of each task's labelled rows (K,), and its derivative by the outputs (O, B)."""
-        values, targets = outputs.float(), targets.t()
-        missing = None if complete else targets.isnan()
-        if missing is not None:
-            targets = targets.masked_fill(missing, 0.0)
-        found = [
-            kind.loss_and_gradient(values[rows].view(shape), targets[tasks]) for kind, tasks, rows, shape in self.groups
-        ]
+    def sums_and_gradient(self, outputs: Tensor, labels: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
+        """Weighted sum of the losses of each task's labelled rows (K,), and its derivative by the outputs (O, B)."""
+        values, targets, weights = outputs.float(), labels.t(), None
+        if len(targets) > self._width:
+            targets, weights = targets[: self._width], targets[self._width :]
+        missing = None
+        if not complete:
+            unknown = targets.isnan()
+            missing, targets = unknown[self._first], targets.masked_fill(unknown, 0.0)
+        found = []
+        for kind, columns, numbers, rows, shape in self.groups:
+            own = targets[columns] if numbers is None else targets[columns].unflatten(0, numbers)
+            found.append(kind.loss_and_gradient(values[rows].view(shape), own))
         losses = _join([row_losses for row_losses, _ in found])
         gradient = _join([slope.flatten(0, 1) for _, slope in found])
         if missing is not None:  # filled, not multiplied: 0 * inf would be NaN
             losses = losses.masked_fill(missing, 0.0)
             gradient = gradient.masked_fill(self.per_output(missing), 0.0)
+        if weights is not None:
+            losses, gradient = losses * weights, gradient * self.per_output(weights)
         return losses.sum(1), gradient
 
 
@@ -88,9 +101,9 @@ class _TaskLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, outputs: Tensor, targets: Tensor, scale: Tensor, objective: Objective, complete: bool
+        ctx: Any, outputs: Tensor, labels: Tensor, scale: Tensor, objective: Objective, complete: bool
     ) -> tuple[Tensor, Tensor]:
-        total, gradient = objective.sums_and_gradient(outputs, targets, complete=complete)
+        total, gradient = objective.sums_and_gradient(outputs, labels, complete=complete)
         ctx.save_for_backward(gradient, scale)
         ctx.objective, ctx.dtype = objective, outputs.dtype
         ctx.mark_non_differentiable(total)

@@ -103,7 +103,8 @@ def train_step(
         validation: Batches of validation rows, for methods that balance by them.
 
     Returns:
-        Sum of the row losses of each task (K,), and the weights (k,) that balancing gave the tasks with labels, if any.
+        Weighted sum of the row losses of each task (K,), and the weights (k,) that balancing gave the tasks with
+        labels, if any.
         Both are on the device: reading them is what would make the host wait.
     """
     absent, scale = epoch.absent[step], epoch.scale[step]

@@ -153,6 +153,7 @@ class Trainer:
         self.drawn = np.zeros(len(train.origins.names), np.int64)  # rows trained on, of each source
         self._session_start = time.monotonic()
         self._seconds_before = 0.0
+        self._undefined: frozenset[str] | None = None  # tasks that the mean of the last evaluation left out
 
     def fit(self) -> None:
         """Trains to the limits.
@@ -346,6 +347,11 @@ class Trainer:
         progress, monitor = self.progress, self.best.monitor
         self.metrics.append({"split": "val", "epoch": progress.epoch, "step": progress.step, **evaluation.flat("val")})
         score = monitor.value(evaluation)
+        undefined = frozenset(evaluation.undefined)
+        if self._undefined not in (None, undefined):
+            out = ", ".join(sorted(undefined)) or "none"
+            log.warning("epoch %d: mean is over other tasks than before, left out now: %s", progress.epoch, out)
+        self._undefined = undefined
         kept, dropped = self.best.add(score, progress.epoch, progress.step)
         mark = " *" if self.best.entries and self.best.entries[0][1] == progress.epoch else ""
         total = sum(task.weight * (losses[task.name] or 0.0) for task in self.tasks)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column
 
 
@@ -49,15 +53,33 @@ def sort_classes(labels: Sequence[str]) -> list[str]:
         return distinct
 
 
-def class_codes(column: Column, classes: Sequence[str]) -> np.ndarray:
+def class_codes(
+    column: Column, classes: Sequence[str], origin: str = "which are those of the training rows"
+) -> np.ndarray:
     """Positions of the labels in ``classes`` as (N,) float32, NaN where missing.
+
+    Numbers are one class however they are spelt. So are the two truth values, if the classes are such: where the
+    training rows say 1 and 0, ``True``, ``yes`` and ``y`` are 1, and ``False``, ``no`` and ``n`` are 0.
+
+    Args:
+        column: The labels.
+        classes: The classes.
+        origin: Where these come from, for messages.
 
     Raises:
         DataError: Labels that are not among the classes, each with the place of its first row.
     """
     texts = label_texts(column.values)
     known = label_texts(pl.Series(list(classes), dtype=pl.String))
-    codes = texts.replace_strict(known, pl.Series(range(len(known)), dtype=pl.Int64), default=None)
+    places = {text: place for place, text in enumerate(known.to_list())}
+    meanings = {_meaning(text): place for text, place in places.items()}
+    truth = set(meanings) == {"0", "1"} and len(places) == 2
+    if len(meanings) == len(places):  # else one spelling stands for several classes
+        for label in texts.unique().drop_nulls().to_list():
+            meaning = _meaning(label)
+            if label not in places and meaning in meanings and (truth or meaning == _number(label)):
+                places[label] = meanings[meaning]
+    codes = texts.replace_strict(list(places), list(places.values()), default=None, return_dtype=pl.Int64)
     strangers = texts.is_not_null() & codes.is_null()
     if strangers.any():
         rows = strangers.arg_true().to_list()
@@ -65,7 +87,7 @@ def class_codes(column: Column, classes: Sequence[str]) -> np.ndarray:
         problems = [
             Problem(
                 column.where(row),
-                f"class {label!r} is not among the classes {_shown(classes)}, which are those of the training rows",
+                f"class {label!r} is not among the classes {_shown(classes)}, {origin}",
                 f"{did_you_mean(str(label), classes)} Correct the cell, list the task's `classes`, "
                 "or name the value in its `missing_label`.",
             )
@@ -76,11 +98,106 @@ def class_codes(column: Column, classes: Sequence[str]) -> np.ndarray:
 
 
 def fit_classes(column: Column, train: np.ndarray, declared: Sequence[str] | None) -> list[str]:
-    """The classes: as declared, or those of the training rows in natural order."""
+    """The classes: as declared, or those of the training rows in natural order.
+
+    Raises:
+        DataError: Two labels of the training rows look like two spellings of one class (``1`` and ``True``, ``Yes`` and
+            ``yes``), and the classes are not declared.
+    """
     if declared is not None:
         return list(declared)
-    texts = label_texts(column.values)
-    return sort_classes([t for t in texts.gather(train).unique().to_list() if t is not None])
+    texts = label_texts(column.values).gather(train)
+    found = sort_classes([t for t in texts.unique().to_list() if t is not None])
+    meanings: dict[str, str] = {}
+    problems = []
+    for label in found:
+        other = meanings.setdefault(_meaning(label), label)
+        if other != label:
+            first, second = (int(train[(texts == text).arg_true()[0]]) for text in (other, label))
+            what = f"holds {label!r}, which may be the class {other!r} of {column.where(first)}"
+            hint = "Write one of them everywhere, or list the task's `classes` if they are different."
+            problems.append(Problem(column.where(second), what, hint))
+    if problems:
+        raise DataError(problems[:5])
+    return found
+
+
+class ClassKind(Kind):
+    """What the kinds have in common whose label is one of several classes.
+
+    Args:
+        classes: The declared classes, or None.
+        class_weight: What each class counts, ``balanced``, or None.
+    """
+
+    classes: list[str]
+
+    def __init__(
+        self, classes: Sequence[str | float] | None = None, class_weight: dict[str, float] | str | None = None
+    ) -> None:
+        self._declared = None if classes is None else label_texts(pl.Series([str(c) for c in classes])).to_list()
+        self.classes = list(self._declared or [])
+        self._class_weight = class_weight
+        self._weights: np.ndarray | None = None  # (C,), known after fit
+
+    def fit(self, column: Column, train: np.ndarray) -> None:
+        self.classes = self._find_classes(column, train)
+        if self._class_weight is None:
+            return
+        if isinstance(self._class_weight, str):
+            self._weights = self._balanced(self.encode(column)[train])
+        else:
+            self._weights = self._given(self._class_weight, column)
+
+    def encode(self, column: Column) -> np.ndarray:
+        return class_codes(column, self.classes)
+
+    def row_weights(self, targets: np.ndarray) -> np.ndarray | None:
+        if self._weights is None:
+            return None
+        weights: np.ndarray = self._weights[np.nan_to_num(targets).astype(np.int64)]
+        return weights
+
+    def describe(self, targets: np.ndarray) -> str:
+        return describe_classes(targets, self.classes)
+
+    def unseen(self, targets: np.ndarray) -> list[str]:
+        codes = targets[~np.isnan(targets)].astype(np.int64)
+        counts = np.bincount(codes, minlength=len(self.classes))
+        return [self.classes[i] for i in np.flatnonzero(counts == 0)] if len(codes) else []
+
+    def state(self) -> dict[str, Any]:
+        return {"classes": self.classes, "class_weight": None if self._weights is None else self._weights.tolist()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.classes = list(state["classes"])
+        self._weights = None if state["class_weight"] is None else np.array(state["class_weight"])
+
+    @abstractmethod
+    def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:
+        """The classes, declared or found."""
+
+    def _balanced(self, codes: np.ndarray) -> np.ndarray:
+        """Weights n / (C n_c), so that all classes count the same; 1 for a class without a training row."""
+        counts = np.bincount(codes[~np.isnan(codes)].astype(np.int64), minlength=len(self.classes))
+        weights = np.ones(len(counts))
+        weights[counts > 0] = counts.sum() / (len(counts) * counts[counts > 0])
+        return weights
+
+    def _given(self, weights: Mapping[str, float], column: Column) -> np.ndarray:
+        names = label_texts(pl.Series(list(weights), dtype=pl.String)).to_list()
+        unknown = [name for name in names if name not in self.classes]
+        if unknown:
+            where = f"column '{column.name}'"
+            raise DataError(
+                [
+                    Problem(where, f"class_weight names '{name}', which is no class", did_you_mean(name, self.classes))
+                    for name in unknown
+                ]
+            )
+        found = np.ones(len(self.classes))
+        found[[self.classes.index(name) for name in names]] = list(weights.values())
+        return found
 
 
 def describe_classes(targets: np.ndarray, classes: Sequence[str]) -> str:
@@ -89,6 +206,20 @@ def describe_classes(targets: np.ndarray, classes: Sequence[str]) -> str:
     order = range(len(classes)) if len(classes) <= 5 else np.argsort(-counts, kind="stable")[:4]
     text = ", ".join(f"{classes[i]}: {counts[i] / len(targets):.0%}" for i in order)
     return text if len(classes) <= 5 else f"{text}, {len(classes) - 4} more"
+
+
+def _meaning(label: str) -> str:
+    """What two spellings of one class have in common: the number, the truth value, or the word without case."""
+    word = label.strip().casefold()
+    return _number(label) or {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0"}.get(word, word)
+
+
+def _number(label: str) -> str | None:
+    """The number that a label is, in its plain spelling; None for words, and for codes such as 007."""
+    text = label.strip()
+    if not re.fullmatch(r"[+-]?(0|[1-9]\d*|)(\.\d*)?", text) or not any(c.isdigit() for c in text):
+        return None
+    return str(_plain_numbers(pl.Series([text]))[0])
 
 
 def _plain_numbers(values: pl.Series) -> pl.Series:

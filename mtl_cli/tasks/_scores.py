@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def defined(metric: Callable[..., Any], *args: Any, **kwargs: Any) -> float | No
 
 
 def regression_scores(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float | None]:
-    """R2, root mean squared error and mean absolute error."""
+    """R2, root mean squared error, mean absolute error and correlation."""
     from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
     constant = len(truth) < 2 or np.ptp(truth) == 0  # scikit-learn gives 0 or 1 here, which says nothing
@@ -33,6 +33,43 @@ def regression_scores(truth: np.ndarray, prediction: np.ndarray) -> dict[str, fl
         "r2": None if constant else defined(r2_score, truth, prediction),
         "rmse": defined(root_mean_squared_error, truth, prediction),
         "mae": defined(mean_absolute_error, truth, prediction),
+        "pearson": None if constant or len(truth) < 3 else defined(_correlation, truth, prediction),
+    }
+
+
+def count_scores(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float | None]:
+    """Metrics of counts and expected counts; ``d2`` is the explained share of the Poisson deviance of the mean."""
+    from sklearn.metrics import d2_tweedie_score, mean_absolute_error, mean_poisson_deviance, r2_score
+
+    constant = len(truth) < 2 or np.ptp(truth) == 0
+    positive = np.maximum(prediction, 1e-300)  # an expected count of 0 is an underflow
+    return {
+        "d2": None if constant else defined(d2_tweedie_score, truth, positive, power=1),
+        "deviance": defined(mean_poisson_deviance, truth, positive),
+        "r2": None if constant else defined(r2_score, truth, prediction),
+        "mae": defined(mean_absolute_error, truth, prediction),
+    }
+
+
+def quantile_scores(truth: np.ndarray, levels: np.ndarray, quantiles: Sequence[float]) -> dict[str, float | None]:
+    """Metrics of predicted quantiles (n, C).
+
+    ``pinball`` is the mean over quantiles of the pinball loss, in the target's units; ``d2`` the mean share that is
+    explained of what the quantiles of the labels themselves would lose; ``coverage`` the share of rows between the
+    lowest and the highest quantile, None with one quantile.
+    """
+    from sklearn.metrics import d2_pinball_score, mean_pinball_loss
+
+    constant = len(truth) < 2 or np.ptp(truth) == 0
+    pairs = list(zip(quantiles, levels.T, strict=True))
+    losses = [defined(mean_pinball_loss, truth, level, alpha=q) for q, level in pairs]
+    shares = [None if constant else defined(d2_pinball_score, truth, level, alpha=q) for q, level in pairs]
+    inside = (levels[:, 0] <= truth) & (truth <= levels[:, -1])
+    finite = bool(np.isfinite(levels).all())
+    return {
+        "d2": _mean_of_all(shares),
+        "pinball": _mean_of_all(losses),
+        "coverage": float(inside.mean()) if finite and len(quantiles) > 1 else None,
     }
 
 
@@ -66,6 +103,35 @@ def multiclass_scores(truth: np.ndarray, probabilities: np.ndarray) -> dict[str,
     }
 
 
+def multilabel_scores(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
+    """Metrics of labels (n, T), 1, 0 or -1 (not known), and the probability of each; a label is predicted at 0.5.
+
+    ``auroc`` and ``average_precision`` are means over the labels that occur and do not always occur, ``f1_macro`` over
+    the labels that occur; ``f1_micro`` and ``log_loss`` are over all cells.
+    """
+    from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
+
+    known, predicted = truth >= 0, (probabilities > 0.5).astype(np.int64)
+    ranks, precisions, f1s = [], [], []
+    for label in range(truth.shape[1]):
+        rows = known[:, label]
+        own, probability = truth[rows, label].astype(np.int64), probabilities[rows, label]
+        if own.any():
+            f1s.append(defined(f1_score, own, predicted[rows, label], zero_division=0.0))
+        if own.any() and not own.all():
+            ranks.append(defined(roc_auc_score, own, probability))
+            precisions.append(defined(average_precision_score, own, probability))
+    flat, chosen = truth[known].astype(np.int64), predicted[known]
+    clipped = np.clip(probabilities[known], 1e-15, 1 - 1e-15)
+    return {
+        "auroc": _mean_of_all(ranks),
+        "average_precision": _mean_of_all(precisions),
+        "f1_micro": defined(f1_score, flat, chosen, zero_division=0.0) if flat.any() else None,
+        "f1_macro": _mean_of_all(f1s),
+        "log_loss": defined(log_loss, flat, clipped, labels=[0, 1]),
+    }
+
+
 def ordinal_scores(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -> dict[str, float | None]:
     """Metrics of class positions; the error of ``mae`` is counted in steps of the scale."""
     from sklearn.metrics import accuracy_score, cohen_kappa_score, mean_absolute_error
@@ -78,3 +144,16 @@ def ordinal_scores(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -
         "mae": defined(mean_absolute_error, truth, predicted),
         "accuracy": defined(accuracy_score, truth, predicted),
     }
+
+
+def _mean_of_all(values: Sequence[float | None]) -> float | None:
+    """The mean, or None if there is no value or one is not defined."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _correlation(truth: np.ndarray, prediction: np.ndarray) -> float:
+    """Pearson's, not a number for a constant prediction."""
+    if np.ptp(prediction) == 0:
+        return math.nan
+    return float(np.clip(np.corrcoef(truth, prediction)[0, 1], -1.0, 1.0))

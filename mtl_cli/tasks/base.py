@@ -37,16 +37,20 @@ class Kind(ABC):
     held as float32 numbers with NaN where a row has no label.
 
     Attributes:
-        metrics: Name of each metric and whether higher is better; the first is the primary one, which ``mean``
-            averages over tasks. It is oriented so that higher is better, at most 1.
+        metrics: Name of each metric and whether higher is better (None: neither). The first is the primary one,
+            which ``mean`` averages over tasks: it is better when higher, and at most 1.
         per_token: Whether there is a label for each token: the label column holds lists, and ``fit``, ``encode`` and
             all others are given tokens for rows.
         classes: Names of the classes in the order of their probabilities; empty for kinds without.
+        several_columns: Whether a label may stand in several columns.
+        chosen: The metrics that this task reports, the primary one first; all if empty.
     """
 
-    metrics: ClassVar[Mapping[str, bool]]
+    metrics: ClassVar[Mapping[str, bool | None]]
     per_token: ClassVar[bool] = False
     classes: Sequence[str] = ()
+    several_columns: ClassVar[bool] = False
+    chosen: tuple[str, ...] = ()
 
     @abstractmethod
     def fit(self, column: Column, train: np.ndarray) -> None:
@@ -58,7 +62,7 @@ class Kind(ABC):
 
     @abstractmethod
     def encode(self, column: Column) -> np.ndarray:
-        """Labels as the loss reads them: (N,) float32, NaN where missing.
+        """Labels as the loss reads them: (N,) float32, or (N, T) if T > 1; NaN (in all T numbers) where missing.
 
         Raises:
             DataError: A value is no label of this kind (an unknown class, text in a number column).
@@ -69,13 +73,18 @@ class Kind(ABC):
     def num_outputs(self) -> int:
         """C, the outputs of a head. Known after ``fit``."""
 
+    @property
+    def num_targets(self) -> int:
+        """T, the numbers that one label takes; 1 unless the kind says otherwise. Known after ``fit``."""
+        return 1
+
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Loss of each row.
 
         Shape:
-            outputs (k, C, B) of k tasks that are alike (see ``group_key``), targets (k, B) without NaN
-            -> (k, B), non-negative.
+            outputs (k, C, B) of k tasks that are alike (see ``group_key``), targets (k, B), or (k, T, B) if T > 1,
+            without NaN -> (k, B), non-negative.
         """
 
     def loss_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,6 +97,17 @@ class Kind(ABC):
             rows = self.loss(leaf, targets)
             (gradient,) = torch.autograd.grad(rows.sum(), leaf)
         return rows.detach(), gradient
+
+    def row_weights(self, targets: np.ndarray) -> np.ndarray | None:  # noqa: ARG002
+        """What each row counts in the loss by its label (N,) or (N, T): positive numbers (N,), or None for 1 each.
+
+        The loss of a batch is the mean by these weights, so that only their ratios matter.
+        """
+        return None
+
+    def unseen(self, targets: np.ndarray) -> list[str]:  # noqa: ARG002
+        """Classes that none of the labels (N,) or (N, T), NaN where missing, is of."""
+        return []
 
     @abstractmethod
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
@@ -116,13 +136,13 @@ class Kind(ABC):
         """Every metric of ``metrics`` over all labelled rows of a split, in the user's units.
 
         Shape:
-            outputs (n, C), targets (n,) without NaN, n at least 1. A metric that is not defined for these
+            outputs (n, C), targets (n,) or (n, T) without NaN, n at least 1. A metric that is not defined for these
             labels (AUC of one class) is None.
         """
 
     @abstractmethod
     def describe(self, targets: np.ndarray) -> str:
-        """How labels (n,) without NaN are spread, in one short line."""
+        """How labels (n,) or (n, T) without NaN are spread, in one short line."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -137,6 +157,13 @@ class Kind(ABC):
         return (type(self).__name__, self.num_outputs)
 
     def counts(self, targets: np.ndarray) -> LabelCounts:
-        """Counts encoded labels (N,) with NaN where missing."""
-        known = targets[~np.isnan(targets)]
+        """Counts encoded labels (N,) or (N, T) with NaN where missing."""
+        targets = targets[:, 0] if targets.ndim == 2 and targets.shape[1] == 1 else targets
+        known = targets[~np.isnan(targets if targets.ndim == 1 else targets[:, 0])]
         return LabelCounts(len(known), len(targets) - len(known), self.describe(known) if len(known) else "no labels")
+
+
+def target_columns(kinds: Sequence[Kind]) -> list[slice]:
+    """Where the targets (N, T) of each task stand, in task order."""
+    stops = np.cumsum([kind.num_targets for kind in kinds]).tolist()
+    return [slice(stop - kind.num_targets, stop) for kind, stop in zip(kinds, stops, strict=True)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from collections.abc import Hashable, Mapping
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,25 +11,32 @@ from torch import Tensor
 
 from mtl_cli.errors import ConfigError, DataError, Problem
 from mtl_cli.registry import KINDS
-from mtl_cli.tasks._classes import class_codes, describe_classes, fit_classes
+from mtl_cli.tasks._classes import ClassKind, class_codes, fit_classes
 from mtl_cli.tasks._scores import multiclass_scores
-from mtl_cli.tasks.base import Kind
-from mtl_cli.types import Column, Range
+from mtl_cli.types import Column, Labels, NonNegative, Positive, ProperFraction, Range
 
 
 @KINDS.register("multiclass")
-class Multiclass(Kind):
+class Multiclass(ClassKind):
     """One of C classes without an order, with the cross-entropy of a softmax.
 
     Args:
         classes: The labels, in the order to show them; taken from the training rows if null.
-        num_classes: How many classes there must be, as a check; null takes what is found.
+        num_classes: How many classes there must be, as a check; null takes what is found. Numbers counted from 0 are
+            classes even where the training rows lack some of them.
+        loss: ``cross_entropy``, or ``focal``: cross-entropy times (1 - p) ** focal_gamma, p the probability of the true
+            class, so that rows that are easy count less (Lin et al. 2017).
+        focal_gamma: The exponent of focal; 0 is cross-entropy.
+        label_smoothing: In [0, 1): this much of the aim is spread evenly over all classes (Szegedy et al. 2016); not
+            with focal.
+        class_weight: ``{label: weight}`` (1 for those not named), ``balanced`` (all classes count the same, by the
+            labelled training rows), or null. It weights rows in the mean that the loss is, not in metrics.
 
     Shape:
         C = number of classes, unnormalised log-probabilities.
 
     Raises:
-        ConfigError: ``classes`` repeats a label or contradicts ``num_classes``.
+        ConfigError: ``classes`` repeats a label or contradicts ``num_classes``, or focal comes with label_smoothing.
 
     Example:
         >>> kind = Multiclass(classes=["a", "b", "c"])
@@ -37,13 +44,21 @@ class Multiclass(Kind):
         tensor([[1.0986, 1.0986]])
     """
 
-    metrics: ClassVar[Mapping[str, bool]] = {"accuracy": True, "f1_macro": True, "log_loss": False}
+    metrics: ClassVar[Mapping[str, bool | None]] = {"accuracy": True, "f1_macro": True, "log_loss": False}
 
     def __init__(
-        self, *, classes: list[str] | None = None, num_classes: Annotated[int, Range(2)] | None = None
+        self,
+        *,
+        classes: Labels | None = None,
+        num_classes: Annotated[int, Range(2)] | None = None,
+        loss: Literal["cross_entropy", "focal"] = "cross_entropy",
+        focal_gamma: NonNegative = 2.0,
+        label_smoothing: ProperFraction = 0.0,
+        class_weight: dict[str, Positive] | Literal["balanced"] | None = None,
     ) -> None:
+        super().__init__(classes, class_weight)
         if classes is not None:
-            if len(set(classes)) != len(classes) or len(classes) < 2:
+            if len(set(self.classes)) != len(classes) or len(classes) < 2:
                 raise ConfigError(
                     Problem("kind.multiclass.classes", f"must be two or more different labels, got {classes}")
                 )
@@ -51,42 +66,36 @@ class Multiclass(Kind):
                 raise ConfigError(
                     Problem("kind.multiclass.num_classes", f"is {num_classes}, but classes lists {len(classes)}")
                 )
-        self._declared, self._num_classes = classes, num_classes
-        self.classes: list[str] = list(classes or [])
+        if loss == "focal" and label_smoothing > 0:
+            raise ConfigError(Problem("kind.multiclass.label_smoothing", "must be 0 with loss: focal"))
+        self._num_classes = num_classes
+        self._loss, self._gamma, self._smoothing = loss, focal_gamma, label_smoothing
 
     @property
     def num_outputs(self) -> int:
         return len(self.classes)
 
-    def fit(self, column: Column, train: np.ndarray) -> None:
-        self.classes = fit_classes(column, train, self._declared)
-        found, wanted = len(self.classes), self._num_classes
-        by_convention = [str(i) for i in range(wanted or 0)]
-        if wanted is not None and found < wanted and set(self.classes) <= set(by_convention):
-            self.classes = by_convention  # 0..C-1 by convention: a class may be absent from training
-        elif wanted not in (None, found) or found < 2:
-            need = f"num_classes is {wanted}" if wanted is not None else "a multiclass task needs at least two classes"
-            raise DataError(
-                Problem(
-                    f"column '{column.name}'",
-                    f"{need}, but the training rows hold {found} ({', '.join(self.classes[:20])})",
-                    "Correct num_classes, or list the task's `classes`.",
-                )
-            )
-
-    def encode(self, column: Column) -> np.ndarray:
-        return class_codes(column, self.classes)
-
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         # Classes are the second last axis, so that softmax runs over long contiguous rows: 14 times faster on a CPU.
-        chosen = torch.log_softmax(outputs, -2).gather(-2, targets.long().unsqueeze(-2))
-        return chosen.squeeze(-2).neg()
+        log_probability = torch.log_softmax(outputs, -2)
+        return self._row_loss(log_probability, targets.long().unsqueeze(-2))
 
     def loss_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         log_probability = torch.log_softmax(outputs, -2)
         index = targets.long().unsqueeze(-2)
-        rows = log_probability.gather(-2, index).squeeze(-2).neg_()
-        return rows, log_probability.exp_().scatter_(-2, index, -1.0, reduce="add")
+        rows = self._row_loss(log_probability, index)
+        if self._loss == "focal":
+            chosen = log_probability.gather(-2, index)
+            wrong = torch.expm1(chosen).neg_()
+            # The exponent may be below 0 and its base 0: chosen is 0 there too, and so is the product.
+            first = self._gamma * chosen.exp() * chosen * wrong.clamp_min(1e-30).pow(self._gamma - 1)
+            slope = wrong.pow(self._gamma) - first
+            minus = slope.neg()
+            return rows, log_probability.exp_().mul_(slope).scatter_add_(-2, index, minus)
+        if self._smoothing == 0:
+            return rows, log_probability.exp_().scatter_(-2, index, -1.0, reduce="add")
+        slope = log_probability.exp_().sub_(self._smoothing / outputs.shape[-2])
+        return rows, slope.scatter_(-2, index, self._smoothing - 1, reduce="add")
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         probability = torch.softmax(outputs.double(), 1).cpu().numpy()
@@ -95,11 +104,33 @@ class Multiclass(Kind):
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
         return multiclass_scores(targets.cpu().numpy(), torch.softmax(outputs.double(), 1).cpu().numpy())
 
-    def describe(self, targets: np.ndarray) -> str:
-        return describe_classes(targets, self.classes)
+    def group_key(self) -> Hashable:
+        gamma = self._gamma if self._loss == "focal" else None
+        return (type(self).__name__, self.num_outputs, self._loss, gamma, self._smoothing)
 
-    def state(self) -> dict[str, Any]:
-        return {"classes": self.classes}
+    def _row_loss(self, log_probability: Tensor, index: Tensor) -> Tensor:
+        chosen = log_probability.gather(-2, index).squeeze(-2)
+        if self._loss == "focal":
+            return torch.expm1(chosen).neg().pow(self._gamma) * -chosen
+        if self._smoothing == 0:
+            return chosen.neg()
+        return -(1 - self._smoothing) * chosen - self._smoothing * log_probability.mean(-2)
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self.classes = list(state["classes"])
+    def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:
+        classes = fit_classes(column, train, self._declared)
+        found, wanted = len(classes), self._num_classes
+        by_convention = [str(i) for i in range(wanted or 0)]
+        if wanted is not None and found != wanted and set(classes) & set(by_convention):
+            # 0..C-1 by convention: a class may be absent from training; any other label is refused with its row.
+            class_codes(column, by_convention, f"as num_classes is {wanted}")
+            return by_convention
+        if wanted not in (None, found) or found < 2:
+            need = f"num_classes is {wanted}" if wanted is not None else "a multiclass task needs at least two classes"
+            raise DataError(
+                Problem(
+                    f"column '{column.name}'",
+                    f"{need}, but the training rows hold {found} ({', '.join(classes[:20])})",
+                    "Correct num_classes, or list the task's `classes`.",
+                )
+            )
+        return classes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,14 +12,13 @@ from torch.nn import functional
 
 from mtl_cli.errors import ConfigError, DataError, Problem
 from mtl_cli.registry import KINDS
-from mtl_cli.tasks._classes import class_codes, describe_classes, fit_classes
+from mtl_cli.tasks._classes import ClassKind, fit_classes
 from mtl_cli.tasks._scores import ordinal_scores
-from mtl_cli.tasks.base import Kind
-from mtl_cli.types import Column
+from mtl_cli.types import Column, Labels, Positive
 
 
 @KINDS.register("ordinal")
-class Ordinal(Kind):
+class Ordinal(ClassKind):
     """A class on a scale (grades, stars, years of school), learnt as 'is it above step j?' for every step.
 
     The loss is the mean of the logistic losses of the steps (Frank and Hall 2001; Niu et al. 2016); the predicted
@@ -27,6 +26,8 @@ class Ordinal(Kind):
 
     Args:
         classes: The labels from low to high; if null, the training rows' labels, which must be numbers.
+        class_weight: ``{label: weight}`` (1 for those not named), ``balanced`` (all classes count the same, by the
+            labelled training rows), or null. It weights rows in the mean that the loss is, not in metrics.
 
     Shape:
         C = number of classes - 1: the log-odds of being above each step.
@@ -40,37 +41,21 @@ class Ordinal(Kind):
         ['mid']
     """
 
-    metrics: ClassVar[Mapping[str, bool]] = {"qwk": True, "mae": False, "accuracy": True}
+    metrics: ClassVar[Mapping[str, bool | None]] = {"qwk": True, "mae": False, "accuracy": True}
 
-    def __init__(self, *, classes: list[str] | None = None) -> None:
-        if classes is not None and (len(set(classes)) != len(classes) or len(classes) < 2):
+    def __init__(
+        self,
+        *,
+        classes: Labels | None = None,
+        class_weight: dict[str, Positive] | Literal["balanced"] | None = None,
+    ) -> None:
+        super().__init__(classes, class_weight)
+        if classes is not None and (len(set(self.classes)) != len(classes) or len(classes) < 2):
             raise ConfigError(Problem("kind.ordinal.classes", f"must be two or more different labels, got {classes}"))
-        self._declared = classes
-        self.classes: list[str] = list(classes or [])
 
     @property
     def num_outputs(self) -> int:
         return len(self.classes) - 1
-
-    def fit(self, column: Column, train: np.ndarray) -> None:
-        self.classes = fit_classes(column, train, self._declared)
-        where = f"column '{column.name}'"
-        if len(self.classes) < 2:
-            raise DataError(
-                Problem(where, f"an ordinal task needs two or more classes in the training rows, got {self.classes}")
-            )
-        if self._declared is None and not all(_is_number(c) for c in self.classes):
-            shown = ", ".join(self.classes[:10])
-            raise DataError(
-                Problem(
-                    where,
-                    f"the order of the classes {shown} is not known",
-                    "List the task's `classes` from low to high.",
-                )
-            )
-
-    def encode(self, column: Column) -> np.ndarray:
-        return class_codes(column, self.classes)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(
@@ -92,14 +77,23 @@ class Ordinal(Kind):
         above = np.minimum.accumulate(torch.sigmoid(outputs.double()).cpu().numpy(), axis=1)
         return ordinal_scores(targets.cpu().numpy(), np.rint(above.sum(1)), len(self.classes))
 
-    def describe(self, targets: np.ndarray) -> str:
-        return describe_classes(targets, self.classes)
-
-    def state(self) -> dict[str, Any]:
-        return {"classes": self.classes}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self.classes = list(state["classes"])
+    def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:
+        classes = fit_classes(column, train, self._declared)
+        where = f"column '{column.name}'"
+        if len(classes) < 2:
+            raise DataError(
+                Problem(where, f"an ordinal task needs two or more classes in the training rows, got {classes}")
+            )
+        if self._declared is None and not all(_is_number(c) for c in classes):
+            shown = ", ".join(classes[:10])
+            raise DataError(
+                Problem(
+                    where,
+                    f"the order of the classes {shown} is not known",
+                    "List the task's `classes` from low to high.",
+                )
+            )
+        return classes
 
     def _above(self, outputs: Tensor, targets: Tensor) -> Tensor:
         steps = torch.arange(outputs.shape[-2], device=outputs.device, dtype=targets.dtype)

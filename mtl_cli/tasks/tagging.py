@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from mtl_cli.registry import KINDS
 from mtl_cli.tasks.multiclass import Multiclass
+from mtl_cli.types import Labels
 
 
 @KINDS.register("tagging")
@@ -32,8 +33,8 @@ class Tagging(Multiclass):
         tensor([[0.6931, 0.6931, 0.6931]])
     """
 
-    metrics: ClassVar[Mapping[str, bool]] = {"accuracy": True, "f1_macro": True, "log_loss": False}
+    metrics: ClassVar[Mapping[str, bool | None]] = {"accuracy": True, "f1_macro": True, "log_loss": False}
     per_token: ClassVar[bool] = True
 
-    def __init__(self, *, classes: list[str] | None = None) -> None:
+    def __init__(self, *, classes: Labels | None = None) -> None:
         super().__init__(classes=classes)

@@ -752,7 +752,7 @@ MISTAKES = [
         "--config-dir conf task=mine",
         (
             "data.inputs[1]: column 'income' cannot be an input, it is the target of task 'income'. Take it "
-            "out of data.inputs."
+            "out of data.inputs, or write data.allow_inputs=[income] if the model is meant to see it."
         ),
         mine="data: {source: table, path: people.csv, inputs: [age, income]}\n" + TASKS,
     ),
@@ -801,8 +801,8 @@ MISTAKES = [
         "several columns that are not there",
         "--config-dir conf task=mine",
         (
-            "tasks.incom.target: no column 'incom' in people.csv. Did you mean 'income'?\n"
-            "tasks.byus.target: no column 'byus' in people.csv. Did you mean 'buys'?"
+            "tasks.byus.target: no column 'byus' in people.csv. Did you mean 'buys'?\n"
+            "tasks.incom.target: no column 'incom' in people.csv. Did you mean 'income'?"
         ),
         mine=DATA + "tasks:\n  byus: {kind: binary}\n  incom: {kind: regression}\n",
     ),

@@ -149,7 +149,7 @@ def test_targets_are_no_inputs_unless_they_are_listed(cli, customers):
     assert (listed.code, listed.err) == (
         2,
         "data.inputs[1]: column 'income_eur' cannot be an input, it is the target of task 'income'. "
-        "Take it out of data.inputs.\n",
+        "Take it out of data.inputs, or write data.allow_inputs=[income_eur] if the model is meant to see it.\n",
     )
     left_out = re.findall(r"^(\w+) .* left out: (.*)$", cli(*CUSTOMERS).out, re.MULTILINE)
     assert dict(left_out) == {

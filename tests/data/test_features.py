@@ -182,7 +182,8 @@ def test_wrong_entries_are_listed_at_once():  # DAT-13
     hint = f"Write a column name, or {{name: NAME, type: TYPE}} with one of {types}."
     assert error_of(fit, table, reserved={"ya": "target of task 'a'"}, inputs=inputs, exclude=["x2", "zz"]) == (
         "data.exclude[1]: no column 'zz' in x.csv. Known: x1, x2, ya.\n"
-        "data.inputs[1]: column 'ya' cannot be an input, it is the target of task 'a'. Take it out of data.inputs.\n"
+        "data.inputs[1]: column 'ya' cannot be an input, it is the target of task 'a'. Take it out of data.inputs, "
+        "or write data.allow_inputs=[ya] if the model is meant to see it.\n"
         "data.inputs[2]: no column 'x_9' in x.csv. Known: x1, x2, ya.\n"
         "data.inputs[3]: no column 'd_*' in x.csv. Known: x1, x2, ya.\n"
         f"data.inputs[4].type: must be one of {types}, got 'number'.\n"

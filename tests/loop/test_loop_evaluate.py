@@ -28,7 +28,7 @@ class Scripted(Regression):
         self._r2 = r2
 
     def score(self, outputs, targets):  # noqa: ARG002
-        return {"r2": self._r2, "rmse": 1.0, "mae": 1.0}
+        return {"r2": self._r2, "rmse": 1.0, "mae": 1.0, "pearson": None}
 
 
 def _scripted(scores):
@@ -121,7 +121,7 @@ def test_outputs_that_are_not_finite_give_an_undefined_loss():
     learner.parameters.values.fill_(NAN)
     evaluation = _evaluate(learner, three_kind_rows(20))
     assert evaluation.loss is None
-    assert evaluation.tasks["amount"] == {"loss": None, "r2": None, "rmse": None, "mae": None}
+    assert evaluation.tasks["amount"] == {"loss": None, **dict.fromkeys(Regression.metrics)}
 
 
 def test_evaluation_is_without_dropout_and_leaves_training_as_it_was():

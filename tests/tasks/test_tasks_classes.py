@@ -125,8 +125,9 @@ def test_declared_class_without_a_training_row_is_known():  # LAB-06, second run
         ),
         pytest.param(
             ["a", "b", "c"],
-            "column 'y': a binary task needs two classes in the training rows, got 3 (a, b, c). "
-            "Use kind: multiclass or regression.",
+            "column 'y': a binary task needs two classes in the training rows, got 3 (a, b, c); "
+            "people.csv, column 'y', row 1 holds 'a'. "
+            "Use kind: multiclass or regression, or name the value that means 'no label' in `missing_label`.",
             id="three",
         ),
     ],

@@ -73,7 +73,7 @@ def test_prediction_too_large_for_the_users_units_is_infinite_and_has_no_score()
     kind = _fit([0.0, 10.0, 1000.0], transform="log1p")
     outputs = torch.full((2, 1), 1e4)
     assert np.isinf(kind.decode(outputs)["pred"]).all()
-    assert kind.score(outputs, torch.tensor([0.0, 1.0])) == {"r2": None, "rmse": None, "mae": None}
+    assert kind.score(outputs, torch.tensor([0.0, 1.0])) == dict.fromkeys(Regression.metrics)
 
 
 def test_log1p_of_minus_one_or_less_is_refused_with_its_row():
@@ -125,8 +125,9 @@ def test_labels_are_described_in_the_users_units():
         ({"loss": "msee"}, "kind.regression.loss: must be one of mse, mae, huber, got 'msee'. Did you mean 'mse'?"),
         ({"huber_delta": 0}, "kind.regression.huber_delta: must be greater than 0, got 0.0."),
         (
-            {"transform": "log"},
-            "kind.regression.transform: must be one of none, log1p, got 'log'. Did you mean 'log1p'?",
+            {"transform": "logp"},
+            "kind.regression.transform: must be one of none, log1p, log, sqrt, asinh, got 'logp'. "
+            "Did you mean 'log1p'?",
         ),
     ],
     ids=["loss", "huber_delta", "transform"],

@@ -1,0 +1,151 @@
+"""LABELS: which rows carry a label for a task, and how much each of them counts."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from mtl_cli.data.number_text import parse_numbers
+from mtl_cli.data.table import Table
+from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.schema import TaskOptions
+from mtl_cli.types import Column, Plain
+
+
+def label_column(table: Table, targets: Sequence[str], options: TaskOptions) -> Column:
+    """The labels of a task, null in every row that has none for it.
+
+    A row has no label where its cell is missing or holds one of ``missing_label``, where ``mask_by`` does not hold,
+    and where ``sample_weight`` is 0.
+
+    Args:
+        table: All rows.
+        targets: One column, or several that make up the label together; those are given as one struct column.
+        options: The options of the task.
+
+    Raises:
+        DataError: A column is absent, or holds none of the values that ``mask_by`` wants.
+
+    Example:
+        >>> from mtl_cli.data.table import Part
+        >>> frame = pl.DataFrame({"clicked": ["1", "0", "1"], "bought": ["0", "0", "?"]})
+        >>> table = Table(frame, (Part("a.csv", 0, 3, lines=True),))
+        >>> options = TaskOptions(kind="binary", missing_label="?", mask_by={"clicked": 1})
+        >>> label_column(table, ["bought"], options).values.to_list()
+        ['0', None, None]
+    """
+    columns = [_without(table.column(name), _as_list(options.missing_label)) for name in targets]
+    name = ", ".join(targets)
+    values = columns[0].values
+    if len(columns) > 1:
+        values = pl.DataFrame([column.values for column in columns]).to_struct(name)
+    masked = np.zeros(len(values), dtype=bool)
+    for other, wanted in (options.mask_by or {}).items():
+        holds = _holds(table.column(other).values, _as_list(wanted))
+        if not holds.any():
+            found = table.frame[other].drop_nulls().cast(pl.String, strict=False).unique().head(1000).to_list()
+            hint = did_you_mean(", ".join(map(str, _as_list(wanted))), map(str, found))
+            raise DataError(Problem(f"mask_by.{other}", f"no row of {table.files} holds {wanted!r}", hint))
+        masked |= ~holds
+    if options.sample_weight is not None:
+        masked |= _numbers(table.column(options.sample_weight).values) == 0
+    if masked.any():
+        values = pl.select(pl.when(pl.Series(~masked)).then(values)).to_series().alias(name)
+    return Column(name, values, functools.partial(table.where, name))
+
+
+def row_weights(table: Table, name: str, labelled: np.ndarray) -> np.ndarray:
+    """What each row counts: the numbers of a column, (N,) float64; 1 in rows without a label.
+
+    Args:
+        table: All rows.
+        name: The column.
+        labelled: (N,) bool. A row without a label needs no weight, but none may be negative.
+
+    Raises:
+        DataError: Lists the cells that are missing, no finite numbers, or negative; five at most.
+    """
+    column = table.column(name)
+    numbers = _numbers(column.values)
+    good = np.isfinite(numbers) & (numbers >= 0)
+    bad = np.flatnonzero(~good & (labelled | (numbers < 0)))[:5].tolist()
+    if bad:
+        hint = "Correct the cell; 0 takes the row out of the task."
+        what = "a weight must be a number of at least 0, got"
+        raise DataError([Problem(column.where(row), f"{what} {_shown(column.values[row])}", hint) for row in bad])
+    weights: np.ndarray = np.where(labelled, numbers, 1.0)
+    return weights
+
+
+def _without(column: Column, markers: Sequence[Plain]) -> Column:
+    """The column with every cell that holds a marker for 'no label' made missing."""
+    if not markers:
+        return column
+    if isinstance(column.values.dtype, pl.List):  # a label for each token
+        texts = [str(marker) for marker in markers]
+        marked = pl.element().cast(pl.String).is_in(texts)
+        values = column.values.list.eval(pl.when(~marked).then(pl.element()))
+        return Column(column.name, values, column.where)
+    keep = pl.Series(~_holds(column.values, markers))
+    values = pl.select(pl.when(keep).then(column.values)).to_series().alias(column.name)
+    return Column(column.name, values, column.where)
+
+
+def _holds(values: pl.Series, wanted: Sequence[Plain]) -> np.ndarray:
+    """(N,) bool: whether a cell is one of the wanted values, as text or as a number. A missing cell is none."""
+    if values.dtype.is_nested():
+        return np.zeros(len(values), dtype=bool)
+    text = values.cast(pl.String)
+    numbers = _numbers(values)
+    found = np.zeros(len(values), dtype=bool)
+    for value in wanted:
+        if isinstance(value, bool):
+            found |= (text.str.to_lowercase() == str(value).lower()).fill_null(False).to_numpy()
+            continue
+        found |= (text == str(value)).fill_null(False).to_numpy()
+        if not isinstance(value, str) or values.dtype != pl.String:  # the text 7 is not the text 007
+            found |= numbers == _numbers(pl.Series([str(value)]))[0]  # NaN equals nothing
+    return found
+
+
+def _numbers(values: pl.Series) -> np.ndarray:
+    """(N,) float64, NaN where a cell is missing or no number."""
+    if values.dtype == pl.String:
+        values = parse_numbers(values)[0]
+    numbers: np.ndarray = values.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
+    return numbers
+
+
+def _as_list(value: Plain | Sequence[Plain] | None) -> list[Plain]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str | bool | int | float) else list(value)
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None else repr(value)
+
+
+def label_roles(tasks: Mapping[str, tuple[Sequence[str], TaskOptions]]) -> dict[str, str]:
+    """Columns that tasks take for labels, weights and masks, and the words for it; they are no inputs.
+
+    Args:
+        tasks: Target columns and options of each task.
+
+    Example:
+        >>> label_roles({"buys": (["bought"], TaskOptions(kind="binary", sample_weight="w"))})
+        {'bought': "target of task 'buys'", 'w': "sample_weight of task 'buys'"}
+    """
+    roles: dict[str, str] = {}
+    for name, (targets, _) in tasks.items():
+        for column in targets:
+            roles.setdefault(column, f"target of task '{name}'")
+    for name, (_, options) in tasks.items():
+        for column in options.mask_by or {}:
+            roles.setdefault(column, f"mask_by of task '{name}'")
+        if options.sample_weight is not None:
+            roles.setdefault(options.sample_weight, f"sample_weight of task '{name}'")
+    return roles

@@ -1,0 +1,120 @@
+"""Labels that are numbers: from the user's units to a scale that networks like, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from mtl_cli.errors import DataError, Problem
+from mtl_cli.types import Column
+
+Transform = Literal["none", "log1p", "log", "sqrt", "asinh"]
+
+
+class _Pair(NamedTuple):
+    """A function, its inverse, the least value that it takes, and whether that value itself is one."""
+
+    there: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[np.ndarray], np.ndarray]
+    low: float = -np.inf
+    closed: bool = True
+
+
+_TRANSFORMS: dict[str, _Pair] = {
+    "none": _Pair(lambda y: y, lambda z: z),
+    "log1p": _Pair(np.log1p, np.expm1, -1.0, False),
+    "log": _Pair(np.log, np.exp, 0.0, False),
+    "sqrt": _Pair(np.sqrt, lambda z: np.maximum(z, 0.0) ** 2, 0.0),
+    "asinh": _Pair(np.arcsinh, np.sinh),
+}
+
+
+class Units:
+    """The way from numbers in the user's units to a standardised scale, and back.
+
+    A number is transformed, then shifted and scaled to mean 0 and deviation 1 over the labelled training rows. A
+    constant is only shifted. Both steps are monotone: they keep quantiles.
+
+    Args:
+        transform: ``none``, ``log1p``, ``log``, ``sqrt`` or ``asinh``.
+
+    Example:
+        >>> from mtl_cli.types import Column
+        >>> units, column = Units("log1p"), Column("y", pl.Series([0.0, 10.0, None]), str)
+        >>> units.fit(column, np.array([0, 1, 2]))
+        >>> units.encode(column).tolist(), units.decode(np.array([1.0])).round(6).tolist()
+        ([-1.0, 1.0, nan], [10.0])
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        self._transform = transform
+        self._mean, self._std = 0.0, 1.0
+
+    def fit(self, column: Column, train: np.ndarray) -> None:
+        """Takes mean and deviation of the training rows."""
+        values = self._read(column)[train]
+        values = values[~np.isnan(values)]
+        if len(values):
+            self._mean, deviation = float(values.mean()), float(values.std())
+            # A deviation at the level of rounding error is a constant, not a scale to divide by.
+            self._std = deviation if deviation > 1e-12 * abs(self._mean) else 1.0
+
+    def encode(self, column: Column) -> np.ndarray:
+        """(N,) float32, NaN where missing."""
+        return ((self._read(column) - self._mean) / self._std).astype(np.float32)
+
+    def decode(self, standardised: np.ndarray) -> np.ndarray:
+        """float64 in the user's units."""
+        with np.errstate(over="ignore"):  # infinity says it
+            return _TRANSFORMS[self._transform].back(standardised.astype(np.float64) * self._std + self._mean)
+
+    def state(self) -> dict[str, Any]:
+        """What ``fit`` learned."""
+        return {"mean": self._mean, "std": self._std}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Puts back what ``state`` gave."""
+        self._mean, self._std = float(state["mean"]), float(state["std"])
+
+    def _read(self, column: Column) -> np.ndarray:
+        values = read_numbers(column)
+        pair = _TRANSFORMS[self._transform]
+        outside = (values < pair.low) if pair.closed else (values <= pair.low)
+        refuse(column, outside, f"has no {self._transform}", "Use transform: none.", values)
+        return pair.there(values)
+
+
+def read_numbers(column: Column) -> np.ndarray:
+    """(N,) float64, NaN where missing.
+
+    Raises:
+        DataError: Cells that are no finite numbers, five at most.
+    """
+    values = column.values
+    if values.dtype.is_nested():
+        raise DataError(Problem(f"column '{column.name}'", f"must hold numbers, got type {values.dtype}"))
+    numbers = values.cast(pl.Float64, strict=False)
+    bad = values.is_not_null() & (numbers.is_null() | numbers.is_infinite().fill_null(False))
+    hint = "Correct the cell, or name the value in the task's `missing_label`."
+    refuse(column, bad.to_numpy(), "is not a number", hint)
+    read: np.ndarray = numbers.fill_null(float("nan")).to_numpy().astype(np.float64)
+    return read
+
+
+def refuse(column: Column, bad: np.ndarray, what: str, hint: str, values: np.ndarray | None = None) -> None:
+    """Raises a DataError that names the first five bad rows, if there are any.
+
+    Args:
+        column: The labels.
+        bad: (N,) bool.
+        what: What is wrong, after the value.
+        hint: The way out.
+        values: What to show instead of the cells.
+    """
+    shown = column.values if values is None else values.tolist()
+    rows = np.flatnonzero(bad)[:5].tolist()
+    if rows:
+        raise DataError([Problem(column.where(r), f"{shown[r]!r} {what}", hint) for r in rows])

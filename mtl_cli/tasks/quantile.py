@@ -1,0 +1,118 @@
+"""Several quantiles of a number."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mtl_cli.errors import ConfigError, Problem
+from mtl_cli.registry import KINDS
+from mtl_cli.tasks._numbers import Units
+from mtl_cli.tasks._scores import quantile_scores
+from mtl_cli.tasks.base import Kind
+from mtl_cli.types import Column, Range
+
+
+@KINDS.register("quantile")
+class Quantile(Kind):
+    """Quantiles of a number given the inputs: an interval around the prediction (Koenker and Bassett 1978).
+
+    The loss is the mean pinball loss of the quantiles, on a scale standardised as in ``regression``. The first output
+    is the lowest quantile, the softplus of each further one the step up to the next, so that quantiles never cross.
+    Predictions and metrics are in the user's units; the prediction is the median, or else the quantile nearest to it.
+
+    Args:
+        quantiles: Rising numbers between 0 and 1. ``[0.1, 0.5, 0.9]`` is a median and an interval that should hold 80%.
+        transform: As in ``regression``: ``none``, ``log1p``, ``log``, ``sqrt`` or ``asinh``. Quantiles are the same
+            whatever the transform, it only makes them easier to learn.
+
+    Shape:
+        C = number of quantiles.
+
+    Raises:
+        ConfigError: ``quantiles`` is empty or does not rise.
+
+    Example:
+        >>> kind = Quantile(quantiles=[0.5])
+        >>> kind.loss(torch.tensor([[[1.0, 3.0]]]), torch.tensor([[1.0, 1.0]]))  # half of the absolute error
+        tensor([[0., 1.]])
+    """
+
+    metrics: ClassVar[Mapping[str, bool | None]] = {"d2": True, "pinball": False, "coverage": None}
+
+    def __init__(
+        self,
+        *,
+        quantiles: list[Annotated[float, Range(0, 1, open_low=True, open_high=True)]] | None = None,
+        transform: Literal["none", "log1p", "log", "sqrt", "asinh"] = "none",
+    ) -> None:
+        self.quantiles = [0.1, 0.5, 0.9] if quantiles is None else list(quantiles)
+        if not self.quantiles or any(low >= high for low, high in pairwise(self.quantiles)):
+            raise ConfigError(
+                Problem("kind.quantile.quantiles", f"must be one or more rising numbers, got {quantiles}")
+            )
+        self._units = Units(transform)
+
+    @property
+    def num_outputs(self) -> int:
+        return len(self.quantiles)
+
+    def fit(self, column: Column, train: np.ndarray) -> None:
+        self._units.fit(column, train)
+
+    def encode(self, column: Column) -> np.ndarray:
+        return self._units.encode(column)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        error = targets.unsqueeze(-2) - self._levels(outputs)
+        levels = outputs.new_tensor(self.quantiles).unsqueeze(-1)
+        return torch.maximum(levels * error, (levels - 1) * error).mean(-2)
+
+    def loss_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        error = targets.unsqueeze(-2) - self._levels(outputs)
+        levels = outputs.new_tensor(self.quantiles).unsqueeze(-1)
+        rows = torch.maximum(levels * error, (levels - 1) * error).mean(-2)
+        # By each quantile; where the error is 0, the middle of the two slopes, as autograd has it.
+        slope = (0.5 - levels - 0.5 * error.sign()).div_(self.num_outputs)
+        gradient = slope.flip(-2).cumsum(-2).flip(-2)  # an output moves its own quantile and all above
+        gradient[..., 1:, :] *= torch.sigmoid(outputs[..., 1:, :])
+        return rows, gradient
+
+    def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
+        levels = self._units.decode(self._levels(outputs.double().t()).t().cpu().numpy())
+        middle = int(np.argmin(np.abs(np.array(self.quantiles) - 0.5)))
+        return {"pred": levels[:, middle], "quantile": levels}
+
+    def columns(self, outputs: Tensor) -> dict[str, np.ndarray]:
+        decoded = self.decode(outputs)
+        levels = {f"q{100 * q:g}": decoded["quantile"][:, i] for i, q in enumerate(self.quantiles)}
+        return {"pred": decoded["pred"], **levels}
+
+    def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
+        return quantile_scores(
+            self._units.decode(targets.cpu().numpy()), self.decode(outputs)["quantile"], self.quantiles
+        )
+
+    def describe(self, targets: np.ndarray) -> str:
+        values = np.quantile(self._units.decode(targets), self.quantiles)
+        return ", ".join(f"{100 * q:g}%: {value:.4g}" for q, value in zip(self.quantiles, values, strict=True))
+
+    def state(self) -> dict[str, Any]:
+        return self._units.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self._units.load_state(state)
+
+    def group_key(self) -> Hashable:
+        return (type(self).__name__, self.num_outputs, *self.quantiles)
+
+    def _levels(self, outputs: Tensor) -> Tensor:
+        """Outputs (..., C, B) to rising quantiles (..., C, B)."""
+        steps = functional.softplus(outputs[..., 1:, :])
+        return torch.cat([outputs[..., :1, :], steps], -2).cumsum(-2)

@@ -1,0 +1,103 @@
+"""Which rows carry a label for a task, and what they count."""
+
+import polars as pl
+import pytest
+
+from mtl_cli.data.labels import label_column, label_roles, row_weights
+from mtl_cli.data.table import Part, Table
+from mtl_cli.errors import DataError
+from mtl_cli.schema import TaskOptions
+
+
+def _table(**columns):
+    frame = pl.DataFrame(columns)
+    return Table(frame, (Part("people.csv", 0, frame.height, lines=True),))
+
+
+def _labels(table, *targets, **options):
+    return label_column(table, targets or ["y"], TaskOptions(kind="binary", **options)).values.to_list()
+
+
+@pytest.mark.parametrize(
+    ("values", "marker", "expected"),
+    [
+        pytest.param(["0", "1", "-1"], -1, ["0", "1", None], id="number in text"),
+        pytest.param(["0", "1", "-1.0"], -1, ["0", "1", None], id="number spelt otherwise"),
+        pytest.param([0.0, 1.0, -1.0], -1, [0.0, 1.0, None], id="number in numbers"),
+        pytest.param(["0", "?", "-1"], ["?", -1], ["0", None, None], id="several"),
+        pytest.param(["007", "7", "8"], "7", ["007", None, "8"], id="text is text"),
+        pytest.param(["NaN", "?", "1"], None, ["NaN", "?", "1"], id="nothing unless declared"),
+        pytest.param([True, False, None], False, [True, None, None], id="truth value"),
+        pytest.param([["A", "_"], None], "_", [["A", None], None], id="tokens"),
+    ],
+)
+def test_only_declared_markers_mean_no_label(values, marker, expected):  # LAB-05, DAT-01
+    assert _labels(_table(y=values), missing_label=marker) == expected
+
+
+def test_marker_of_one_task_is_a_value_of_another():  # LAB-05
+    table = _table(ya=["1.0", "-1.0"], yb=["0", "-1"])
+    assert _labels(table, "yb", missing_label=-1) == ["0", None]
+    assert _labels(table, "ya") == ["1.0", "-1.0"]
+
+
+@pytest.mark.parametrize(
+    ("clicked", "wanted"),
+    [(["1", "0", "1.0", None], 1), ([1, 0, 1, None], 1), ([True, False, True, None], 1), (["y", "n", "y", ""], "y"),
+     (["a", "b", "c", "d"], ["a", "c"]), ([True, False, True, None], True)],
+    ids=["text", "numbers", "truth values", "words", "one of several", "truth value"],
+)  # fmt: skip
+def test_label_counts_only_where_the_mask_holds(clicked, wanted):
+    table = _table(y=["0", "1", "1", "0"], clicked=clicked)
+    assert _labels(table, mask_by={"clicked": wanted}) == ["0", None, "1", None]
+
+
+def test_all_masks_must_hold():
+    table = _table(y=["0", "1", "1"], clicked=["1", "1", "0"], country=["de", "at", "de"])
+    assert _labels(table, mask_by={"clicked": 1, "country": "de"}) == ["0", None, None]
+
+
+def test_mask_that_never_holds_is_told():
+    with pytest.raises(DataError) as caught:
+        _labels(_table(y=["0"], country=["Austria"]), mask_by={"country": "Austira"})
+    assert str(caught.value) == "mask_by.country: no row of people.csv holds 'Austira'. Did you mean 'Austria'?"
+
+
+def test_row_of_weight_0_has_no_label():  # LAB-14
+    table = _table(y=["0", "1", "1"], w=["0", "2", "0.0"])
+    assert _labels(table, sample_weight="w") == [None, "1", None]
+
+
+def test_several_columns_are_one_label():
+    table = _table(a=["1", "-1"], b=["0", "1"], clicked=["1", "1"])
+    assert _labels(table, "a", "b", missing_label=-1) == [{"a": "1", "b": "0"}, {"a": None, "b": "1"}]
+    masked = _labels(_table(a=["1", "0"], b=["0", "1"], clicked=["1", "0"]), "a", "b", mask_by={"clicked": 1})
+    assert masked == [{"a": "1", "b": "0"}, None]
+
+
+def test_weights_are_needed_where_there_is_a_label():
+    table = _table(w=["2", None, "0.5"])
+    assert row_weights(table, "w", pl.Series([True, False, True]).to_numpy()).tolist() == [2.0, 1.0, 0.5]
+
+
+def test_bad_weights_are_named_with_their_rows():  # LAB-14
+    with pytest.raises(DataError) as caught:
+        row_weights(_table(w=["1", "-1", None, "heavy", "inf"]), "w", pl.Series([True] * 5).to_numpy())
+    hint = "Correct the cell; 0 takes the row out of the task."
+    assert str(caught.value).splitlines() == [
+        f"people.csv, column 'w', row {row} (line {row + 1}): "
+        f"a weight must be a number of at least 0, got {value}. {hint}"
+        for row, value in ((2, "'-1'"), (3, "nothing"), (4, "'heavy'"), (5, "'inf'"))
+    ]
+
+
+def test_columns_of_tasks_have_roles():
+    tasks = {
+        "b": (["y"], TaskOptions(kind="binary", mask_by={"x": 1}, sample_weight="w")),
+        "a": (["x"], TaskOptions(kind="binary")),
+    }
+    assert label_roles(tasks) == {
+        "y": "target of task 'b'",
+        "x": "target of task 'a'",
+        "w": "sample_weight of task 'b'",
+    }

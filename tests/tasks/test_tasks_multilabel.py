@@ -1,0 +1,146 @@
+"""Any number of labels for a row: how they are written, and what they score."""
+
+import numpy as np
+import polars as pl
+import pytest
+import sklearn.metrics as oracle
+import torch
+from worlds import NAN, column, every_row
+
+from mtl_cli.errors import ConfigError, DataError
+from mtl_cli.tasks.multilabel import Multilabel
+
+EXPECTED = [[1, 0, 1], [0, 0, 0], [0, 1, 0], [NAN, NAN, NAN]]
+
+
+def _fit(values, dtype=None, **options):
+    kind = Multilabel(**options)
+    labels = column(values, dtype=dtype)
+    kind.fit(labels, every_row(values))
+    return kind, kind.encode(labels)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "options"),
+    [
+        pytest.param([["a", "c"], [], ["b"], None], pl.List(pl.String), {}, id="lists"),
+        pytest.param(["a;c", "", "b", None], pl.String, {}, id="text"),
+        pytest.param([" c | a", "", "b|", None], pl.String, {"delimiter": "|"}, id="text with blanks"),
+        pytest.param(
+            [{"a": 1, "b": 0, "c": 1}, {"a": 0, "b": 0, "c": 0}, {"a": 0, "b": 1, "c": 0}, dict.fromkeys("abc")],
+            None, {}, id="columns",
+        ),
+        pytest.param(
+            [{"a": True, "b": False, "c": True}, dict.fromkeys("abc", False),
+             {"a": False, "b": True, "c": False}, None],
+            None, {}, id="columns of truth values",
+        ),
+    ],
+)  # fmt: skip
+def test_labels_are_read_however_they_are_written(values, dtype, options):
+    kind, targets = _fit(values, dtype, **options)
+    assert kind.classes == ["a", "b", "c"]
+    np.testing.assert_array_equal(targets, EXPECTED)
+
+
+def test_numbers_are_labels_in_one_spelling():
+    kind, targets = _fit([[10, 9], [9], None], pl.List(pl.Int64))
+    assert kind.classes == ["9", "10"]
+    np.testing.assert_array_equal(kind.encode(column(["9.0;10", "9", None], dtype=pl.String)), targets)
+
+
+def test_single_cells_may_be_missing():
+    kind, targets = _fit([{"a": 1, "b": None}, {"a": 0, "b": 1}, {"a": None, "b": None}])
+    np.testing.assert_array_equal(targets, [[1, -1], [0, 1], [NAN, NAN]])
+    outputs = torch.tensor([[0.7, -9.0], [0.2, 0.4]])
+    losses = kind.loss(outputs.t().unsqueeze(0), torch.from_numpy(targets[:2]).t().unsqueeze(0))[0]
+    softplus = torch.nn.functional.softplus
+    assert float(losses[0]) == pytest.approx(float(softplus(torch.tensor(-0.7))))  # the known cell alone
+    assert float(losses[1]) == pytest.approx(float((softplus(torch.tensor(0.2)) + softplus(torch.tensor(-0.4))) / 2))
+
+
+def test_scores_are_those_of_scikit_learn():
+    kind = Multilabel(classes=["a", "b", "c"])
+    outputs, truth = torch.randn(40, 3), torch.randint(2, (40, 3))
+    probability = torch.sigmoid(outputs.double()).numpy()
+    chosen = probability > 0.5
+    assert kind.score(outputs, truth.float()) == pytest.approx(
+        {
+            "auroc": oracle.roc_auc_score(truth, probability, average="macro"),
+            "average_precision": oracle.average_precision_score(truth, probability, average="macro"),
+            "f1_micro": oracle.f1_score(truth, chosen, average="micro"),
+            "f1_macro": oracle.f1_score(truth, chosen, average="macro"),
+            "log_loss": oracle.log_loss(truth.flatten(), probability.flatten()),
+        },
+        rel=1e-12,
+    )
+
+
+def test_cells_that_are_not_known_are_in_no_metric():
+    kind = Multilabel(classes=["a", "b"])
+    outputs, truth = torch.randn(40, 2), torch.randint(2, (40, 2)).float()
+    truth[:20, 1] = -1
+    probability = torch.sigmoid(outputs.double()).numpy()
+    expected = [
+        oracle.roc_auc_score(truth[:, 0], probability[:, 0]),
+        oracle.roc_auc_score(truth[20:, 1], probability[20:, 1]),
+    ]
+    assert kind.score(outputs, truth)["auroc"] == pytest.approx(np.mean(expected))
+
+
+def test_prediction_is_the_labels_above_one_half():
+    kind = Multilabel(classes=["a", "b"], delimiter="|")
+    columns = kind.columns(torch.tensor([[1.0, 2.0], [-1.0, 2.0], [-1.0, -2.0]]))
+    assert columns["pred"].tolist() == ["a|b", "b", ""]
+    assert list(columns) == ["pred", "prob_a", "prob_b"]
+
+
+def test_labels_are_described_by_their_share():
+    kind, targets = _fit(["a;b", "b", None, "b"], pl.String)
+    assert kind.counts(targets).balance == "b: 100%, a: 33%"
+    assert kind.unseen(targets[1:]) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        pytest.param(
+            ["a", "b", "c"],
+            "column 'y': no training row holds the delimiter ';', got 'a'. Write the task's `delimiter`, or use "
+            "kind: multiclass if a row has one label.",
+            id="another delimiter",
+        ),
+        pytest.param(
+            ["a", "a;", None],
+            "column 'y': a multilabel task needs two or more labels in the training rows, got 1 (a). "
+            "List the task's `classes`, or use kind: binary.",
+            id="one label",
+        ),
+        pytest.param(
+            [{"a": 1, "b": 0}, {"a": 2, "b": 1}],
+            "people.csv, column 'y', row 2: label 'a' must be 0 or 1, got 2. Correct the cell, or name the value in "
+            "the task's `missing_label`.",
+            id="a number",
+        ),
+    ],
+)
+def test_wrong_labels_are_told(values, message):
+    with pytest.raises(DataError) as caught:
+        _fit(values)
+    assert str(caught.value) == message
+
+
+def test_label_of_another_split_is_named_with_its_row():  # LAB-06
+    kind, _ = _fit(["red;blue", "blue"], pl.String)
+    with pytest.raises(DataError) as caught:
+        kind.encode(column(["blue", "rde;blue"]))
+    assert str(caught.value) == (
+        "people.csv, column 'y', row 2: label 'rde' is not among blue, red, which are those of the training rows. "
+        "Did you mean 'red'? Correct the cell, or list the task's `classes`."
+    )
+
+
+@pytest.mark.parametrize("classes", [["a"], ["a", "a"], [1, "1.0"]], ids=["one", "twice", "twice as a number"])
+def test_declared_labels_must_differ(classes):
+    with pytest.raises(ConfigError, match="must be two or more different labels"):
+        Multilabel(classes=classes)
