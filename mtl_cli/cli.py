@@ -6,11 +6,12 @@ Exit codes: 0 done, 1 our bug or a failed job, 2 the user's error, 130 / 143 int
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from mtl_cli import composition
 from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError
 from mtl_cli.run import RunFolder, find_resumable, flatten, is_locked, remove_if_empty
+from mtl_cli.run.atomic import write_error
 from mtl_cli.schema import RunConfig, validate
 from mtl_cli.sweep import collect, format_table, hydra_callback, job_name, write
 
@@ -36,6 +38,7 @@ MAY_CHANGE = (
     "trainer.checkpoint",
     "trainer.device",
     "trainer.threads",
+    "trainer.on_nonfinite",
     "resume",
     "dry_run",
     "extra",
@@ -72,9 +75,7 @@ def _run(cfg: DictConfig) -> float | None:
         origin = composition.origin_of(overrides, files, composition.config_groups(_Invocation.folders))
         raw = composition.plain(cfg, origin)
         if not raw.get("tasks") and not any(o.startswith("task=") for o in overrides):
-            known = composition.config_groups(_Invocation.folders)["task"]
-            hint = f"Known: {', '.join(known)}. Example: mtl-train task={'digits' if 'digits' in known else known[0]}"
-            raise ConfigError(Problem("task", "must be chosen", hint))
+            raise _no_task(composition.config_groups(_Invocation.folders))
         config = validate(raw, origin)
         if in_sweep:
             log.info("job %s: %s", context.job.num, " ".join(overrides))
@@ -89,6 +90,12 @@ def _run(cfg: DictConfig) -> float | None:
         raise
     finally:
         _clear_away(folder)
+
+
+def _no_task(groups: Mapping[str, list[str]]) -> ConfigError:
+    known = groups["task"]
+    hint = f"Known: {', '.join(known)}. Example: mtl-train task={'digits' if 'digits' in known else known[0]}"
+    return ConfigError(Problem("task", "must be chosen", hint))
 
 
 def _single(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
@@ -149,8 +156,8 @@ def _train(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder:
             return None if best is None else best["score"]
         from mtl_cli.job import Interrupted, train
 
-        fresh = not resume
-        with _logging(folder / "train.log"):
+        kept = run.description() if resume else None
+        with _logging(folder / "train.log") as written:
             try:
                 run.set_status("running")
                 text = yaml.safe_dump({**raw, "resume": None}, sort_keys=False, allow_unicode=True)
@@ -166,12 +173,13 @@ def _train(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder:
                 run.set_status("interrupted", exit_code=130)
                 raise
             except UserError:
-                if fresh:
-                    run.clear()  # nothing was trained: leave nothing that looks like a run
+                # Nothing was trained: leave nothing that looks like a run, or the run that was there.
+                run.clear() if kept is None else run.put_back(kept)
                 raise
             except Exception as error:
-                log.error("%s", traceback.format_exc())
-                run.set_status("failed", exit_code=1, error=_one_line(error))
+                written.only_here(traceback.format_exc())
+                with contextlib.suppress(MTLError):  # a full disk refuses this too; the first error is to be shown
+                    run.set_status("failed", exit_code=1, error=_one_line(error))
                 raise
 
 
@@ -189,7 +197,7 @@ def _has_more_to_do(run: RunFolder, config: RunConfig) -> bool:
 def _refuse_changes(folder: Path, raw: dict[str, Any]) -> None:
     changed = _changes(folder, raw)
     if changed:
-        hint = f"May change on resume: {', '.join(MAY_CHANGE[:7])}. For anything else start a new run."
+        hint = f"May change on resume: {', '.join(MAY_CHANGE[:8])}. For anything else start a new run."
         raise RunError([Problem(f"resume: {folder}", f"was made with another {key}", hint) for key in changed])
 
 
@@ -293,6 +301,10 @@ def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
         composition.check_shadowed(own)
     groups = composition.config_groups(_Invocation.folders)
     composition.check_overrides(overrides, "-m" in flags or "--multirun" in flags, groups)
+    sweeps = {"-m", "--multirun"} & set(flags) and not {"--cfg", "-c", "--help", "-h", "--info", "-i"} & set(flags)
+    # Else each job would fail with the same message. An experiment, or a value of `tasks`, may bring the tasks.
+    if sweeps and not any(o.lstrip("+").startswith(("task", "experiment", "hydra.sweeper")) for o in overrides):
+        raise _no_task(groups)
     target = _resume_alone(flags, overrides)
     if target is not None:
         _resume_from_folder(target, overrides)
@@ -305,7 +317,9 @@ def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
         sys.argv = saved
     if _Invocation.error is not None:
         raise _Invocation.error
-    return 0
+    if _Invocation.jobs_failed:
+        print(_explain(RuntimeError(), overrides)[1], file=sys.stderr)
+    return int(_Invocation.jobs_failed > 0)
 
 
 def _resume_alone(flags: Sequence[str], overrides: Sequence[str]) -> Path | None:
@@ -360,6 +374,15 @@ class _Console(logging.Handler):
         tqdm.write(self.format(record), file=sys.stdout)
 
 
+class _LogFile(logging.FileHandler):
+    """A file whose disk may be full: logging's own handler would print a traceback for every line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        """Says once that lines are missing; what must not be lost is written elsewhere and stops the run."""
+        log.removeHandler(self)
+        log.warning("%s: cannot be written, got '%s'. Lines are missing there.", self.baseFilename, sys.exc_info()[1])
+
+
 class _logging:
     """While it is open, what the package logs also goes to a run's train.log."""
 
@@ -367,11 +390,20 @@ class _logging:
         self._path = path
         self._handler: logging.Handler | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _logging:
         if self._path is not None:
-            self._handler = logging.FileHandler(self._path, encoding="utf-8")
+            try:
+                self._handler = _LogFile(self._path, encoding="utf-8")
+            except OSError as error:
+                raise write_error(self._path, error) from error
             self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
             log.addHandler(self._handler)
+        return self
+
+    def only_here(self, text: str) -> None:
+        """Writes to the file what is too long for the console."""
+        if self._handler is not None:
+            self._handler.handle(logging.LogRecord(log.name, logging.ERROR, "", 0, text, None, None))
 
     def __exit__(self, *_: object) -> None:
         if self._handler is not None:

@@ -6,9 +6,10 @@ import logging
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,19 @@ import torch
 
 from mtl_cli.build import Data, build_data, build_learner, build_mixing, build_monitor, choose_device
 from mtl_cli.data.feature_report import format_report
+from mtl_cli.errors import Problem, RunError
 from mtl_cli.loop import Trainer
 from mtl_cli.loop.evaluate import Evaluation
 from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.trainer import Interrupted, Limits, Schedule
 from mtl_cli.report_text import number, text_table
 from mtl_cli.run import RunFolder, versions
+from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, seconds, task_metrics
 from mtl_cli.tasks import LabelCounts
 
 log = logging.getLogger(__name__)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,16 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None
     with _signals() as interrupted:
         run = set_up(config, folder, interrupted)
         trainer = run.trainer
+        if resume:
+            _refuse_other_data(run)
         folder.write_json("data.json", run.data.state(config))
         log.info("%s", describe(run))
-        if resume and folder.checkpoint("last").exists():
-            trainer.load("last")
+        if resume and folder.checkpoints():
+            _load_newest(trainer)
             _reopen(trainer)
             log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
+        else:
+            trainer.metrics.truncate(0)  # of a process that died before its first checkpoint
         train_started = time.monotonic()
         rows_before = trainer.progress.rows
         trainer.fit()
@@ -117,6 +125,7 @@ def set_up(
         config.data.batch_size * options.accumulate_grad_batches,
         config.data.shuffle, config.data.drop_last, config.seed,
         options.check_val_every_n_epoch, options.checkpoint.every_n_steps, build_mixing(config, rows),
+        options.on_nonfinite == "skip",
     )  # fmt: skip
     steps = schedule.total_steps(rows, options.max_epochs or 0)
     total = min(s for s in (steps or options.max_steps, options.max_steps or steps, 10**9) if s)
@@ -137,6 +146,7 @@ def set_up(
         best,
         stopping,
         interrupted,
+        partial(_name_rows, data, config.data.id),
     )
     return Run(config, data, trainer, folder)
 
@@ -270,6 +280,7 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         "rows_seen": trainer.rows_by_source(),
         "epochs": progress.epoch,
         "steps": progress.step,
+        "skipped_steps": progress.skipped,
         "seconds": round(total, 3),
         "train_seconds": round(training, 3),
         "rows_per_second": round(rows / training, 1) if training > 0 and rows else None,
@@ -279,6 +290,45 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
+
+
+def _name_rows(data: Data, column: str | None, rows: Sequence[int]) -> list[str]:
+    """Training rows as the user knows them: by id if there is one, else by place in the file."""
+    index = data.splits.train[list(rows)].tolist()
+    if column is None:
+        return [data.table.row(row) for row in index]
+    return [f"{column} {value}" for value in data.table.frame[column].gather(index).to_list()]
+
+
+def _refuse_other_data(run: Run) -> None:
+    """A run that goes on with other rows would be neither the old run nor a new one."""
+    if not (run.folder.path / "data.json").exists():  # stopped before it had read them
+        return
+    stored, found = run.folder.read_json("data.json"), run.data.table.fingerprint
+    before = stored.get("fingerprint") if isinstance(stored, dict) else None
+    if before != found:
+        what = f"the data have changed since the run began (fingerprint {str(before)[:12]} -> {found[:12]})"
+        hint = f"Put {run.data.table.files} back as they were, or start a new run."
+        raise RunError(Problem(f"resume: {run.folder.path}", what, hint))
+
+
+def _load_newest(trainer: Trainer) -> None:
+    """Goes on from last.pt or, where that is damaged or lost, from the newest checkpoint that can be read."""
+    folder = trainer.folder
+    try:
+        trainer.load("last")
+        return
+    except RunError as error:
+        steps = {}
+        for name in folder.checkpoints():
+            with suppress(RunError):
+                steps[name] = load(folder.checkpoint(name))["progress"]["step"]
+        if "last" in steps or not steps:  # it can be read, but is of another model; or there is nothing else
+            raise
+        newest = max(steps, key=lambda name: steps[name])
+        log.warning("%s Going on from %s instead.", error, folder.checkpoint(newest))
+    trainer.load(newest)
+    trainer.save("last")  # the damaged one must not outlive a run that has nothing left to train
 
 
 def _reopen(trainer: Trainer) -> None:
@@ -294,7 +344,7 @@ def _reopen(trainer: Trainer) -> None:
 
 @contextmanager
 def _signals() -> Iterator[Callable[[], int | None]]:
-    """SIGINT and SIGTERM finish the step under way; a second one stops at once."""
+    """SIGINT, SIGTERM and SIGUSR1 (SLURM's warning) finish the step under way; a second one stops at once."""
     received: list[int] = []
 
     def handle(number: int, _: object) -> None:
@@ -304,7 +354,7 @@ def _signals() -> Iterator[Callable[[], int | None]]:
         log.warning("%s: finishing the step; once more to stop at once", signal.Signals(number).name)
 
     try:
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: signal.signal(number, handle) for number in SIGNALS}
     except ValueError:  # not the main thread: the caller's handlers stay in charge
         yield lambda: None
         return

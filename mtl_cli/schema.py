@@ -233,6 +233,7 @@ class TrainerOptions:
     check_val_every_n_epoch: PositiveInt = 1
     device: str = "auto"
     threads: PositiveInt | Literal["auto"] = "auto"
+    on_nonfinite: Literal["stop", "skip"] = "stop"
     compile: bool = False
     deterministic: bool = True
     early_stopping: EarlyStoppingOptions = field(default_factory=EarlyStoppingOptions)

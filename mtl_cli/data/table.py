@@ -103,10 +103,27 @@ class Table:
             >>> table.where("age", 1)
             "people.csv, column 'age', row 2 (line 3)"
         """
-        part = next(p for p in reversed(self.parts) if p.first <= row)
+        part = self._part(row)
+        return f"{part.name}, column '{part.renamed.get(column, column)}', {self._number(part, row)}"
+
+    def row(self, row: int) -> str:
+        """The place of a row (index from 0), for messages.
+
+        Example:
+            >>> table = Table(pl.DataFrame({"age": ["3", "4"]}), (Part("people.csv", 0, 2, lines=True),))
+            >>> table.row(1)
+            'people.csv row 2 (line 3)'
+        """
+        part = self._part(row)
+        return f"{part.name} {self._number(part, row)}"
+
+    def _part(self, row: int) -> Part:
+        return next(p for p in reversed(self.parts) if p.first <= row)
+
+    @staticmethod
+    def _number(part: Part, row: int) -> str:
         number = row - part.first + 1
-        line = f" (line {number + 1})" if part.lines else ""
-        return f"{part.name}, column '{part.renamed.get(column, column)}', row {number}{line}"
+        return f"row {number}" + (f" (line {number + 1})" if part.lines else "")
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -84,6 +84,18 @@ class Learner:
         return nullcontext() if self.autocast is None else torch.autocast(device, self.autocast)
 
 
+class NotFinite(Exception):
+    """A loss or a gradient of a step is not finite.
+
+    Args:
+        tasks: Positions of the tasks whose loss is not; none if it is a gradient alone.
+    """
+
+    def __init__(self, tasks: list[int]) -> None:
+        super().__init__(f"losses of tasks {tasks}" if tasks else "a gradient")
+        self.tasks = tasks
+
+
 def train_step(
     learner: Learner,
     rows: Rows,
@@ -91,6 +103,8 @@ def train_step(
     step: int,
     global_step: int,
     validation: ValidationBatches | None = None,
+    *,
+    only_finite: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Trains on batch ``step`` of the epoch.
 
@@ -101,11 +115,15 @@ def train_step(
         step: Which of them, from 0.
         global_step: Optimizer steps before this one, for the schedule.
         validation: Batches of validation rows, for methods that balance by them.
+        only_finite: Look, before the optimizers do anything, whether losses and gradients are finite.
 
     Returns:
         Weighted sum of the row losses of each task (K,), and the weights (k,) that balancing gave the tasks with
         labels, if any.
         Both are on the device: reading them is what would make the host wait.
+
+    Raises:
+        NotFinite: With ``only_finite``; the optimizers have done nothing, balancing and the generators have.
     """
     absent, scale = epoch.absent[step], epoch.scale[step]
     if len(absent) == len(scale):  # no label at all: as if the step had not been
@@ -139,12 +157,20 @@ def train_step(
     if learner.clip is not None:
         norm = learner.parameters.gradient_norm()
         learner.parameters.gradient.mul_((learner.clip / (norm + 1e-6)).clamp(max=1.0))
+    if only_finite:
+        _refuse_what_is_not_finite(sums, [optimizer.flat.gradient for optimizer in learner.optimizers])
     factor = learner.scheduler.factor(global_step)
     for optimizer in learner.optimizers:
         optimizer.step(factor, absent)
     if passes is not None:
         balancing.after_step(passes, batch_losses, tasks)
     return sums, weights
+
+
+def _refuse_what_is_not_finite(sums: Tensor, gradients: list[Tensor]) -> None:
+    bad = (~sums.isfinite()).nonzero().flatten().tolist()
+    if bad or not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        raise NotFinite(bad)
 
 
 def _only(present: Tensor, backward: Callable[[Tensor], None], like: Tensor) -> Callable[[Tensor], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from mtl_cli.data.batches import Epoch, Rows, count_steps, plan_epoch
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import RunError, TrainingError
 from mtl_cli.loop.evaluate import Evaluation, evaluate, mean_losses
+from mtl_cli.loop.finite import LossWatch, Snapshot, rows_without_finite_loss, shown, state_is_finite
 from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.passes import ValidationBatches
-from mtl_cli.loop.step import Learner, train_step
+from mtl_cli.loop.step import Learner, NotFinite, train_step
 from mtl_cli.run import MetricsLog, RunFolder
 from mtl_cli.run.checkpoint import load, save
 from mtl_cli.seeding import rng_state, set_rng_state
@@ -65,6 +65,7 @@ class Schedule:
         evaluate_every: Epochs between evaluations.
         save_every_steps: Steps between checkpoints inside an epoch, or None; the end of an epoch always has one.
         mixing: Shares of the sources.
+        skip_nonfinite: Whether a step whose losses or gradients are not finite is left out; else training stops.
     """
 
     batch_size: int
@@ -74,6 +75,7 @@ class Schedule:
     evaluate_every: int = 1
     save_every_steps: int | None = None
     mixing: Mixing = Mixing()  # noqa: RUF009  frozen
+    skip_nonfinite: bool = False
 
     def steps(self, rows: Rows, epoch: int) -> int:
         """Optimizer steps of epoch ``epoch`` (from 0) over some rows."""
@@ -96,6 +98,7 @@ class Progress:
     rows: int = 0
     seconds: float = 0.0
     finished: bool = False
+    skipped: int = 0  # steps left out because a loss or gradient was not finite
 
 
 class Interrupted(Exception):
@@ -124,6 +127,7 @@ class Trainer:
         best: Keeps the best checkpoints.
         early_stopping: Ends training early.
         interrupted: Asked after every step: the number of a signal to stop for, or None.
+        name_rows: What the user calls some of the training rows; None: their numbers, from 1.
     """
 
     def __init__(
@@ -138,10 +142,12 @@ class Trainer:
         best: Best,
         early_stopping: EarlyStopping,
         interrupted: Callable[[], int | None] = lambda: None,
+        name_rows: Callable[[Sequence[int]], list[str]] | None = None,
     ) -> None:
         self.learner, self.tasks, self.train, self.val = learner, tasks, train, val
         self.folder, self.limits, self.schedule = folder, limits, schedule
-        self.best, self.early_stopping, self._interrupted = best, early_stopping, interrupted
+        self.best, self.early_stopping = best, early_stopping
+        self._interrupted, self._name_rows = interrupted, name_rows or _numbers
         self.progress = Progress()
         self.metrics = MetricsLog(folder.path / "metrics.jsonl")
         self._weights = np.array([task.weight for task in tasks])
@@ -149,6 +155,8 @@ class Trainer:
         self._counts = np.zeros(len(tasks))
         self._weight_sums = torch.zeros_like(self._sums)
         self._weight_counts = np.zeros(len(tasks))  # steps of this epoch in which balancing weighted the task
+        self._watch = LossWatch(len(tasks), train.targets.device)
+        self._skipped_in_epoch = 0
         self._validation = ValidationBatches(val, schedule.batch_size, self._weights, schedule.seed)
         self.drawn = np.zeros(len(train.origins.names), np.int64)  # rows trained on, of each source
         self._session_start = time.monotonic()
@@ -204,6 +212,8 @@ class Trainer:
             "weight_sums": self._weight_sums,
             "weight_counts": self._weight_counts.tolist(),
             "drawn": self.drawn.tolist(),
+            "skipped_in_epoch": self._skipped_in_epoch,
+            "lr": self._lr(),
             "best": self.best.entries,
             "early_stopping": self.early_stopping.state(),
             "metrics_size": self.metrics.size(),
@@ -233,8 +243,15 @@ class Trainer:
         self._weight_sums.copy_(state["weight_sums"])
         self._weight_counts = np.array(state["weight_counts"])
         self.drawn = np.array(state["drawn"], np.int64)
+        self._skipped_in_epoch = state.get("skipped_in_epoch", 0)
         self.metrics.truncate(state["metrics_size"])
         set_rng_state(state["rng"])
+        before, now = state.get("lr"), self._lr()
+        if before is not None and before != now:
+            log.warning(
+                "learning rate at step %d: %.3g before, %.3g now; the schedule spans %d steps now",
+                self.progress.step, before, now, self.learner.scheduler.total_steps,
+            )  # fmt: skip
 
     def load_weights(self, name: str) -> dict[str, Any]:
         """Loads the model's weights alone; returns the whole checkpoint."""
@@ -251,34 +268,59 @@ class Trainer:
     def _run_epoch(self, epoch: Epoch, bar: Any) -> None:
         progress = self.progress
         for step in range(progress.step_in_epoch, len(epoch.bounds)):
-            sums, weights = train_step(self.learner, self.train, epoch, step, progress.step, self._validation)
-            self._sums += sums
-            self._counts += epoch.counts[step]
-            if weights is not None:
-                self._add_weights(weights, epoch.absent[step])
-            self.drawn += epoch.drawn[step]
+            self._step(epoch, step)
             progress.step_in_epoch, progress.step = step + 1, progress.step + 1
-            progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
             bar.update()
             last = step + 1 == len(epoch.bounds)
             out = self._out_of_budget()
             if last or out:
                 break
-            self._pause()
-        self._end_epoch(out)
+            self._pause(epoch)
+        self._end_epoch(epoch, out)
         bar.set_postfix(epoch=progress.epoch, best=self.best.score, refresh=False)
 
-    def _pause(self) -> None:
+    def _step(self, epoch: Epoch, step: int) -> None:
+        before = Snapshot(self.learner) if self.schedule.skip_nonfinite else None
+        try:
+            sums, weights = train_step(
+                self.learner, self.train, epoch, step, self.progress.step, self._validation,
+                only_finite=before is not None,
+            )  # fmt: skip
+        except NotFinite as reason:
+            if before is None:
+                raise
+            before.restore()
+            self._skip(epoch, step, reason.tasks)
+            return
+        self._sums += sums
+        self._watch.add(sums)
+        self._counts += epoch.counts[step]
+        if weights is not None:
+            self._add_weights(weights, epoch.absent[step])
+        self.drawn += epoch.drawn[step]
+        self.progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
+
+    def _skip(self, epoch: Epoch, step: int, tasks: Sequence[int]) -> None:
+        self._watch.add(torch.zeros_like(self._sums))
+        if not self._skipped_in_epoch:
+            what = f"the training loss of {self._names(tasks)}" if tasks else "the gradient"
+            log.warning("%s: %s is not finite%s; step skipped", self._place(step), what, self._batch(epoch, step))
+        self._skipped_in_epoch += 1
+        self.progress.skipped += 1
+
+    def _pause(self, epoch: Epoch) -> None:
         """Between two steps of an epoch: stop for a signal, or save if it is time."""
         signal = self._interrupted()
-        if signal is not None:
-            self._check_finite(self._mean_losses())
-            self.save("last")
-            raise Interrupted(signal)
         every = self.schedule.save_every_steps
-        if every is not None and self.progress.step % every == 0:
-            self._check_finite(self._mean_losses())
+        due = every is not None and self.progress.step % every == 0
+        if signal is not None or due:
+            self._check_losses(epoch)
+            self._check_weights()
             self.save("last")
+        elif self._watch.full:
+            self._check_losses(epoch)
+        if signal is not None:
+            raise Interrupted(signal)
 
     def _add_weights(self, weights: Tensor, absent: Sequence[int]) -> None:
         """Takes the weights (k,) that the tasks of a step had."""
@@ -290,10 +332,11 @@ class Trainer:
         self._weight_sums[present] += weights
         self._weight_counts[present] += 1
 
-    def _end_epoch(self, out: bool) -> None:
+    def _end_epoch(self, epoch: Epoch, out: bool) -> None:
         progress = self.progress
         losses = self._mean_losses()
-        self._check_finite(losses)
+        self._check_losses(epoch)
+        self._check_skipped()
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         self._log_training(losses)
         for total in (self._sums, self._weight_sums):
@@ -313,7 +356,10 @@ class Trainer:
                     self.early_stopping.monitor.name,
                     self.early_stopping.waited,
                 )
+            self._check_weights()
             self._keep_best(kept, dropped)
+        else:
+            self._check_weights()
         self.save("last")
         signal = self._interrupted()
         if signal is not None and not progress.finished:
@@ -340,6 +386,8 @@ class Trainer:
             means = [total / steps if steps else None for total, steps in zip(sums, self._weight_counts, strict=True)]
             record.update({f"train/{task.name}/weight": mean for task, mean in zip(self.tasks, means, strict=True)})
         record.update({f"rows/{source}": count for source, count in self.rows_by_source().items()})
+        if self.schedule.skip_nonfinite:
+            record["skipped"] = self.progress.skipped
         record["lr"] = self.learner.optimizers[0].lr * self.learner.scheduler.factor(self.progress.step - 1)
         self.metrics.append(record)
 
@@ -389,14 +437,56 @@ class Trainer:
         pairs = zip(self.tasks, factors, strict=True)
         return {t.name: None if (loss := losses[t.name]) is None else t.weight * f * loss for t, f in pairs}
 
-    def _check_finite(self, losses: Mapping[str, float | None]) -> None:
-        bad = [name for name, value in losses.items() if value is not None and not math.isfinite(value)]
-        if bad:
-            place = f"epoch {self.progress.epoch + 1}, step {self.progress.step}"
+    def _check_losses(self, epoch: Epoch) -> None:
+        """Stops at a loss that was not finite, and says where it was first; looks at the steps since the last look."""
+        found = self._watch.first_bad()
+        if found is not None:
+            step = self.progress.step_in_epoch - self._watch.count + found[0]
             raise TrainingError(
-                f"{place}: the training loss of {', '.join(bad)} is not finite. "
+                f"{self._place(step)}: the training loss of {self._names(found[1])} is not finite"
+                f"{self._batch(epoch, step)}. "
                 "Lower optimizer.lr, set trainer.gradient_clip_val, or look for extreme values in the data."
             )
+        self._watch.clear()
+
+    def _check_weights(self) -> None:
+        """A checkpoint must not hold what the last update has spoilt."""
+        if not state_is_finite(self.learner):
+            raise TrainingError(
+                f"step {self.progress.step}: a weight, or what the optimizer remembers of it, is not finite. "
+                "Lower optimizer.lr, or set trainer.gradient_clip_val."
+            )
+
+    def _check_skipped(self) -> None:
+        skipped, steps = self._skipped_in_epoch, self.progress.step_in_epoch
+        if skipped and skipped == steps:
+            raise TrainingError(
+                f"epoch {self.progress.epoch + 1}: none of {steps} steps had finite losses and gradients: all skipped. "
+                "Lower optimizer.lr, set trainer.gradient_clip_val, or look for extreme values in the data."
+            )
+        if skipped:
+            log.warning("epoch %d: %d of %d steps skipped", self.progress.epoch + 1, skipped, steps)
+        self._skipped_in_epoch = 0
+
+    def _place(self, step: int) -> str:
+        """Epoch and step, from 1, for messages; ``step`` counts from 0 in the epoch that is under way."""
+        number = self.progress.step - self.progress.step_in_epoch + step + 1
+        return f"epoch {self.progress.epoch + 1}, step {number}"
+
+    def _names(self, tasks: Sequence[int]) -> str:
+        return ", ".join(self.tasks[task].name for task in tasks)
+
+    def _batch(self, epoch: Epoch, step: int) -> str:
+        """The rows to look at: those without a finite loss, if there are weights to ask; else all of the batch."""
+        start, stop = epoch.bounds[step]
+        index = epoch.order[start:stop]
+        if not self.schedule.skip_nonfinite and self.folder.checkpoint("last").exists():
+            self.load_weights("last")  # the present ones are spoilt, and training ends here
+        if bool(self.learner.parameters.values.isfinite().all()):
+            guilty = rows_without_finite_loss(self.learner, self.train, index)
+            if guilty:
+                return f", at {shown(self._name_rows(guilty))}"
+        return f", in the batch of {shown(self._name_rows(index.tolist()))}"
 
     def _check_evaluation(self, evaluation: Evaluation) -> None:
         """A last update that diverged shows in the validation loss alone; what is on the disk is from before it."""
@@ -406,6 +496,10 @@ class Trainer:
                 f"{place}: the validation loss of {', '.join(evaluation.diverged)} is not finite. "
                 "Lower optimizer.lr, or set trainer.gradient_clip_val."
             )
+
+    def _lr(self) -> float:
+        """The learning rate of the next step."""
+        return self.learner.optimizers[0].lr * self.learner.scheduler.factor(self.progress.step)
 
     def _out_of_budget(self) -> bool:
         limits = self.limits
@@ -421,6 +515,10 @@ class Trainer:
         by_epochs = None if epochs is None else self.schedule.total_steps(self.train, epochs)
         known = [steps for steps in (by_epochs, self.limits.steps) if steps is not None]
         return min(known) if known else None
+
+
+def _numbers(rows: Sequence[int]) -> list[str]:
+    return [f"row {row + 1}" for row in rows]
 
 
 def _number(value: float | None) -> str:

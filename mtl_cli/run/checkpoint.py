@@ -8,6 +8,7 @@ would go unnoticed.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import pickle
 import pickletools
@@ -31,10 +32,10 @@ _FOREIGN_GLOBAL = re.compile(r"GLOBAL [A-Za-z_]\w*(\.[\w<>]+)* (was not an allow
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes a checkpoint; its folder is made if need be. A checkpoint that was there stays whole if this fails.
+    """Writes a checkpoint. One that was there stays whole if this fails.
 
     Args:
-        path: The file.
+        path: The file; its folder is made if need be, the one above must exist.
         state: Tensors, int, float, str, bool and None, in dicts (keys text or int), lists and tuples, nested at will.
 
     Raises:
@@ -51,7 +52,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     plain = _plain(state, "state")
     content = {"format": FORMAT, "mtl_train": __version__, "checksum": checksum(plain), "state": plain}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)  # not its parents: a run folder that is gone must not come back half empty
     except OSError as error:
         raise write_error(path, error) from error
     try:
@@ -164,6 +165,8 @@ def _read(path: Path, map_location: str | torch.device) -> Any:
             warnings.simplefilter("ignore")  # about old pickle protocols; we say it in our own words
             return torch.load(path, map_location=map_location, weights_only=True)
     except OSError as error:
+        if error.errno == errno.EINVAL:  # the reader was sent to a place that the file does not have
+            raise RunError(_unreadable(path, _reason(path, error))) from error
         raise RunError(Problem(str(path), f"cannot be read, got '{error.strerror or error}'")) from error
     except (MemoryError, torch.OutOfMemoryError):
         raise  # the machine's fault, not the file's

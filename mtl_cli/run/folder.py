@@ -17,13 +17,13 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
 from mtl_cli.errors import Problem, RunError
-from mtl_cli.run.atomic import TEMPORARY_SUFFIX, write_json, write_text
+from mtl_cli.run.atomic import TEMPORARY_SUFFIX, write_bytes, write_json, write_text
 from mtl_cli.run.clock import now
 from mtl_cli.run.lock import FolderLock
 
@@ -35,7 +35,18 @@ CONFIG = "config.yaml"
 OVERRIDES = "overrides"
 CHECKPOINTS = "checkpoints"
 OURS = frozenset(
-    {CONFIG, OVERRIDES, STATUS, "metrics.jsonl", "summary.json", "data.json", "train.log", CHECKPOINTS, "tensorboard"}
+    {
+        CONFIG,
+        OVERRIDES,
+        STATUS,
+        "metrics.jsonl",
+        "summary.json",
+        "data.json",
+        "sharing.json",
+        "train.log",
+        CHECKPOINTS,
+        "tensorboard",
+    }
 )
 _RESERVED = frozenset({"format", "state", "pid", "host", "started", "updated"})
 _SHOWN = 8  # names that a message lists
@@ -183,6 +194,10 @@ class RunFolder:
         """
         return self.path / CHECKPOINTS / f"{name}.pt"
 
+    def checkpoints(self) -> list[str]:
+        """The names of the checkpoints that there are."""
+        return sorted(path.stem for path in (self.path / CHECKPOINTS).glob("*.pt") if path.is_file())
+
     def write_config(self, yaml_text: str, overrides: list[str]) -> None:
         """Writes the resolved configuration and the overrides that led to it.
 
@@ -227,6 +242,20 @@ class RunFolder:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             raise RunError(Problem(str(self.path / name), f"is damaged: no JSON ({error})")) from error
+
+    def description(self) -> dict[str, bytes]:
+        """The files that say what the run is and how far it came, by name; for ``put_back``."""
+        names = (STATUS, CONFIG, OVERRIDES, "data.json")
+        return {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
+
+    def put_back(self, description: Mapping[str, bytes]) -> None:
+        """Writes what ``description`` gave, for a resumption that was refused.
+
+        Raises:
+            TrainingError: A file cannot be written.
+        """
+        for name, data in description.items():
+            write_bytes(self.path / name, data)
 
     def clear(self) -> None:
         """Removes what a run wrote, and nothing else: the folder may be used as if it were new."""

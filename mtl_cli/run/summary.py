@@ -13,6 +13,7 @@ summary.json, written at the end of a training; numbers that are not finite are 
     rows              {"train": 1, "val": 1, "test": 1}
     rows_seen         rows trained on, of each source: {"books": 1}; {} for one source
     epochs, steps     done in all, resumed parts included
+    skipped_steps     of them left out because a loss or gradient was not finite (trainer.on_nonfinite=skip)
     seconds           wall time of the run; train_seconds: of its training steps alone
     rows_per_second   training rows over train_seconds
     seed, device, data_fingerprint, versions

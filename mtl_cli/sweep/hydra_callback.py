@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
 from mtl_cli.sweep.jobs import override_values
@@ -30,3 +32,14 @@ class SweepCallback(Callback):
         for key in [key for key in params or {} if str(key).lstrip("+") in given]:
             with read_write(config.hydra), open_dict(config.hydra):
                 del params[key]
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002
+        """Keeps a failed job from Hydra, which would print a line of its own; its failure is recorded already.
+
+        Only where jobs run in this process one after the other: else whoever started them must be told.
+        """
+        own = ("hydra._internal.core_plugins.basic_sweeper", "hydra._internal.core_plugins.basic_launcher")
+        parts = (config.hydra.sweeper, config.hydra.launcher)
+        plain = all(str(part.get("_target_")).startswith(name) for part, name in zip(parts, own, strict=True))
+        if plain and job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
+            job_return.status, job_return.return_value = JobStatus.COMPLETED, None

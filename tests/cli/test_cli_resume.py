@@ -146,6 +146,51 @@ def test_interrupted_run_says_how_to_go_on(cli, tmp_path, monkeypatch, unbroken,
     _assert_same(run, unbroken)
 
 
+def test_warning_of_slurm_saves_and_a_requeued_line_goes_on(cli, tmp_path, unbroken):
+    assert _stopped_by(signal.SIGUSR1, tmp_path) == 128 + signal.SIGUSR1
+    assert (_status(tmp_path / "run")["state"], (tmp_path / "err.txt").read_text()) == ("interrupted", "")
+    assert cli(*LONG, "resume=auto").code == 0
+    _assert_same(tmp_path / "run", unbroken)
+
+
+def test_second_control_c_stops_at_once_and_leaves_the_checkpoint_whole(cli, tmp_path, unbroken):
+    # LOO-07. A step that takes for ever: the second signal must not wait for its end
+    script = f"""
+import sys, time
+from pathlib import Path
+import mtl_cli.loop.trainer as trainer
+from mtl_cli.cli import run_command
+step, file = trainer.train_step, Path("run/metrics.jsonl")
+
+def slow(*arguments, **options):
+    if file.exists() and file.read_text().count("\\n") >= 3:
+        Path("slow").touch()
+        time.sleep(60)
+    return step(*arguments, **options)
+
+trainer.train_step = slow
+sys.exit(run_command({LONG!r}))
+"""
+    with (tmp_path / "out.txt").open("w") as out, (tmp_path / "err.txt").open("w") as err:
+        process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=out, stderr=err)
+    try:
+        while not (tmp_path / "slow").exists():
+            assert process.poll() is None
+            time.sleep(0.002)
+        kept = (tmp_path / "run/checkpoints/last.pt").read_bytes()
+        for _ in range(2):
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+    finally:
+        process.kill()
+    assert (tmp_path / "err.txt").read_text() == ""
+    assert (tmp_path / "run/checkpoints/last.pt").read_bytes() == kept
+    assert _status(tmp_path / "run")["state"] == "interrupted"
+    assert cli("resume=run").code == 0
+    _assert_same(tmp_path / "run", unbroken)
+
+
 def test_stopped_before_the_first_step(tmp_path):
     # LOO-08
     process = _start(tmp_path, LONG)
@@ -182,13 +227,89 @@ def test_finished_run_trains_on(cli, tmp_path):
     assert cli("resume=run").out.endswith("run: is done, nothing to do\n")
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone", "foreign"])
+def test_damaged_last_checkpoint_falls_back_to_the_newest_good_one(cli, tmp_path, damage):
+    line = [*QUICK, "trainer.checkpoint.save_top_k=2", "trainer.max_epochs=3"]
+    assert cli(*line, "hydra.run.dir=unbroken").code == 0
+    assert cli(*line).code == 0
+    checkpoints = tmp_path / "run/checkpoints"
+    steps = {path.stem: load(path)["progress"]["step"] for path in checkpoints.glob("*.pt")}
+    last = checkpoints / "last.pt"
+    if damage == "gone":
+        last.unlink()
+    else:
+        last.write_bytes({"cut": last.read_bytes()[:-100], "empty": b"", "foreign": b"hello"}[damage])
+    (tmp_path / "run/summary.json").unlink()
+    status = _status(tmp_path / "run")
+    (tmp_path / "run/status.json").write_text(json.dumps({**status, "state": "running"}))  # it died while it wrote
+    ended = cli("resume=run")
+    assert (ended.code, ended.err) == (0, "")
+    newest = max((step, name) for name, step in steps.items() if name != "last")
+    assert f"resumed after epoch {newest[0] // 20}, step {newest[0]}\n" in ended.out
+    assert re.search(
+        r"run/checkpoints/last\.pt: .*Going on from run/checkpoints/(best|epoch-\d)\.pt instead", ended.out
+    )
+    _assert_same(tmp_path / "run", tmp_path / "unbroken")
+
+
+def test_no_usable_checkpoint_is_refused_and_the_run_left_as_it_was(cli, tmp_path):
+    assert cli(*QUICK).code == 0
+    for path in (tmp_path / "run/checkpoints").glob("*.pt"):
+        path.write_bytes(path.read_bytes()[:-100])
+    before = {path: data for path, data in _bytes(tmp_path / "run").items() if path.name != "train.log"}
+    ended = cli("resume=run", "trainer.max_epochs=5")
+    assert ended.code == 2
+    assert re.fullmatch(r"run/checkpoints/last\.pt: cannot be read as a checkpoint \(it is cut short\)\..*\n", ended.err)
+    assert {path: data for path, data in _bytes(tmp_path / "run").items() if path.name != "train.log"} == before
+
+
+def test_run_that_died_before_its_first_checkpoint_says_nothing_twice(cli, tmp_path):
+    assert cli(*QUICK).code == 0
+    run, rows = tmp_path / "run", (tmp_path / "run/metrics.jsonl").read_text()
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    (run / "summary.json").unlink()
+    (run / "status.json").write_text(json.dumps({**_status(run), "state": "running"}))
+    assert cli(*QUICK, "resume=auto").code == 0
+    assert (run / "metrics.jsonl").read_text() == rows
+
+
+def test_changed_data_are_noticed_and_the_run_left_as_it_was(cli, customers, tmp_path):
+    line = ["--config-dir", "conf", "task=customers", "hydra.run.dir=run"]
+    assert cli(*line).code == 0
+    before = {path: data for path, data in _bytes(tmp_path / "run").items() if path.name != "train.log"}
+    (tmp_path / "customers.csv").write_text(customers["customers.csv"].replace("c000,", "c999,"))
+    for arguments in (["resume=run"], [*line, "resume=auto"]):
+        ended = cli(*arguments, "trainer.max_epochs=3")
+        assert ended.code == 2
+        assert re.fullmatch(
+            r"resume: \S*run: the data have changed since the run began \(fingerprint \w{12} -> \w{12}\)\. "
+            r"Put customers\.csv back as they were, or start a new run\.\n",
+            ended.err,
+        )
+        after = {path: data for path, data in _bytes(tmp_path / "run").items() if path.name != "train.log"}
+        assert after == before
+
+
+def test_stretched_schedule_says_the_rate_before_and_after(cli, tmp_path, records):
+    # RES-04
+    line = [*QUICK, "scheduler=cosine", "optimizer.lr=0.01"]
+    assert cli(*line, "trainer.max_epochs=2").code == 0
+    ended = cli("resume=run", "trainer.max_epochs=4")
+    assert "learning rate at step 40: 0 before, 0.005 now; the schedule spans 80 steps now\n" in ended.out
+    rates = [record["lr"] for record in records(tmp_path / "run", "train")]
+    assert cli(*line, "trainer.max_epochs=4", "hydra.run.dir=unbroken").code == 0
+    assert rates[2:] == [record["lr"] for record in records(tmp_path / "unbroken", "train")][2:]
+    assert "learning rate" not in cli("resume=run", "trainer.max_epochs=4", "trainer.max_steps=80").out
+
+
 def test_changes_are_refused(cli, tmp_path):
     assert cli(*QUICK, "trainer.max_epochs=1").code == 0
     run, before = tmp_path / "run", _bytes(tmp_path / "run")
     changes = ["optimizer.lr=0.5", "seed=1", "tasks.ink.weight=2", "trainer.max_epochs=3"]
     allowed = (
         "May change on resume: trainer.max_epochs, trainer.max_steps, trainer.max_time, trainer.early_stopping, "
-        "trainer.checkpoint, trainer.device, trainer.threads. For anything else start a new run."
+        "trainer.checkpoint, trainer.device, trainer.threads, trainer.on_nonfinite. For anything else start a new run."
     )
     for arguments, named in (
         (["resume=run"], "run"),

@@ -48,7 +48,7 @@ import os, sys
 import mtl_cli.loop.trainer as trainer
 from mtl_cli.cli import run_command
 
-def first_step(*arguments):
+def first_step(*arguments, **options):
     print(sorted({"sklearn", "scipy", "torch._dynamo"} & set(sys.modules)), file=sys.stderr)
     os._exit(0)
 

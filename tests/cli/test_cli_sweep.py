@@ -211,3 +211,17 @@ def test_the_command_line_wins_over_what_an_experiment_sweeps(cli, tmp_path, giv
     seeds = [int(seed) for seed in given[0].partition("=")[2].split(",")]
     found = sorted((job["settings"]["seed"], job["settings"]["shared_dim"]) for job in jobs)
     assert found == [(seed, width) for seed in seeds for width in (8, 16)]
+
+
+def test_sweep_without_a_task_is_one_message_and_leaves_nothing(cli, tmp_path):
+    ended = cli("-m", "seed=0,1")
+    assert ended.code == 2
+    assert ended.err.startswith("task: must be chosen. Known: ")
+    assert (ended.err.count("\n"), ended.out, list(tmp_path.iterdir())) == (1, "", [])
+
+
+def test_failed_job_is_told_in_our_words_alone(cli):
+    ended = cli("-m", "task=digits", "experiment=smoke", "optimizer=sgd", "optimizer.lr=1e12,0.1")
+    assert (ended.code, ended.err) == (1, "1 job failed; the train.log of each says why.\n")
+    assert "Traceback" not in ended.out
+    assert "2 jobs: 1 done, 1 failed" in ended.out

@@ -62,7 +62,8 @@ def test_run_folder_is_complete(cli, tmp_path, records):
     assert keys <= records(run, "val")[0].keys()
     assert set(_summary(run)) == {
         "format", "tasks", "monitor", "mode", "best", "weights", "metrics", "primary", "higher_is_better",
-        "parameters", "rows", "rows_seen", "epochs", "steps", "seconds", "train_seconds", "rows_per_second", "seed",
+        "parameters", "rows", "rows_seen", "epochs", "steps", "skipped_steps",
+        "seconds", "train_seconds", "rows_per_second", "seed",
         "data_fingerprint", "versions", "device", "threads",
     }  # fmt: skip
     assert _summary(run)["rows"] == {"train": 1258, "val": 180, "test": 359}
@@ -411,8 +412,12 @@ def test_diverged_training_says_so(cli, tmp_path):
     ended = cli(*QUICK, "optimizer=sgd", "optimizer.lr=1e12")
     assert ended.code == 1
     assert re.fullmatch(
-        r"epoch 1, step \d+: the training loss of .* is not finite\. Lower optimizer\.lr.*\n", ended.err
+        r"epoch 1, step 2: the training loss of ink is not finite, in the batch of digits row 1452, .* and 56 more\. "
+        r"Lower optimizer\.lr.*\n",
+        ended.err,
     )
+    assert "Traceback" not in ended.out
+    assert "Traceback" in (tmp_path / "run/train.log").read_text()
     status = json.loads((tmp_path / "run/status.json").read_text())
     assert (status["state"], status["exit_code"]) == ("failed", 1)
     assert not (tmp_path / "run/summary.json").exists()
