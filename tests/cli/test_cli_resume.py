@@ -259,7 +259,9 @@ def test_no_usable_checkpoint_is_refused_and_the_run_left_as_it_was(cli, tmp_pat
     before = {path: data for path, data in _bytes(tmp_path / "run").items() if path.name != "train.log"}
     ended = cli("resume=run", "trainer.max_epochs=5")
     assert ended.code == 2
-    assert re.fullmatch(r"run/checkpoints/last\.pt: cannot be read as a checkpoint \(it is cut short\)\..*\n", ended.err)
+    assert re.fullmatch(
+        r"run/checkpoints/last\.pt: cannot be read as a checkpoint \(it is cut short\)\..*\n", ended.err
+    )
     assert {path: data for path, data in _bytes(tmp_path / "run").items() if path.name != "train.log"} == before
 
 
