@@ -1,0 +1,24 @@
+"""The shipped task files read their real data sets as they say."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not on this machine")
+@pytest.mark.parametrize(("task", "split"), [("adult", "split"), ("tox21", "split_random")])
+def test_a_table_of_real_data_takes_one_short_file(cli, task, split):
+    text = (CONFIGS / f"task/{task}.yaml").read_text()
+    assert len([line for line in text.splitlines() if not line.startswith("#")]) <= 25
+    path = SHARED / task / f"{task}.parquet"
+    ended = cli(f"task={task}", f"data.path={path}", "dry_run=true", "hydra.run.dir=run")
+    assert ended.code == 0, ended.err
+    for name, options in yaml.safe_load(text)["tasks"].items():
+        column = pl.read_parquet(path).filter(pl.col(split) == "train")[options.get("target", name)]
+        assert f"{column.count():,}" in ended.out
+        assert column.null_count() == 0 or f"{column.count():,} ({column.null_count():,} missing)" in ended.out
