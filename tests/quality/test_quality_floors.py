@@ -46,7 +46,7 @@ def test_digits(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_adult(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = means(tmp_path / "sweep", write_task(tmp_path, "adult", ADULT))
+    found = means(tmp_path / "sweep", write_task(tmp_path, "census", ADULT))
     assert found["test/income/auroc"] >= 0.908
     assert found["test/hours/r2"] >= 0.25
     assert found["test/education/qwk"] >= 0.58
