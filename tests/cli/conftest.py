@@ -40,6 +40,9 @@ def _globals():
     yield
     for logger, held, level, propagate, disabled in before:
         logger.handlers[:], logger.level, logger.propagate, logger.disabled = held, level, propagate, disabled
+    for name in list(logging.root.manager.loggerDict):  # some versions of Hydra switch off every logger there is
+        if name.startswith("mtl_cli."):
+            logging.getLogger(name).disabled = False
     GlobalHydra.instance().hydra = hydra
     HydraConfig.instance().cfg = context
     torch.set_float32_matmul_precision(tf32)
