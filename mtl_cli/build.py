@@ -262,7 +262,7 @@ def encode_labels(config: RunConfig, table: Table, tasks: Sequence[Task]) -> np.
     Raises:
         DataError: Lists, of every task, an absent column or the cells that are no label of it.
     """
-    who = _label_columns({task.name: config.tasks[task.name] for task in tasks})
+    who = _label_columns(config.tasks)  # in the user's order
     table.require(list(who), who)
     problems: list[Problem] = []
     encoded: list[np.ndarray] = []

@@ -46,6 +46,7 @@ class Features:
         numeric: In the order in which their numbers stand in ``Inputs.numeric``; the indicators follow at the end.
         categorical: In the order in which their codes stand in ``Inputs.categorical``.
         refuse_missing: Whether a missing cell is an error.
+        refuse_unknown: Whether a category that no training row has is an error.
         notes: What ``fit`` found that the user should know.
         rows: The rows of ``report``.
         optional: Inputs that not every source had: a table without them is read as rows of a source without them.
@@ -59,6 +60,7 @@ class Features:
     rows: tuple[ReportRow, ...] = ()
     optional: tuple[str, ...] = ()
     blocks: tuple[BlockInput, ...] = ()
+    refuse_unknown: bool = False
 
     @classmethod
     def fit(
@@ -122,7 +124,10 @@ class Features:
         rows = describe(table, types, selection.left_out)
         optional = tuple(name for name in selection.inputs if table.lacking(name))
         refuse = options.missing_inputs == "error"
-        return cls(tuple(numeric), tuple(categorical), refuse, tuple(notes), rows, optional, tuple(blocks))
+        return cls(
+            tuple(numeric), tuple(categorical), refuse, tuple(notes), rows, optional, tuple(blocks),
+            options.unknown == "error",
+        )  # fmt: skip
 
     @property
     def spec(self) -> InputSpec:
@@ -185,7 +190,8 @@ class Features:
                 write_numeric(table.column(column.name), column, numeric, start, flag, self.refuse_missing, found)
         for i, category in enumerate(self.categorical):
             with collecting(problems):
-                codes[:, i] = encode(table.column(category.name), category, self.refuse_missing, found)
+                source = table.column(category.name)
+                codes[:, i] = encode(source, category, self.refuse_missing, found, self.refuse_unknown)
         blocks: dict[str, np.ndarray | tuple[np.ndarray, np.ndarray]] = {}
         bad: dict[int, str] = {}
         for block in self.blocks:
@@ -217,6 +223,7 @@ class Features:
             "numeric": [{**vars(c), "scaler": c.scaler.to_json(), "edges": list(c.edges)} for c in self.numeric],
             "categorical": [{**vars(column), "values": list(column.values)} for column in self.categorical],
             "refuse_missing": self.refuse_missing,
+            "refuse_unknown": self.refuse_unknown,
             "notes": list(self.notes),
             "rows": [asdict(row) for row in self.rows],
             "optional": list(self.optional),
@@ -237,6 +244,7 @@ class Features:
             tuple(ReportRow(**row) for row in saved["rows"]),
             tuple(saved["optional"]),
             tuple(_BLOCKS[column["type"]].from_json(column) for column in saved["blocks"]),
+            saved.get("refuse_unknown", False),  # runs of before had no choice
         )
 
     def _places(self) -> Iterator[tuple[int, int | None]]:

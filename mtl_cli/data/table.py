@@ -21,10 +21,11 @@ class Part:
         name: The file as the user gave it.
         first: Index in the table of the file's first row; negative if the table begins further down in the file.
         rows: How many rows the file holds.
-        lines: Whether data row r stands on line r + 1 of the file (text files without a line break inside a cell).
+        lines: Whether each row stands on a line of its own (text files without a line break inside a cell).
         source: The name of its source, where there are several.
         columns: The columns that the source has; None: all of the table.
         renamed: Names in the file of columns that were renamed, by the new name.
+        header: Whether a line with the names of the columns stands above the rows.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Part:
     source: str = ""
     columns: frozenset[str] | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
+    header: bool = True
 
     def has(self, column: str) -> bool:
         """Whether the file's source has the column."""
@@ -123,7 +125,7 @@ class Table:
     @staticmethod
     def _number(part: Part, row: int) -> str:
         number = row - part.first + 1
-        return f"row {number}" + (f" (line {number + 1})" if part.lines else "")
+        return f"row {number}" + (f" (line {number + part.header})" if part.lines else "")
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -189,5 +191,6 @@ class Table:
         numbers = [c for c in self.frame.columns if c.lstrip("+-").replace(".", "", 1).isdigit()]
         if self.frame.width > 0 and 2 * len(numbers) >= self.frame.width and any(p.lines for p in self.parts):
             shown = ", ".join(self.frame.columns[:5])
-            return f"The first line was read as the header: {shown}. Write the column names there."
+            hint = "Write the column names there, or set data.header=false."
+            return f"The first line was read as the header: {shown}. {hint}"
         return did_you_mean(name, self.frame.columns)

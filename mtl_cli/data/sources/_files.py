@@ -14,12 +14,13 @@ from mtl_cli.errors import ConfigError, DataError, Problem, did_you_mean
 
 @dataclass(frozen=True)
 class File:
-    """The rows of one file, the split that they were given for, and whether data row r stands on line r + 1."""
+    """The rows of one file, the split that they were given for, and whether each row is a line and below a header."""
 
     name: str
     split: str | None
     frame: pl.DataFrame
     lines: bool
+    header: bool = True
 
 
 def check_paths(
@@ -66,7 +67,9 @@ def existing_file(name: str) -> Path:
         raise DataError(Problem(name, f"is a folder, looked at {where}", "Name the files in it."))
     if not where.parent.is_dir():
         raise DataError(Problem(name, f"no such file, looked for {where}", f"There is no folder {where.parent}."))
-    hint = did_you_mean(where.name, (p.name for p in where.parent.iterdir() if p.is_file()))
+    there = [p.name for p in where.parent.iterdir() if p.is_file()]
+    whole = [other for other in there if other.startswith(f"{where.name}.")]  # the suffix was left out
+    hint = did_you_mean(where.name, there) if not whole else f"Did you mean '{min(whole)}'?"
     hint = hint if hint.startswith("Did") else ""
     raise DataError(Problem(name, f"no such file, looked for {where}", hint))
 
@@ -144,7 +147,7 @@ def mark_missing(frame: pl.DataFrame, markers: list[str]) -> tuple[pl.DataFrame,
 def _parts(files: list[File]) -> tuple[Part, ...]:
     parts, first = [], 0
     for file in files:
-        parts.append(Part(file.name, first, file.frame.height, file.lines))
+        parts.append(Part(file.name, first, file.frame.height, file.lines, header=file.header))
         first += file.frame.height
     return tuple(parts)
 
