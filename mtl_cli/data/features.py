@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ from mtl_cli.data.selection import select_columns
 from mtl_cli.data.table import Table
 from mtl_cli.data.texts import TextInput, TokensInput
 from mtl_cli.errors import DataError, Problem
-from mtl_cli.schema import FeatureOptions
-from mtl_cli.types import Inputs, InputSpec, Ragged
+from mtl_cli.schema import FeatureOptions, ImageOptions
+from mtl_cli.types import Column, Inputs, InputSpec, Ragged
 
 __all__ = ["FeatureOptions", "Features", "format_report"]
 
@@ -98,14 +98,15 @@ class Features:
         types: dict[str, ColumnType] = {}
         for name, declared in selection.inputs.items():
             with collecting(problems):
-                types[name], found = infer_type(table.column(name), declared or table.types.get(name))
+                known = "image" if table.types.get(name) == "image" else None
+                types[name], found = infer_type(table.column(name), declared or known)
                 notes += found
         bins = _bins(options, types)
         for name, kind in types.items():
             column = table.column(name)
             with collecting(problems):
                 if kind == "image":
-                    blocks.append(fit_image(column, train_rows, options.image))
+                    blocks.append(fit_image(_from_files(table, column, options.image), train_rows, options.image))
                     continue
                 if options.missing_inputs == "error":
                     refuse_missing_cells(column)
@@ -199,7 +200,7 @@ class Features:
             with collecting(problems):
                 source = table.column(block.name)
                 if isinstance(block, ImageInput):
-                    blocks[block.name] = image_values(source, block, damaged)
+                    blocks[block.name] = image_values(_from_files(table, source, block.options), block, damaged)
                 else:
                     if self.refuse_missing:
                         refuse_missing_cells(source)
@@ -254,6 +255,11 @@ class Features:
             yield start, flag if column.indicator else None
             start += column.width
             flag += column.indicator
+
+
+def _from_files(table: Table, column: Column, options: ImageOptions) -> Column:
+    """A column of images; paths start from the folder of their file, unless a root is given."""
+    return column if options.root is not None else replace(column, values=table.resolve_paths(column.name))
 
 
 def _bins(options: FeatureOptions, types: Mapping[str, ColumnType]) -> int:

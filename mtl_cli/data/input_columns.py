@@ -55,6 +55,7 @@ class Findings:
     Args:
         missing: Place of a column (``people.csv, column 'age'``) to its missing cells.
         unknown: Place of a category column to its unknown categories and how often each occurs.
+        unreadable: Rows whose image cannot be read: they are neither predicted nor counted.
 
     Example:
         >>> Findings(Counter({"a.csv, column 'x'": 2}), {"a.csv, column 'c'": Counter(z=1)}).notes()
@@ -63,9 +64,10 @@ class Findings:
 
     missing: Counter[str] = field(default_factory=Counter)
     unknown: dict[str, Counter[str]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """One line for each column with missing cells, then one for each with unknown categories."""
+        """A line for each column with missing cells and with unknown categories, and one for images."""
         lines = [f"{place}: {_cells(count, 'is missing', 'are missing')}." for place, count in self.missing.items()]
         what = "a category unknown from training"
         for place, counts in self.unknown.items():
@@ -74,6 +76,11 @@ class Findings:
             more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
             cells = _cells(counts.total(), f"holds {what}", f"hold {what}")
             lines.append(f"{place}: {cells}: {shown}{more}.")
+        if self.unreadable:
+            count = len(self.unreadable)
+            who = "1 row has no inputs, as its" if count == 1 else f"{count} rows have no inputs, as their"
+            more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+            lines.append(f"{who} image cannot be read: {', '.join(self.unreadable[:_SHOWN])}{more}.")
         return lines
 
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.number_text import convert_numbers
-from mtl_cli.data.sources._files import File, check_paths, existing_file, join_files, mark_missing
+from mtl_cli.data.sources._files import File, check_paths, existing_file, folder_of, join_files, mark_missing
 from mtl_cli.data.sources._unzip import unzipped
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Part, Table
@@ -104,7 +104,8 @@ class TableSource(Source):
         for name, _ in self._files:
             first = 0
             for frame, lines in _regrouped(self._pieces(name, rows), rows):
-                part = Part(name, -first, first + frame.height, lines, header=self._columns is None)
+                header, folder = self._columns is None, folder_of(name)
+                part = Part(name, -first, first + frame.height, lines, header=header, folder=folder)
                 table = Table(frame, (part,))
                 yield self._interpret(table, verbatim, converted)
                 first += frame.height
