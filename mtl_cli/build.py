@@ -20,12 +20,12 @@ from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data import Features, Source, Splits, Table, split_rows
 from mtl_cli.data.batches import Layout, Origins, Ranking, Rows, TokenLabels
 from mtl_cli.data.collecting import collecting
-from mtl_cli.data.combine import combine, combine_splits, own_column_notes, rename_columns
+from mtl_cli.data.combine import NamedSource, combine, combine_splits, own_column_notes, rename_columns
 from mtl_cli.data.labels import label_column, label_roles, row_weights
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
 from mtl_cli.data.token_labels import label_tokens, spread_labels
-from mtl_cli.errors import ConfigError, DataError, Problem, RunError, UserError
+from mtl_cli.errors import ConfigError, DataError, Problem, RunError, UserError, did_you_mean
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor, monitor_direction
 from mtl_cli.loop.trainer import Task
@@ -77,10 +77,7 @@ class Data:
     @property
     def spec(self) -> InputSpec:
         """What an encoder has to read, and for which positions it gives features."""
-        positions: Literal["rows", "tokens", "both"] = "rows"
-        if self.tokens is not None:
-            positions = "both" if self.tokens.rows_too else "tokens"
-        return replace(self.features.spec, positions=positions)
+        return model_spec(self.features, self.tasks)
 
     def labels(self, task: int, split: str) -> np.ndarray:
         """The labels of a task in a split, one for each row or token."""
@@ -151,6 +148,15 @@ class Data:
         }
 
 
+def model_spec(features: Features, tasks: Sequence[Task]) -> InputSpec:
+    """What an encoder has to read, and for which positions it gives features: rows, tokens, or both."""
+    per_token = {task.kind.per_token for task in tasks}
+    positions: Literal["rows", "tokens", "both"] = "rows"
+    if True in per_token:
+        positions = "both" if False in per_token else "tokens"
+    return replace(features.spec, positions=positions)
+
+
 def build_data(config: RunConfig) -> Data:
     """Reads the data and decides everything that depends on them.
 
@@ -166,7 +172,7 @@ def build_data(config: RunConfig) -> Data:
             fitted[name] = _fit_task(name, task, table, splits.train)
         except UserError as error:
             problems += [Problem(f"tasks.{name}: {p.where}", p.what, p.hint) for p in error.problems]
-    roles = _reserved(config)
+    roles = _reserved(config, table)
     reserved = {column: role for column, role in roles.items() if column not in config.data.allow_inputs}
     features = None
     try:
@@ -183,13 +189,7 @@ def build_data(config: RunConfig) -> Data:
     notes = [*own_column_notes(table, features.optional), *notes]
     names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name].kind.group_key())))
     tasks = tuple(Task(name, fitted[name].kind, config.tasks[name].common.weight) for name in names)
-    none = np.full(table.frame.height, np.nan, np.float32)
-    labels = _side_by_side(
-        [none if fitted[name].kind.per_token else fitted[name].targets for name in names],
-        [fitted[name].weights for name in names],
-        unreadable or [],
-    )
-    tokens = _token_labels(names, fitted, config, table, features.spec, labels.shape[1] > _width(tasks))
+    labels, tokens = _join_labels(names, fitted, config, table, features.spec, unreadable or [])
     notes += _label_notes(tasks, {name: fitted[name].targets for name in names}, splits)
     allowed = [column for column in config.data.allow_inputs if column in roles]
     notes += [
@@ -256,27 +256,35 @@ def load_fitted(config: RunConfig, state: Mapping[str, Any]) -> tuple[Features, 
     return Features.from_json(state["features"]), tuple(tasks)
 
 
-def encode_labels(config: RunConfig, table: Table, tasks: Sequence[Task]) -> np.ndarray:
-    """Labels of fitted tasks as ``Data.targets`` holds them: (N, T) or (N, T + K) float32, NaN where missing.
+def encode_labels(
+    config: RunConfig, table: Table, tasks: Sequence[Task], spec: InputSpec, without: Sequence[int] = ()
+) -> tuple[np.ndarray, TokenLabels | None]:
+    """Labels of fitted tasks, as ``Data.targets`` and ``Data.tokens`` hold them.
+
+    Args:
+        config: The configuration.
+        table: N rows.
+        tasks: The tasks, in training order.
+        spec: The inputs, one of which holds the tokens that are labelled.
+        without: Rows that have no label for any task.
 
     Raises:
         DataError: Lists, of every task, an absent column or the cells that are no label of it.
     """
-    who = _label_columns({task.name: config.tasks[task.name] for task in tasks})
-    table.require(list(who), who)
+    who = _label_columns(config.tasks)  # in the user's order
+    if table.sources == ("",) or not any(column in table.frame.columns for column in who):
+        table.require(list(who), who)
+    table = table.with_empty(who)  # one of several sources need not have the labels of all tasks
     problems: list[Problem] = []
-    encoded: list[np.ndarray] = []
-    weights: list[np.ndarray | None] = []
+    encoded: dict[str, _Fitted] = {}
     for task in tasks:
-        options = config.tasks[task.name]
         try:
-            encoded.append(task.kind.encode(_labels(task.name, options, table)))
-            weights.append(_weights(options.common, task.kind, encoded[-1], table))
+            encoded[task.name] = _encode(task.name, config.tasks[task.name], table, task.kind)
         except UserError as error:
             problems += [Problem(f"tasks.{task.name}: {p.where}", p.what, p.hint) for p in error.problems]
     if problems:
         raise DataError(problems)
-    return _side_by_side(encoded, weights)
+    return _join_labels([task.name for task in tasks], encoded, config, table, spec, without)
 
 
 def label_layout(tasks: Sequence[Task], labels: np.ndarray) -> Layout:
@@ -285,16 +293,50 @@ def label_layout(tasks: Sequence[Task], labels: np.ndarray) -> Layout:
     return Layout(tuple(own.start for own in columns), weighted=labels.shape[1] > _width(tasks))
 
 
-def build_source(config: RunConfig, path: str) -> Source:
-    """The run's source, reading another file in the same way (separator, missing markers, decimal sign...).
+def build_source(config: RunConfig, path: str, name: str | None = None) -> Source:
+    """A source of the run, reading another file in the same way (separator, missing markers, decimal sign...).
+
+    Args:
+        config: The configuration.
+        path: The file.
+        name: Which of the run's sources, where they have names.
 
     Raises:
-        ConfigError: The run has sources with names: which of them the file is like cannot be told.
+        ConfigError: There is no such source, or there are several and none is named.
     """
-    if "" not in config.sources:
-        what = f"cannot be read: the run has sources with names ({', '.join(config.sources)}), got '{path}'"
-        raise ConfigError(Problem("--data", what, "Only runs with one nameless source take other files."))
-    (component,) = [given.component for given in config.sources.values()]
+    return name_source(config, _another_file(config.sources[choose_source(config, name)].component, path), name)
+
+
+def choose_source(config: RunConfig, name: str | None) -> str:
+    """The name of a source in ``config.sources``.
+
+    Raises:
+        ConfigError: As ``build_source``.
+    """
+    several = "" not in config.sources
+    if name is None and several:
+        known = ", ".join(config.sources)
+        what = f"must be given: the run has sources with names ({known}), and each reads its files in its own way"
+        raise ConfigError(Problem("--source", what, "Name the one that the file is like."))
+    if name is not None and (not several or name not in config.sources):
+        hint = did_you_mean(name, config.sources) if several else "Leave it out."
+        raise ConfigError(Problem("--source", f"the run has no source '{name}'", hint))
+    return name or ""
+
+
+def name_source(config: RunConfig, source: Source, name: str | None) -> Source:
+    """Rows that are like those of a source with a name: renamed, and with the source as an input if that is so.
+
+    Raises:
+        ConfigError: As ``build_source``.
+    """
+    chosen = choose_source(config, name)
+    if not chosen:
+        return source
+    return NamedSource(source, chosen, config.sources[chosen].rename, source_column=config.data.source_as_input)
+
+
+def _another_file(component: Component, path: str) -> Source:
     known = SOURCES.options(component.name)
     if "path" not in known:  # data embedded in a library: files of any format that tables have
         embedded: Source = SOURCES.build("table", path=path)
@@ -457,26 +499,50 @@ class _Fitted(NamedTuple):
     weights: np.ndarray | None
 
 
-def _labels(name: str, task: TaskConfig, table: Table) -> Column:
+def _labels(name: str, task: TaskConfig, table: Table, *, some: bool = False) -> Column:
     """The label column of a task, with labels from those sources only that label it."""
-    column = label_column(table, task.targets(name), task.common)
+    column = label_column(table, task.targets(name), task.common, some=some)
     if task.sources is None:
         return column
-    others = ~np.isin(table.source_of_rows(), [table.sources.index(name) for name in task.sources])
+    labelling = [table.sources.index(name) for name in task.sources if name in table.sources]
+    others = ~np.isin(table.source_of_rows(), labelling)
     values = pl.select(pl.when(pl.Series(~others)).then(column.values).alias(column.name)).to_series()
     return replace(column, values=values)
 
 
 def _fit_task(name: str, task: TaskConfig, table: Table, train: np.ndarray) -> _Fitted:
     kind = _new_kind(task)
-    column = _labels(name, task, table)
+    column = _labels(name, task, table, some=True)
     if kind.per_token:
         column, rows = label_tokens(column)
         train = np.flatnonzero(np.isin(rows, train))
     kind.fit(column, train)
     _check_markers(task.common, kind)
+    return _encode(name, task, table, kind)
+
+
+def _encode(name: str, task: TaskConfig, table: Table, kind: Kind) -> _Fitted:
+    column = _labels(name, task, table)
+    if kind.per_token:
+        return _Fitted(kind, kind.encode(label_tokens(column)[0]), None)
     targets = kind.encode(column)
-    return _Fitted(kind, targets, None if kind.per_token else _weights(task.common, kind, targets, table))
+    return _Fitted(kind, targets, _weights(task.common, kind, targets, table))
+
+
+def _join_labels(
+    names: Sequence[str],
+    fitted: Mapping[str, _Fitted],
+    config: RunConfig,
+    table: Table,
+    spec: InputSpec,
+    without: Sequence[int],
+) -> tuple[np.ndarray, TokenLabels | None]:
+    """The labels of the rows side by side, and those of their tokens."""
+    none = np.full(table.frame.height, np.nan, np.float32)
+    own = [none if fitted[name].kind.per_token else fitted[name].targets for name in names]
+    labels = _side_by_side(own, [fitted[name].weights for name in names], without)
+    weighted = any(fitted[name].weights is not None for name in names)
+    return labels, _token_labels(names, fitted, config, table, spec, weighted)
 
 
 def _new_kind(task: TaskConfig) -> Kind:
@@ -617,9 +683,12 @@ def _label_columns(tasks: Mapping[str, TaskConfig]) -> dict[str, str]:
     return who
 
 
-def _reserved(config: RunConfig) -> dict[str, str]:
+def _reserved(config: RunConfig, table: Table) -> dict[str, str]:
     """Columns that are something else than inputs."""
-    roles = {config.data.id: "the id"}
+    given = config.data.inputs if isinstance(config.data.inputs, list) else []
+    listed = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in given]
+    names = [column for column, kind in table.types.items() if kind == "name" and column not in listed]
+    roles: dict[str | None, str] = {**dict.fromkeys(names, "the name of a row"), config.data.id: "the id"}
     for source in config.sources.values():
         roles |= {source.split.column: "the split column", source.split.group: "the group of the split"}
     reserved = {column: role for column, role in roles.items() if column is not None}

@@ -73,7 +73,7 @@ def _run(cfg: DictConfig) -> float | None:
         files = composition.composed_files(_Invocation.folders, choices if isinstance(choices, dict) else {})  # type: ignore[arg-type]
         composition.check_headers(cfg, files)
         origin = composition.origin_of(overrides, files, composition.config_groups(_Invocation.folders))
-        raw = composition.plain(cfg, origin)
+        raw = composition.plain(cfg, origin, composition.unset(files, overrides))
         if not raw.get("tasks") and not any(o.startswith("task=") for o in overrides):
             raise _no_task(composition.config_groups(_Invocation.folders))
         config = validate(raw, origin)

@@ -186,21 +186,70 @@ def unresolved(overrides: ListConfig) -> list[str]:
     return list(map(str, plain_list)) if isinstance(plain_list, list) else []
 
 
-def plain(config: DictConfig, origin: Origin = lambda _: None) -> dict[str, Any]:
+def plain(config: DictConfig, origin: Origin = lambda _: None, must_be_set: Sequence[str] = ()) -> dict[str, Any]:
     """The configuration as plain mappings and lists, with interpolations resolved.
 
     Args:
         config: As composed.
         origin: Where a key path was set.
+        must_be_set: Key paths that count as missing although they have a value; see ``unset``.
 
     Raises:
         ConfigError: Every value that is missing (``???``) or refers to what is not there.
     """
     problems: list[Problem] = []
     value = _plain(config, "", problems)
+    told = [problem.where for problem in problems]
+    problems += [_missing(path) for path in must_be_set if path not in told]
     if problems:
         raise ConfigError([with_origin(problem, origin) for problem in problems])
     return dict(value)
+
+
+def unset(files: Sequence[Path], overrides: Sequence[str]) -> list[str]:
+    """Key paths that a file says must be set (``???``) and that nobody sets after it.
+
+    Where there is a value before it, OmegaConf would keep that without a word.
+
+    Args:
+        files: The files that were composed, the one that wins last.
+        overrides: Of the command line.
+    """
+    waiting: list[str] = []
+    for file in files:
+        values = _values(file)
+        given = [path for path, value in values.items() if value != "???"]
+        waiting = [path for path in waiting if not any(_meet(path, other) for other in given)]
+        waiting += [path for path, value in values.items() if value == "???"]
+    given = [override.lstrip("+").partition("=")[0] for override in overrides]
+    return [path for path in dict.fromkeys(waiting) if not any(_meet(path, other) for other in given)]
+
+
+def _meet(path: str, other: str) -> bool:
+    """Whether two key paths are one, or one of them leads to the other."""
+    return f"{path}.".startswith(f"{other}.") or f"{other}.".startswith(f"{path}.")
+
+
+def _values(file: Path) -> dict[str, str]:
+    """What a file sets: the values of mappings as they are written, by their key paths; of lists and others ``""``."""
+    text = file.read_text(encoding="utf-8")
+    found: dict[str, str] = {}
+
+    def walk(node: yaml.Node | None, path: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                walk(value, f"{path}.{key.value}" if path else str(key.value))
+        elif path:
+            found[path] = node.value if isinstance(node, yaml.ScalarNode) else ""
+
+    walk(yaml.compose(text, Loader=yaml.SafeLoader), _package(file, text))
+    found.pop("defaults", None)
+    return found
+
+
+def _package(file: Path, text: str) -> str:
+    """The key below which a file's own keys stand: that of its group, or none with a ``# @package`` header."""
+    return "" if GLOBAL.lstrip("# ") in text.partition("\n")[0] else file.parent.name
 
 
 def check_headers(config: DictConfig, files: Sequence[Path]) -> None:
@@ -251,7 +300,7 @@ def origin_of(overrides: Sequence[str], files: Sequence[Path], groups: Iterable[
 def composed_files(folders: Sequence[Path], choices: Mapping[str, Any]) -> list[Path]:
     """The files that were chosen, task and experiment last: they win. The main one holds defaults, never a mistake."""
     files = []
-    for group, choice in sorted(choices.items(), key=lambda item: (item[0] == "task", item[0] == "experiment")):
+    for group, choice in sorted(choices.items(), key=lambda item: (item[0] == "experiment", item[0] == "task")):
         names = choice if isinstance(choice, list) else [choice]
         files += [f for name in names for folder in folders if (f := folder / group / f"{name}.yaml").is_file()]
     return files
@@ -320,9 +369,13 @@ def _plain(node: Any, where: str, problems: list[Problem]) -> Any:
     return node
 
 
+def _missing(where: str) -> Problem:
+    return Problem(where, "must be set, got ???", f"Example: {where}=...")
+
+
 def _child(node: DictConfig | ListConfig, key: Any, where: str, problems: list[Problem]) -> Any:
     if OmegaConf.is_missing(node, key):
-        problems.append(Problem(where, "must be set, got ???", f"Example: {where}=..."))
+        problems.append(_missing(where))
         return None
     try:
         return _plain(node[key], where, problems)
@@ -341,7 +394,7 @@ def _line_in(file: Path, keys: Sequence[str]) -> int | None:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return None
-    group = "" if GLOBAL.lstrip("# ") in text.partition("\n")[0] else file.parent.name
+    group = _package(file, text)
     keys = list(keys)
     if group:
         if not keys or keys[0] != group:

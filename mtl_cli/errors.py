@@ -72,6 +72,20 @@ class TrainingError(MTLError):
     """Training cannot go on, and no other configuration key would have been refused before."""
 
 
+def shown(value: object) -> str:
+    """A value of a configuration as messages show it: as Python does, but nothing is ``null``, as in YAML.
+
+    Example:
+        >>> shown(None), shown("no"), shown({"a": [None, 1]})
+        ('null', "'no'", "{'a': [null, 1]}")
+    """
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{shown(key)}: {shown(item)}' for key, item in value.items())}}}"
+    return "null" if value is None else repr(value)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Names the nearest known word, or lists the known words if none is near.
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import mtl_cli.types as option_types
-from mtl_cli.errors import ConfigError, Problem, did_you_mean
+from mtl_cli.errors import ConfigError, Problem, did_you_mean, shown
 
 T = TypeVar("T")
 REQUIRED = object()
@@ -195,31 +195,31 @@ def conform(value: Any, annotation: Any, where: str) -> tuple[Any, list[Problem]
         value, problems = conform(value, args[0], where)
         bounds = [m for m in args[1:] if isinstance(m, option_types.Range)]
         if not problems:
-            problems = [Problem(where, f"must be {b}, got {value!r}") for b in bounds if value not in b]
+            problems = [Problem(where, f"must be {b}, got {shown(value)}") for b in bounds if value not in b]
         return value, problems
     if origin in (typing.Union, types.UnionType):
         return _conform_union(value, args, where)
     if is_dataclass(annotation) and isinstance(annotation, type):
         if not isinstance(value, Mapping):
-            return value, [Problem(where, f"must be a mapping, got {value!r}")]
+            return value, [Problem(where, f"must be a mapping, got {shown(value)}")]
         values, problems = conform_mapping(value, options_of(annotation), where)
         return (value if problems else annotation(**values)), problems
     if origin is Literal:
         if any(value == a and type(value) is type(a) for a in args):
             return value, []
         return value, [
-            Problem(where, f"must be one of {', '.join(map(str, args))}, got {value!r}", _nearest(value, args))
+            Problem(where, f"must be one of {', '.join(map(str, args))}, got {shown(value)}", _nearest(value, args))
         ]
     if origin is list:
         if not isinstance(value, list):
             return value, [
-                Problem(where, f"must be a list, got {value!r}", f"Write [{value}]." if value is not None else "")
+                Problem(where, f"must be a list, got {shown(value)}", f"Write [{value}]." if value is not None else "")
             ]
         pairs = [conform(v, args[0], f"{where}[{i}]") for i, v in enumerate(value)]
         return [v for v, _ in pairs], [p for _, found in pairs for p in found]
     if origin is dict:
         if not isinstance(value, Mapping):
-            return value, [Problem(where, f"must be a mapping, got {value!r}")]
+            return value, [Problem(where, f"must be a mapping, got {shown(value)}")]
         checked = {str(k): conform(v, args[1], f"{where}.{k}") for k, v in value.items()}
         return {k: v for k, (v, _) in checked.items()}, [p for _, found in checked.values() for p in found]
     return _conform_plain(value, annotation, where)
@@ -264,7 +264,7 @@ def _conform_union(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, 
         expected = " or ".join(_type_name(m) for m in members)
         hint = "Write it in quotes." if isinstance(value, bool) and str in members else ""
         hint = hint or _nearest(value, _choices(members))
-        return value, [Problem(where, f"must be {expected}, got {value!r}", hint)]
+        return value, [Problem(where, f"must be {expected}, got {shown(value)}", hint)]
     return next((a for a, m in zip(attempts, members, strict=True) if _same_shape(value, m)), attempts[0])
 
 
@@ -276,7 +276,7 @@ def _conform_plain(value: Any, annotation: Any, where: str) -> tuple[Any, list[P
     if isinstance(value, annotation) and not (annotation is int and isinstance(value, bool)):
         return value, []
     hint = "Write it in quotes." if annotation is str and isinstance(value, bool | int | float) else ""
-    return value, [Problem(where, f"must be {_type_name(annotation)}, got {value!r}", hint)]
+    return value, [Problem(where, f"must be {_type_name(annotation)}, got {shown(value)}", hint)]
 
 
 def _type_name(annotation: Any) -> str:

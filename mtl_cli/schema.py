@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from mtl_cli.errors import ConfigError, Problem, did_you_mean
+from mtl_cli.errors import ConfigError, Problem, did_you_mean, shown
 from mtl_cli.registry import (
     BALANCINGS,
     ENCODERS,
@@ -81,7 +81,7 @@ class ImageOptions:
     Args:
         size: [height, width] that every file is resized to; null: as stored, all of one size.
         channels: 1: grey, 3: colours; null: as the first training image is.
-        root: Folder that relative paths start from; null: where the command is run.
+        root: Folder that relative paths start from; null: the folder of the file that holds them.
         on_bad: ``error``: a damaged or absent image ends the run before training; ``skip``: its row is left out for
             every task.
     """
@@ -124,6 +124,8 @@ class FeatureOptions:
         bins: Bins that each single numeric column is cut into, for encoders that embed numbers (Gorishniy et al. 2022);
             0: none; ``auto``: 48 for up to 32 such columns, none beyond.
         min_count: Categories in fewer training rows than this count as unknown.
+        unknown: What becomes of a category that no training row has, in other splits and files: ``other``: all such
+            share the code of the unknown, and are counted; ``error``: the first is named.
         image: How image files become inputs.
         text: How texts and tokens become inputs.
     """
@@ -135,6 +137,7 @@ class FeatureOptions:
     missing_inputs: Literal["indicator", "mean", "error"] = "indicator"
     bins: NonNegativeInt | Literal["auto"] = "auto"
     min_count: PositiveInt = 1
+    unknown: Literal["other", "error"] = "other"
     image: ImageOptions = field(default_factory=ImageOptions)
     text: TextOptions = field(default_factory=TextOptions)
 
@@ -451,10 +454,12 @@ def _component(node: Any, registry: Registry[Any], where: str, found: list[Probl
     if isinstance(node, str):  # `encoder: mlp` inside a file instead of a choice in its defaults list
         hint = f"In a file, write it in the defaults list: `- override /{where}: {node}`. "
         hint += f"On the command line: {where}={node}."
-        found.append(Problem(where, f"must be a mapping with a name, got {node!r}", hint))
+        found.append(Problem(where, f"must be a mapping with a name, got {shown(node)}", hint))
         return None
     if not isinstance(node, Mapping) or not isinstance(node.get("name"), str):
-        found.append(Problem(where, f"must be a mapping with a name, got {node!r}", did_you_mean("", registry.names())))
+        found.append(
+            Problem(where, f"must be a mapping with a name, got {shown(node)}", did_you_mean("", registry.names()))
+        )
         return None
     return _named(node, str(node["name"]), registry, where, f"{where}.name", ("name", *_COMMON.get(where, {})), found)
 
@@ -487,7 +492,7 @@ def _named(
 def _data(node: Any, found: list[Problem]) -> tuple[Any, Any]:
     if not isinstance(node, Mapping):
         found.append(
-            Problem("data", f"must be a mapping, got {node!r}", "It needs at least `source` (table or sklearn).")
+            Problem("data", f"must be a mapping, got {shown(node)}", "It needs at least `source` (table or sklearn).")
         )
         return None, None
     common = options_of(DataOptions)
@@ -518,7 +523,10 @@ def _several(node: Mapping[str, Any], common: Mapping[str, Option], found: list[
     """``data.sources``: what all share stands in ``data``, what a source has for itself in its own mapping."""
     before = len(found)
     if node.get("source") is not None:
-        what, hint = f"cannot be given together with data.sources, got {node['source']!r}", "Write it in each source."
+        what, hint = (
+            f"cannot be given together with data.sources, got {shown(node['source'])}",
+            "Write it in each source.",
+        )
         found.append(Problem("data.source", what, hint))
     values, problems = conform_mapping(node, common, "data", ignore=("source", "sources"))
     for problem in problems:
@@ -528,17 +536,17 @@ def _several(node: Mapping[str, Any], common: Mapping[str, Option], found: list[
     named = node["sources"]
     if not isinstance(named, Mapping) or not named:
         hint = "Example: sources: {books: {path: books.csv}, movies: {path: movies.csv}}."
-        found.append(Problem("data.sources", f"must be a mapping from names to options, got {named!r}", hint))
+        found.append(Problem("data.sources", f"must be a mapping from names to options, got {shown(named)}", hint))
         return None, None
     sources = {}
     for name, options in named.items():
         where = f"data.sources.{name}"
         if not isinstance(name, str) or not TASK_NAME.fullmatch(name):
             rule = "Allowed: letters, digits, _, -, + and spaces, not starting with a digit."
-            found.append(Problem(where, f"cannot be the name of a source, got {name!r}", rule))
+            found.append(Problem(where, f"cannot be the name of a source, got {shown(name)}", rule))
         elif not isinstance(options, Mapping):
             hint = f"Example: {name}: {{path: {name}.csv}}."
-            found.append(Problem(where, f"must be a mapping of options, got {options!r}", hint))
+            found.append(Problem(where, f"must be a mapping of options, got {shown(options)}", hint))
         elif (source := _one_of_several(options, node.get("split"), where, found)) is not None:
             sources[name] = source
     if len(found) > before:
@@ -572,7 +580,7 @@ def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
         what = (
             "no task is declared"
             if node in (None, {}, [])
-            else f"must be a mapping from task names to options, got {node!r}"
+            else f"must be a mapping from task names to options, got {shown(node)}"
         )
         found.append(Problem("tasks", what, "Example: tasks: {income: {kind: binary}}."))
         return {}
@@ -587,13 +595,15 @@ def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
             found.append(
                 Problem(
                     where,
-                    f"cannot be the name of a task, got {name!r}",
+                    f"cannot be the name of a task, got {shown(name)}",
                     f"Allowed: {rule}. The column goes into `target`.",
                 )
             )
         elif not isinstance(options, Mapping):
             found.append(
-                Problem(where, f"must be a mapping of options, got {options!r}", f"Example: {name}: {{kind: binary}}.")
+                Problem(
+                    where, f"must be a mapping of options, got {shown(options)}", f"Example: {name}: {{kind: binary}}."
+                )
             )
         elif (task := _task(options, where, [other for other in node if other != name], found)) is not None:
             tasks[name] = task
@@ -603,7 +613,7 @@ def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
 def _no_text(where: str, name: Any) -> Problem:
     """A task's name that YAML does not read as text."""
     why = " (what YAML makes of on, off, yes, no)" if isinstance(name, bool) else ""
-    return Problem(where, f"the name of a task must be text, got {name!r}{why}", "Write it in quotes.")
+    return Problem(where, f"the name of a task must be text, got {shown(name)}{why}", "Write it in quotes.")
 
 
 def _tasks_from_list(items: list[Any], found: list[Problem]) -> dict[str, Any]:
@@ -614,7 +624,7 @@ def _tasks_from_list(items: list[Any], found: list[Problem]) -> dict[str, Any]:
             found.append(_no_text(f"tasks[{i}].name", name))
         elif name is None:
             hint = "Example: {name: income, kind: binary}."
-            found.append(Problem(f"tasks[{i}]", f"must be a mapping with a name, got {item!r}", hint))
+            found.append(Problem(f"tasks[{i}]", f"must be a mapping with a name, got {shown(item)}", hint))
         elif name in tasks:
             first = [it.get("name") for it in items].index(name)
             found.append(Problem(f"tasks[{i}]", f"the name '{name}' is taken by tasks[{first}]"))
@@ -761,7 +771,7 @@ def _check_trainer(trainer: TrainerOptions, scheduler: Component | None, found: 
         except ValueError:
             positive = False
         if not positive:
-            what = f"must be seconds or HH:MM:SS, got {trainer.max_time!r}"
+            what = f"must be seconds or HH:MM:SS, got {shown(trainer.max_time)}"
             found.append(Problem("trainer.max_time", what, "Example: 01:30:00."))
     if trainer.checkpoint.save_top_k < -1:
         found.append(
@@ -794,6 +804,9 @@ def _check_sources(
             found += [Problem(where, f"no source '{name}'", did_you_mean(name, names)) for name in strangers]
     if not isinstance(data, DataOptions):
         return
+    if data.unknown == "error" and data.min_count > 1:
+        what = f"is 'error', where data.min_count={data.min_count} makes categories of training rows unknown"
+        found.append(Problem("data.unknown", what, "Write data.min_count=1, or data.unknown=other."))
     if data.source_as_input and named is None:
         found.append(Problem("data.source_as_input", "needs data.sources, got none", "Write false."))
     trainer = top.get("trainer")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -14,6 +14,7 @@ import yaml
 from torch import Tensor
 
 from mtl_cli.build import (
+    Data,
     autocast_type,
     build_model,
     build_source,
@@ -23,6 +24,8 @@ from mtl_cli.build import (
     find_rankings,
     label_layout,
     load_fitted,
+    model_spec,
+    name_source,
     read_rows,
 )
 from mtl_cli.data import Features, Source, Splits, Table
@@ -37,6 +40,7 @@ from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, validate
 from mtl_cli.tasks import LabelCounts, target_columns
+from mtl_cli.types import InputSpec
 
 ROW = "row"  # the column that numbers the rows of predictions where there is no id
 _CELLS = 4_000_000  # of a table at a time, so that wide tables need no more memory than long ones
@@ -93,61 +97,89 @@ class TrainedRun:
         """Where the model computes."""
         return next(self.model.parameters()).device
 
-    def predict(self, data: str | Path | pl.DataFrame, *, id: str | None = None) -> pl.DataFrame:
+    @property
+    def spec(self) -> InputSpec:
+        """What the model reads, and for which positions it gives outputs."""
+        return model_spec(self.features, self.tasks)
+
+    def predict(
+        self, data: str | Path | pl.DataFrame, *, id: str | None = None, source: str | None = None
+    ) -> pl.DataFrame:
         """Predicts every row of a table.
 
         Args:
             data: A file of any format that training reads, or a frame. Labels and other columns may be there or not.
             id: Column to copy into the result; None for the run's own (``data.id``), and ``""`` for row numbers from 1.
+            source: Which of the run's sources the rows are like, where they have names.
 
         Returns:
-            One row per row, in order: the id or row number, and for each task ``TASK_pred`` and ``TASK_prob_CLASS``.
+            One row per row, in order: the id or row number, and for each task ``TASK_pred`` and ``TASK_prob_CLASS``;
+            for a task that labels tokens, lists of these. Rows whose image cannot be read have no prediction.
 
         Raises:
             DataError: Absent columns, or cells that are not what their column holds.
+            ConfigError: There is no such source, or one of several must be named.
         """
         if isinstance(data, pl.DataFrame):
-            source: Source = _Frame(data)
+            rows = name_source(self.config, _Frame(data), source)
         else:
-            source = build_source(self.config, str(data))
-        return pl.concat(self.predictions(source, id=id))
+            rows = build_source(self.config, str(data), source)
+        return pl.concat(self.predictions(rows, id=id))
 
     def predictions(self, source: Source, *, id: str | None = None) -> Iterator[pl.DataFrame]:
         """What ``predict`` gives, some rows at a time; at least one frame. ``findings`` counts what was replaced."""
         name = self.config.data.id if id is None else id or None
         where = "data.id" if id is None else "--id"
         first = 0
-        for table, outputs in self._outputs(source, {} if name is None else {name: where}):
-            if name is None:
-                ids = pl.Series(ROW, np.arange(first + 1, first + table.frame.height + 1))
-            else:
-                ids = _ids(table, name)
-            yield pl.DataFrame([ids, *self._columns(outputs, ids.name)])
-            first += table.frame.height
+        for chunk in self._chunks(source, {} if name is None else {name: where}):
+            count = len(chunk.rows)
+            numbers = np.arange(first + 1, first + count + 1)
+            ids = pl.Series(ROW, numbers) if name is None else _ids(chunk.table, name)
+            frame = pl.DataFrame([ids, *self._columns(chunk, ids.name)])
+            if chunk.unreadable:
+                readable = pl.Series(~np.isin(np.arange(count), chunk.unreadable))
+                frame = frame.with_columns(pl.when(readable).then(pl.exclude(ids.name)))
+            yield frame
+            first += count
 
-    def evaluate_file(self, path: str) -> Evaluated:
-        """Metrics over all rows of a labelled file.
+    def evaluate_file(self, path: str, *, source: str | None = None) -> Evaluated:
+        """Metrics over all rows of a labelled file. Its outputs and labels are held whole, its inputs are not.
+
+        Args:
+            path: The file.
+            source: Which of the run's sources it is like, where they have names.
 
         Raises:
             DataError: Absent columns or bad cells, labels that the training rows do not have among them.
+            ConfigError: There is no such source, or one of several must be named.
         """
-        outputs, labels = [], []
         ranked = [
             (task.name, ranking) for task in self.tasks if (ranking := self.config.tasks[task.name].common.ranking)
         ]
         lists = {ranking.group: f"tasks.{name}.ranking.group" for name, ranking in ranked}
-        groups = []
-        for table, part in self._outputs(build_source(self.config, path), lists):
-            labels.append(encode_labels(self.config, table, self.tasks))
-            groups.append(table.frame.select(list(lists)))
-            outputs.append(part)
-        targets = np.concatenate(labels)
-        if len(targets) == 0:
+        groups, outputs, labels, count = [], [], [], 0
+        own: dict[str, list[np.ndarray]] = {task.name: [] for task in self.tasks}
+        for chunk in self._chunks(build_source(self.config, path, source), lists):
+            targets, tokens = encode_labels(self.config, chunk.table, self.tasks, self.spec, chunk.unreadable)
+            rows = Rows(
+                chunk.rows.inputs, targets, self.device, tokens=tokens, layout=label_layout(self.tasks, targets)
+            )
+            outputs.append(chunk.outputs)
+            labels.append(_labels_in_order(rows))
+            groups.append(chunk.table.frame.select(list(lists)))
+            for task, columns in zip(self.tasks, target_columns([task.kind for task in self.tasks]), strict=True):
+                of_task = tokens.targets if tokens is not None and task.kind.per_token else targets
+                own[task.name].append(of_task[:, columns])
+            count += len(rows)
+        if count == 0:
             raise DataError(Problem(path, "holds no rows", "Give it rows with labels."))
-        origins = Origins(("",), np.zeros(len(targets), np.int64))
-        whole = Table(pl.concat(groups), (Part(path, 0, len(targets), lines=False),))
+        joined = torch.cat(labels)
+        origins = Origins(("",), np.zeros(len(joined), np.int64))
+        whole = Table(pl.concat(groups), (Part(path, 0, count, lines=False),))
         rankings = find_rankings(self.config, whole, [task.name for task in self.tasks])
-        return self._evaluated(torch.cat(outputs, 1), targets, origins, rankings, False, tuple(self.findings.notes()))
+        counts = {task.name: task.kind.counts(np.concatenate(own[task.name])) for task in self.tasks}
+        evaluation = self._score(torch.cat(outputs, 1), joined, origins, rankings)
+        return Evaluated(evaluation, count, counts, False, tuple(self.findings.notes()))
 
     def evaluate_split(self, split: str | None) -> tuple[str, Evaluated]:
         """Metrics over the rows of a split of the run's own data: what the training computed, again.
@@ -160,8 +192,7 @@ class TrainedRun:
         """
         table, splits = self._own_rows()
         split = split or ("test" if len(splits.test) else "val")
-        index = getattr(splits, split)
-        if len(index) == 0:
+        if len(getattr(splits, split)) == 0:
             raise DataError(Problem("--split", f"there are no {split} rows ({splits.method})", "Use val or train."))
         notes = []
         changed = table.fingerprint != self.state["fingerprint"]
@@ -172,19 +203,17 @@ class TrainedRun:
             )
         unreadable = self._unreadable()
         inputs, found = self.features.transform(table, unreadable=unreadable)
-        targets = encode_labels(self.config, table, self.tasks)
-        targets[unreadable or []] = np.nan
-        layout, targets = label_layout(self.tasks, targets), targets[index]
-        origins = Origins(table.sources, table.source_of_rows()[index])
-        rows = Rows(inputs.rows(torch.from_numpy(index)), targets, self.device, origins, layout=layout)
-        batches = (batch for batch, _ in rows.in_order(rows_at_once(rows)))
-        outputs = forward(self.model, batches, autocast_type(self.config))
+        targets, tokens = encode_labels(self.config, table, self.tasks, self.spec, unreadable or ())
         rankings = find_rankings(self.config, table, [task.name for task in self.tasks])
-        rankings = {task: replace(ranking, groups=ranking.groups[index]) for task, ranking in rankings.items()}
-        return split, self._evaluated(outputs, targets, origins, rankings, changed, (*notes, *found))
+        data = Data(table, self.features, splits, self.tasks, inputs, targets, (), tokens, rankings)
+        rows = data.rows(split, self.device)
+        origins = rows.origins_of_positions(rows_at_once(rows))
+        evaluation = self._score(self._forward(rows), _labels_in_order(rows), origins, rows.rankings)
+        counts = {task.name: task.kind.counts(data.labels(i, split)) for i, task in enumerate(self.tasks)}
+        return split, Evaluated(evaluation, len(rows), counts, changed, (*notes, *found))
 
-    def _outputs(self, source: Source, verbatim: Mapping[str, str]) -> Iterator[tuple[Table, Tensor]]:
-        """Tables of some rows, each with the outputs (O, n) for them.
+    def _chunks(self, source: Source, verbatim: Mapping[str, str]) -> Iterator[_Chunk]:
+        """Some rows after another, each time with what the model says of them.
 
         Args:
             source: The rows.
@@ -194,7 +223,7 @@ class TrainedRun:
         inputs_of = [
             column.name for part in (features.numeric, features.categorical, features.blocks) for column in part
         ]
-        needed = {**dict.fromkeys(inputs_of, "data.inputs"), **verbatim}
+        needed = {column: "data.inputs" for column in inputs_of if column not in features.optional} | {**verbatim}
         width = max(self.features.spec.numeric_dim + len(self.features.categorical), 1)
         pieces = max(1, min(16, _CELLS // width // EVALUATION_ROWS))
         chunks = source.chunks(
@@ -202,28 +231,43 @@ class TrainedRun:
         )
         for table in chunks:
             table.require(needed, needed)
-            inputs, _ = self.features.transform(table, self.findings, unreadable=self._unreadable())
+            unreadable = self._unreadable()
+            inputs, _ = self.features.transform(table, self.findings, unreadable=unreadable)
             rows = Rows(inputs, np.zeros((table.frame.height, 0), np.float32), self.device)
-            batches = (batch for batch, _ in rows.in_order(rows_at_once(rows)))
-            none = torch.zeros(sum(task.kind.num_outputs for task in self.tasks), 0)
-            yield table, forward(self.model, batches, autocast_type(self.config)) if len(rows) else none
+            self.findings.unreadable += [table.row(row) for row in unreadable or ()]
+            yield _Chunk(table, rows, self._forward(rows), unreadable or [])
+
+    def _forward(self, rows: Rows) -> Tensor:
+        """Outputs (O, positions) of all rows, in order."""
+        if len(rows) == 0:
+            return torch.zeros(sum(task.kind.num_outputs for task in self.tasks), 0)
+        batches = (inputs for inputs, _ in rows.in_order(rows_at_once(rows)))
+        return forward(self.model, batches, autocast_type(self.config))
 
     def _unreadable(self) -> list[int] | None:
         return [] if self.config.data.image.on_bad == "skip" else None
 
-    def _columns(self, outputs: Tensor, taken: str) -> list[pl.Series]:
+    def _columns(self, chunk: _Chunk, taken: str) -> list[pl.Series]:
         """Prediction columns, in the order of the configuration's tasks."""
-        own = dict(zip(self.tasks, outputs.split([t.kind.num_outputs for t in self.tasks]), strict=True))
+        own = dict(zip(self.tasks, chunk.outputs.split([t.kind.num_outputs for t in self.tasks]), strict=True))
+        block = next((block.name for block in self.spec.blocks if block.type == "tokens"), None)
+        counts = None if block is None else chunk.rows.inputs.ragged(block).lengths().cpu().numpy()
+        of_rows, of_tokens = _places(self.spec.positions, counts, len(chunk.rows), rows_at_once(chunk.rows))
         columns: dict[str, pl.Series] = {}
         for task in sorted(self.tasks, key=lambda task: list(self.config.tasks).index(task.name)):
-            for suffix, values in task.kind.columns(own[task].t()).items():
+            outputs = own[task].t()[of_tokens if task.kind.per_token else of_rows]
+            for suffix, values in task.kind.columns(outputs).items():
                 name = wanted = f"{task.name}_{suffix}"
                 number = 2
                 while name in columns or name == taken:
                     name, number = f"{wanted}_{number}", number + 1
-                dtype = pl.String if values.dtype == object else None
-                columns[name] = pl.Series(name, values, dtype)
+                series = pl.Series(name, values, pl.String if values.dtype == object else None)
+                columns[name] = _lists(series, counts) if task.kind.per_token and counts is not None else series
         return list(columns.values())
+
+    def _score(self, outputs: Tensor, labels: Tensor, origins: Origins, rankings: Mapping[int, Ranking]) -> Evaluation:
+        names, kinds = [task.name for task in self.tasks], [task.kind for task in self.tasks]
+        return score(outputs, labels, names, kinds, [task.weight for task in self.tasks], origins, rankings)
 
     def _own_rows(self) -> tuple[Table, Splits]:
         try:
@@ -235,21 +279,43 @@ class TrainedRun:
             problems = [replace(p, hint=f"{p.hint} {hint}".strip()) if "no such file" in p.what else p for p in error.problems]  # fmt: skip  # noqa: E501
             raise DataError(problems) from None
 
-    def _evaluated(
-        self,
-        outputs: Tensor,
-        targets: np.ndarray,
-        origins: Origins,
-        rankings: Mapping[int, Ranking],
-        changed: bool,
-        notes: tuple[str, ...],
-    ) -> Evaluated:
-        names, kinds = [task.name for task in self.tasks], [task.kind for task in self.tasks]
-        weights = [task.weight for task in self.tasks]
-        evaluation = score(outputs, torch.from_numpy(targets), names, kinds, weights, origins, rankings)
-        columns = zip(self.tasks, target_columns(kinds), strict=True)
-        counts = {task.name: task.kind.counts(targets[:, own]) for task, own in columns}
-        return Evaluated(evaluation, len(targets), counts, changed, notes)
+
+class _Chunk(NamedTuple):
+    """Some rows, and what the model says of them."""
+
+    table: Table
+    rows: Rows  # without labels
+    outputs: Tensor  # (O, positions)
+    unreadable: list[int]  # rows that have no inputs
+
+
+def _labels_in_order(rows: Rows) -> Tensor:
+    """Labels (positions, T) or (positions, T + K) in the order of the outputs, on the CPU."""
+    return (
+        torch.cat([labels for _, labels in rows.in_order(rows_at_once(rows))]).cpu()
+        if len(rows)
+        else rows.targets.cpu()
+    )
+
+
+def _places(
+    positions: str, counts: np.ndarray | None, rows: int, size: int
+) -> tuple[slice | np.ndarray, slice | np.ndarray]:
+    """Where the outputs of the rows and those of their tokens stand, of ``size`` rows at a time."""
+    if positions != "both" or counts is None:
+        return slice(None), slice(None)
+    kinds = [np.repeat([False, True], [len(part), part.sum()]) for part in np.split(counts, range(size, rows, size))]
+    token = np.concatenate(kinds)
+    return np.flatnonzero(~token), np.flatnonzero(token)
+
+
+def _lists(values: pl.Series, counts: np.ndarray) -> pl.Series:
+    """Values of tokens as a list for each row."""
+    rows = pl.DataFrame({"row": np.arange(len(counts))})
+    tokens = pl.DataFrame({"row": np.repeat(np.arange(len(counts)), counts), "value": values})
+    lists = tokens.group_by("row", maintain_order=True).agg("value")
+    joined = rows.join(lists, on="row", how="left", maintain_order="left")["value"]
+    return joined.fill_null([]).alias(values.name)
 
 
 def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | None = None) -> TrainedRun:
@@ -277,17 +343,13 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"is not what this version of mtl-train writes ({type(error).__name__}: {error})"
         raise RunError(Problem(str(folder.path / "data.json"), what, "Train again.")) from None
-    tagging = [task.name for task in tasks if task.kind.per_token]
-    if tagging:
-        what = (
-            f"labels tokens (task {', '.join(tagging)}), which can be trained and tested, but not used afterwards yet"
-        )
-        raise RunError(Problem(str(folder.path), what))
     if device is not None:
         config = replace(config, trainer=replace(config.trainer, device=device))
     outputs = [task.kind.num_outputs for task in tasks]
     with torch.random.fork_rng(devices=[]):  # the weights come from the checkpoint: no draw of the caller's is used up
-        model = build_model(config, features.spec, features.input_dim, outputs, [task.name for task in tasks])
+        model = build_model(
+            config, model_spec(features, tasks), features.input_dim, outputs, [task.name for task in tasks]
+        )
     file = folder.checkpoint(name)
     saved = load(file)
     if saved.get("tasks") != [task.name for task in tasks]:

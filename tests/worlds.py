@@ -22,6 +22,28 @@ from mtl_cli.tasks.multiclass import Multiclass
 from mtl_cli.tasks.regression import Regression
 from mtl_cli.types import Block, Column, Inputs, InputSpec, Ragged
 
+BASE_TRAIN = [  # id, x1, x2, x3, x4, ya, yb
+    (1, 0.1, 0.2, 0.3, 0.4, 1.0, 0), (2, 0.5, 0.1, 0.0, 0.2, 2.0, 1), (3, 0.9, 0.8, 0.7, 0.1, 3.0, 2),
+    (4, 0.3, 0.3, 0.2, 0.9, 1.5, 0), (5, 0.7, 0.4, 0.1, 0.6, 2.5, 1), (6, 0.2, 0.9, 0.5, 0.3, 0.5, 2),
+    (7, 0.6, 0.6, 0.6, 0.6, 1.2, 0), (8, 0.8, 0.0, 0.4, 0.5, 2.2, 1),
+]  # fmt: skip
+BASE_VAL = [
+    (101, 0.4, 0.2, 0.1, 0.8, 1.1, 0), (102, 0.1, 0.7, 0.9, 0.2, 2.1, 1), (103, 0.5, 0.5, 0.3, 0.1, 2.9, 2),
+    (104, 0.2, 0.1, 0.8, 0.7, 1.4, 0),
+]  # fmt: skip
+BASE = """\
+# @package _global_
+input_dim: 4
+shared_dim: 8
+data: {source: table, train: train.csv, val: val.csv, id: id, inputs: [x1, x2, x3, x4], missing: [""], batch_size: 4}
+optimizer: {lr: 0.01}
+tasks:
+  a: {kind: regression, target: ya}
+  b: {kind: multiclass, target: yb, num_classes: 3}
+trainer: {max_epochs: 2}
+seed: 0
+"""
+
 CPU = torch.device("cpu")
 NAN = float("nan")
 
@@ -160,3 +182,11 @@ def encoder_world(reads, rows=5, seed=0):
         blocks = (Block("forms", "tokens", (3,), 20),)
         values["forms"] = Ragged(torch.randint(20, (int(starts[-1]), 3), generator=draw, dtype=torch.int32), starts)
     return InputSpec(2, (3, 4), blocks=blocks), Inputs(numeric, codes, values)
+
+
+def base_table(rows, **columns):
+    """A CSV file of ``BASE``, with other values in some columns or further ones."""
+    names = ["id", "x1", "x2", "x3", "x4", "ya", "yb"]
+    values = {name: [row[i] for row in rows] for i, name in enumerate(names)} | columns
+    lines = zip(*values.values(), strict=True)
+    return "\n".join([",".join(values), *(",".join(map(str, line)) for line in lines)]) + "\n"

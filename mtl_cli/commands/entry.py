@@ -116,8 +116,8 @@ def check_out(path: str | None, suffixes: Sequence[str], overwrite: bool, data: 
 
 
 def check_data(path: str | None) -> list[Problem]:
-    """What is wrong with the name of a file to read."""
-    if path is None:
+    """What is wrong with the name of a file, or of a folder of images, to read."""
+    if path is None or Path(path).expanduser().is_dir():  # whether the run reads folders is seen later
         return []
     from mtl_cli.data.sources._files import existing_file
 

@@ -39,6 +39,9 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--data", metavar="FILE", help="rows with labels; default: the run's own data")
     parser.add_argument("--split", metavar="NAME", help="train, val or test; default: test if there is one, else val")
     parser.add_argument("--out", metavar="FILE", help="also write the numbers to a .json file")
+    parser.add_argument(
+        "--source", metavar="NAME", help="which of the run's sources the file is like, if it has several"
+    )
     parser.add_argument("--checkpoint", metavar="NAME", help="best or last; default: best if there is one")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps; default: as in training")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --out if it exists")
@@ -47,6 +50,7 @@ def evaluate(argv: Sequence[str]) -> None:
         *check_run(given.run, given.checkpoint),
         *check_data(given.data),
         *_check_split(given.split, given.data),
+        *_check_source(given.source, given.data),
         *check_out(given.out, (".json",), given.overwrite, given.data),
         *check_device(given.device),
     ]
@@ -59,7 +63,7 @@ def evaluate(argv: Sequence[str]) -> None:
     if given.data is None:
         split, found = trained.evaluate_split(given.split)
     else:
-        split, found = "data", trained.evaluate_file(given.data)
+        split, found = "data", trained.evaluate_file(given.data, source=given.source)
     name = split if given.data is None else given.data
     texts = [*trained.notes, *found.notes, *undefined_notes(found.evaluation, found.counts, name)]
     if given.data is None and not found.changed:
@@ -70,6 +74,12 @@ def evaluate(argv: Sequence[str]) -> None:
         write_json(Path(given.out).expanduser(), _record(trained, split, given.data, found))
     print(f"{found.rows:,} rows, {trained.checkpoint} weights (epoch {trained.epoch})")
     print(results_table(trained.config, found.evaluation, name))
+
+
+def _check_source(source: str | None, data: str | None) -> list[Problem]:
+    if source is None or data is not None:
+        return []
+    return [Problem("--source", "goes with --data, got no file", "The run's own rows know their source.")]
 
 
 def _check_split(split: str | None, data: str | None) -> list[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
@@ -15,7 +16,6 @@ from mtl_cli.run.atomic import replacing
 
 if TYPE_CHECKING:
     import polars as pl
-
 _DESCRIPTION = """\
 Predicts every task of a run for the rows of a file: one row out for each row in, in order.
 
@@ -41,6 +41,9 @@ def predict(argv: Sequence[str]) -> None:
     parser.add_argument("--data", metavar="FILE", required=True, help="rows to predict: any table that mtl-train reads")
     parser.add_argument("--out", metavar="FILE", required=True, help="what to write: .csv, .tsv or .parquet")
     parser.add_argument("--id", metavar="COLUMN", help="column to copy into the result; '-' for row numbers")
+    parser.add_argument(
+        "--source", metavar="NAME", help="which of the run's sources the file is like, if it has several"
+    )
     parser.add_argument("--checkpoint", metavar="NAME", help="best or last; default: best if there is one")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps; default: as in training")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --out if it exists")
@@ -59,7 +62,7 @@ def predict(argv: Sequence[str]) -> None:
     trained = load_run(given.run, checkpoint=given.checkpoint, device=given.device)
     for text in trained.notes:
         note(text)
-    source = build_source(trained.config, given.data)
+    source = build_source(trained.config, given.data, given.source)
     counted = _Counted(trained.predictions(source, id="" if given.id == "-" else given.id))
     write_table(counted, Path(given.out).expanduser())
     for text in [*trained.findings.notes(), *counted.notes()]:
@@ -87,7 +90,25 @@ def write_table(frames: Iterable[pl.DataFrame], path: Path) -> None:
     with replacing(path) as file:
         for number, frame in enumerate(frames):
             separator = "\t" if path.suffix.lower() == ".tsv" else ","
-            file.write(frame.write_csv(include_header=number == 0, separator=separator).encode())
+            file.write(_flat(frame).write_csv(include_header=number == 0, separator=separator).encode())
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with lists (what is predicted of tokens) as JSON, as text files hold no lists."""
+    import polars as pl
+
+    flat = []
+    for column in frame.iter_columns():
+        if isinstance(column.dtype, pl.List):
+            texts = column.dtype.inner == pl.String
+            element = pl.element().map_elements(_quoted, pl.String) if texts else pl.element().cast(pl.String)
+            joined = column.list.eval(element).list.join(", ")
+            flat.append(pl.select("[" + joined + "]").to_series().alias(column.name))
+    return frame.with_columns(flat)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _write_parquet(frames: Iterable[pl.DataFrame], path: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.sources.base import Source
 from mtl_cli.data.splits import Splits
 from mtl_cli.data.table import Drawn, Table
 from mtl_cli.errors import DataError, Problem, did_you_mean
@@ -51,7 +52,10 @@ def rename_columns(table: Table, rename: Mapping[str, str], where: str) -> Table
     missing = {rename.get(column, column): counts for column, counts in table.missing.items()}
     parts = tuple(replace(part, renamed=renamed) for part in table.parts)
     drawn = tuple(replace(d, user=rename.get(d.user, d.user), item=rename.get(d.item, d.item)) for d in table.drawn)
-    return replace(table, frame=table.frame.rename(dict(rename)), parts=parts, missing=missing, drawn=drawn)
+    types = {rename.get(column, column): kind for column, kind in table.types.items()}
+    converted = tuple(rename.get(column, column) for column in table.converted)
+    frame = table.frame.rename(dict(rename))
+    return replace(table, frame=frame, parts=parts, missing=missing, drawn=drawn, types=types, converted=converted)
 
 
 def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Table:
@@ -114,8 +118,40 @@ def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Tabl
     return replace(
         next(iter(tables.values())),
         frame=frame, parts=tuple(parts), given_split=None, fingerprint=hasher.hexdigest(), missing=missing, notes=notes,
-        drawn=tuple(drawn),
+        drawn=tuple(drawn), converted=tuple(dict.fromkeys(c for table in tables.values() for c in table.converted)),
+        types={column: kind for table in tables.values() for column, kind in table.types.items()},
     )  # fmt: skip
+
+
+class NamedSource(Source):
+    """Other rows of one of several sources, after the training: as ``combine`` would give them.
+
+    Args:
+        source: Reads them.
+        name: The name of the source in the run.
+        rename: New names of columns; those that the rows lack do not matter.
+        source_column: Whether to add the column ``source``.
+    """
+
+    def __init__(self, source: Source, name: str, rename: Mapping[str, str], *, source_column: bool) -> None:
+        self._source, self._name, self._rename, self._source_column = source, name, rename, source_column
+
+    def read(self) -> Table:
+        return self._named(self._source.read())
+
+    def chunks(self, rows: int, *, verbatim: Collection[str] = (), converted: Collection[str] = ()) -> Iterator[Table]:
+        old = {new: old for old, new in self._rename.items()}
+        names = [[old.get(name, name) for name in given] for given in (verbatim, converted)]
+        yield from map(self._named, self._source.chunks(rows, verbatim=names[0], converted=names[1]))
+
+    def _named(self, table: Table) -> Table:
+        there = {old: new for old, new in self._rename.items() if old in table.frame.columns}
+        table = rename_columns(table, there, f"data.sources.{self._name}.rename")
+        frame = table.frame
+        if self._source_column:
+            frame = frame.with_columns(pl.lit(self._name).alias(SOURCE_COLUMN))
+        parts = tuple(replace(p, source=self._name, columns=frozenset(frame.columns)) for p in table.parts)
+        return replace(table, frame=frame, parts=parts)
 
 
 def combine_splits(splits: Mapping[str, Splits], sizes: Mapping[str, int]) -> Splits:

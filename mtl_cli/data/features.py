@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ from mtl_cli.data.selection import select_columns
 from mtl_cli.data.table import Table
 from mtl_cli.data.texts import TextInput, TokensInput
 from mtl_cli.errors import DataError, Problem
-from mtl_cli.schema import FeatureOptions
-from mtl_cli.types import Inputs, InputSpec, Ragged
+from mtl_cli.schema import FeatureOptions, ImageOptions
+from mtl_cli.types import Column, Inputs, InputSpec, Ragged
 
 __all__ = ["FeatureOptions", "Features", "format_report"]
 
@@ -46,6 +46,7 @@ class Features:
         numeric: In the order in which their numbers stand in ``Inputs.numeric``; the indicators follow at the end.
         categorical: In the order in which their codes stand in ``Inputs.categorical``.
         refuse_missing: Whether a missing cell is an error.
+        refuse_unknown: Whether a category that no training row has is an error.
         notes: What ``fit`` found that the user should know.
         rows: The rows of ``report``.
         optional: Inputs that not every source had: a table without them is read as rows of a source without them.
@@ -59,6 +60,7 @@ class Features:
     rows: tuple[ReportRow, ...] = ()
     optional: tuple[str, ...] = ()
     blocks: tuple[BlockInput, ...] = ()
+    refuse_unknown: bool = False
 
     @classmethod
     def fit(
@@ -96,14 +98,15 @@ class Features:
         types: dict[str, ColumnType] = {}
         for name, declared in selection.inputs.items():
             with collecting(problems):
-                types[name], found = infer_type(table.column(name), declared or table.types.get(name))
+                known = "image" if table.types.get(name) == "image" else None
+                types[name], found = infer_type(table.column(name), declared or known)
                 notes += found
         bins = _bins(options, types)
         for name, kind in types.items():
             column = table.column(name)
             with collecting(problems):
                 if kind == "image":
-                    blocks.append(fit_image(column, train_rows, options.image))
+                    blocks.append(fit_image(_from_files(table, column, options.image), train_rows, options.image))
                     continue
                 if options.missing_inputs == "error":
                     refuse_missing_cells(column)
@@ -122,7 +125,10 @@ class Features:
         rows = describe(table, types, selection.left_out)
         optional = tuple(name for name in selection.inputs if table.lacking(name))
         refuse = options.missing_inputs == "error"
-        return cls(tuple(numeric), tuple(categorical), refuse, tuple(notes), rows, optional, tuple(blocks))
+        return cls(
+            tuple(numeric), tuple(categorical), refuse, tuple(notes), rows, optional, tuple(blocks),
+            options.unknown == "error",
+        )  # fmt: skip
 
     @property
     def spec(self) -> InputSpec:
@@ -185,7 +191,8 @@ class Features:
                 write_numeric(table.column(column.name), column, numeric, start, flag, self.refuse_missing, found)
         for i, category in enumerate(self.categorical):
             with collecting(problems):
-                codes[:, i] = encode(table.column(category.name), category, self.refuse_missing, found)
+                source = table.column(category.name)
+                codes[:, i] = encode(source, category, self.refuse_missing, found, self.refuse_unknown)
         blocks: dict[str, np.ndarray | tuple[np.ndarray, np.ndarray]] = {}
         bad: dict[int, str] = {}
         for block in self.blocks:
@@ -193,7 +200,7 @@ class Features:
             with collecting(problems):
                 source = table.column(block.name)
                 if isinstance(block, ImageInput):
-                    blocks[block.name] = image_values(source, block, damaged)
+                    blocks[block.name] = image_values(_from_files(table, source, block.options), block, damaged)
                 else:
                     if self.refuse_missing:
                         refuse_missing_cells(source)
@@ -217,6 +224,7 @@ class Features:
             "numeric": [{**vars(c), "scaler": c.scaler.to_json(), "edges": list(c.edges)} for c in self.numeric],
             "categorical": [{**vars(column), "values": list(column.values)} for column in self.categorical],
             "refuse_missing": self.refuse_missing,
+            "refuse_unknown": self.refuse_unknown,
             "notes": list(self.notes),
             "rows": [asdict(row) for row in self.rows],
             "optional": list(self.optional),
@@ -237,6 +245,7 @@ class Features:
             tuple(ReportRow(**row) for row in saved["rows"]),
             tuple(saved["optional"]),
             tuple(_BLOCKS[column["type"]].from_json(column) for column in saved["blocks"]),
+            saved.get("refuse_unknown", False),  # runs of before had no choice
         )
 
     def _places(self) -> Iterator[tuple[int, int | None]]:
@@ -246,6 +255,11 @@ class Features:
             yield start, flag if column.indicator else None
             start += column.width
             flag += column.indicator
+
+
+def _from_files(table: Table, column: Column, options: ImageOptions) -> Column:
+    """A column of images; paths start from the folder of their file, unless a root is given."""
+    return column if options.root is not None else replace(column, values=table.resolve_paths(column.name))
 
 
 def _bins(options: FeatureOptions, types: Mapping[str, ColumnType]) -> int:

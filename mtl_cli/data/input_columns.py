@@ -11,7 +11,7 @@ import polars as pl
 
 from mtl_cli.data.column_types import block_width, category_text, numeric_values
 from mtl_cli.data.scaling import Scale, Scaler
-from mtl_cli.errors import DataError, Problem
+from mtl_cli.errors import DataError, Problem, did_you_mean
 from mtl_cli.types import Column
 
 MissingInputs = Literal["indicator", "mean", "error"]
@@ -55,6 +55,7 @@ class Findings:
     Args:
         missing: Place of a column (``people.csv, column 'age'``) to its missing cells.
         unknown: Place of a category column to its unknown categories and how often each occurs.
+        unreadable: Rows whose image cannot be read: they are neither predicted nor counted.
 
     Example:
         >>> Findings(Counter({"a.csv, column 'x'": 2}), {"a.csv, column 'c'": Counter(z=1)}).notes()
@@ -63,9 +64,10 @@ class Findings:
 
     missing: Counter[str] = field(default_factory=Counter)
     unknown: dict[str, Counter[str]] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """One line for each column with missing cells, then one for each with unknown categories."""
+        """A line for each column with missing cells and with unknown categories, and one for images."""
         lines = [f"{place}: {_cells(count, 'is missing', 'are missing')}." for place, count in self.missing.items()]
         what = "a category unknown from training"
         for place, counts in self.unknown.items():
@@ -74,6 +76,11 @@ class Findings:
             more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
             cells = _cells(counts.total(), f"holds {what}", f"hold {what}")
             lines.append(f"{place}: {cells}: {shown}{more}.")
+        if self.unreadable:
+            count = len(self.unreadable)
+            who = "1 row has no inputs, as its" if count == 1 else f"{count} rows have no inputs, as their"
+            more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
+            lines.append(f"{who} image cannot be read: {', '.join(self.unreadable[:_SHOWN])}{more}.")
         return lines
 
 
@@ -159,11 +166,13 @@ def write_numeric(
         out[:, flag] = missing
 
 
-def encode(source: Column, category: CategoryInput, refuse: bool, found: Findings) -> np.ndarray:
+def encode(
+    source: Column, category: CategoryInput, refuse: bool, found: Findings, refuse_unknown: bool = False
+) -> np.ndarray:
     """Codes (N,) int64 of a category column; counts of missing and unknown cells go to ``found``.
 
     Raises:
-        DataError: A cell is missing and ``refuse``.
+        DataError: A cell is missing and ``refuse``; or ``refuse_unknown``, and it holds what no training row holds.
     """
     text = category_text(source)
     count = text.null_count() if source.own is None else text.filter(pl.Series(source.own)).null_count()
@@ -176,10 +185,30 @@ def encode(source: Column, category: CategoryInput, refuse: bool, found: Finding
     codes = np.zeros(len(text), np.int64) if coded is None else coded.fill_null(0).to_numpy().copy()
     absent = text.is_null().to_numpy()
     unknown = text.filter(pl.Series((codes == 0) & ~absent))
+    if refuse_unknown and (len(unknown) or (count and not category.missing)):
+        own = np.ones(len(text), bool) if source.own is None else source.own
+        _refuse_unknown(source, category, (codes == 0) & ~absent, absent & own & (not category.missing))
     if len(unknown):
         found.unknown.setdefault(source.head, Counter()).update(dict(unknown.value_counts().rows()))
     codes[absent] = category.size - 1 if category.missing else 0
     return codes
+
+
+def _refuse_unknown(source: Column, category: CategoryInput, unknown: np.ndarray, absent: np.ndarray) -> None:
+    """Names the first rows that hold what no training row holds: a category, or no value."""
+    rows = np.flatnonzero(unknown | absent)
+    problems = []
+    for row in rows[:_SHOWN].tolist():
+        if absent[row]:
+            what, hint = "is missing, which it is in no training row", "Fill it"
+        else:
+            text = str(source.values[row])
+            near = did_you_mean(text, category.values)
+            what, hint = f"holds a category that no training row has, got {text!r}", f"{near} Correct it".strip()
+        problems.append(Problem(source.where(row), what, f"{hint}, or train with data.unknown=other."))
+    if len(rows) > _SHOWN:
+        problems.append(Problem(source.head, f"{len(rows) - _SHOWN} more cells hold what no training row has"))
+    raise DataError(problems)
 
 
 def _cells(count: int, one: str, many: str) -> str:

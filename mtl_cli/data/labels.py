@@ -15,7 +15,7 @@ from mtl_cli.schema import TaskOptions
 from mtl_cli.types import Column, Plain
 
 
-def label_column(table: Table, targets: Sequence[str], options: TaskOptions) -> Column:
+def label_column(table: Table, targets: Sequence[str], options: TaskOptions, *, some: bool = True) -> Column:
     """The labels of a task, null in every row that has none for it.
 
     A row has no label where its cell is missing or holds one of ``missing_label``, where ``mask_by`` does not hold,
@@ -25,9 +25,10 @@ def label_column(table: Table, targets: Sequence[str], options: TaskOptions) -> 
         table: All rows.
         targets: One column, or several that make up the label together; those are given as one struct column.
         options: The options of the task.
+        some: Whether some row must hold what ``mask_by`` wants; a part of a table need not.
 
     Raises:
-        DataError: A column is absent, or holds none of the values that ``mask_by`` wants.
+        DataError: A column is absent, or holds none of the values that ``mask_by`` wants although some row must.
 
     Example:
         >>> from mtl_cli.data.table import Part
@@ -45,7 +46,7 @@ def label_column(table: Table, targets: Sequence[str], options: TaskOptions) -> 
     masked = np.zeros(len(values), dtype=bool)
     for other, wanted in (options.mask_by or {}).items():
         holds = _holds(table.column(other).values, _as_list(wanted))
-        if not holds.any():
+        if some and not holds.any():
             found = table.frame[other].drop_nulls().cast(pl.String, strict=False).unique().head(1000).to_list()
             hint = did_you_mean(", ".join(map(str, _as_list(wanted))), map(str, found))
             raise DataError(Problem(f"mask_by.{other}", f"no row of {table.files} holds {wanted!r}", hint))

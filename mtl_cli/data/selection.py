@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mtl_cli.data.table import Table
-from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.errors import DataError, Problem, did_you_mean, shown
 
 _TYPES = ("numeric", "category", "text", "image")
 
@@ -67,7 +67,7 @@ def select_columns(table: Table, inputs: str | list[Any], exclude: list[str], re
                 problems.append(Problem(key, f"column '{column}' is declared {before} before, got {declared}"))
             chosen[column] = declared if declared is not None else before
     if not chosen and not problems:
-        problems.append(Problem("data.inputs", f"no column of {table.files} is left as an input, got {inputs!r}"))
+        problems.append(Problem("data.inputs", f"no column of {table.files} is left as an input, got {shown(inputs)}"))
     if problems:
         raise DataError(problems)
     reasons = {c: reserved.get(c) or excluded.get(c) or "not in data.inputs" for c in table.frame.columns}
@@ -86,14 +86,14 @@ def _read_entry(key: str, entry: Any) -> tuple[str, str | None, list[Problem]]:
         return entry, None, []
     hint = f"Write a column name, or {{name: NAME, type: TYPE}} with one of {', '.join(_TYPES)}."
     if not isinstance(entry, Mapping):
-        return "", None, [Problem(key, f"must be a column name or a mapping, got {entry!r}", hint)]
+        return "", None, [Problem(key, f"must be a column name or a mapping, got {shown(entry)}", hint)]
     known = ("name", "type")
     problems = [Problem(f"{key}.{k}", "unknown key", did_you_mean(str(k), known)) for k in entry if k not in known]
     name, declared = entry.get("name"), entry.get("type")
     if not isinstance(name, str):
-        problems.append(Problem(f"{key}.name", f"must be a column name, got {name!r}", hint))
+        problems.append(Problem(f"{key}.name", f"must be a column name, got {shown(name)}", hint))
     if declared is not None and declared not in _TYPES:
-        problems.append(Problem(f"{key}.type", f"must be one of {', '.join(_TYPES)}, got {declared!r}"))
+        problems.append(Problem(f"{key}.type", f"must be one of {', '.join(_TYPES)}, got {shown(declared)}"))
     return str(name), declared, problems
 
 

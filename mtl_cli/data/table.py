@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -21,10 +22,13 @@ class Part:
         name: The file as the user gave it.
         first: Index in the table of the file's first row; negative if the table begins further down in the file.
         rows: How many rows the file holds.
-        lines: Whether data row r stands on line r + 1 of the file (text files without a line break inside a cell).
+        lines: Whether each row stands on a line of its own (text files without a line break inside a cell).
         source: The name of its source, where there are several.
         columns: The columns that the source has; None: all of the table.
         renamed: Names in the file of columns that were renamed, by the new name.
+        header: Whether a line with the names of the columns stands above the rows.
+        folder: Where relative paths in the cells start from; ``""`` is where the command is run.
+        places: Where each row of the file stands, if ``lines`` does not say it: ``line 12``, ``a/7.png``.
     """
 
     name: str
@@ -34,6 +38,9 @@ class Part:
     source: str = ""
     columns: frozenset[str] | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
+    header: bool = True
+    folder: str = ""
+    places: Sequence[str] = ()
 
     def has(self, column: str) -> bool:
         """Whether the file's source has the column."""
@@ -69,7 +76,8 @@ class Table:
         missing: Per column that has missing cells, how many from which marker (``empty``, ``NA``, ``null``, ``NaN``).
         notes: What the user should know about the files.
         converted: Columns whose numbers were written with other decimal or group signs.
-        types: What the source knows about columns that their values do not say, as ``image`` of a path.
+        types: What the source knows about columns that their values do not say: ``image`` of a path; ``name`` of a
+            column that names the rows, which is no input unless it is listed.
         drawn: Rows that were not read but drawn, and are drawn anew for each epoch.
     """
 
@@ -87,6 +95,24 @@ class Table:
     def files(self) -> str:
         """The names of the files, for messages: ``train.csv, val.csv``."""
         return ", ".join(part.name for part in self.parts)
+
+    def resolve_paths(self, column: str) -> pl.Series:
+        """A column of paths, the relative ones from the folder of the file that names them.
+
+        Example:
+            >>> frame = pl.DataFrame({"photo": ["7.png", "/all/8.png", None]})
+            >>> table = Table(frame, (Part("photos/list.csv", 0, 3, lines=True, folder="photos"),))
+            >>> table.resolve_paths("photo").to_list()
+            ['photos/7.png', '/all/8.png', None]
+        """
+        cells = self.frame[column]
+        if cells.dtype != pl.String or not any(part.folder for part in self.parts):
+            return cells
+        paths: list[str | None] = []
+        for part in self.parts:
+            own = cells[max(part.first, 0) : max(part.first + part.rows, 0)]
+            paths += [None if cell is None else str(Path(part.folder) / Path(cell).expanduser()) for cell in own]
+        return pl.Series(column, paths, pl.String)
 
     def where(self, column: str, row: int) -> str:
         """The place of a cell, for messages.
@@ -123,7 +149,8 @@ class Table:
     @staticmethod
     def _number(part: Part, row: int) -> str:
         number = row - part.first + 1
-        return f"row {number}" + (f" (line {number + 1})" if part.lines else "")
+        place = f"line {number + part.header}" if part.lines else part.places[number - 1] if part.places else ""
+        return f"row {number} ({place})" if place else f"row {number}"
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -189,5 +216,6 @@ class Table:
         numbers = [c for c in self.frame.columns if c.lstrip("+-").replace(".", "", 1).isdigit()]
         if self.frame.width > 0 and 2 * len(numbers) >= self.frame.width and any(p.lines for p in self.parts):
             shown = ", ".join(self.frame.columns[:5])
-            return f"The first line was read as the header: {shown}. Write the column names there."
+            hint = "Write the column names there, or set data.header=false."
+            return f"The first line was read as the header: {shown}. {hint}"
         return did_you_mean(name, self.frame.columns)

@@ -10,7 +10,7 @@ import codecs
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -31,8 +31,10 @@ class _Scan:
     multiline: bool  # whether some cell holds a line break
 
 
-def parse_text(raw: bytes, name: str, sep: str, encoding: str, skipped: int = 0) -> tuple[pl.DataFrame, bool]:
-    r"""Parses a delimited text file whose first line is the header.
+def parse_text(
+    raw: bytes, name: str, sep: str, encoding: str, skipped: int = 0, columns: Sequence[str] | None = None
+) -> tuple[pl.DataFrame, bool]:
+    r"""Parses a delimited text file whose first line is the header, unless the columns are named.
 
     Args:
         raw: The bytes of the file.
@@ -40,6 +42,7 @@ def parse_text(raw: bytes, name: str, sep: str, encoding: str, skipped: int = 0)
         sep: One character.
         encoding: Name of the text encoding; a byte-order mark is dropped.
         skipped: Lines of the file that are left out between the header and the first row, for messages.
+        columns: Names of the columns of a file without a header.
 
     Returns:
         The cells as text, an empty cell as ``''``; and whether data row r stands on line r + 1.
@@ -55,22 +58,29 @@ def parse_text(raw: bytes, name: str, sep: str, encoding: str, skipped: int = 0)
     """
     data = _decode(raw, name, encoding)
     if not data.strip():
-        raise DataError(
-            Problem(name, "is an empty file, without a header", "Write the column names on the first line.")
-        )
+        without = Problem(name, "is an empty file, without a header", "Write the column names on the first line.")
+        raise DataError(without if columns is None else Problem(name, "is an empty file"))
     if b"\n" not in data and b"\r" in data:
         raise DataError(Problem(name, "ends its lines with CR alone", "Save it with LF or CR LF line ends."))
     if sep.encode() in data.split(b"\n", 1)[0] and data.endswith((b"\n\n", b"\n\r\n")):
         data = data.rstrip(b"\r\n") + b"\n"  # blank lines at the end are no rows, unless the only cell is empty
+    if columns is not None:
+        data, skipped = _header(columns, sep) + data, skipped - 1
     scan = _scan(data, name, sep, skipped)
     header = next(csv.reader(io.StringIO(data[: scan.ends[0]].decode().removesuffix("\r"), newline=""), delimiter=sep))
-    _check_header(header, name, sep)
-    _check_widths(data, scan, name, skipped)
+    if columns is None:
+        _check_header(header, name, sep)
+    _check_widths(data, scan, name, sep, skipped, "the header has" if columns is None else "data.columns has")
     return _parse(data, header, len(scan.ends) - 1, name, sep), not scan.multiline
 
 
 def parse_text_blocks(
-    file: IO[bytes], name: str, sep: str, encoding: str, size: int = _CHUNK
+    file: IO[bytes],
+    name: str,
+    sep: str,
+    encoding: str,
+    size: int = _CHUNK,
+    columns: Sequence[str] | None = None,
 ) -> Iterator[tuple[pl.DataFrame, bool]]:
     r"""Parses a delimited text file piece by piece, with about ``size`` bytes of it in memory at a time.
 
@@ -80,6 +90,7 @@ def parse_text_blocks(
         sep: One character.
         encoding: Name of the text encoding; a byte-order mark is dropped.
         size: Bytes to read at a time.
+        columns: Names of the columns of a file without a header.
 
     Yields:
         What ``parse_text`` gives, for some rows after another; at least once. Whether rows stand on lines of their own
@@ -97,8 +108,8 @@ def parse_text_blocks(
         decoder = codecs.getincrementaldecoder(encoding)()
     except LookupError:
         raise _unknown_encoding(encoding) from None
-    header: bytes | None = None
-    pending, skipped, lines, ended, first = b"", 0, True, False, True
+    header = b"" if columns is not None else None
+    pending, skipped, lines, ended, first, begun = b"", 0, True, False, True, False
     while not ended:
         raw = file.read(size)
         ended = not raw
@@ -107,8 +118,9 @@ def parse_text_blocks(
         except UnicodeDecodeError as error:
             before = (header or b"").count(b"\n") + skipped + pending.count(b"\n")
             raise _not_text(error, name, before) from None
+        if not begun and pending:
+            pending, begun = pending.removeprefix("\ufeff".encode()), True
         if header is None:
-            pending = pending.removeprefix("\ufeff".encode())
             cut = _row_end(pending, last=False)
             if cut == 0 and not ended:
                 continue
@@ -116,11 +128,18 @@ def parse_text_blocks(
         cut = len(pending) if ended else _row_end(pending, last=True)
         if cut == 0 and not (ended and first):
             continue
-        frame, alone = parse_text(header + pending[:cut], name, sep, "utf-8", skipped)
+        frame, alone = parse_text(header + pending[:cut], name, sep, "utf-8", skipped, columns)
         lines = lines and alone
         yield frame, lines
         skipped += pending.count(b"\n", 0, cut)
         pending, first = pending[cut:], False
+
+
+def _header(columns: Sequence[str], sep: str) -> bytes:
+    """The line that a file without a header lacks."""
+    line = io.StringIO(newline="")
+    csv.writer(line, delimiter=sep, lineterminator="\n").writerow(columns)
+    return line.getvalue().encode()
 
 
 def _row_end(data: bytes, *, last: bool) -> int:
@@ -230,29 +249,35 @@ def _check_header(header: list[str], name: str, sep: str) -> None:
         elif len(positions) > 1:
             what = f"the header has column '{column}' more than once, at positions {shown}"
             problems.append(Problem(name, what, "Rename or remove the others."))
-    other = next((s for s in ",;\t|" if len(header) == 1 and s != sep and s in header[0]), None)
-    if other is not None:
-        shown = {"\t": "\\t"}.get(other, other)
+    hint = _other_separator(header[0], sep) if len(header) == 1 else ""
+    if hint:
         what = f"one column found with separator {_sep_name(sep)}, got header {_short(header[0])}"
-        problems = [Problem(name, what, f'Set data.sep="{shown}".')]
+        problems = [Problem(name, what, hint)]
     if problems:
         raise DataError(problems)
 
 
-def _check_widths(data: bytes, scan: _Scan, name: str, skipped: int) -> None:
+def _other_separator(line: str, sep: str) -> str:
+    """The advice to set another separator, if a line of one cell has one."""
+    other = next((s for s in ",;\t|" if s != sep and s in line), None)
+    return "" if other is None else f'Set data.sep="{other}".'.replace("\t", "\\t")
+
+
+def _check_widths(data: bytes, scan: _Scan, name: str, sep: str, skipped: int, wanted: str) -> None:
     wrong = np.flatnonzero(scan.cells != scan.cells[0])
     problems = []
     for row in wrong[:_SHOWN]:
         start, end = int(scan.ends[row - 1]) + 1, int(scan.ends[row])
         line = data.count(b"\n", 0, start) + 1 + skipped
         cells = int(scan.cells[row])
-        what = f"has {cells} cell{'s' * (cells != 1)} where the header has {scan.cells[0]}"
+        what = f"has {cells} cell{'s' * (cells != 1)} where {wanted} {scan.cells[0]}"
         text = data[start:end].decode().removesuffix("\r")
-        problems.append(Problem(f"{name}, line {line}", f"{what}, got {_short(text)}"))
+        hint = _other_separator(text, sep) if cells == 1 and row == 1 else ""
+        problems.append(Problem(f"{name}, line {line}", f"{what}, got {_short(text)}", hint))
     if len(wrong) > _SHOWN:
         more = len(wrong) - _SHOWN
         lines = "1 more line has" if more == 1 else f"{more} more lines have"
-        problems.append(Problem(name, f"{lines} another number of cells than the header"))
+        problems.append(Problem(name, f"{lines} another number of cells"))
     if problems:
         raise DataError(problems)
 

@@ -115,6 +115,8 @@ def is_tokens(dtype: pl.DataType) -> bool:
 
 def token_counts(values: pl.Series) -> np.ndarray:
     """Number of elements of each list, (N,) int64; 0 where the list is missing."""
+    if values.dtype == pl.Null:  # no value at all says nothing of what it would be
+        return np.zeros(len(values), np.int64)
     lists = values.arr.to_list() if isinstance(values.dtype, pl.Array) else values
     counts: np.ndarray = lists.list.len().fill_null(0).cast(pl.Int64).to_numpy()
     return counts

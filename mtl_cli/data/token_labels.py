@@ -24,7 +24,7 @@ def label_tokens(column: Column) -> tuple[Column, np.ndarray]:
         >>> tags.values.to_list(), rows.tolist(), tags.where(1)
         (['A', 'B', 'A'], [0, 0, 2], 'row 1, token 2')
     """
-    values = column.values
+    values = column.values.cast(pl.List(pl.String)) if column.values.dtype == pl.Null else column.values
     if not isinstance(values.dtype, pl.List | pl.Array):
         place = column.where(0).rpartition(", row ")[0] or column.name
         what = f"must hold a list of labels in each row, got type {values.dtype}"

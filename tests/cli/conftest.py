@@ -12,6 +12,7 @@ import torch
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from worlds import BASE, BASE_TRAIN, BASE_VAL, base_table
 
 from mtl_cli.cli import run_command
 
@@ -82,6 +83,18 @@ def write(tmp_path):
             (tmp_path / name).write_text(text, encoding="utf-8")
 
     return write_all
+
+
+@pytest.fixture
+def base(write):
+    """Writes the two files of BASE, with other values in some columns, and a task file: ``task=base``."""
+
+    def write_base(text=BASE, val=None, **columns):
+        extra = {name: [""] * 4 for name in columns if name not in ("ya", "yb")} | (val or {})
+        files = {"train.csv": base_table(BASE_TRAIN, **columns), "val.csv": base_table(BASE_VAL, **extra)}
+        write({**files, "conf/task/base.yaml": text})
+
+    return write_base
 
 
 CUSTOMERS = """\

@@ -221,12 +221,12 @@ MISTAKES = [
     _mistake(
         "null where a value is needed",
         "task=digits seed=null",
-        "seed (command line): must be a whole number, got None.",
+        "seed (command line): must be a whole number, got null.",
     ),
     _mistake(
         "nothing after a colon",
         "--config-dir conf task=mine",
-        "data.batch_size (conf/task/mine.yaml, line 2): must be a whole number, got None.",
+        "data.batch_size (conf/task/mine.yaml, line 2): must be a whole number, got null.",
         mine="data: {source: table, path: people.csv, batch_size: }\n" + TASKS,
     ),
     _mistake(
@@ -240,6 +240,16 @@ MISTAKES = [
         "--config-dir conf task=mine",
         "data.path (conf/task/mine.yaml, line 4): must be set, got ???. Example: data.path=...",
         mine="data:\n  source: table\n  path: ???\n" + TASKS,
+    ),
+    _mistake(
+        "three question marks where there is a default",
+        "--config-dir conf task=mine experiment=big shared_dim=8",
+        (
+            "data.path (conf/task/mine.yaml, line 2): must be set, got ???. Example: data.path=...\n"
+            "optimizer.lr (conf/task/mine.yaml, line 3): must be set, got ???. Example: optimizer.lr=..."
+        ),
+        mine="data: {source: table, path: '???', batch_size: '???'}\noptimizer: {lr: '???'}\nshared_dim: ???\n" + TASKS,
+        experiment="data: {batch_size: 8}\n",
     ),
     _mistake(
         "an interpolation of nothing",
@@ -336,7 +346,7 @@ MISTAKES = [
         "a task without options",
         "--config-dir conf task=mine",
         (
-            "tasks.buys (conf/task/mine.yaml, line 4): must be a mapping of options, got None. Example: "
+            "tasks.buys (conf/task/mine.yaml, line 4): must be a mapping of options, got null. Example: "
             "buys: {kind: binary}."
         ),
         mine=DATA + "tasks:\n  buys:\n  income: {kind: regression}\n",

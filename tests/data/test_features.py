@@ -188,7 +188,7 @@ def test_wrong_entries_are_listed_at_once():  # DAT-13
         "data.inputs[3]: no column 'd_*' in x.csv. Known: x1, x2, ya.\n"
         f"data.inputs[4].type: must be one of {types}, got 'number'.\n"
         "data.inputs[5].nam: unknown key. Did you mean 'name'?\n"
-        f"data.inputs[5].name: must be a column name, got None. {hint}\n"
+        f"data.inputs[5].name: must be a column name, got null. {hint}\n"
         f"data.inputs[6]: must be a column name or a mapping, got 5. {hint}\n"
         "data.inputs[7]: column 'x2' is also in data.exclude. Keep it in one of the two."
     )

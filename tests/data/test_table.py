@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mtl_cli.data import Table
 from mtl_cli.data.table import Part
+from mtl_cli.data.text_file import parse_text_blocks
 from mtl_cli.errors import ConfigError, DataError
 from mtl_cli.registry import SOURCES
 
@@ -123,7 +124,7 @@ def test_ragged_rows_are_refused_with_their_lines():
         "x.csv, line 2: has 3 cells where the header has 2, got '1,2,3'.\n"
         "x.csv, line 5: has 1 cell where the header has 2, got '1'.\n"
         "x.csv, line 6: has 1 cell where the header has 2, got ''.\n"
-        "x.csv: 1 more line has another number of cells than the header."
+        "x.csv: 1 more line has another number of cells."
     )
 
 
@@ -142,7 +143,7 @@ def test_missing_header_line_is_told_from_the_names():  # DAT-11
     table = read_text("1,0.1,0.2\n2,0.5,0.1\n")
     with pytest.raises(DataError) as caught:
         table.require(["x1", "1", "ya"], {"x1": "data.inputs[0]", "ya": "tasks.a.target", "1": "-"})
-    hint = "The first line was read as the header: 1, 0.1, 0.2. Write the column names there."
+    hint = "The first line was read as the header: 1, 0.1, 0.2. Write the column names there, or set data.header=false."
     assert str(caught.value) == (
         f"data.inputs[0]: no column 'x1' in x.csv. {hint}\ntasks.a.target: no column 'ya' in x.csv. {hint}"
     )
@@ -269,6 +270,71 @@ def test_gzip_and_other_text_suffixes_read_as_csv_does(name):
     assert table.frame.rows() == [("1", "é")]
 
 
+def test_zstandard_is_read_in_whole_and_in_pieces_or_names_its_package(monkeypatch):
+    frame = pl.DataFrame({"a": [str(i) for i in range(999)], "b": ["é\n"] * 999})
+    frame.write_csv("x.csv.zst", compression="zstd")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "zstandard", None)
+        with pytest.raises(ConfigError, match=r"^x.csv.zst: needs the package zstandard.* 'mtl-train\[zstd\]'"):
+            read(path="x.csv.zst")
+    pytest.importorskip("zstandard", reason="needs the extra zstd")
+    assert read(path="x.csv.zst").frame.equals(frame)
+    pieces = SOURCES.build("table", path="x.csv.zst").chunks(100)
+    assert pl.concat([piece.frame for piece in pieces]).equals(frame)
+    zipped = Path("x.csv.zst").read_bytes()
+    frame.write_csv("y.csv.zst", include_header=False, compression="zstd")
+    write("two.csv.zst", zipped + Path("y.csv.zst").read_bytes())  # frames may stand one after the other
+    assert read(path="two.csv.zst").frame.height == 2 * 999
+    for cut in (1, 4, len(zipped) // 2):
+        write("y.csv.zst", zipped[:-cut])
+        with pytest.raises(DataError, match=r"^y.csv.zst: cannot be unzipped \(it ends in the middle"):
+            read(path="y.csv.zst")
+
+
+HEADERLESS = {"header": False, "columns": ["id", "t", "x"]}
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_file_without_a_header_takes_the_names_given(start):  # DAT-04, DAT-11
+    text = start + '007,"a, b",1\n8,c,2\n'
+    table = read_text(text, **HEADERLESS)
+    assert table.frame.rows(named=True)[0] == {"id": "007", "t": "a, b", "x": "1"}
+    assert (table.frame.height, table.where("x", 1)) == (2, "x.csv, column 'x', row 2 (line 2)")
+    source = SOURCES.build("table", path="x.csv", **HEADERLESS)
+    pieces = list(source.chunks(1))
+    assert [piece.frame["id"].item() for piece in pieces] == ["007", "8"]
+    assert pieces[1].where("x", 0) == "x.csv, column 'x', row 2 (line 2)"
+    write("y.csv", '9,"d\ne",3\n')
+    assert read(path=["x.csv", "y.csv"], **HEADERLESS).where("t", 2) == "y.csv, column 't', row 1"
+
+
+def test_lines_of_a_file_without_a_header_are_counted_from_one(monkeypatch):
+    what = "x.csv, line 2: has 2 cells where data.columns has 3, got '4,5'."
+    assert error_of("1,2,3\n4,5\n7,8,9\n", **HEADERLESS) == what
+    assert error_of("1\t2\t3\n", **HEADERLESS) == (
+        "x.csv, line 1: has 1 cell where data.columns has 3, got '1\\t2\\t3'. Set data.sep=\"\\t\"."
+    )
+    assert error_of('1,2,3\n"4,5,6\n', **HEADERLESS).startswith("x.csv, line 2: a cell opens with a quote")
+    assert error_of(b"1,2,3\n4,5,\xe9\n", **HEADERLESS).startswith("x.csv, line 2: is not utf-8 text")
+    assert error_of("", **HEADERLESS) == "x.csv: is an empty file."
+    monkeypatch.setattr("mtl_cli.data.text_file._CHUNK", 7)
+    for text in (b"1,2,3\n4,5,6\n7,8\n", b"1,2,3\n4,5,6\n7,8,\xe9\n"):
+        with pytest.raises(DataError, match=r"x.csv, line 3: "):
+            list(parse_text_blocks(io.BytesIO(text), "x.csv", ",", "utf-8", size=7, columns=["a", "b", "c"]))
+
+
+def test_names_of_columns_go_with_files_without_a_header():
+    assert config_error(path="x", columns=["a"]) == (
+        "data.columns: names the columns of files without a header. "
+        "Write data.header=false if the files have no header, or leave the names out."
+    )
+    assert config_error(path="x", header=False) == (
+        "data.columns: must be given with data.header=false, got null. Name them all."
+    )
+    twice = config_error(path="x", header=False, columns=["a", "a", ""])
+    assert twice == "data.columns: names 'a' twice.\ndata.columns: holds an empty name."
+
+
 @pytest.mark.parametrize(
     ("suffix", "writer"), [("parquet", "parquet"), ("pq", "parquet"), ("feather", "ipc"), ("jsonl", "ndjson")]
 )
@@ -293,7 +359,8 @@ def test_damaged_binary_file_is_an_error_without_traceback(name):
 def test_damaged_gzip_and_unknown_format_are_named():
     message = error_of(gzip.compress(b"a,b\n1,2\n" * 99)[:-9], "x.csv.gz")
     assert message.startswith("x.csv.gz: cannot be unzipped (")
-    known = ".csv, .tsv, .txt, .csv.gz, .tsv.gz, .txt.gz, .parquet, .pq, .arrow, .feather, .jsonl, .ndjson"
+    text = ", ".join(f".{kind}{zipped}" for zipped in ("", ".gz", ".zst") for kind in ("csv", "tsv", "txt"))
+    known = f"{text}, .parquet, .pq, .arrow, .feather, .jsonl, .ndjson"
     assert error_of("a", "x.xlsx") == f"x.xlsx: unknown file format '.xlsx'. Known: {known}."
 
 

@@ -14,12 +14,25 @@ from mtl_cli.errors import ConfigError, DataError, Problem, did_you_mean
 
 @dataclass(frozen=True)
 class File:
-    """The rows of one file, the split that they were given for, and whether data row r stands on line r + 1."""
+    """The rows of one file, and what ``Part`` has to know of it.
+
+    Args:
+        name: The file, or folder of files, as the user gave it.
+        split: The split that it was given for.
+        frame: Its rows.
+        lines: Whether each row stands on a line of its own.
+        header: Whether a line with the names of the columns stands above them.
+        folder: Where relative paths in it start from; None: the folder that it is in.
+        places: Of each row where it stands.
+    """
 
     name: str
     split: str | None
     frame: pl.DataFrame
     lines: bool
+    header: bool = True
+    folder: str | None = None
+    places: Sequence[str] = ()
 
 
 def check_paths(
@@ -66,9 +79,35 @@ def existing_file(name: str) -> Path:
         raise DataError(Problem(name, f"is a folder, looked at {where}", "Name the files in it."))
     if not where.parent.is_dir():
         raise DataError(Problem(name, f"no such file, looked for {where}", f"There is no folder {where.parent}."))
-    hint = did_you_mean(where.name, (p.name for p in where.parent.iterdir() if p.is_file()))
+    there = [p.name for p in where.parent.iterdir() if p.is_file()]
+    whole = [other for other in there if other.startswith(f"{where.name}.")]  # the suffix was left out
+    hint = did_you_mean(where.name, there) if not whole else f"Did you mean '{min(whole)}'?"
     hint = hint if hint.startswith("Did") else ""
     raise DataError(Problem(name, f"no such file, looked for {where}", hint))
+
+
+def existing_folder(name: str) -> Path:
+    """The path of a folder that is there.
+
+    Raises:
+        DataError: It is not; says where it was looked for, and the nearest name there.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    where = path.absolute()
+    if path.is_file():
+        raise DataError(Problem(name, f"is a file, looked at {where}", "Name the folder that it is in."))
+    there = [p.name for p in where.parent.iterdir() if p.is_dir()] if where.parent.is_dir() else []
+    hint = did_you_mean(where.name, there)
+    hint = hint if hint.startswith("Did") else ""
+    raise DataError(Problem(name, f"no such folder, looked for {where}", hint))
+
+
+def folder_of(name: str) -> str:
+    """Where relative paths in a file start from: its own folder; ``""`` for the current one."""
+    folder = Path(name).expanduser().parent
+    return "" if folder == Path() else str(folder)
 
 
 def join_files(files: list[File], fingerprint: str) -> Table:
@@ -144,7 +183,9 @@ def mark_missing(frame: pl.DataFrame, markers: list[str]) -> tuple[pl.DataFrame,
 def _parts(files: list[File]) -> tuple[Part, ...]:
     parts, first = [], 0
     for file in files:
-        parts.append(Part(file.name, first, file.frame.height, file.lines))
+        folder = folder_of(file.name) if file.folder is None else file.folder
+        rows = file.frame.height
+        parts.append(Part(file.name, first, rows, file.lines, header=file.header, folder=folder, places=file.places))
         first += file.frame.height
     return tuple(parts)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,11 +14,12 @@ import polars as pl
 
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.number_text import convert_numbers
-from mtl_cli.data.sources._files import File, check_paths, existing_file, join_files, mark_missing
+from mtl_cli.data.sources._files import File, check_paths, existing_file, folder_of, join_files, mark_missing
+from mtl_cli.data.sources._unzip import unzipped
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Part, Table
 from mtl_cli.data.text_file import parse_text, parse_text_blocks
-from mtl_cli.errors import DataError, Problem
+from mtl_cli.errors import DataError, Problem, shown
 from mtl_cli.registry import SOURCES
 
 _TEXT = {".csv": ",", ".tsv": "\t", ".txt": ","}  # suffix -> separator unless `sep` is given
@@ -38,9 +37,9 @@ _BINARY: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
 class TableSource(Source):
     """One table in one or more files with the same columns.
 
-    Formats, by suffix: ``.csv``, ``.tsv``, ``.txt`` (each also ``.gz``), ``.parquet``, ``.pq``, ``.arrow``,
-    ``.feather``, ``.jsonl``, ``.ndjson``. Cells of text files stay the text they are; what a column means is decided
-    later, over the whole column. Give either ``path``, or ``train`` and ``val`` and/or ``test``.
+    Formats, by suffix: ``.csv``, ``.tsv``, ``.txt`` (each also ``.gz`` and ``.zst``), ``.parquet``, ``.pq``,
+    ``.arrow``, ``.feather``, ``.jsonl``, ``.ndjson``. Cells of text files stay the text they are; what a column means
+    is decided later, over the whole column. Give either ``path``, or ``train`` and ``val`` and/or ``test``.
 
     Args:
         path: One file or several, relative to the current folder; the split comes from ``data.split``.
@@ -54,6 +53,8 @@ class TableSource(Source):
             rewritten with a point.
         thousands: The sign between groups of three digits (``.`` in ``1.299,99``); null means that there is none.
         encoding: Text encoding of text files.
+        header: Whether the first line of text files names the columns.
+        columns: Names of the columns of text files without a header.
 
     Raises:
         ConfigError: The options contradict each other.
@@ -71,12 +72,15 @@ class TableSource(Source):
         decimal: Literal[".", ","] = ".",
         thousands: Literal[".", ",", " ", "'"] | None = None,
         encoding: str = "utf-8",
+        header: bool = True,
+        columns: list[str] | None = None,
     ) -> None:
         given = {"path": path, "train": train, "val": val, "test": test}
         self._sep = {"\\t": "\t", "tab": "\t"}.get(sep, sep) if sep is not None else None  # shells cannot type a tab
-        self._files = check_paths(given, _text_problems(self._sep, decimal, thousands))
+        wrong = [*_text_problems(self._sep, decimal, thousands), *_column_problems(header, columns)]
+        self._files = check_paths(given, wrong)
         self._missing = [""] if missing is None else list(missing)
-        self._decimal, self._thousands, self._encoding = decimal, thousands, encoding
+        self._decimal, self._thousands, self._encoding, self._columns = decimal, thousands, encoding, columns
 
     def read(self) -> Table:
         """Reads all files, in the order train, val, test and as listed.
@@ -100,7 +104,9 @@ class TableSource(Source):
         for name, _ in self._files:
             first = 0
             for frame, lines in _regrouped(self._pieces(name, rows), rows):
-                table = Table(frame, (Part(name, -first, first + frame.height, lines),))
+                header, folder = self._columns is None, folder_of(name)
+                part = Part(name, -first, first + frame.height, lines, header=header, folder=folder)
+                table = Table(frame, (part,))
                 yield self._interpret(table, verbatim, converted)
                 first += frame.height
 
@@ -118,11 +124,9 @@ class TableSource(Source):
         path = existing_file(name)
         suffix, zipped = _format(path, name)
         if suffix in _TEXT:
-            try:
-                with gzip.open(path) if zipped else path.open("rb") as file:
-                    yield from parse_text_blocks(file, name, self._sep or _TEXT[suffix], self._encoding)  # type: ignore[arg-type]
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise _not_unzipped(name, error) from None
+            sep = self._sep or _TEXT[suffix]
+            with path.open("rb") as raw, unzipped(raw, zipped, name) as file:
+                yield from parse_text_blocks(file, name, sep, self._encoding, columns=self._columns)
         elif suffix in (".parquet", ".pq") and path.stat().st_size:
             with _readable(name, suffix):
                 whole = pl.scan_parquet(path, glob=False)
@@ -139,9 +143,11 @@ class TableSource(Source):
         fingerprint(raw)
         suffix, zipped = _format(path, name)
         if suffix in _TEXT:
-            text = _unzip(raw, name) if zipped else raw
-            frame, lines = parse_text(text, name, self._sep or _TEXT[suffix], self._encoding)
-            return File(name, split, frame, lines)
+            with unzipped(io.BytesIO(raw), zipped, name) as file:
+                text = file.read() if zipped else raw
+            sep = self._sep or _TEXT[suffix]
+            frame, lines = parse_text(text, name, sep, self._encoding, columns=self._columns)
+            return File(name, split, frame, lines, header=self._columns is None)
         if not raw:
             raise DataError(Problem(name, "is an empty file"))
         with _readable(name, suffix):
@@ -157,28 +163,33 @@ def _text_problems(sep: str | None, decimal: str, thousands: str | None) -> list
     return problems
 
 
-def _unzip(raw: bytes, name: str) -> bytes:
-    try:
-        return gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error) as error:
-        raise _not_unzipped(name, error) from None
+def _column_problems(header: bool, columns: list[str] | None) -> list[Problem]:
+    if header and columns is not None:
+        hint = "Write data.header=false if the files have no header, or leave the names out."
+        return [Problem("data.columns", "names the columns of files without a header", hint)]
+    if not header and not columns:
+        return [
+            Problem("data.columns", f"must be given with data.header=false, got {shown(columns)}", "Name them all.")
+        ]
+    found = [
+        Problem("data.columns", f"names '{name}' twice")
+        for name in dict.fromkeys(columns or ())
+        if (columns or []).count(name) > 1
+    ]
+    return found + [Problem("data.columns", "holds an empty name")] * ("" in (columns or ()))
 
 
-def _not_unzipped(name: str, error: Exception) -> DataError:
-    return DataError(Problem(name, f"cannot be unzipped ({error})", "Is the file complete?"))
-
-
-def _format(path: Path, name: str) -> tuple[str, bool]:
-    """The suffix that says how to read a file, and whether it is zipped.
+def _format(path: Path, name: str) -> tuple[str, str]:
+    """The suffix that says how to read a file, and that which says how it is zipped, if it is.
 
     Raises:
         DataError: Nothing here reads such files.
     """
     suffixes = [s.lower() for s in path.suffixes]
-    zipped = suffixes[-1:] == [".gz"]
+    zipped = suffixes[-1] if suffixes[-1:] in ([".gz"], [".zst"]) else ""
     suffix = next(iter(suffixes[-2:-1] if zipped else suffixes[-1:]), "")
     if suffix not in _TEXT and (suffix not in _BINARY or zipped):
-        known = ", ".join([*_TEXT, *(f"{s}.gz" for s in _TEXT), *_BINARY])
+        known = ", ".join([*_TEXT, *(f"{s}{z}" for z in (".gz", ".zst") for s in _TEXT), *_BINARY])
         raise DataError(Problem(name, f"unknown file format '{''.join(suffixes[-1:])}'", f"Known: {known}."))
     return suffix, zipped
 

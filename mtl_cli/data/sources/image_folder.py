@@ -1,0 +1,128 @@
+"""A folder of images for each class."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from mtl_cli.data.collecting import collecting
+from mtl_cli.data.images import SUFFIXES
+from mtl_cli.data.sources._files import File, check_paths, existing_folder, join_files
+from mtl_cli.data.sources.base import Source
+from mtl_cli.data.table import Table
+from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.registry import SOURCES
+
+_SPLIT = re.compile(r"train(ing)?|val(id(ation)?)?|dev|test(ing)?", re.IGNORECASE)
+
+
+@SOURCES.register("image_folder")
+class ImageFolderSource(Source):
+    """Image files, each class in a folder of its own: ``photos/cat/7.jpg``.
+
+    The columns are ``image`` (the input), ``label`` (the folder's name) and ``file`` (the path below the folder; no
+    input, but good for ``data.id``). Images may lie deeper in the folder of their class; images beside the folders have
+    no label. What begins with a dot or two underscores is left out, and so is a folder without images. Rows are in the
+    order of their paths. Reading images needs Pillow (the extra ``images``).
+
+    Args:
+        path: One folder or several, relative to the current one; the split comes from ``data.split``.
+        train: Folders whose images are the training rows.
+        val: Folders whose images are the validation rows.
+        test: Folders whose images are the test rows.
+        folders: Which folders in them are classes; null: all with images.
+
+    Raises:
+        ConfigError: The options contradict each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | list[str] | None = None,
+        train: str | list[str] | None = None,
+        val: str | list[str] | None = None,
+        test: str | list[str] | None = None,
+        folders: list[str] | None = None,
+    ) -> None:
+        self._folders = check_paths({"path": path, "train": train, "val": val, "test": test})
+        self._classes = folders
+
+    def read(self) -> Table:
+        """Lists all images, in the order train, val, test and as listed. They are opened later.
+
+        Raises:
+            DataError: Absent folders, folders without images, or a folder that may be a split.
+        """
+        files: list[File] = []
+        notes: list[str] = []
+        problems: list[Problem] = []
+        hasher = hashlib.sha256()
+        for name, split in self._folders:
+            with collecting(problems):
+                files.append(self._list(name, split, hasher.update, notes))
+        if problems:
+            raise DataError(problems)
+        table = join_files(files, hasher.hexdigest())
+        return replace(table, notes=tuple(notes), types={"image": "image", "file": "name"})
+
+    def _list(self, name: str, split: str | None, fingerprint: Callable[[bytes], None], notes: list[str]) -> File:
+        folder = existing_folder(name)
+        paths = _images(folder)
+        inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        filled = {path.parts[0] for path in paths if len(path.parts) > 1}
+        if self._classes is not None:
+            absent = [one for one in self._classes if one not in filled]
+            notes += [f"{name}: no images of '{one}'. {did_you_mean(one, filled)}" for one in absent]
+            paths = [path for path in paths if len(path.parts) == 1 or path.parts[0] in self._classes]
+        else:
+            _check_splits(name, filled)
+        if not paths:
+            kinds = ", ".join(SUFFIXES)
+            raise DataError(Problem(name, "holds no images", f"Known: {kinds}. Classes are folders in it."))
+        left_out = [one for one in inside if one not in {path.parts[0] for path in paths}]
+        if left_out:
+            notes.append(f"{name}: left out, as no class with images: {', '.join(left_out)}.")
+        for path in paths:
+            content = (folder / path).read_bytes()
+            fingerprint(f"{path.as_posix()} {len(content)}\n".encode())
+            fingerprint(content)
+        texts = [path.as_posix() for path in paths]
+        labels = [path.parts[0] if len(path.parts) > 1 else None for path in paths]
+        frame = pl.DataFrame(
+            {"image": texts, "label": labels, "file": texts}, dict.fromkeys(("image", "label", "file"), pl.String)
+        )
+        return File(name, split, frame, lines=False, folder=str(folder), places=texts)
+
+
+def _images(folder: Path) -> list[Path]:
+    """Paths below a folder of all images in it that are not hidden, in order."""
+    found = []
+    for path in folder.rglob("*"):
+        below = path.relative_to(folder)
+        hidden = any(part.startswith((".", "__")) for part in below.parts)
+        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
+            found.append(below)
+    return sorted(found)
+
+
+def _check_splits(name: str, folders: set[str]) -> None:
+    """A folder called `test` beside the classes is hardly a class, and never made one in silence."""
+    splits = sorted(one for one in folders if _SPLIT.fullmatch(one))
+    if not splits:
+        return
+    classes = sorted(folders - set(splits))
+    if not classes:
+        train = next((one for one in splits if one.lower().startswith("train")), splits[0])
+        what, hint = (
+            f"holds folders of splits ({', '.join(splits)})",
+            f"Write data.train={name}/{train} and so on.",
+        )
+        raise DataError(Problem(name, what, hint))
+    what = f"holds a folder '{splits[0]}', which may be a class or a split, beside {', '.join(classes[:10])}"
+    raise DataError(Problem(name, what, f"Name the classes: data.folders=[{','.join(classes[:10])}]."))
