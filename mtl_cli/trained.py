@@ -37,6 +37,7 @@ from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, validate
 from mtl_cli.tasks import LabelCounts, target_columns
+from mtl_cli.types import InputSpec
 
 ROW = "row"  # the column that numbers the rows of predictions where there is no id
 _CELLS = 4_000_000  # of a table at a time, so that wide tables need no more memory than long ones
@@ -266,28 +267,28 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
             version.
         ConfigError: The device is not there.
     """
-    folder = RunFolder.open(path)
-    name = checkpoint or choose_checkpoint(folder)
-    config = _read_config(folder)
-    try:
-        state = folder.read_json("data.json")
-        features, tasks = load_fitted(config, state)
-    except RunError as error:
-        raise RunError([replace(p, where=str(folder.path / "data.json")) for p in error.problems]) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"is not what this version of mtl-train writes ({type(error).__name__}: {error})"
-        raise RunError(Problem(str(folder.path / "data.json"), what, "Train again.")) from None
-    tagging = [task.name for task in tasks if task.kind.per_token]
+    run = read_run(path, checkpoint=checkpoint, device=device)
+    tagging = [task.name for task in run.tasks if task.kind.per_token]
     if tagging:
         what = (
             f"labels tokens (task {', '.join(tagging)}), which can be trained and tested, but not used afterwards yet"
         )
-        raise RunError(Problem(str(folder.path), what))
+        raise RunError(Problem(str(run.folder.path), what))
+    torch.set_num_threads(choose_threads(run.config, sum(parameter.numel() for parameter in run.model.parameters())))
+    return run
+
+
+def read_run(path: str | Path, *, checkpoint: str | None = None, device: str | None = None) -> TrainedRun:
+    """What ``load_run`` loads, whatever its tasks are; nothing of this process is changed."""
+    folder = RunFolder.open(path)
+    name = checkpoint or choose_checkpoint(folder)
+    config = _read_config(folder)
+    state, features, tasks = _read_state(config, folder)
     if device is not None:
         config = replace(config, trainer=replace(config.trainer, device=device))
     outputs = [task.kind.num_outputs for task in tasks]
     with torch.random.fork_rng(devices=[]):  # the weights come from the checkpoint: no draw of the caller's is used up
-        model = build_model(config, features.spec, features.input_dim, outputs, [task.name for task in tasks])
+        model = build_model(config, _spec(features, tasks), features.input_dim, outputs, [task.name for task in tasks])
     file = folder.checkpoint(name)
     saved = load(file)
     if saved.get("tasks") != [task.name for task in tasks]:
@@ -302,9 +303,35 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
             Problem(str(file), f"does not fit the model of the run ({reason})", "Is it of another run?")
         ) from None
     model = model.to(choose_device(config)).eval()
-    numbers = sum(parameter.numel() for parameter in model.parameters())
-    torch.set_num_threads(choose_threads(config, numbers))
     return TrainedRun(folder, config, features, tasks, model, name, epoch, state, tuple(_unfinished(folder, epoch)))
+
+
+def stored_features(config: RunConfig, folder: RunFolder) -> Features:
+    """The input columns of a run, as its data.json describes them.
+
+    Raises:
+        RunError: The file is damaged, or of another version or run.
+    """
+    return _read_state(config, folder)[1]
+
+
+def _read_state(config: RunConfig, folder: RunFolder) -> tuple[dict[str, Any], Features, tuple[Task, ...]]:
+    """data.json, and what it describes."""
+    try:
+        state = folder.read_json("data.json")
+        features, tasks = load_fitted(config, state)
+    except RunError as error:
+        raise RunError([replace(p, where=str(folder.path / "data.json")) for p in error.problems]) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"is not what this version of mtl-train writes ({type(error).__name__}: {error})"
+        raise RunError(Problem(str(folder.path / "data.json"), what, "Train again.")) from None
+    return state, features, tasks
+
+
+def _spec(features: Features, tasks: Sequence[Task]) -> InputSpec:
+    """What the encoder read: see ``Data.spec``."""
+    per_token = [task.kind.per_token for task in tasks]
+    return replace(features.spec, positions="rows" if not any(per_token) else "tokens" if all(per_token) else "both")
 
 
 def choose_checkpoint(folder: RunFolder) -> str:
