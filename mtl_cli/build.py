@@ -32,6 +32,7 @@ from mtl_cli.loop.trainer import Task
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.ownership import stacked
+from mtl_cli.model.sharing import Sharing
 from mtl_cli.optim import FlatParameters
 from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, OPTIMIZERS, SCHEDULERS, SHARINGS, SOURCES
 from mtl_cli.schema import Component, RunConfig, TaskConfig, TaskOptions, is_per_task, task_metrics
@@ -157,8 +158,12 @@ def model_spec(features: Features, tasks: Sequence[Task]) -> InputSpec:
     return replace(features.spec, positions=positions)
 
 
-def build_data(config: RunConfig) -> Data:
+def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     """Reads the data and decides everything that depends on them.
+
+    Args:
+        config: The configuration.
+        columns: Input columns of another run: if those of the data are the same, they are read as there.
 
     Raises:
         DataError: The files or columns are not as the configuration says.
@@ -181,6 +186,8 @@ def build_data(config: RunConfig) -> Data:
         problems += error.problems
     if problems or features is None:
         raise DataError(problems)
+    if columns is not None and not features.differences(columns):
+        features = features.read_as(columns)
     if config.input_dim not in (None, features.input_dim):
         what = f"is {config.input_dim}, but the data give {features.input_dim} ({features.describe_width()})"
         raise ConfigError(Problem("input_dim", what, "Write input_dim=null to take it from the data."))
@@ -363,6 +370,7 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
     balancing = BALANCINGS.build(config.balancing.name, len(names), **_per_task_lists(config.balancing, names)).to(
         device
     )
+    model.freeze(config.freeze)
     parameters = FlatParameters(model.owners())
     labels = data.targets[data.splits.train][:, list(data.layout.firsts)]
     check_balancing(config.balancing.name, balancing, parameters, labels)
@@ -389,12 +397,18 @@ def build_model(
     config: RunConfig, spec: InputSpec, input_dim: int, output_dims: Sequence[int], names: Sequence[str]
 ) -> MultiTaskModel:
     """The model of a configuration, for data of the given shape."""
+    sharing = build_sharing(config, spec, names)
+    hidden = [config.tasks[name].common.hidden for name in names]
+    return MultiTaskModel(input_dim, output_dims, config.shared_dim, sharing=sharing, hidden=hidden)
+
+
+def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> Sharing:
+    """The part of the model before the heads."""
     encoder: Callable[..., Encoder] = ENCODERS.load(config.encoder.name)
     build_encoder = partial(encoder, **config.encoder.options)
     make_encoder = EncoderMaker(build_encoder, spec, config.shared_dim)
-    sharing = SHARINGS.build(config.sharing.name, make_encoder, names, **config.sharing.options)
-    hidden = [config.tasks[name].common.hidden for name in names]
-    return MultiTaskModel(input_dim, output_dims, config.shared_dim, sharing=sharing, hidden=hidden)
+    sharing: Sharing = SHARINGS.build(config.sharing.name, make_encoder, names, **config.sharing.options)
+    return sharing
 
 
 def build_monitor(name: str, tasks: Mapping[str, TaskConfig]) -> Monitor:
@@ -434,7 +448,9 @@ def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters,
     """
     if balancing.needs_shared and not parameters.shared:
         what = f"'{name}' works on gradients of shared parameters, and all of them are frozen"
-        raise ConfigError(Problem("balancing", what, "Use a method that weights losses, such as balancing=equal."))
+        raise ConfigError(
+            Problem("balancing", what, "Use a method that weights losses, such as balancing=equal, or freeze less.")
+        )
     if not isinstance(balancing, GradientBalancing):
         return
     alone = labels.shape[1] > 1 and not ((~np.isnan(labels)).sum(1) > 1).any()

@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,10 @@ def _single(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder
         return None
     if config.resume is None:
         return _train(config, raw, overrides, folder, resume=False)
+    if config.resume != "auto":  # what the run started from stays a part of it
+        stored = yaml.safe_load(RunFolder.open(Path(config.resume).expanduser()).read_config())
+        raw["init_from"] = stored.get("init_from")
+        config = replace(config, init_from=raw["init_from"])
     return _train(config, raw, overrides, *_resumable(config, raw, folder))
 
 
@@ -340,10 +345,13 @@ def _resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
             raise ConfigError(
                 Problem("command line", f"'{override}' cannot be combined with resume=RUN alone", "Write key=value.")
             )
+        if key == "init_from":
+            what = "cannot be given together with resume, which takes the run's own weights"
+            raise ConfigError(Problem("init_from (command line)", what, "Leave one of the two out."))
     OmegaConf.set_struct(cfg, False)
     cfg = OmegaConf.merge(cfg, OmegaConf.from_dotlist([o.lstrip("+") for o in own]))
     raw = composition.plain(cfg)  # type: ignore[arg-type]
-    raw["resume"] = str(folder)
+    raw["resume"] = None  # what init_from= of the run itself does not go together with
     config = validate(raw, composition.origin_of(overrides, []))
     _refuse_changes(folder, raw)
     _train(config, raw, run.read_overrides(), folder, resume=True)

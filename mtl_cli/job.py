@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from mtl_cli.build import Data, build_data, build_learner, build_mixing, build_monitor, choose_device
+from mtl_cli.data import Features
 from mtl_cli.data.feature_report import format_report
 from mtl_cli.errors import Problem, RunError
 from mtl_cli.loop import Trainer
@@ -28,6 +29,8 @@ from mtl_cli.run import RunFolder, versions
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, seconds, task_metrics
 from mtl_cli.tasks import LabelCounts
+from mtl_cli.trained import TrainedRun, read_run, stored_features
+from mtl_cli.warm_start import Start, start
 
 log = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -41,6 +44,7 @@ class Run:
     data: Data
     trainer: Trainer
     folder: RunFolder
+    start: Start | None = None  # what its weights started from, if they did from another run's
 
 
 def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None:
@@ -61,14 +65,19 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None
     """
     started = time.monotonic()
     folder.set_status("running")
+    begun = resume and bool(folder.checkpoints())
+    origin = None if begun or config.init_from is None else read_run(config.init_from, device="cpu")
+    columns = _stored_columns(config, folder) if begun else None
     with _signals() as interrupted:
-        run = set_up(config, folder, interrupted)
+        run = set_up(config, folder, interrupted, origin=origin, columns=columns)
         trainer = run.trainer
         if resume:
             _refuse_other_data(run)
         folder.write_json("data.json", run.data.state(config))
         log.info("%s", describe(run))
-        if resume and folder.checkpoints():
+        if run.start is not None:
+            folder.write_json("init.json", run.start.to_json())
+        if begun:
             _load_newest(trainer)
             _reopen(trainer)
             log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
@@ -99,7 +108,8 @@ def audit(config: RunConfig, folder: Path) -> None:
         tempfile.TemporaryDirectory(dir=folder, prefix=".dry-run-") as scratch,
         RunFolder.claim(Path(scratch) / "run") as claimed,
     ):
-        run = set_up(config, claimed, lambda: None, Limits(None, 1, None))
+        origin = None if config.init_from is None else read_run(config.init_from, device="cpu")
+        run = set_up(config, claimed, lambda: None, Limits(None, 1, None), origin=origin)
         log.info("%s", describe(run))
         trainer = run.trainer
         trainer.fit()
@@ -111,10 +121,27 @@ def audit(config: RunConfig, folder: Path) -> None:
 
 
 def set_up(
-    config: RunConfig, folder: RunFolder, interrupted: Callable[[], int | None], limits: Limits | None = None
+    config: RunConfig,
+    folder: RunFolder,
+    interrupted: Callable[[], int | None],
+    limits: Limits | None = None,
+    *,
+    origin: TrainedRun | None = None,
+    columns: Features | None = None,
 ) -> Run:
-    """Reads the data and builds everything."""
-    data = build_data(config)
+    """Reads the data and builds everything.
+
+    Args:
+        config: The configuration.
+        folder: The run folder.
+        interrupted: See ``Trainer``.
+        limits: How long to train; None: as the configuration says.
+        origin: A run to start from.
+        columns: How to read input columns that are the same; None: as ``origin`` does, or by the data alone.
+    """
+    if origin is not None:
+        columns = origin.features
+    data = build_data(config, columns)
     options = config.trainer
     if limits is None:
         budget = None if options.max_time is None else seconds(options.max_time)
@@ -130,6 +157,7 @@ def set_up(
     steps = schedule.total_steps(rows, options.max_epochs or 0)
     total = min(s for s in (steps or options.max_steps, options.max_steps or steps, 10**9) if s)
     learner = build_learner(config, data, total)
+    begin = None if origin is None else start(origin, config, data, learner.model)
     best = Best(
         build_monitor(options.checkpoint.monitor or config.monitor, config.tasks), options.checkpoint.save_top_k
     )
@@ -148,7 +176,7 @@ def set_up(
         interrupted,
         partial(_name_rows, data, config.data.id),
     )
-    return Run(config, data, trainer, folder)
+    return Run(config, data, trainer, folder, begin)
 
 
 def describe(run: Run) -> str:
@@ -166,21 +194,25 @@ def describe(run: Run) -> str:
         loss = number(first[name])
         labels.append([name, config.tasks[name].kind.name, *cells, f"{task.weight:g}", loss, counts["train"].balance])
     header = ["task", "kind", "train", "val", "test", "weight", "first val loss", "training labels"]
-    parameters = trainer.learner.model.count_parameters()
-    own = dict(zip((t.name for t in data.tasks), parameters.tasks, strict=True))
+    model = trainer.learner.model
+    columns = {"number": model.count_parameters()}
+    if model.count_frozen().total:
+        columns["frozen"] = model.count_frozen()
+    order = [[t.name for t in data.tasks].index(name) for name in config.tasks]
     counted = [
-        ["shared", f"{parameters.shared:,}"],
-        *([name, f"{own[name]:,}"] for name in config.tasks),
-        ["total", f"{parameters.total:,}"],
+        ["shared", *(f"{counts.shared:,}" for counts in columns.values())],
+        *([data.tasks[i].name, *(f"{counts.tasks[i]:,}" for counts in columns.values())] for i in order),
+        ["total", *(f"{counts.total:,}" for counts in columns.values())],
     ]
     parts = [
         f"columns ({data.table.files})", _shorten(format_report(data.features.report())), "",
         f"rows: {sizes}, {data.splits.method}", *_describe_sources(run), *(f"note: {note}" for note in data.notes), "",
         text_table(header, labels), "",
-        text_table(["parameters", "number"], counted), "",
+        text_table(["parameters", *columns], counted), "",
         f"sharing {config.sharing.name}, encoder {config.encoder.name}, balancing {config.balancing.name}, "
         f"{trainer.schedule.steps(trainer.train, 0)} steps per epoch, device {choose_device(config)}, "
         f"{torch.get_num_threads()} CPU thread(s)",
+        *([] if run.start is None else ["", run.start.describe()]),
     ]  # fmt: skip
     return "\n".join(parts)
 
@@ -275,6 +307,7 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
             "total": counts.total,
             "shared": counts.shared,
             "tasks": dict(zip(names, counts.tasks, strict=True)),
+            "frozen": trainer.learner.model.count_frozen().total,
         },
         "rows": {split: len(getattr(data.splits, split)) for split in ("train", "val", "test")},
         "rows_seen": trainer.rows_by_source(),
@@ -298,6 +331,13 @@ def _name_rows(data: Data, column: str | None, rows: Sequence[int]) -> list[str]
     if column is None:
         return [data.table.row(row) for row in index]
     return [f"{column} {value}" for value in data.table.frame[column].gather(index).to_list()]
+
+
+def _stored_columns(config: RunConfig, folder: RunFolder) -> Features | None:
+    """How a run that started from another one reads its columns: the other one may be gone when it goes on."""
+    if config.init_from is None or not (folder.path / "data.json").exists():
+        return None
+    return stored_features(config, folder)
 
 
 def _refuse_other_data(run: Run) -> None:

@@ -312,6 +312,8 @@ class RunConfig:
     monitor: str
     seed: int
     resume: str | None
+    init_from: str | None
+    freeze: tuple[str, ...]
     dry_run: bool
 
 
@@ -323,6 +325,8 @@ _TOP: dict[str, Option] = {
     "monitor": Option(str, "mean"),
     "seed": Option(NonNegativeInt, 0),
     "resume": Option(str | None, None),
+    "init_from": Option(str | None, None),
+    "freeze": Option(str | list[str], []),
     "dry_run": Option(bool, False),
     "plugins": Option(list[str], []),
     "extra": Option(Any, None),
@@ -391,7 +395,7 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
         data=data, sources=sources, input_dim=top["input_dim"], shared_dim=top["shared_dim"], tasks=kept,
         left_out={name: task for name, task in tasks.items() if name not in kept}, trainer=top["trainer"],
         monitor=top["monitor"], seed=top["seed"], resume=top["resume"], dry_run=top["dry_run"],
-        loss_scale=common["loss_scale"],
+        init_from=top["init_from"], freeze=_listed(top["freeze"]), loss_scale=common["loss_scale"],
         **{key: component for key, component in components.items() if component is not None},
     )  # fmt: skip
 
@@ -738,13 +742,25 @@ def _check_together(
                 found.append(
                     Problem(where, f"there is no number '{name}' to monitor", did_you_mean(name, monitor_names(kept)))
                 )
+    if isinstance(top.get("init_from"), str) and top.get("resume") not in (None, "auto"):
+        what = "cannot be given together with resume, which takes the run's own weights"
+        found.append(Problem("init_from", what, "Leave one of the two out."))
     sharing, balancing = components.get("sharing"), components.get("balancing")
     if sharing is not None and balancing is not None and not _shares(sharing) and _needs_shared(balancing):
         hint = "Use balancing=equal, or a sharing with shared parameters (sharing=hard)."
         what = f"'{balancing.name}' needs gradients of shared parameters, and sharing '{sharing.name}' has none"
         found.append(Problem("balancing", what, hint))
+    elif balancing is not None and _needs_shared(balancing) and "shared" in _listed(top.get("freeze")):
+        hint = "Use a method that weights losses, such as balancing=equal, or freeze less."
+        what = f"'{balancing.name}' needs gradients of shared parameters, and freeze=[shared] leaves none to train"
+        found.append(Problem("balancing", what, hint))
     elif sharing is not None and balancing is not None and balancing.options.get("gradients_on") == "features":
         _check_features(sharing, trainer, found)
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    """An option that is one text or a list of them."""
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def _check_features(sharing: Component, trainer: Any, found: list[Problem]) -> None:

@@ -332,17 +332,17 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
             version.
         ConfigError: The device is not there.
     """
+    run = read_run(path, checkpoint=checkpoint, device=device)
+    torch.set_num_threads(choose_threads(run.config, sum(parameter.numel() for parameter in run.model.parameters())))
+    return run
+
+
+def read_run(path: str | Path, *, checkpoint: str | None = None, device: str | None = None) -> TrainedRun:
+    """What ``load_run`` loads; nothing of this process is changed."""
     folder = RunFolder.open(path)
     name = checkpoint or choose_checkpoint(folder)
     config = _read_config(folder)
-    try:
-        state = folder.read_json("data.json")
-        features, tasks = load_fitted(config, state)
-    except RunError as error:
-        raise RunError([replace(p, where=str(folder.path / "data.json")) for p in error.problems]) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        what = f"is not what this version of mtl-train writes ({type(error).__name__}: {error})"
-        raise RunError(Problem(str(folder.path / "data.json"), what, "Train again.")) from None
+    state, features, tasks = _read_state(config, folder)
     if device is not None:
         config = replace(config, trainer=replace(config.trainer, device=device))
     outputs = [task.kind.num_outputs for task in tasks]
@@ -364,9 +364,29 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
             Problem(str(file), f"does not fit the model of the run ({reason})", "Is it of another run?")
         ) from None
     model = model.to(choose_device(config)).eval()
-    numbers = sum(parameter.numel() for parameter in model.parameters())
-    torch.set_num_threads(choose_threads(config, numbers))
     return TrainedRun(folder, config, features, tasks, model, name, epoch, state, tuple(_unfinished(folder, epoch)))
+
+
+def stored_features(config: RunConfig, folder: RunFolder) -> Features:
+    """The input columns of a run, as its data.json describes them.
+
+    Raises:
+        RunError: The file is damaged, or of another version or run.
+    """
+    return _read_state(config, folder)[1]
+
+
+def _read_state(config: RunConfig, folder: RunFolder) -> tuple[dict[str, Any], Features, tuple[Task, ...]]:
+    """data.json, and what it describes."""
+    try:
+        state = folder.read_json("data.json")
+        features, tasks = load_fitted(config, state)
+    except RunError as error:
+        raise RunError([replace(p, where=str(folder.path / "data.json")) for p in error.problems]) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"is not what this version of mtl-train writes ({type(error).__name__}: {error})"
+        raise RunError(Problem(str(folder.path / "data.json"), what, "Train again.")) from None
+    return state, features, tasks
 
 
 def choose_checkpoint(folder: RunFolder) -> str:

@@ -65,6 +65,10 @@ def test_commands_run(command, own_data, capsys):
         arguments.append("trainer.max_steps=2")
     elif "-m" in arguments:
         arguments = [a for a in arguments if not a.startswith("trainer.")] + ["trainer.max_steps=2"]
+    for origin in (a.partition("=")[2] for a in arguments if a.startswith("init_from=")):
+        assert (
+            run_command(["--config-dir", "conf", "task=churn", "trainer.max_steps=2", f"hydra.run.dir={origin}"]) == 0
+        )
     try:
         assert run_command(arguments) == 0, capsys.readouterr().err
     finally:

@@ -104,6 +104,7 @@ def make_learner(
     total_steps=100,
     seed=0,
     loss_scale="none",
+    freeze=(),
     **learner_options,
 ):
     """A learner from registered names, put together as mtl_cli.build does it."""
@@ -118,6 +119,7 @@ def make_learner(
     )
     method = BALANCINGS.build(balancing, len(kinds), **(balancing_options or {}))
     options = optimizer_options or {}
+    model.freeze(freeze)
     parameters = FlatParameters(model.owners())
     optimizers = [OPTIMIZERS.build(optimizer, parameters, **options)]
     if any(True for _ in method.parameters()):

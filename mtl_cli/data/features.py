@@ -214,6 +214,29 @@ class Features:
             unreadable += sorted(bad)
         return _to_inputs(numeric, codes, blocks), [*found.notes(), *_left_out(bad)]
 
+    def differences(self, other: Features) -> list[str]:
+        """How the columns differ from those of ``other``, whatever their order and statistics; none: the same."""
+        here, there = self._described(), other._described()
+        found = [f"'{name}' is not there" for name in here if name not in there]
+        found += [f"'{name}' is not here" for name in there if name not in here]
+        both = [name for name in here if name in there and here[name] != there[name]]
+        return found + [f"'{name}' is {there[name]} there, {here[name]} here" for name in both]
+
+    def read_as(self, other: Features) -> Features:
+        """These columns with the order, statistics, bins and categories of ``other``, which has the same ones."""
+        own = {block.name: block for block in self.blocks}
+        blocks = tuple(_from_here(own[block.name], block) for block in other.blocks)
+        return replace(self, numeric=other.numeric, categorical=other.categorical, blocks=blocks)
+
+    def _described(self) -> dict[str, str]:
+        """What each column is, in words that are equal where the weights that read it mean the same."""
+        found = {c.name: c.type if c.width == 1 else f"{c.type} of {c.width}" for c in self.numeric}
+        found |= {c.name: "category" for c in self.categorical}
+        for block in self.blocks:
+            how = f"{block.shape[-1]} channels" if isinstance(block, ImageInput) else f"{asdict(block.options)}"
+            found[block.name] = f"{block.type} ({how})"
+        return {name: f"{what}, not in every source" if name in self.optional else what for name, what in found.items()}
+
     def report(self) -> list[ReportRow]:
         """One row per column of the training table: what it is and why it is an input or not."""
         return list(self.rows)
@@ -260,6 +283,13 @@ class Features:
 def _from_files(table: Table, column: Column, options: ImageOptions) -> Column:
     """A column of images; paths start from the folder of their file, unless a root is given."""
     return column if options.root is not None else replace(column, values=table.resolve_paths(column.name))
+
+
+def _from_here(own: BlockInput, other: BlockInput) -> BlockInput:
+    """A block with the statistics of ``other`` that is found where ``own`` is: image files may lie elsewhere now."""
+    if not isinstance(own, ImageInput) or not isinstance(other, ImageInput):
+        return other
+    return replace(own, mean=other.mean, std=other.std)
 
 
 def _bins(options: FeatureOptions, types: Mapping[str, ColumnType]) -> int:

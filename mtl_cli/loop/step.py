@@ -152,7 +152,7 @@ def train_step(
         raise ValueError("a step without rows")
     batch_losses, weights = accumulator.finish()
     penalty = learner.model.sharing.penalty()
-    if penalty is not None:
+    if penalty is not None and penalty.requires_grad:  # not of frozen parameters
         penalty.backward()
     if learner.clip is not None:
         norm = learner.parameters.gradient_norm()

@@ -26,4 +26,10 @@ def with_backward(module: nn.Module, inputs: Any) -> tuple[Tensor, Backward]:
 def by_autograd(module: nn.Module, inputs: Any) -> tuple[Tensor, Backward]:
     """Output of ``module`` on inputs that take no gradient, and its backward pass by autograd."""
     output: Tensor = module(inputs)
-    return output.detach(), lambda gradient: torch.autograd.backward(output, gradient)
+    return output.detach(), lambda gradient: into_graph(output, gradient)
+
+
+def into_graph(output: Tensor, gradient: Tensor) -> None:
+    """Autograd's backward pass; none where all that made ``output`` is frozen."""
+    if output.requires_grad:
+        torch.autograd.backward(output, gradient)

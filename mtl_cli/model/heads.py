@@ -63,7 +63,7 @@ class Heads(nn.Module):
         The function adds to ``parameter.grad``. Linear heads have it written out.
         """
         first = self._typed_blocks()[0]
-        if len(self.blocks) == 1 and not len(first.hidden) and first.weight.requires_grad:
+        if len(self.blocks) == 1 and not len(first.hidden) and all(p.requires_grad for p in first.parameters()):
             return first.linear_with_backward(features)
         leaf = features.detach().requires_grad_()
         outputs: Tensor = self(leaf)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.mlp import MLP
+from mtl_cli.model.freezing import freeze, frozen_statistics
 from mtl_cli.model.heads import Heads, HeadSpec
 from mtl_cli.model.ownership import Ownership
 from mtl_cli.model.sharing import Sharing
@@ -64,6 +65,7 @@ class MultiTaskModel(nn.Module):
         self.sharing = sharing or HardSharing(EncoderMaker(MLP, InputSpec(input_dim), shared_dim), names)
         specs = [HeadSpec(outputs, tuple(widths)) for outputs, widths in zip(output_dims, hidden, strict=True)]
         self.heads = Heads(shared_dim, specs)
+        self._keeping_statistics: tuple[nn.Module, ...] = ()  # a tuple: no submodules once more
 
     def forward(self, x: Tensor | Inputs) -> list[Tensor]:
         """Outputs of each task, in task order."""
@@ -85,11 +87,30 @@ class MultiTaskModel(nn.Module):
         """Who owns each parameter; complete and disjoint."""
         return [*self.sharing.owners(), *self.heads.owners()]
 
+    def freeze(self, patterns: Sequence[str]) -> None:
+        """Takes parameters out of training, for good; see ``mtl_cli.model.freezing.freeze``."""
+        freeze(self, self.owners(), patterns)
+        self._keeping_statistics = tuple(frozen_statistics(self))
+
+    def train(self, mode: bool = True) -> MultiTaskModel:
+        """Training or evaluation; frozen modules that keep statistics stay as in evaluation."""
+        super().train(mode)
+        for module in self._keeping_statistics:
+            module.eval()
+        return self
+
     def count_parameters(self) -> ParameterCounts:
         """How many parameters there are, and whose they are."""
+        return self._count(self.owners())
+
+    def count_frozen(self) -> ParameterCounts:
+        """How many of them are not trained."""
+        return self._count(owned for owned in self.owners() if not owned.parameter.requires_grad)
+
+    def _count(self, owners: Iterable[Ownership]) -> ParameterCounts:
         tasks = [0] * len(self.heads.output_dims)
         shared = 0
-        for owned in self.owners():
+        for owned in owners:
             if owned.task is None:
                 shared += owned.numel
             else:

@@ -6,6 +6,7 @@
 * metrics.jsonl: one object per split and evaluation
 * summary.json: final numbers (see mtl_cli.run.summary)
 * data.json: what was learned from the training data (columns, categories, classes)
+* init.json: what the weights started from, if they did from another run's (``init_from``)
 * train.log: the log
 * checkpoints/last.pt to go on from, checkpoints/best.pt to use
 """
@@ -43,6 +44,7 @@ OURS = frozenset(
         "summary.json",
         "data.json",
         "sharing.json",
+        "init.json",
         "train.log",
         CHECKPOINTS,
         "tensorboard",

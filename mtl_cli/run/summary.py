@@ -9,7 +9,7 @@ summary.json, written at the end of a training; numbers that are not finite are 
     metrics           flat: "val/TASK/METRIC", "val/mean", "val/loss", the same under "test/"
     primary           metric that stands for each task: {"digit": "accuracy"}
     higher_is_better  the direction of each of them: {"digit": true}
-    parameters        {"total": 1, "shared": 1, "tasks": {"digit": 1}}
+    parameters        {"total": 1, "shared": 1, "tasks": {"digit": 1}, "frozen": 0}
     rows              {"train": 1, "val": 1, "test": 1}
     rows_seen         rows trained on, of each source: {"books": 1}; {} for one source
     epochs, steps     done in all, resumed parts included

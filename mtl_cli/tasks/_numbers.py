@@ -50,7 +50,7 @@ class Units:
     """
 
     def __init__(self, transform: Transform) -> None:
-        self._transform = transform
+        self.transform = transform
         self._mean, self._std = 0.0, 1.0
 
     def fit(self, column: Column, train: np.ndarray) -> None:
@@ -69,7 +69,7 @@ class Units:
     def decode(self, standardised: np.ndarray) -> np.ndarray:
         """float64 in the user's units."""
         with np.errstate(over="ignore"):  # infinity says it
-            return _TRANSFORMS[self._transform].back(standardised.astype(np.float64) * self._std + self._mean)
+            return _TRANSFORMS[self.transform].back(standardised.astype(np.float64) * self._std + self._mean)
 
     def state(self) -> dict[str, Any]:
         """What ``fit`` learned."""
@@ -81,9 +81,9 @@ class Units:
 
     def _read(self, column: Column) -> np.ndarray:
         values = read_numbers(column)
-        pair = _TRANSFORMS[self._transform]
+        pair = _TRANSFORMS[self.transform]
         outside = (values < pair.low) if pair.closed else (values <= pair.low)
-        refuse(column, outside, f"has no {self._transform}", "Use transform: none.", values)
+        refuse(column, outside, f"has no {self.transform}", "Use transform: none.", values)
         return pair.there(values)
 
 

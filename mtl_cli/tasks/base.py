@@ -152,6 +152,10 @@ class Kind(ABC):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Puts back what ``state`` gave."""
 
+    def meaning(self) -> Hashable:
+        """What the outputs stand for: a trained head serves another data set if this is the same there."""
+        return (type(self).__name__, self.num_outputs, *self.classes)
+
     def group_key(self) -> Hashable:
         """Tasks with equal keys are computed together; the loss may depend on nothing else."""
         return (type(self).__name__, self.num_outputs)

@@ -93,5 +93,8 @@ class Regression(Kind):
     def load_state(self, state: Mapping[str, Any]) -> None:
         self._units.load_state(state)
 
+    def meaning(self) -> Hashable:
+        return (*self.group_key(), self._units.transform)  # type: ignore[misc]
+
     def group_key(self) -> Hashable:
         return (type(self).__name__, self.num_outputs, self._loss, self._delta if self._loss == "huber" else None)

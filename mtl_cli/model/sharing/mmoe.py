@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtl_cli.model.backward import Backward, by_autograd, with_backward
+from mtl_cli.model.backward import Backward, by_autograd, into_graph, with_backward
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.gates import GateInputs, Gates, mix
 from mtl_cli.model.ownership import Ownership, shared, stacked
@@ -76,7 +76,7 @@ class MultiGateMixtureOfExperts(Sharing):
         @torch.no_grad()
         def backward(gradient: Tensor) -> None:
             of_row = (gradient.unsqueeze(0) if one_gate else gradient).transpose(0, 1)  # (B, K, D)
-            torch.autograd.backward(gates, torch.bmm(of_row, rows.transpose(1, 2)).permute(1, 2, 0))
+            into_graph(gates, torch.bmm(of_row, rows.transpose(1, 2)).permute(1, 2, 0))
             into_experts(torch.bmm(by_row.transpose(1, 2), of_row).transpose(0, 1))
 
         return mixed[0] if one_gate else mixed, backward

@@ -1,0 +1,95 @@
+"""Parameters that are not trained: which ones a pattern means, and modules that then keep their statistics."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+
+from torch import nn
+
+from mtl_cli.errors import ConfigError, Problem
+from mtl_cli.model.encoders.base import Encoder, VmapStack
+from mtl_cli.model.ownership import Ownership
+
+#: What a pattern may be besides a name: all parameters that no single task owns, and all of every encoder.
+WORDS = ("shared", "encoder")
+_SHOWN = 20  # names that a message lists
+
+
+def freeze(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str]) -> None:
+    """Takes parameters out of training: they ask for no gradient, so that no optimizer ever has them.
+
+    Args:
+        model: The model.
+        owners: Who owns its parameters.
+        patterns: ``shared``, ``encoder``, or what stands in a parameter's name between dots (``layers.0``, ``heads``),
+            with ``*`` and ``?`` for any characters.
+
+    Raises:
+        ConfigError: A pattern matches nothing, or nothing is left to train; names what there is.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+        >>> freeze(model, [], ["0"])
+        >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+        ['1.weight', '1.bias']
+    """
+    names = dict(model.named_parameters())
+    words = {"shared": _shared(owners), "encoder": _of_encoders(model)}
+    problems, frozen = [], set()
+    for pattern in patterns:
+        expression = re.compile(rf"(?:.*\.)?{fnmatch.translate(pattern)[:-2]}(?:\..*)?\Z", re.DOTALL)
+        found = {id(parameter) for name, parameter in names.items() if expression.match(name)} | words.get(
+            pattern, set()
+        )
+        if not found:
+            problems.append(Problem("freeze", f"'{pattern}' matches no parameter", _hint(pattern, list(names))))
+        frozen |= found
+    if not problems and patterns and all(id(parameter) in frozen for parameter in names.values()):
+        what = f"leaves nothing to train: all {len(names)} parameters are frozen, got {list(patterns)}"
+        problems.append(Problem("freeze", what, "Leave the heads out of it, as in freeze=[encoder]."))
+    if problems:
+        raise ConfigError(problems)
+    for parameter in names.values():
+        if id(parameter) in frozen:
+            parameter.requires_grad_(False)
+
+
+def frozen_statistics(model: nn.Module) -> list[nn.Module]:
+    """Modules that must stay as they are in training: frozen ones that keep statistics of what they have seen.
+
+    A module is frozen if it, or one around it, has parameters and all of them are frozen. Dropout has no statistics,
+    and goes on.
+    """
+    found: dict[int, nn.Module] = {}
+    for outer in model.modules():
+        parameters = list(outer.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            found |= {id(inner): inner for inner in outer.modules() if any(True for _ in inner.buffers(recurse=False))}
+    return list(found.values())
+
+
+def _shared(owners: Iterable[Ownership]) -> set[int]:
+    owners = list(owners)
+    of_tasks = {id(owned.parameter) for owned in owners if owned.task is not None}
+    return {id(owned.parameter) for owned in owners} - of_tasks
+
+
+def _of_encoders(model: nn.Module) -> set[int]:
+    encoders = [module for module in model.modules() if isinstance(module, Encoder | VmapStack)]
+    return {id(parameter) for module in encoders for parameter in module.parameters()}
+
+
+def _hint(pattern: str, names: Sequence[str]) -> str:
+    parts = {
+        ".".join(words[i:j])
+        for words in (n.split(".") for n in names)
+        for i in range(len(words))
+        for j in range(i + 1, len(words) + 1)
+    }
+    near = difflib.get_close_matches(pattern, sorted(parts | set(WORDS)), n=1, cutoff=0.6)
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    known = f"Parameters: {', '.join(names[:_SHOWN])}{more}; or shared, encoder."
+    return f"Did you mean '{near[0]}'? {known}" if near else known

@@ -1,0 +1,283 @@
+"""A run that starts from another one takes over what means the same, and says what it did not take and why."""
+
+import csv
+import json
+import re
+
+import pytest
+import torch
+import yaml
+
+from mtl_cli.commands import predict
+from mtl_cli.commands.entry import run
+from mtl_cli.run.checkpoint import load
+
+STILL = ["optimizer.lr=1e-12", "optimizer.weight_decay=0", "trainer.max_steps=1"]  # weights stay where they start
+LINE = ["--config-dir", "conf", "task=customers"]
+
+
+def _model(folder, name="best"):
+    return load(folder / "checkpoints" / f"{name}.pt")["model"]
+
+
+def _outcomes(folder):
+    record = json.loads((folder / "init.json").read_text())
+    return {entry["name"]: entry["outcome"] for entry in record["parameters"]}, record
+
+
+def _predicted(folder, data):
+    out = folder / "predicted.csv"
+    assert run(predict.predict, [str(folder), "--data", str(data), "--out", str(out), "--overwrite"]) == 0
+    with out.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def old(cli, customers, tmp_path):
+    """A trained run on the customers."""
+    assert cli(*LINE, "only=[churned,income,segment]", "hydra.run.dir=old").code == 0
+    return tmp_path / "old"
+
+
+@pytest.mark.parametrize("sharing", ["hard", "separate", "mmoe"])
+def test_parameters_of_tasks_go_to_the_tasks_of_the_same_name(cli, customers, tmp_path, sharing):
+    # CKP-10: what was loaded, what was not and why; tasks in another order, one gone and one new
+    line = [*LINE, f"sharing={sharing}"]
+    assert cli(*line, "only=[churned,income,segment]", "hydra.run.dir=old").code == 0
+    ended = cli(*line, "only=[size,segment,churned]", "init_from=old", *STILL, "hydra.run.dir=new")
+    assert (ended.code, ended.err) == (0, "")
+    outcomes, record = _outcomes(tmp_path / "new")
+    rest = {name: outcome for name, outcome in outcomes.items() if outcome != "loaded"}
+    assert rest
+    assert set(rest.values()) == {"no task 'size' there"}
+    heads = {f"heads.{task}.{part}" for task in ("segment", "churned") for part in ("weight", "bias")}
+    assert heads <= outcomes.keys() - rest.keys()
+    assert {name for name in record["left"] if name.startswith("heads.")} == {
+        "heads.income.weight",
+        "heads.income.bias",
+    }
+    loaded = sum(outcome == "loaded" for outcome in outcomes.values())
+    pattern = rf"started from {re.escape(str(tmp_path))}/old \(best, epoch \d\): {loaded} of {len(outcomes)} parameters"
+    assert re.search(pattern, ended.out)
+    for name, outcome in outcomes.items():
+        assert re.search(rf"^{re.escape(name)} .*  {re.escape(outcome)}$", ended.out, re.MULTILINE)
+    assert re.search(r"^heads\.income\.weight  +absent here$", ended.out, re.MULTILINE)
+    for before, after in zip(*(_predicted(tmp_path / name, "customers.csv") for name in ("old", "new")), strict=True):
+        for column in before.keys() & after.keys() - {"customer"}:
+            same = pytest.approx(float(before[column]), abs=1e-5) if "prob" in column else before[column]
+            assert (float(after[column]) if "prob" in column else after[column]) == same
+    assert {"segment_prob_A", "churned_prob_yes"} <= before.keys() & after.keys()
+
+
+def test_same_columns_in_another_order_are_read_as_before(cli, old, customers, tmp_path):
+    # Other rows, other statistics, other categories: the new run begins with the predictions of the old one
+    header, *rows = (line.split(",") for line in customers["customers.csv"].splitlines())
+    order = [0, 3, 2, 1, *range(4, len(header))]
+    some = [row for row in rows if row[2] != "a" and row[1] < "6"]
+    shuffled = [",".join(line[i] for i in order) for line in (header, *some)]
+    (tmp_path / "customers.csv").write_text("\n".join(shuffled) + "\n")
+    ended = cli(*LINE, "only=[churned]", "init_from=old", *STILL, "hydra.run.dir=new")
+    assert (ended.code, ended.err) == (0, "")
+    assert (
+        "note: the input columns are read as in that run: scaling, bins and categories of its training rows."
+        in ended.out
+    )
+    assert set(_outcomes(tmp_path / "new")[0].values()) == {"loaded"}
+    for before, after in zip(*(_predicted(folder, "customers.csv") for folder in (old, tmp_path / "new")), strict=True):
+        assert float(after["churned_prob_yes"]) == pytest.approx(float(before["churned_prob_yes"]), abs=1e-5)
+
+
+def test_weights_never_go_to_another_column(cli, old, customers, tmp_path):
+    # The shapes are the same: only the name of a column is not
+    (tmp_path / "customers.csv").write_text(customers["customers.csv"].replace("visits", "orders"))
+    ended = cli(*LINE, "only=[churned]", "init_from=old", *STILL, "hydra.run.dir=new")
+    assert (ended.code, ended.err) == (0, "")
+    assert "note: other input columns than in that run: 'orders' is not there; 'visits' is not here." in ended.out
+    outcomes, record = _outcomes(tmp_path / "new")
+    assert outcomes["sharing.encoder.layers.0.weight"] == outcomes["sharing.encoder.embedding"] == "reads other columns"
+    assert outcomes["sharing.encoder.layers.1.weight"] == outcomes["heads.churned.weight"] == "loaded"
+    assert record["columns"] == ["'orders' is not there", "'visits' is not here"]
+    before, after = _model(old), _model(tmp_path / "new")
+    first, second = "sharing.encoder.layers.0.weight", "sharing.encoder.layers.1.weight"
+    assert before[first].shape == after[first].shape
+    assert not torch.allclose(before[first], after[first])
+    assert torch.allclose(before[second], after[second])
+
+
+def test_head_of_other_classes_is_not_taken(cli, old, customers, tmp_path):
+    text = customers["customers.csv"]
+    (tmp_path / "customers.csv").write_text(re.sub(r",A,([SML?]?)$", r",Z,\1", text, flags=re.MULTILINE))
+    assert cli(*LINE, "only=[segment]", "init_from=old", *STILL, "hydra.run.dir=new").code == 0
+    outcomes, _ = _outcomes(tmp_path / "new")
+    assert outcomes["heads.segment.weight"] == outcomes["heads.segment.bias"] == "other classes there: A, B, C"
+
+
+def test_shapes_and_kinds_that_differ_are_told(cli, old, tmp_path):
+    changes = ["encoder.hidden=[24]", "tasks.income={kind: quantile, target: income_eur}"]
+    assert cli(*LINE, "only=[income]", "init_from=old", *changes, *STILL, "hydra.run.dir=new").code == 0
+    outcomes, _ = _outcomes(tmp_path / "new")
+    width = _model(old)["sharing.encoder.layers.0.weight"].shape[1]
+    assert outcomes == {
+        "sharing.encoder.embedding": "loaded",
+        "sharing.encoder.layers.0.weight": f"shape 16 x {width} there, 24 x {width} here",
+        "sharing.encoder.layers.0.bias": "shape 16 there, 24 here",
+        "sharing.encoder.layers.1.weight": "shape 16 x 16 there, 16 x 24 here",
+        "sharing.encoder.layers.1.bias": "loaded",
+        "heads.income.weight": "kind regression there, quantile here",
+        "heads.income.bias": "kind regression there, quantile here",
+    }
+
+
+def test_nothing_that_fits_is_refused_and_leaves_nothing(cli, old, tmp_path):
+    # CKP-10: zero matches
+    before = sorted(path.name for path in tmp_path.iterdir())
+    ended = cli(
+        *LINE,
+        "only=[size]",
+        "init_from=old",
+        "shared_dim=7",
+        "encoder.hidden=[9]",
+        "encoder.embedding_dim=3",
+        "hydra.run.dir=new",
+    )
+    assert ended.code == 2
+    assert re.fullmatch(
+        r"init_from: nothing of old fits this model \(.*no task 'size' there\)\. .*leave init_from out\.\n", ended.err
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["init_from=nothing"], r"nothing: is not a run folder: there is no such folder\."),
+        (["init_from=conf"], r"conf: is not a run folder \(no config\.yaml or status\.json\); it holds: task\."),
+        (
+            ["init_from=old", "resume=old"],
+            r"init_from \(command line\): cannot be given together with resume, which takes the run's own weights\. "
+            r"Leave one of the two out\.",
+        ),
+    ],
+)
+def test_what_is_no_run_is_refused_before_the_data_are_read(cli, old, tmp_path, given, message):
+    (tmp_path / "customers.csv").unlink()
+    ended = cli(*LINE, *given, "hydra.run.dir=new")
+    assert ended.code == 2
+    assert re.fullmatch(f"{message}\n", ended.err)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_to_resume_cannot_start_from_another_one(cli, old):
+    ended = cli("resume=old", "init_from=old", "trainer.max_epochs=5")
+    assert ended.code == 2
+    assert ended.err.startswith("init_from (command line): cannot be given together with resume, ")
+
+
+def test_it_goes_on_bit_for_bit_though_the_other_run_is_gone(cli, old, tmp_path):
+    # RES-01, and the line that SLURM repeats: it starts from the other run once only
+    (tmp_path / "customers.csv").write_text((tmp_path / "customers.csv").read_text().replace(",b,", ",q,"))
+    line = [*LINE, "only=[churned,size]", "init_from=old", "freeze=[encoder]", "resume=auto"]
+    assert cli(*line, "trainer.max_epochs=4", "hydra.run.dir=unbroken").code == 0
+    assert cli(*line, "trainer.max_epochs=2", "hydra.run.dir=new").code == 0
+    old.rename(tmp_path / "elsewhere")
+    ended = cli(*line, "trainer.max_epochs=4", "hydra.run.dir=new")
+    assert (ended.code, ended.err) == (0, "")
+    assert "resumed after epoch 2" in ended.out
+    assert "started from" not in ended.out
+    new, unbroken = tmp_path / "new", tmp_path / "unbroken"
+    assert (new / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
+    for name in ("best", "last"):
+        one, other = _model(new, name), _model(unbroken, name)
+        assert all(torch.equal(value, other[key]) for key, value in one.items())
+    started = _model(tmp_path / "elsewhere")
+    for key, value in _model(new, "last").items():
+        assert torch.equal(value, started[key]) == key.startswith("sharing.encoder.") or "heads" in key
+    same = [part for part in line if not part.startswith(("init_from", "resume"))]
+    for again in (["resume=new"], [*same, "resume=new", "hydra.run.dir=unused"]):
+        ended = cli(*again, "trainer.max_epochs=4")
+        assert (ended.code, ended.err) == (0, "")
+        assert ended.out.endswith("new: is done, nothing to do\n")
+
+
+def test_frozen_parameters_stand_in_the_table_and_the_summary(cli, old, tmp_path):
+    # MOD-03
+    ended = cli(*LINE, "init_from=old", "freeze=[encoder]", "hydra.run.dir=new")
+    assert (ended.code, ended.err) == (0, "")
+    table = re.search(r"^parameters +number +frozen\n((?:\w+ +[\d,]+ +[\d,]+\n)+)", ended.out, re.MULTILINE)
+    rows = {line.split()[0]: [int(n.replace(",", "")) for n in line.split()[1:]] for line in table[1].splitlines()}
+    assert rows["shared"][0] == rows["shared"][1] == rows["total"][1] > 0 == rows["churned"][1]
+    parameters = json.loads((tmp_path / "new/summary.json").read_text())["parameters"]
+    assert (parameters["total"], parameters["frozen"]) == tuple(rows["total"])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            ["freeze=shared", "balancing=pcgrad"],
+            r"balancing \(\S.*\): 'pcgrad' needs gradients of shared parameters, and freeze=\[shared\] leaves none "
+            r"to train\. Use a method that weights losses, such as balancing=equal, or freeze less\.",
+        ),
+        (
+            ["freeze=[encoder]", "balancing=pcgrad"],
+            r"balancing: 'pcgrad' works on gradients of shared parameters, and all of them are frozen\. "
+            r"Use a method that weights losses, such as balancing=equal, or freeze less\.",
+        ),
+        (["freeze=[layrs.0]"], r"freeze: 'layrs\.0' matches no parameter\. Did you mean 'layers\.0'\? Parameters: .*"),
+        (["freeze=['*']"], r"freeze: leaves nothing to train: all \d+ parameters are frozen, got \['\*'\]\. .*"),
+        (["freeze=3"], r"freeze \(command line\): must be .*"),
+    ],
+)
+def test_freezing_that_cannot_be_is_refused_before_the_first_step(cli, customers, tmp_path, given, message):
+    # MOD-03, BAL-10
+    ended = cli(*LINE, *given, "hydra.run.dir=new")
+    assert ended.code == 2
+    assert re.fullmatch(f"{message}\n", ended.err)
+    assert not (tmp_path / "new").exists()
+
+
+def test_dry_run_shows_what_would_be_loaded(cli, old, tmp_path):
+    ended = cli(*LINE, "init_from=old", "dry_run=true")
+    assert (ended.code, ended.err) == (0, "")
+    assert re.search(r"^started from .*/old \(best, epoch \d\): \d+ of \d+ parameters loaded", ended.out, re.MULTILINE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "customers.csv", "old"]
+
+
+def test_tagging_and_its_tokens_are_taken_over(cli, write, tmp_path):
+    words = ["a", "b", "cc", "dd"]
+    rows = [[words[(i + j) % 4] for j in range(1 + i % 3)] for i in range(40)]
+    import polars as pl
+
+    frame = pl.DataFrame({"forms": rows, "tags": [[w.upper()[0] for w in row] for row in rows]})
+    frame.write_parquet(tmp_path / "t.parquet")
+    task = {
+        "data": {"source": "table", "path": "t.parquet", "inputs": ["forms"], "batch_size": 8},
+        "tasks": {"tags": {"kind": "tagging"}}, "trainer": {"max_epochs": 1}, "shared_dim": 8,
+    }  # fmt: skip
+    write(
+        {
+            "conf/task/tags.yaml": "# @package _global_\ndefaults:\n  - override /encoder: sequence\n"
+            + yaml.safe_dump(task)
+        }
+    )
+    line = ["--config-dir", "conf", "task=tags", "data.text.ids=64"]
+    assert cli(*line, "hydra.run.dir=one").code == 0
+    assert cli(*line, "init_from=one", "hydra.run.dir=two").code == 0
+    assert set(_outcomes(tmp_path / "two")[0].values()) == {"loaded"}
+
+
+def test_everything_is_refused_that_could_run_code(cli, old, tmp_path):
+    # CKP-09
+    for name in ("best", "last"):
+        path = old / "checkpoints" / f"{name}.pt"
+        torch.save({"model": _Evil()}, path)
+    ended = cli(*LINE, "init_from=old", "hydra.run.dir=new")
+    assert ended.code == 2
+    assert "holds Python objects that could run code; refused" in ended.err
+    assert not (tmp_path / "pwned.txt").exists()
+    assert not (tmp_path / "new").exists()
+
+
+class _Evil:
+    def __reduce__(self):
+        return open, ("pwned.txt", "w")

@@ -1,0 +1,143 @@
+"""Frozen parameters do not change, whatever architecture, optimizer and balancing method there are."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mtl_cli.balancing.autograd import GradientAccumulator
+from mtl_cli.data.batches import plan_epoch
+from mtl_cli.errors import ConfigError
+from mtl_cli.loop.passes import ValidationBatches
+from mtl_cli.loop.step import train_step
+from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.encoders.base import VmapStack
+from mtl_cli.model.sharing.hard import HardSharing
+from mtl_cli.registry import BALANCINGS, SHARINGS
+from mtl_cli.types import InputSpec
+from tests.worlds import make_learner, three_kind_rows, three_kinds
+
+PULLING = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9, "weight_decay": 0.1}}  # decay and drift
+
+
+def _values(learner):
+    return {name: p.detach().clone() for name, p in learner.model.named_parameters()}
+
+
+def _train(learner, steps=3, missing=0.0):
+    rows = three_kind_rows(24, missing=missing)
+    learner.model.train()
+    epoch = plan_epoch(rows, 0, batch_size=8, weights=[1.0] * 3, seed=0, shuffle=True)
+    validation = ValidationBatches(rows, 8, np.ones(3), 0)
+    for step in range(steps):
+        train_step(learner, rows, epoch, step, step, validation)
+
+
+def _check(learner, missing=0.0):
+    """Trains, and looks at every parameter; returns the names of the frozen ones."""
+    frozen = {name for name, p in learner.model.named_parameters() if not p.requires_grad}
+    before = _values(learner)
+    _train(learner, missing=missing)
+    after = _values(learner)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert frozen
+    assert not frozen & changed
+    assert changed
+    return frozen
+
+
+@pytest.mark.parametrize("sharing", [name for name in SHARINGS.names() if name != "stem"])  # which needs categories
+@pytest.mark.parametrize("pattern", ["shared", "encoder", "heads"])
+def test_frozen_parameters_do_not_change(sharing, pattern):
+    # MOD-03: no weight decay, no momentum
+    options = {"sharing": sharing, "encoder": {"hidden": [6]}, **PULLING}
+    there = make_learner(three_kinds(), **options)
+    encoders = any(isinstance(module, Encoder | VmapStack) for module in there.model.modules())
+    if not {"shared": there.parameters.shared, "encoder": encoders, "heads": True}[pattern]:
+        with pytest.raises(ConfigError, match=f"^freeze: '{pattern}' matches no parameter"):
+            make_learner(three_kinds(), freeze=[pattern], **options)
+        return
+    _check(make_learner(three_kinds(), freeze=[pattern], **options), missing=0.2)
+
+
+@pytest.mark.parametrize("balancing", [name for name in BALANCINGS.names() if name != "torchjd"])
+def test_every_balancing_method_trains_what_is_left_of_the_shared_parameters(balancing):
+    # BAL-10: partly frozen
+    options = (
+        {"weights": [1.0, 2.0, 3.0]} if balancing == "fixed" else {"primary": [0]} if balancing == "auto_lambda" else {}
+    )
+    learner = make_learner(
+        three_kinds(), balancing=balancing, balancing_options=options, freeze=["layers.0"], encoder={"hidden": [6]}
+    )
+    assert _check(learner) == {"sharing.encoder.layers.0.weight", "sharing.encoder.layers.0.bias"}
+
+
+def test_method_on_gradients_needs_something_to_balance():
+    # BAL-10: fully frozen; the library says it too
+    learner = make_learner(three_kinds(), balancing="pcgrad", freeze=["encoder"])
+    accumulator = GradientAccumulator(learner.balancing, learner.parameters.shared, [], torch.arange(3))
+    with pytest.raises(ConfigError, match="none is trained here"):
+        accumulator.add(torch.ones(3, requires_grad=True))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "frozen"),
+    [
+        ("layers.0", ["sharing.encoder.layers.0.weight", "sharing.encoder.layers.0.bias"]),
+        ("layers.*.bias", ["sharing.encoder.layers.0.bias", "sharing.encoder.layers.1.bias"]),
+        ("heads", ["heads.blocks.0.weight", "heads.blocks.0.bias"]),
+        ("sharing.encoder.layers.1.weight", ["sharing.encoder.layers.1.weight"]),
+    ],
+)
+def test_pattern_is_what_stands_between_dots(pattern, frozen):
+    learner = make_learner(three_kinds(), encoder={"hidden": [6]}, freeze=[pattern])
+    assert [name for name, p in learner.model.named_parameters() if not p.requires_grad] == frozen
+    counts = learner.model.count_frozen()
+    assert counts.total == sum(learner.model.get_parameter(name).numel() for name in frozen)
+    assert counts.total + len(learner.parameters.values) == learner.model.count_parameters().total
+
+
+def test_pattern_that_matches_nothing_lists_the_names():
+    # MOD-03: a misspelt pattern; part of a word is no name
+    for pattern, near in (("layrs.0", "layers.0"), ("encode", "encoder")):
+        with pytest.raises(ConfigError) as error:
+            make_learner(three_kinds(), freeze=[pattern])
+        assert str(error.value) == (
+            f"freeze: '{pattern}' matches no parameter. Did you mean '{near}'? Parameters: "
+            "sharing.encoder.layers.0.weight, sharing.encoder.layers.0.bias, heads.blocks.0.weight, "
+            "heads.blocks.0.bias; or shared, encoder."
+        )
+
+
+def test_everything_cannot_be_frozen():
+    with pytest.raises(ConfigError, match=re.escape("freeze: leaves nothing to train: all 4 parameters are frozen")):
+        make_learner(three_kinds(), freeze=["shared", "heads"])
+
+
+class _Normalised(Encoder):
+    """Batch norm with parameters and without, and dropout."""
+
+    def __init__(self, spec, shared_dim):
+        super().__init__()
+        parts = [nn.Linear(spec.numeric_dim, shared_dim), nn.BatchNorm1d(shared_dim), nn.Dropout(0.5)]
+        self.parts = nn.Sequential(*parts, nn.BatchNorm1d(shared_dim, affine=False))
+
+    def forward(self, inputs):
+        return self.parts(inputs.numeric)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_encoder_keeps_its_statistics_and_its_dropout(frozen):
+    # MOD-03: code that switches all to training again later
+    sharing = HardSharing(EncoderMaker(_Normalised, InputSpec(5), 8), ["a"])
+    model = MultiTaskModel(5, [1], 8, sharing=sharing)
+    model.freeze(["encoder"] if frozen else ["parts.0"])
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.eval()
+    model.train()
+    model(torch.randn(16, 5))
+    assert all(torch.equal(value, model.get_buffer(name)) for name, value in before.items()) == frozen
+    assert sharing.encoder.parts[2].training
