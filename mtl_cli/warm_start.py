@@ -232,7 +232,10 @@ def _one_more_channel(block: Any) -> Any:
 def _depend_on_tasks(config: RunConfig, data: Data) -> set[str]:
     """Parameters that one more task would change in more than a number of rows for each task."""
     names = [task.name for task in data.tasks]
-    return _changed(config, data, data.spec, [*names, _ANOTHER], per_task=len(names))
+    like = config.tasks[names[0]]
+    another = replace(like, common=replace(like.common, product_of=None, after=None))
+    larger = replace(config, tasks={**config.tasks, _ANOTHER: another})
+    return _changed(larger, data, data.spec, [*names, _ANOTHER], per_task=len(names))
 
 
 def _changed(

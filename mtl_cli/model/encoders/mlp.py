@@ -68,14 +68,14 @@ class MLP(Encoder):
         widths = [spec.numeric_dim + len(bins) + len(spec.categories) * embedding_dim, *hidden, shared_dim]
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(LayerNorm(b) for b in widths[1:] if norm == "layer")
+        sizes = torch.tensor((0, *spec.categories[:-1]), dtype=torch.int64)[: len(spec.categories)]
+        self.offsets: Tensor
+        self.register_buffer("offsets", sizes.cumsum(0), persistent=False)
         if spec.categories:
             # One table for all columns, each with its own range of rows: one gather instead of one per column.
             table = torch.randn(sum(spec.categories), embedding_dim) / embedding_dim**0.5
-            sizes = torch.tensor((0, *spec.categories[:-1]))
-            table[sizes.cumsum(0)] = 0.0  # an unknown category says nothing until training says otherwise
+            table[self.offsets] = 0.0  # an unknown category says nothing until training says otherwise
             self.embedding = nn.Parameter(table)
-            self.offsets: Tensor
-            self.register_buffer("offsets", sizes.cumsum(0), persistent=False)
 
     def forward(self, inputs: Inputs) -> Tensor:
         return self.encode(self.read(inputs))
@@ -93,6 +93,9 @@ class MLP(Encoder):
     def stage(self, index: int, x: Tensor | None, inputs: Inputs) -> Tensor:
         """A layer with its normalisation, activation and dropout; the first also reads the inputs."""
         return self._layer(index, self.read(inputs) if x is None else x)
+
+    def tables(self) -> list[str]:
+        return ["embedding"] if len(self.offsets) else []
 
     def _layer(self, index: int, x: Tensor) -> Tensor:
         x = self.layers[index](x)
@@ -136,6 +139,8 @@ class MLP(Encoder):
                 elif codes is not None:  # of the input only the embeddings need it
                     table = self.embedding
                     embedded = gradient @ weight[..., -codes.shape[1] * table.shape[-1] :]
+                    if embedded.dim() > table.dim():  # copies of layers that have one table in common
+                        embedded = embedded.sum(0)
                     rows = embedded.reshape(*table.shape[:-2], codes.numel(), table.shape[-1])
                     table.grad.index_add_(-2, codes.flatten(), rows)  # type: ignore[union-attr]
 
@@ -154,7 +159,10 @@ class MLP(Encoder):
         lead = self.embedding.shape[:-2]
         width = codes.shape[1] * self.embedding.shape[-1]
         picked = self.embedding.index_select(-2, codes.flatten()).view(*lead, len(codes), width)
-        return torch.cat([x.expand(*lead, *x.shape[-2:]), picked], -1) if x.shape[-1] else picked, codes
+        if not x.shape[-1]:
+            return picked, codes
+        lead = lead or x.shape[:-2]  # copies may have the table, or what stands before it, in common
+        return torch.cat([x.expand(*lead, *x.shape[-2:]), picked.expand(*lead, *picked.shape[-2:])], -1), codes
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:
