@@ -128,7 +128,7 @@ def test_copies_of_an_mlp(options, categories):
 @pytest.mark.parametrize("name", SHARINGS.names())
 def test_every_architecture_has_the_backward_pass_that_autograd_finds(name):
     torch.manual_seed(0)
-    maker = EncoderMaker(partial(MLP, hidden=[6]), InputSpec(3, (4,)), 5)
+    maker = EncoderMaker(partial(MLP, hidden=[6]), InputSpec(3, (4,)), 4)
     sharing = SHARINGS.build(name, maker, ["a", "b"])
     rows = Inputs(torch.randn(7, 3), torch.randint(0, 4, (7, 1)))
     (features, gradients), (expected, autograd) = _both(sharing, rows)

@@ -52,7 +52,7 @@ def test_features_are_finite_and_of_the_promised_shape(name, rows):
 
 
 @pytest.mark.parametrize("hidden", [None, [[6], [6], []]], ids=["linear", "hidden"])
-@pytest.mark.parametrize("make", [lambda: MLP(SPEC, 8, hidden=[5], norm="layer"), lambda: Gated(8)])
+@pytest.mark.parametrize("make", [lambda: MLP(SPEC, 8, hidden=[6], norm="layer"), lambda: Gated(8)])
 @pytest.mark.parametrize("name", SHARINGS.names())
 def test_every_parameter_value_has_exactly_one_owner(name, make, hidden):
     if name == "stem" and not isinstance(make(), MLP):

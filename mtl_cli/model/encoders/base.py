@@ -78,6 +78,28 @@ class Encoder(nn.Module, ABC):
         features: Tensor = self(inputs)
         return features
 
+    def stage_of_slices(self, index: int, x: Tensor, inputs: Inputs) -> Tensor:
+        """Runs a stage after the first on K slices of the same rows, as K * B rows unless an encoder overrides it.
+
+        Shape:
+            x (K, B, channels, ...) -> (K, B, channels, ...).
+        """
+        repeated = inputs.rows(torch.arange(len(inputs.numeric), device=x.device).repeat(len(x)))
+        rows: Tensor = self.stage(index, x.flatten(0, 1), repeated).unflatten(0, (len(x), -1))
+        return rows
+
+    def placed(self, x: Tensor, inputs: Inputs) -> Tensor:  # noqa: ARG002  where a stage stands at other positions
+        """What an inner stage puts out, at the positions on axis -2 that the features stand at: tokens to their rows.
+
+        Shape:
+            x (..., positions of the stage, channels) -> (..., B, channels); axes of an image's height and width stay.
+        """
+        return x
+
+    def tables(self) -> list[str]:
+        """Names of the parameters that are embeddings of categories, words or tokens: what tasks may have in common."""
+        return []
+
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
         """Features without a graph, and their backward pass."""
         return by_autograd(self, inputs)
@@ -178,6 +200,10 @@ class VmapStack(nn.Module):
 
         return self._each(one) if x is None else self._each(one, x)
 
+    def placed(self, x: Tensor, inputs: Inputs) -> Tensor:
+        """See ``Encoder.placed``, which reads no parameters."""
+        return self._skeleton[0].placed(x, inputs)
+
     def _named_constants(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(name.replace(".", "_")) for name in self._constants}
 
@@ -218,21 +244,15 @@ def run_stages(
         stages: Their number.
         inputs: The rows.
         between: ``(index, output of that stage)`` to what the next stage reads; after the last stage too.
-        slices: ``encoder`` is a single one, and ``between`` gives it slices (K, B, channels, ...), which it runs as
-            K * B rows.
+        slices: ``encoder`` is a single one, and ``between`` gives it slices (K, B, channels, ...).
 
     Shape:
         Inputs of B rows -> what ``between`` made of the last stage.
     """
     x: Tensor | None = None
     for index in range(stages):
-        if x is None or not slices:
-            x = encoder.stage(index, x, inputs)  # type: ignore[operator]
-        else:
-            copies, rows = x.shape[:2]
-            repeated = inputs.rows(torch.arange(rows, device=x.device).repeat(copies))
-            x = encoder.stage(index, x.flatten(0, 1), repeated).unflatten(0, (copies, rows))  # type: ignore[operator]
-        x = between(index, x)
+        run = encoder.stage_of_slices if slices and index else encoder.stage
+        x = between(index, run(index, x, inputs))  # type: ignore[operator]
     if x is None:
         raise ValueError("an encoder has at least one stage")
     return x

@@ -72,6 +72,7 @@ class Conv(Encoder):
         super().__init__()
         (image,) = self.blocks_of(spec)
         self._image, self._flatten, self._dropout = image.name, pool == "flatten", dropout
+        self.inner_widths = tuple(widths)
         self._move = (shift, math.radians(rotate), zoom)
         height, width, channels = image.shape
         self.mean: Tensor
@@ -91,24 +92,47 @@ class Conv(Encoder):
         self.last = MLP(inner, shared_dim, dropout=dropout, embedding_dim=embedding_dim)
 
     def forward(self, inputs: Inputs) -> Tensor:
+        x = self._stem(inputs)
+        for block in self.blocks:
+            x = block(x)
+        return self._last(x, inputs)
+
+    def stage(self, index: int, x: Tensor | None, inputs: Inputs) -> Tensor:
+        """A block, the first with the convolution before it; then the pooling and the last layer."""
+        beside = self._stem(inputs) if x is None else self._beside(x)
+        return self._last(beside, inputs) if index == len(self.blocks) else self._apart(self.blocks[index](beside))
+
+    def stage_of_slices(self, index: int, x: Tensor, inputs: Inputs) -> Tensor:
+        return super().stage_of_slices(index, x, inputs._replace(blocks={}))  # the image is not read again
+
+    def tables(self) -> list[str]:
+        return [f"last.{name}" for name in self.last.tables()]
+
+    def _stem(self, inputs: Inputs) -> Tensor:
         pixels = inputs.blocks[self._image]
         if not isinstance(pixels, Tensor):
             raise TypeError("an image column is one tensor")
         x = ((pixels - self.mean) / self.std).permute(0, 3, 1, 2)  # as small as it is stored until here
         if self.training and any(self._move):
             x = _moved(x, *self._move)
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x)
-        x = torch.relu(self.norm(x))
-        if self.stem.weight.dim() == 5:  # copies side by side in the channels: (B, E * C, ...) -> (E, B, C, ...)
-            x = x.unflatten(1, (len(self.stem.weight), -1)).transpose(0, 1)
+        convolved: Tensor = self.stem(x)
+        return convolved
+
+    def _last(self, x: Tensor, inputs: Inputs) -> Tensor:
+        x = self._apart(torch.relu(self.norm(x)))
         x = x.flatten(-3) if self._flatten else x.mean((-2, -1))
         if self._dropout:
             x = functional.dropout(x, self._dropout, self.training)
         numeric = inputs.numeric.expand(*x.shape[:-1], inputs.numeric.shape[1])
         features: Tensor = self.last(Inputs(torch.cat([numeric, x], -1), inputs.categorical))
         return features
+
+    def _apart(self, x: Tensor) -> Tensor:
+        """Copies that stand side by side in the channels, (B, E * C, ...), as (E, B, C, ...)."""
+        return x if self.stem.weight.dim() == 4 else x.unflatten(1, (len(self.stem.weight), -1)).transpose(0, 1)
+
+    def _beside(self, x: Tensor) -> Tensor:
+        return x if self.stem.weight.dim() == 4 else x.transpose(0, 1).flatten(1, 2)
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

@@ -68,14 +68,14 @@ class MLP(Encoder):
         widths = [spec.numeric_dim + len(bins) + len(spec.categories) * embedding_dim, *hidden, shared_dim]
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(LayerNorm(b) for b in widths[1:] if norm == "layer")
+        sizes = torch.tensor((0, *spec.categories[:-1]), dtype=torch.int64)[: len(spec.categories)]
+        self.offsets: Tensor
+        self.register_buffer("offsets", sizes.cumsum(0), persistent=False)
         if spec.categories:
             # One table for all columns, each with its own range of rows: one gather instead of one per column.
             table = torch.randn(sum(spec.categories), embedding_dim) / embedding_dim**0.5
-            sizes = torch.tensor((0, *spec.categories[:-1]))
-            table[sizes.cumsum(0)] = 0.0  # an unknown category says nothing until training says otherwise
+            table[self.offsets] = 0.0  # an unknown category says nothing until training says otherwise
             self.embedding = nn.Parameter(table)
-            self.offsets: Tensor
-            self.register_buffer("offsets", sizes.cumsum(0), persistent=False)
 
     def forward(self, inputs: Inputs) -> Tensor:
         return self.encode(self.read(inputs))
@@ -93,6 +93,9 @@ class MLP(Encoder):
     def stage(self, index: int, x: Tensor | None, inputs: Inputs) -> Tensor:
         """A layer with its normalisation, activation and dropout; the first also reads the inputs."""
         return self._layer(index, self.read(inputs) if x is None else x)
+
+    def tables(self) -> list[str]:
+        return ["embedding"] if len(self.offsets) else []
 
     def _layer(self, index: int, x: Tensor) -> Tensor:
         x = self.layers[index](x)

@@ -67,6 +67,7 @@ class SequenceEncoder(Encoder):
         (tokens,) = self.blocks_of(spec)
         self._tokens, self._positions, self._reach = tokens.name, spec.positions, tuple(reach)
         self._dropout, self._feature_dropout = dropout, feature_dropout
+        self.inner_widths = (dim,) * len(reach)
         self.bag = Bag(tokens.ids, dim)
         inner = InputSpec(spec.numeric_dim, spec.categories, spec.edges)
         whole_row = spec.numeric_dim or spec.categories
@@ -76,23 +77,41 @@ class SequenceEncoder(Encoder):
         self.last = Linear(dim, shared_dim)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        tokens = inputs.ragged(self._tokens)
-        row = tokens.row_of_each()
-        x = self.bag(tokens.values, self._feature_dropout if self.training else 0.0)
-        if self.row is not None:
-            x = x + self.row(inputs).index_select(-2, row)
-        for layer, norm, reach in zip(self.layers, self.norms, self._reach, strict=True):
-            x = self._drop(x)
-            normal = norm(x)
-            x = x + torch.relu(
-                layer(torch.cat([_beside(normal, row, -reach), normal, _beside(normal, row, reach)], -1))
-            )
-        x = torch.relu(self.last(self._drop(x)))
+        x: Tensor | None = None
+        for index in range(len(self.layers)):
+            x = self.stage(index, x, inputs)
+        return self.stage(len(self.layers), x, inputs)
+
+    def stage(self, index: int, x: Tensor | None, inputs: Inputs) -> Tensor:
+        """A layer over the tokens (M, dim), the first with their embeddings; then the last layer and the mean."""
+        x = self._embedded(inputs) if x is None else x
+        if index == len(self.layers):
+            return self.placed(torch.relu(self.last(self._drop(x))), inputs)
+        row, reach = inputs.ragged(self._tokens).row_of_each(), self._reach[index]
+        x = self._drop(x)
+        normal = self.norms[index](x)
+        around = torch.cat([_beside(normal, row, -reach), normal, _beside(normal, row, reach)], -1)
+        return x + torch.relu(self.layers[index](around))
+
+    def stage_of_slices(self, index: int, x: Tensor, inputs: Inputs) -> Tensor:
+        return self.stage(index, x, inputs)  # layers take any axes before the tokens
+
+    def placed(self, x: Tensor, inputs: Inputs) -> Tensor:
+        """Tokens, their rows' means, or both, as ``spec.positions`` says."""
         if self._positions == "tokens":
             return x
-        sums = x.new_zeros(*x.shape[:-2], len(inputs.numeric), x.shape[-1]).index_add(-2, row, x)
+        tokens = inputs.ragged(self._tokens)
+        sums = x.new_zeros(*x.shape[:-2], len(inputs.numeric), x.shape[-1]).index_add(-2, tokens.row_of_each(), x)
         mean = sums / tokens.lengths().clamp(min=1).unsqueeze(1)
         return mean if self._positions == "rows" else torch.cat([mean, x], -2)
+
+    def tables(self) -> list[str]:
+        return ["bag.weight", *([] if self.row is None else [f"row.{name}" for name in self.row.tables()])]
+
+    def _embedded(self, inputs: Inputs) -> Tensor:
+        tokens = inputs.ragged(self._tokens)
+        x: Tensor = self.bag(tokens.values, self._feature_dropout if self.training else 0.0)
+        return x if self.row is None else x + self.row(inputs).index_select(-2, tokens.row_of_each())
 
     def _drop(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self._dropout, self.training) if self._dropout else x

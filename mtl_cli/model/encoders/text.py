@@ -62,11 +62,29 @@ class TextEncoder(Encoder):
         super().__init__()
         self._texts = [block.name for block in self.blocks_of(spec)]
         self._dropout, self._feature_dropout = dropout, feature_dropout
+        self.inner_widths = (dim * len(self._texts), *hidden)
         self.bags = nn.ModuleList(Bag(block.ids, dim) for block in spec.blocks)
         inner = InputSpec(spec.numeric_dim + dim * len(self._texts), spec.categories, spec.edges)
         self.last = MLP(inner, shared_dim, hidden=list(hidden), dropout=dropout, embedding_dim=embedding_dim)
 
     def forward(self, inputs: Inputs) -> Tensor:
+        features: Tensor = self.last(self._joined(self._sums(inputs), inputs))
+        return features
+
+    def stage(self, index: int, x: Tensor | None, inputs: Inputs) -> Tensor:
+        """The sums of the embeddings; then the layers, the first of which numbers and categories join."""
+        if x is None:
+            return self._sums(inputs)
+        return self.last.stage(index - 1, None if index == 1 else x, self._joined(x, inputs) if index == 1 else inputs)
+
+    def stage_of_slices(self, index: int, x: Tensor, inputs: Inputs) -> Tensor:
+        return super().stage_of_slices(index, x, inputs._replace(blocks={}))  # the texts are not read again
+
+    def tables(self) -> list[str]:
+        own = [f"last.{name}" for name in self.last.tables()]
+        return [*(f"bags.{i}.weight" for i in range(len(self.bags))), *own]
+
+    def _sums(self, inputs: Inputs) -> Tensor:
         found = []
         for name, bag in zip(self._texts, self.bags, strict=True):
             text = inputs.ragged(name)
@@ -74,9 +92,11 @@ class TextEncoder(Encoder):
             x = bag(text.values, self._feature_dropout if self.training else 0.0, text.starts[:-1])
             x = x / count.sqrt()
             found.append(functional.dropout(x, self._dropout, self.training) if self._dropout else x)
-        numeric = inputs.numeric.expand(*found[0].shape[:-1], inputs.numeric.shape[1])
-        features: Tensor = self.last(Inputs(torch.cat([numeric, *found], -1), inputs.categorical))
-        return features
+        return torch.cat(found, -1)
+
+    def _joined(self, x: Tensor, inputs: Inputs) -> Inputs:
+        numeric = inputs.numeric.expand(*x.shape[:-1], inputs.numeric.shape[1])
+        return Inputs(torch.cat([numeric, x], -1), inputs.categorical)
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

@@ -53,6 +53,8 @@ class MultiTaskAttention(Sharing):
         own: Tensor | None = None
         for index, attention in enumerate(self.attention):
             x = self.encoder.stage(index, x, inputs)
+            if own is not None and index == len(self.attention) - 1:
+                own = self.encoder.placed(own, inputs)
             own = attention(x.expand(self._num_tasks, *x.shape), own)
         if own is None:
             raise RuntimeError("an encoder without stages")
