@@ -198,6 +198,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     tasks = tuple(Task(name, fitted[name].kind, config.tasks[name].common.weight) for name in names)
     labels, tokens = _join_labels(names, fitted, config, table, features.spec, unreadable or [])
     notes += _label_notes(tasks, {name: fitted[name].targets for name in names}, splits)
+    notes += _chain_notes(config, fitted)
     allowed = [column for column in config.data.allow_inputs if column in roles]
     notes += [
         f"column '{column}' may be an input although it is the {roles[column].removeprefix('the ')}."
@@ -381,7 +382,7 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         optimizers.append(OPTIMIZERS.build(config.optimizer.name, own, **options))
     torch.set_num_threads(choose_threads(config, len(parameters.values)))
     learner = Learner(
-        model, Objective([t.kind for t in data.tasks], device), balancing, parameters, optimizers,
+        model, Objective([t.kind for t in data.tasks], device, model.ordered()), balancing, parameters, optimizers,
         SCHEDULERS.build(config.scheduler.name, total_steps, **config.scheduler.options),
         clip=config.trainer.gradient_clip_val,
         piece=config.data.batch_size if config.trainer.accumulate_grad_batches > 1 else None,
@@ -398,17 +399,33 @@ def build_model(
 ) -> MultiTaskModel:
     """The model of a configuration, for data of the given shape."""
     sharing = build_sharing(config, spec, names)
-    hidden = [config.tasks[name].common.hidden for name in names]
-    return MultiTaskModel(input_dim, output_dims, config.shared_dim, sharing=sharing, hidden=hidden)
+    options = [config.tasks[name].common for name in names]
+    products = {
+        position: [names.index(factor) for factor in own.product_of]
+        for position, own in enumerate(options)
+        if own.product_of is not None
+    }
+    hidden = [own.hidden for own in options]
+    return MultiTaskModel(input_dim, output_dims, config.shared_dim, sharing=sharing, hidden=hidden, products=products)
 
 
 def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> Sharing:
-    """The part of the model before the heads."""
+    """The part of the model before the heads, of those of the tasks ``names`` that have a head."""
     encoder: Callable[..., Encoder] = ENCODERS.load(config.encoder.name)
     build_encoder = partial(encoder, **config.encoder.options)
     make_encoder = EncoderMaker(build_encoder, spec, config.shared_dim)
-    sharing: Sharing = SHARINGS.build(config.sharing.name, make_encoder, names, **config.sharing.options)
+    with_head = tasks_with_head(config, names)
+    facts: list[Any] = [make_encoder, with_head]
+    if SHARINGS.load(config.sharing.name).chain == "after":
+        before = [config.tasks[name].common.after if name in config.tasks else None for name in with_head]
+        facts.append([None if name is None else with_head.index(name) for name in before])
+    sharing: Sharing = SHARINGS.build(config.sharing.name, *facts, **config.sharing.options)
     return sharing
+
+
+def tasks_with_head(config: RunConfig, names: Sequence[str]) -> list[str]:
+    """Those of the tasks that are no products of others."""
+    return [name for name in names if name not in config.tasks or config.tasks[name].common.product_of is None]
 
 
 def build_monitor(name: str, tasks: Mapping[str, TaskConfig]) -> Monitor:
@@ -517,6 +534,8 @@ class _Fitted(NamedTuple):
 
 def _labels(name: str, task: TaskConfig, table: Table, *, some: bool = False) -> Column:
     """The label column of a task, with labels from those sources only that label it."""
+    if not task.common.labelled:
+        return Column(name, pl.Series(name, [None] * table.frame.height, pl.String), partial(table.where, name))
     column = label_column(table, task.targets(name), task.common, some=some)
     if task.sources is None:
         return column
@@ -617,6 +636,20 @@ def _label_notes(tasks: Sequence[Task], targets: Mapping[str, np.ndarray], split
             if absent:
                 shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
                 notes.append(f"task '{task.name}': no {split} row has class {shown}.")
+    return notes
+
+
+def _chain_notes(config: RunConfig, fitted: Mapping[str, _Fitted]) -> list[str]:
+    """Rows in which a product happened, or what comes after something else, without what it takes."""
+    notes = []
+    for name, own in fitted.items():
+        options = config.tasks[name].common
+        for other in [*(options.product_of or []), *([options.after] if options.after else [])]:
+            count = int(((own.targets == 1) & (fitted[other].targets == 0)).sum())
+            if count:
+                yes, no = own.kind.classes[1], fitted[other].kind.classes[0]
+                why = "whose product it is" if options.product_of else "which it comes after"
+                notes.append(f"{count} rows have label {yes} for '{name}' and label {no} for '{other}', {why}.")
     return notes
 
 

@@ -90,7 +90,8 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None
     summary = _summarise(run, time.monotonic() - started, train_seconds, trainer.progress.rows - rows_before)
     report = trainer.learner.model.sharing.report()
     if report:
-        folder.write_json("sharing.json", {"tasks": [task.name for task in trainer.tasks], **report})
+        names = [trainer.tasks[position].name for position in trainer.learner.model.with_head]
+        folder.write_json("sharing.json", {"tasks": names, **report})
     folder.write_json("summary.json", summary)
     folder.set_status("done", exit_code=0)
     log.info("run folder: %s", folder.path)

@@ -203,6 +203,9 @@ class TaskOptions:
     metrics: list[str] | None = None
     source: str | list[str] | None = None
     ranking: RankingOptions | None = None
+    labelled: bool = True
+    product_of: list[str] | None = None
+    after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -274,7 +277,9 @@ class TaskConfig:
     kind: Component
 
     def targets(self, name: str) -> list[str]:
-        """The label column, or several that make up the label: as given, or the task's name."""
+        """The label column, or several that make up the label: as given, or the task's name; none without labels."""
+        if not self.common.labelled:
+            return []
         target = self.common.target or name
         return [target] if isinstance(target, str) else target
 
@@ -661,6 +666,8 @@ def _task(options: Mapping[str, Any], where: str, others: list[Any], found: list
     found += problems
     if problems:
         return None
+    if not values["labelled"]:
+        values["classes"] = values["classes"] or [0, 1]  # no label tells them
     return TaskConfig(TaskOptions(**{k: values[k] for k in common}), Component(kind, {k: values[k] for k in own}))
 
 
@@ -694,6 +701,7 @@ def _check_labels(values: Mapping[str, Any], kind: str, where: str) -> list[Prob
             found.append(Problem(f"{where}.target", f"'{kind}' takes one column, got {target}", hint))
         elif len(set(target)) != len(target) or len(target) < 2:
             found.append(Problem(f"{where}.target", f"must be two or more different columns, got {target}"))
+    found += _check_unlabelled(values, kind, where)
     if values["sample_weight"] is not None and _class_flag(KINDS, kind, "per_token", False):
         found.append(Problem(f"{where}.sample_weight", f"'{kind}' takes no weights: all tokens count alike"))
     if values["mask_by"] is not None and not values["mask_by"]:
@@ -706,6 +714,124 @@ def _check_labels(values: Mapping[str, Any], kind: str, where: str) -> list[Prob
         if marker is not None and str(marker) in classes
     ]
     return found
+
+
+_NEEDS_COLUMN = ("target", "missing_label", "mask_by", "sample_weight", "source", "ranking")
+
+
+def _check_unlabelled(values: Mapping[str, Any], kind: str, where: str) -> list[Problem]:
+    """A task without labels is a factor of a product, and has none of the keys that say what to do with labels."""
+    if values["labelled"]:
+        return []
+    if kind != "binary":
+        hint = "Only a factor of a task with `product_of` can go without labels."
+        return [Problem(f"{where}.labelled", f"must be true for kind {kind}, got false", hint)]
+    hint = "Take one of the two out."
+    return [
+        Problem(f"{where}.{key}", "cannot be given with labelled: false", hint)
+        for key in _NEEDS_COLUMN
+        if values[key] is not None
+    ]
+
+
+def _check_chains(
+    sharing: Component | None, balancing: Component | None, declared: Mapping[str, TaskConfig],
+    kept: Mapping[str, TaskConfig], found: list[Problem],
+) -> None:  # fmt: skip
+    """Tasks that are made of others, or come after others, and what can be done with them."""
+    factors = set()
+    for name, task in declared.items():
+        if task.common.product_of is not None:
+            factors.update(task.common.product_of)
+            found += _check_product(name, task, declared)
+        if task.common.after is not None:
+            found += _check_after(name, task.common.after, declared)
+    for name, task in kept.items():
+        if not task.common.labelled and name not in factors:
+            hint = "Write labelled: true, or name it in the `product_of` of another task."
+            found.append(Problem(f"tasks.{name}.labelled", "is false, and no task is a product of it", hint))
+        others = {"product_of": task.common.product_of or [], "after": [task.common.after] if task.common.after else []}
+        for key, names in others.items():
+            for other in names:
+                if other in declared and other not in kept:
+                    hint = f"Keep '{other}' too, or leave '{name}' out."
+                    found.append(Problem("only", f"leaves out '{other}', which tasks.{name}.{key} names", hint))
+    if sharing is None:
+        return
+    chain = _class_flag(SHARINGS, sharing.name, "chain", None)
+    if chain is not None and not any(getattr(task.common, chain) is not None for task in kept.values()):
+        example = {"product_of": "buy: {kind: binary, product_of: [click, conversion]}",
+                   "after": "buy: {kind: binary, after: click}"}[chain]  # fmt: skip
+        hint = f"Example: tasks: {{{example}, ...}}. Without such a task, use sharing=hard."
+        found.append(Problem("sharing", f"'{sharing.name}' needs a task with `{chain}`, and there is none", hint))
+    fitting = [name for name in SHARINGS.names() if _class_flag(SHARINGS, name, "chain", None) == "after"]
+    for name, task in kept.items():
+        if task.common.after is not None and chain != "after":
+            hint = f"Use sharing={' or sharing='.join(fitting)}, or leave the key out."
+            found.append(Problem(f"tasks.{name}.after", f"sharing '{sharing.name}' knows no order of tasks", hint))
+        if task.common.product_of is None:
+            continue
+        where = f"tasks.{name}.product_of"
+        if not _shares(sharing):
+            what = f"trains its factors together, and sharing '{sharing.name}' trains every task alone"
+            found.append(Problem(where, what, "Use sharing=esmm or sharing=hard."))
+        if balancing is not None and balancing.options.get("gradients_on") == "features":
+            what = "has no features of its own, whose gradient balancing.gradients_on=features would take"
+            found.append(Problem(where, what, "Write balancing.gradients_on=parameters."))
+
+
+def _check_product(name: str, task: TaskConfig, declared: Mapping[str, TaskConfig]) -> list[Problem]:
+    where, factors = f"tasks.{name}.product_of", task.common.product_of or []
+    if task.kind.name != "binary":
+        return [Problem(where, f"needs kind binary, got {task.kind.name}", "It is a product of probabilities.")]
+    found = []
+    if len(factors) < 2 or len(set(factors)) < len(factors):
+        found.append(Problem(where, f"must name two or more different tasks, got {factors}"))
+    for factor in dict.fromkeys(factors):
+        if factor == name:
+            found.append(Problem(where, f"names the task itself, got {factors}"))
+        elif factor not in declared:
+            found.append(
+                Problem(where, f"no task '{factor}'", did_you_mean(factor, [n for n in declared if n != name]))
+            )
+        elif declared[factor].kind.name != "binary":
+            what = f"names '{factor}', of kind {declared[factor].kind.name}"
+            found.append(Problem(where, what, "A factor is a probability: of kind binary."))
+        elif declared[factor].common.product_of is not None:
+            own = ", ".join(n for n in declared[factor].common.product_of or [] if n != name)
+            found.append(Problem(where, f"names '{factor}', a product itself", f"Name its factors instead: {own}."))
+    if task.common.hidden:
+        hint = "Give them to its factors."
+        found.append(Problem(f"tasks.{name}.hidden", f"a product has no head, got {task.common.hidden}", hint))
+    if not task.common.labelled:
+        found.append(Problem(f"tasks.{name}.labelled", "a product needs labels: they train its factors, got false"))
+    if task.common.after is not None:
+        found.append(
+            Problem(f"tasks.{name}.after", "a product has no features that could follow those of another task")
+        )
+    return found
+
+
+def _check_after(name: str, before: str, declared: Mapping[str, TaskConfig]) -> list[Problem]:
+    where = f"tasks.{name}.after"
+    if before not in declared:
+        return [Problem(where, f"no task '{before}'", did_you_mean(before, [n for n in declared if n != name]))]
+    for task in (name, before):
+        if declared[task].kind.name != "binary":
+            what = f"needs kind binary of both tasks, and '{task}' is of kind {declared[task].kind.name}"
+            return [Problem(where, what, "What comes after something else has a probability that is lower.")]
+    if declared[before].common.product_of is not None:
+        hint = f"Name one of its factors: {', '.join(declared[before].common.product_of or [])}."
+        return [Problem(where, f"names '{before}', a product, which has no features to pass on", hint)]
+    path = [name]
+    following: str | None = before
+    while following is not None and following in declared and following not in path:
+        path.append(following)
+        following = declared[following].common.after
+    if following == name:
+        circle = " after ".join([*path, name])
+        return [Problem(where, f"goes round in a circle: {circle}", "The first task of a chain has no `after`.")]
+    return []
 
 
 def _check_together(
@@ -746,6 +872,8 @@ def _check_together(
         what = "cannot be given together with resume, which takes the run's own weights"
         found.append(Problem("init_from", what, "Leave one of the two out."))
     sharing, balancing = components.get("sharing"), components.get("balancing")
+    if len(tasks) == len(names) and not any(problem.where == "only" for problem in found):
+        _check_chains(sharing, balancing, tasks, kept, found)
     if sharing is not None and balancing is not None and not _shares(sharing) and _needs_shared(balancing):
         hint = "Use balancing=equal, or a sharing with shared parameters (sharing=hard)."
         what = f"'{balancing.name}' needs gradients of shared parameters, and sharing '{sharing.name}' has none"

@@ -133,8 +133,8 @@ def test_unknown_name_is_met_with_the_nearest():
         SHARINGS.load("seperate")
     assert str(caught.value) == "sharing: unknown sharing 'seperate'. Did you mean 'separate'?"
     with pytest.raises(ConfigError) as caught:
-        SHARINGS.options("zzz")
-    assert str(caught.value) == f"sharing: unknown sharing 'zzz'. Known: {', '.join(SHARINGS.names())}."
+        ENCODERS.options("zzz")
+    assert str(caught.value) == f"encoder: unknown encoder 'zzz'. Known: {', '.join(ENCODERS.names())}."
 
 
 def test_direct_construction_is_checked_like_a_configuration():

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mtl_cli.model.sharing import Ordered
 from mtl_cli.tasks import Kind, target_columns
 
 
@@ -31,13 +32,15 @@ class Objective:
     Args:
         kinds: The kind of each task, in task order; tasks that are alike should be neighbours.
         device: Where outputs and labels are.
+        ordered: Pairs of binary tasks. The weighted excess of the later one's probability counts in the gradient of its
+            loss, but not in the loss that is reported: it is of no label.
 
     Shape:
         outputs (O, B), labels (B, T) or (B, T + K), scale (K,) -> losses (K,). T is K, but for kinds whose labels take
         several numbers. Targets are NaN where missing; the last K columns, if they are there, are what each row counts.
     """
 
-    def __init__(self, kinds: Sequence[Kind], device: torch.device) -> None:
+    def __init__(self, kinds: Sequence[Kind], device: torch.device, ordered: Sequence[Ordered] = ()) -> None:
         self.kinds = list(kinds)
         self.groups: list[Group] = []
         target = row = 0
@@ -54,11 +57,28 @@ class Objective:
         self._first = slice(None) if target == len(self.kinds) else torch.tensor(firsts, device=device)
         owners = [task for task, kind in enumerate(kinds) for _ in range(kind.num_outputs)]
         self.all_tasks = torch.arange(len(self.kinds), device=device)
+        self._outputs = len(owners)  # O
+        # Of each pair the row of the outputs of either task, and the weight.
+        self._ordered = [(owners.index(pair.later), owners.index(pair.earlier), pair.weight) for pair in ordered]
+        self._earlier = torch.tensor([earlier for _, earlier, _ in self._ordered], dtype=torch.int64, device=device)
+        owners += [pair.later for pair in ordered]
         one_each = owners == list(range(len(owners)))
-        self._owner = None if one_each else torch.tensor(owners, device=device)  # (O,): the task of each output
+        self._owner = None if one_each else torch.tensor(owners, device=device)  # the task of each row of a gradient
 
-    def per_output(self, per_task: Tensor) -> Tensor:
-        """Repeats what belongs to a task (axis 0, K) for each of its outputs (axis 0, O)."""
+    def by_outputs(self, gradient: Tensor, weights: Tensor) -> Tensor:
+        """Derivative of the sum of the tasks' losses times ``weights`` (K,) by the outputs, (O, B).
+
+        Args:
+            gradient: What ``sums_and_gradient`` gave.
+            weights: (K,).
+        """
+        scaled = gradient * self._per_row(weights).unsqueeze(1)
+        if not self._ordered:
+            return scaled
+        return scaled[: self._outputs].index_add(0, self._earlier, scaled[self._outputs :])
+
+    def _per_row(self, per_task: Tensor) -> Tensor:
+        """Repeats what belongs to a task (axis 0, K) for each of its rows of a gradient (axis 0)."""
         return per_task if self._owner is None else per_task.index_select(0, self._owner)
 
     def losses(self, outputs: Tensor, labels: Tensor, scale: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
@@ -74,7 +94,11 @@ class Objective:
         return losses, sums
 
     def sums_and_gradient(self, outputs: Tensor, labels: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
-        """Weighted sum of the losses of each task's labelled rows (K,), and its derivative by the outputs (O, B)."""
+        """Weighted sum of the losses of each task's labelled rows (K,), and derivatives of it, for ``by_outputs``.
+
+        The derivatives are those of a task's sum by its own outputs, (O, B), and below them, for each ordered pair,
+        that of the later task's sum by the earlier one's output.
+        """
         values, targets, weights = outputs.float(), labels.t(), None
         if len(targets) > self._width:
             targets, weights = targets[: self._width], targets[self._width :]
@@ -88,12 +112,24 @@ class Objective:
             found.append(kind.loss_and_gradient(values[rows].view(shape), own))
         losses = _join([row_losses for row_losses, _ in found])
         gradient = _join([slope.flatten(0, 1) for _, slope in found])
+        if self._ordered:
+            gradient = self._with_excess(gradient, values)
         if missing is not None:  # filled, not multiplied: 0 * inf would be NaN
             losses = losses.masked_fill(missing, 0.0)
-            gradient = gradient.masked_fill(self.per_output(missing), 0.0)
+            gradient = gradient.masked_fill(self._per_row(missing), 0.0)
         if weights is not None:
-            losses, gradient = losses * weights, gradient * self.per_output(weights)
+            losses, gradient = losses * weights, gradient * self._per_row(weights)
         return losses.sum(1), gradient
+
+    def _with_excess(self, gradient: Tensor, outputs: Tensor) -> Tensor:
+        """Adds the derivatives of weight * max(p_later - p_earlier, 0) by either output."""
+        gradient, below = gradient.clone(), []
+        for later, earlier, weight in self._ordered:
+            p, q = outputs[later].sigmoid(), outputs[earlier].sigmoid()
+            over = weight * (p > q)
+            gradient[later] += over * p * (1 - p)
+            below.append(-over * q * (1 - q))
+        return torch.cat([gradient, torch.stack(below)])
 
 
 class _TaskLosses(torch.autograd.Function):
@@ -112,8 +148,7 @@ class _TaskLosses(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
         gradient, scale = ctx.saved_tensors
-        factor = ctx.objective.per_output(upstream[0] * scale).unsqueeze(1)
-        return (gradient * factor).to(ctx.dtype), None, None, None, None
+        return ctx.objective.by_outputs(gradient, upstream[0] * scale).to(ctx.dtype), None, None, None, None
 
 
 def _join(parts: list[Tensor]) -> Tensor:

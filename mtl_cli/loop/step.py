@@ -56,7 +56,7 @@ class Learner:
         scale: Tensor,
         *,
         complete: bool,
-        cut: Callable[[Tensor, int], Tensor] = lambda features, _: features,
+        cut: Callable[[Tensor, int], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Callable[[Tensor], None] | None]:
         """Losses (K,) of some rows and their plain sums (K,); see ``Objective.losses``.
 
@@ -66,15 +66,14 @@ class Learner:
         """
         if self.balancing.needs_shared or self.autocast is not None:
             with self.precision():
-                outputs = self.model.heads(cut(self.model.features(inputs), len(scale)))
+                outputs = self.model.outputs(inputs, cut)
             return *self.objective.losses(outputs, targets, scale, complete=complete), None
         features, into_sharing = self.model.sharing.with_backward(inputs)
         outputs, into_heads = self.model.heads.with_backward(features)
         sums, gradient = self.objective.sums_and_gradient(outputs, targets, complete=complete)
 
         def backward(weights: Tensor) -> None:
-            factor = self.objective.per_output(weights * scale).unsqueeze(1)
-            into_sharing(into_heads(gradient * factor))
+            into_sharing(into_heads(self.objective.by_outputs(gradient, weights * scale)))
 
         return sums * scale, sums, backward
 

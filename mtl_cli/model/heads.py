@@ -7,7 +7,7 @@ kept as (outputs, B): softmax over classes then runs along contiguous rows.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
@@ -86,6 +86,80 @@ class Heads(nn.Module):
 
     def _typed_blocks(self) -> list[_Block]:
         return [block for block in self.blocks if isinstance(block, _Block)]
+
+
+class ProductHeads(nn.Module):
+    """Heads of K tasks, some of which are products: their probability is that of other binary tasks multiplied.
+
+    A product has no head and reads no features. Its output is the log-odds of the product of the probabilities whose
+    log-odds the heads of its factors put out, so that everything that reads outputs treats it as any binary task.
+
+    Args:
+        heads: Heads of the tasks that are no products, in task order.
+        products: Positions of the factors of each product, by its own position; factors are no products.
+
+    Shape:
+        As ``Heads``, with K features for the tasks that have a head, and outputs of all tasks.
+    """
+
+    def __init__(self, heads: Heads, products: Mapping[int, Sequence[int]]) -> None:
+        super().__init__()
+        self.heads = heads
+        tasks = range(len(heads.output_dims) + len(products))
+        own = iter(heads.output_dims)
+        self.output_dims = [1 if task in products else next(own) for task in tasks]
+        with_head = [task for task in tasks if task not in products]
+        starts = dict(zip(with_head, [0, *torch.tensor(heads.output_dims).cumsum(0).tolist()], strict=False))
+        # Of each task the rows of the heads' outputs: its own, or those of its factors.
+        self._rows = [
+            [starts[factor] for factor in products[task]] if task in products else slice(starts[task], starts[task] + n)
+            for task, n in enumerate(self.output_dims)
+        ]
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self._with_products(self.heads(features))
+
+    def with_backward(self, features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """See ``Heads.with_backward``."""
+        given, into_heads = self.heads.with_backward(features)
+        leaf = given.requires_grad_()
+        outputs = self._with_products(leaf)
+
+        def backward(gradient: Tensor) -> Tensor:
+            return into_heads(torch.autograd.grad(outputs, leaf, gradient)[0])
+
+        return outputs.detach(), backward
+
+    def split(self, outputs: Tensor) -> list[Tensor]:
+        """Outputs (O, B) as a list of K tensors (B, C)."""
+        return [part.t() for part in outputs.split(self.output_dims)]
+
+    def owners(self) -> list[Ownership]:
+        """Each task with a head owns its rows; positions are among these tasks."""
+        return self.heads.owners()
+
+    def _with_products(self, outputs: Tensor) -> Tensor:
+        return torch.cat(
+            [outputs[r] if isinstance(r, slice) else log_odds_of_product(outputs[r]).unsqueeze(0) for r in self._rows]
+        )
+
+
+def log_odds_of_product(log_odds: Tensor) -> Tensor:
+    """Log-odds of the product of probabilities (axis 0) that are given by their log-odds.
+
+    With p = s(a) s(b) and s the logistic function, 1 / p = (1 + exp(-a)) (1 + exp(-b)), so that the log-odds of p,
+    -log(1 / p - 1), are -log(exp(-a) + exp(-b) + exp(-a - b)): exact where p rounds to 0 or 1 as well.
+
+    Example:
+        >>> log_odds_of_product(torch.tensor([0.0, 0.0])).sigmoid()
+        tensor(0.2500)
+        >>> log_odds_of_product(torch.tensor([-100.0, 200.0]))
+        tensor(-100.)
+    """
+    product, *others = log_odds.unbind(0)
+    for other in others:
+        product = -torch.stack([-product, -other, -product - other]).logsumexp(0)
+    return product
 
 
 class _Run(NamedTuple):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,9 @@ from torch import Tensor, nn
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.freezing import freeze, frozen_statistics
-from mtl_cli.model.heads import Heads, HeadSpec
+from mtl_cli.model.heads import Heads, HeadSpec, ProductHeads
 from mtl_cli.model.ownership import Ownership
-from mtl_cli.model.sharing import Sharing
+from mtl_cli.model.sharing import Ordered, Sharing
 from mtl_cli.model.sharing.hard import HardSharing
 from mtl_cli.types import Inputs, InputSpec
 
@@ -39,6 +40,12 @@ class MultiTaskModel(nn.Module):
         shared_dim: D, the width of the features that the heads read.
         sharing: How tasks share encoders; None for one shared Linear + ReLU.
         hidden: Widths of the hidden layers of each task's head, K entries; None for linear heads.
+        products: Positions of the factors of each task that is a product of others; ``sharing`` knows only the other
+            tasks. See ``ProductHeads``.
+
+    Attributes:
+        with_head: Positions of the tasks that have features and a head: all but products.
+        mixed: Whether the loss of some task depends on the features of another.
 
     Shape:
         ``forward``: (B, F) or Inputs of B rows -> list of K tensors (B, C).
@@ -57,23 +64,35 @@ class MultiTaskModel(nn.Module):
         *,
         sharing: Sharing | None = None,
         hidden: Sequence[Sequence[int]] | None = None,
+        products: Mapping[int, Sequence[int]] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         hidden = [()] * len(output_dims) if hidden is None else hidden
-        names = [str(task) for task in range(len(output_dims))]
+        self.with_head = [task for task in range(len(output_dims)) if task not in products]
+        names = [str(task) for task in self.with_head]
         self.input_dim, self.shared_dim = input_dim, shared_dim
         self.sharing = sharing or HardSharing(EncoderMaker(MLP, InputSpec(input_dim), shared_dim), names)
-        specs = [HeadSpec(outputs, tuple(widths)) for outputs, widths in zip(output_dims, hidden, strict=True)]
-        self.heads = Heads(shared_dim, specs)
+        specs = [HeadSpec(output_dims[task], tuple(hidden[task])) for task in self.with_head]
+        heads = Heads(shared_dim, specs)
+        self.heads: Heads | ProductHeads = ProductHeads(heads, products) if products else heads
+        earlier = {pair.earlier for pair in self.ordered()}
+        self._joint = earlier | {factor for factors in products.values() for factor in factors}
+        self.mixed = bool(self._joint)
         self._keeping_statistics: tuple[nn.Module, ...] = ()  # a tuple: no submodules once more
 
     def forward(self, x: Tensor | Inputs) -> list[Tensor]:
         """Outputs of each task, in task order."""
         return self.heads.split(self.outputs(x))
 
-    def outputs(self, x: Tensor | Inputs) -> Tensor:
-        """Outputs of all tasks below one another, (O, B): what the losses are computed from."""
-        outputs: Tensor = self.heads(self.features(x))
+    def outputs(self, x: Tensor | Inputs, cut: Callable[[Tensor, int], Tensor] | None = None) -> Tensor:
+        """Outputs of all tasks below one another, (O, B): what the losses are computed from.
+
+        ``cut`` stands between features and heads where a task's loss depends on its own features alone.
+        """
+        features = self.features(x)
+        if cut is not None and not self.mixed:
+            features = cut(features, len(self.with_head))
+        outputs: Tensor = self.heads(features)
         return outputs
 
     def features(self, x: Tensor | Inputs) -> Tensor:
@@ -84,8 +103,19 @@ class MultiTaskModel(nn.Module):
         return features
 
     def owners(self) -> list[Ownership]:
-        """Who owns each parameter; complete and disjoint."""
-        return [*self.sharing.owners(), *self.heads.owners()]
+        """Who owns each parameter; complete and disjoint. What the loss of another task trains too is shared."""
+        owners = []
+        for owned in [*self.sharing.owners(), *self.heads.owners()]:
+            task = None if owned.task is None else self.with_head[owned.task]
+            owners.append(owned._replace(task=None if task in self._joint else task))
+        return owners
+
+    def ordered(self) -> list[Ordered]:
+        """Pairs of tasks whose probabilities are to fall from one to the next, see ``Sharing.ordered``."""
+        return [
+            pair._replace(later=self.with_head[pair.later], earlier=self.with_head[pair.earlier])
+            for pair in self.sharing.ordered()
+        ]
 
     def freeze(self, patterns: Sequence[str]) -> None:
         """Takes parameters out of training, for good; see ``mtl_cli.model.freezing.freeze``."""

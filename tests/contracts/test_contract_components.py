@@ -60,8 +60,13 @@ def test_summary_read_from_the_source_is_that_of_the_class(registry, name):
 
 @pytest.mark.parametrize(
     ("registry", "attribute", "needed"),
-    [(KINDS, "metrics", True), (SHARINGS, "shares", False), (BALANCINGS, "needs_shared", False)],
-    ids=["metrics", "shares", "needs_shared"],
+    [
+        (KINDS, "metrics", True),
+        (SHARINGS, "shares", False),
+        (SHARINGS, "chain", False),
+        (BALANCINGS, "needs_shared", False),
+    ],
+    ids=["metrics", "shares", "chain", "needs_shared"],
 )
 def test_flags_read_from_the_source_are_those_of_the_class(registry, attribute, needed):
     for name in registry.names():

@@ -7,6 +7,8 @@ from worlds import CPU, NAN, three_kinds
 
 from mtl_cli.data.batches import Rows, plan_epoch
 from mtl_cli.loop import Objective
+from mtl_cli.model.sharing import Ordered
+from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.regression import Regression
 
 
@@ -129,3 +131,34 @@ def test_half_precision_outputs_get_half_precision_gradients():
     losses.sum().backward()
     assert losses.dtype == torch.float32
     assert outputs.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["rows alike", "rows weighted"])
+def test_excess_of_a_later_task_is_in_the_gradient_of_its_loss_and_not_in_the_loss(weighted):
+    kinds = [Binary(classes=["no", "yes"]), Regression(), Binary(classes=["no", "yes"])]
+    outputs = torch.randn(3, 9, dtype=torch.float64)
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.5, 1.0], [NAN, 1.0, 0.0]] * 3)
+    labels[4, 2] = NAN  # no label of the later task: no excess either
+    known = ~labels.isnan()
+    shares = torch.rand(9, 3) if weighted else torch.ones(9, 3)
+    targets = torch.cat([labels, shares], 1) if weighted else labels
+    plain = Objective(kinds, CPU)
+    ordered = Objective(kinds, CPU, [Ordered(later=2, earlier=0, weight=0.6)])
+    weights = torch.tensor([0.5, 1.0, 3.0])
+
+    def objective(outputs):
+        excess = (outputs[2].sigmoid() - outputs[0].sigmoid()).clamp(min=0)
+        return 3.0 * 0.6 * (excess * shares[:, 2] * known[:, 2]).sum()
+
+    leaf = outputs.clone().requires_grad_()
+    (extra,) = torch.autograd.grad(objective(leaf), leaf)
+    sums, gradient = plain.sums_and_gradient(outputs, targets, complete=False)
+    expected = plain.by_outputs(gradient, weights) + extra
+    with_excess, more = ordered.sums_and_gradient(outputs, targets, complete=False)
+    assert extra.abs().max() > 0.1
+    torch.testing.assert_close(with_excess, sums)
+    torch.testing.assert_close(ordered.by_outputs(more, weights), expected.float(), rtol=1e-5, atol=1e-6)
+    leaf = outputs.float().requires_grad_()
+    losses, _ = ordered.losses(leaf, targets, torch.ones(3), complete=False)
+    (losses * weights).sum().backward()
+    torch.testing.assert_close(leaf.grad, expected.float(), rtol=1e-5, atol=1e-6)

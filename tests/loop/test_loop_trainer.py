@@ -20,10 +20,10 @@ from mtl_cli.tasks.regression import Regression
 
 NAMES = ["task0", "task1", "task2"]
 # Every method with hard sharing, every architecture with equal weights. Left out: ltb, which draws its branches anew
-# with every batch, and stem, which needs categories.
+# with every batch, and stem and esmm, which need categories.
 PAIRS = [
     *(("hard", balancing) for balancing in BALANCINGS.names()),
-    *((sharing, "equal") for sharing in SHARINGS.names() if sharing not in ("hard", "ltb", "stem")),
+    *((sharing, "equal") for sharing in SHARINGS.names() if sharing not in ("hard", "ltb", "stem", "esmm")),
 ]
 # By their formulas a task that is perfect takes all the weight.
 RELATIVE = ("famo", "gls", "stch")

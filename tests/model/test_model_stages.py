@@ -26,7 +26,7 @@ from mtl_cli.run import RunFolder
 from mtl_cli.types import InputSpec
 
 NAMES = ["a", "b", "c"]
-ANY_INPUTS = [name for name in SHARINGS.names() if name != "stem"]  # which needs categories
+ANY_INPUTS = [name for name in SHARINGS.names() if name not in ("esmm", "stem")]  # which need categories
 SPEC = InputSpec(5)
 MLP_MAKER = EncoderMaker(partial(MLP, hidden=[6]), SPEC, 8)
 

@@ -97,7 +97,11 @@ class Encoder(nn.Module, ABC):
         return x
 
     def tables(self) -> list[str]:
-        """Names of the parameters that are embeddings of categories, words or tokens: what tasks may have in common."""
+        """Names of the parameters that are embeddings of categories, words or tokens.
+
+        Copies of the other layers may have them in common, see ``stack_with_common_tables``: an encoder that has some
+        computes its copies in a module of its own kind (``stacked_copy``).
+        """
         return []
 
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
@@ -152,6 +156,20 @@ def stacked_copy(encoders: Sequence[Encoder]) -> nn.Module:
         values = torch.stack([e.get_parameter(name).detach() for e in encoders])
         setattr(stack.get_submodule(owner), leaf, nn.Parameter(values, parameter.requires_grad))
     return stack
+
+
+def stack_with_common_tables(encoders: Sequence[Encoder]) -> tuple[nn.Module, list[nn.Parameter]]:
+    """Copies of an encoder in one module, as ``Encoder.stack`` makes it, that have the first one's tables in common.
+
+    Returns:
+        The module, and the tables among its parameters.
+    """
+    stack, tables = type(encoders[0]).stack(encoders), []
+    for name in encoders[0].tables():
+        owner, _, leaf = name.rpartition(".")
+        tables.append(nn.Parameter(encoders[0].get_parameter(name).detach().clone()))
+        setattr(stack.get_submodule(owner), leaf, tables[-1])
+    return stack, tables
 
 
 class VmapStack(nn.Module):

@@ -139,6 +139,8 @@ class MLP(Encoder):
                 elif codes is not None:  # of the input only the embeddings need it
                     table = self.embedding
                     embedded = gradient @ weight[..., -codes.shape[1] * table.shape[-1] :]
+                    if embedded.dim() > table.dim():  # copies of layers that have one table in common
+                        embedded = embedded.sum(0)
                     rows = embedded.reshape(*table.shape[:-2], codes.numel(), table.shape[-1])
                     table.grad.index_add_(-2, codes.flatten(), rows)  # type: ignore[union-attr]
 
@@ -157,7 +159,10 @@ class MLP(Encoder):
         lead = self.embedding.shape[:-2]
         width = codes.shape[1] * self.embedding.shape[-1]
         picked = self.embedding.index_select(-2, codes.flatten()).view(*lead, len(codes), width)
-        return torch.cat([x.expand(*lead, *x.shape[-2:]), picked], -1) if x.shape[-1] else picked, codes
+        if not x.shape[-1]:
+            return picked, codes
+        lead = lead or x.shape[:-2]  # copies may have the table, or what stands before it, in common
+        return torch.cat([x.expand(*lead, *x.shape[-2:]), picked.expand(*lead, *picked.shape[-2:])], -1), codes
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

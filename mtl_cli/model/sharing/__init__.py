@@ -1,5 +1,5 @@
 """Sharing architectures: how tasks share encoders."""
 
-from mtl_cli.model.sharing.base import Sharing
+from mtl_cli.model.sharing.base import Ordered, Sharing
 
-__all__ = ["Sharing"]
+__all__ = ["Ordered", "Sharing"]

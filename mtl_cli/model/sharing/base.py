@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -12,6 +12,20 @@ from mtl_cli.model.backward import Backward, by_autograd
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.ownership import Ownership, shared
 from mtl_cli.types import Inputs
+
+
+class Ordered(NamedTuple):
+    """Two binary tasks, of which the later one is to be the less likely.
+
+    Args:
+        later: Position of the task that comes after the other.
+        earlier: Position of the other.
+        weight: Of max(p_later - p_earlier, 0), added to the loss of each labelled row of the later task.
+    """
+
+    later: int
+    earlier: int
+    weight: float
 
 
 class Sharing(nn.Module, ABC):
@@ -23,11 +37,14 @@ class Sharing(nn.Module, ABC):
     Attributes:
         shares: Whether any parameter is trained by more than one task; methods that balance gradients on the
             shared parameters need it.
+        chain: The key of a task, ``product_of`` or ``after``, that the architecture is made for and needs; one made for
+            ``after`` is given the position of the task before each task (None: there is none) after the names.
         common_features: Whether the features are (B, D), the same for all tasks; an architecture that says so has it in
             its own class body.
     """
 
     shares: ClassVar[bool] = True
+    chain: ClassVar[str | None] = None
     common_features: ClassVar[bool] = False
 
     @abstractmethod
@@ -45,6 +62,10 @@ class Sharing(nn.Module, ABC):
         by everything else.
         """
         return None
+
+    def ordered(self) -> list[Ordered]:
+        """Pairs of tasks whose probabilities are to fall from one to the next."""
+        return []
 
     def report(self) -> dict[str, Any]:
         """What the parameters now say about sharing, for ``sharing.json``: lists, numbers and text by name."""
