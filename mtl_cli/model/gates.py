@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtl_cli.model.backward import Backward, by_autograd
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.layers import Linear
 from mtl_cli.types import Inputs
@@ -141,6 +142,26 @@ class Gates(nn.Module):
             x = torch.relu(layer(x))
         gates: Tensor = self.use(logits(self.last, x).softmax(1))
         return gates
+
+    def with_backward(self, x: Tensor) -> tuple[Tensor, Backward]:
+        """Gates of what all tasks read, without a graph, and their backward pass; written out for linear gates."""
+        weight, bias = self.last.weight, self.last.bias
+        if len(self.layers) or x.requires_grad or not (weight.requires_grad and bias.requires_grad):
+            return by_autograd(self, x)
+        with torch.no_grad():
+            gates: Tensor = self(x)
+
+        @torch.no_grad()
+        def backward(gradient: Tensor) -> None:
+            by_weight, by_bias = weight.grad, bias.grad
+            if by_weight is None or by_bias is None:
+                raise RuntimeError("parameters must have grad")
+            slope = gates * gradient
+            slope.addcmul_(gates, slope.sum(1, keepdim=True), value=-1)  # of softmax
+            by_weight.view(-1, x.shape[1]).addmm_(slope.reshape(-1, len(x)), x)
+            by_bias.add_(slope.sum(2))
+
+        return gates, backward
 
 
 def logits(layer: Linear, x: Tensor) -> Tensor:

@@ -184,6 +184,8 @@ class Product:
         experts: int,
         threads: int,
         balancing: str = "equal",
+        sharing: str = "hard",
+        shared: int = SHARED,
     ) -> None:
         import polars as pl
 
@@ -204,10 +206,10 @@ class Product:
                     "source": "table", "path": str(folder / "data.parquet"), "inputs": ["x"], "scale": "none",
                     "batch_size": batch, "split": {"column": "split"},
                 },
-                "shared_dim": EXPERT if experts else SHARED,
+                "shared_dim": EXPERT if experts else shared,
                 "tasks": {name: {"kind": kind} for name, kind, _ in tasks},
                 "encoder": {"name": "mlp"},
-                "sharing": {"name": "mmoe", "experts": experts} if experts else {"name": "hard"},
+                "sharing": {"name": "mmoe", "experts": experts} if experts else {"name": sharing},
                 "balancing": {"name": balancing},
                 "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"},
                 "trainer": {"max_epochs": 1_000_000, "check_val_every_n_epoch": 1_000_000, "threads": threads,
@@ -299,6 +301,33 @@ def balance(threads: int) -> None:
         )
 
 
+def separate(threads: int) -> None:
+    """Eight small models side by side (sharing=separate) against the same eight, each trained by a run of its own."""
+    rows, batch, shared, bar = 12_800, 256, 64, 2.0
+    torch.set_num_threads(threads)
+    tasks = [(f"r{i}", "regression", 1) for i in range(8)]
+    x, targets = make_data(rows, tasks)
+    options = {"threads": threads, "shared": shared}
+    together = Product(x, targets, tasks, batch, 0, sharing="separate", **options)
+    alone = [Product(x, {task[0]: targets[task[0]]}, [task], batch, 0, **options) for task in tasks]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for turn in range(ROUNDS + 1):
+        for i in (0, 1) if turn % 2 else (1, 0):
+            began = time.perf_counter()
+            for product in alone if i else [together]:
+                product.epoch()
+            if turn:  # the first one warms up
+                seconds[i].append(time.perf_counter() - began)
+    ratios = [apart / side for side, apart in zip(*seconds, strict=True)]
+    print(
+        f"\nseparate: {len(tasks)} models, {rows:,} x {WIDTH} rows, D {shared}, batch {batch}, {threads} thread(s): "
+        f"side by side {statistics.median(seconds[0]):.3f} s/epoch, one after another "
+        f"{statistics.median(seconds[1]):.3f}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to "
+        f"{max(ratios):.2f})  bar {bar:g}x {'reached' if statistics.median(ratios) >= bar else 'MISSED'}  "
+        f"train loss {together.last:.4f}, {sum(product.last for product in alone):.4f}"
+    )
+
+
 def start() -> None:
     """From the shell to the first training step, against a bare ``import torch``."""
     import polars as pl
@@ -348,13 +377,18 @@ def start() -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "what", nargs="*", default=[*WORKLOADS, "w4", "start"], help=f"of {', '.join(WORKLOADS)}, w4, start"
+        "what",
+        nargs="*",
+        default=[*WORKLOADS, "w4", "separate", "start"],
+        help=f"of {', '.join(WORKLOADS)}, w4, separate, start",
     )
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     for what in arguments.what:
         if what == "start":
             start()
+        elif what == "separate":
+            separate(arguments.threads)
         elif what == "w4":
             balance(arguments.threads)
         else:

@@ -64,19 +64,19 @@ class MultiGateMixtureOfExperts(Sharing):
         return mixed[0] if self._gates_of == [None] else mixed
 
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
-        """The experts and their mixture written out; the gates are small, and autograd's."""
+        """The experts, the gates and their mixture written out."""
         if self._compiled_call_impl is not None:
             return by_autograd(self, inputs)
-        gates = self.gates(self.gate_inputs(inputs))
+        gates, into_gates = self.gates.with_backward(self.gate_inputs(inputs))
         experts, into_experts = with_backward(self.experts, inputs)
-        by_row, rows = gates.detach().permute(2, 0, 1).contiguous(), experts.transpose(0, 1)  # (B, K, E), (B, E, D)
+        by_row, rows = gates.permute(2, 0, 1).contiguous(), experts.transpose(0, 1)  # (B, K, E), (B, E, D)
         one_gate = self._gates_of == [None]
         mixed = torch.bmm(by_row, rows).transpose(0, 1)
 
         @torch.no_grad()
         def backward(gradient: Tensor) -> None:
-            of_row = (gradient.unsqueeze(0) if one_gate else gradient).transpose(0, 1)  # (B, K, D)
-            into_graph(gates, torch.bmm(of_row, rows.transpose(1, 2)).permute(1, 2, 0))
+            of_row = (gradient.unsqueeze(0) if one_gate else gradient).transpose(0, 1).contiguous()  # (B, K, D)
+            into_gates(torch.bmm(of_row, rows.transpose(1, 2)).permute(1, 2, 0))
             into_experts(torch.bmm(by_row.transpose(1, 2), of_row).transpose(0, 1))
 
         return mixed[0] if one_gate else mixed, backward
