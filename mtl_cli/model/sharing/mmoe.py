@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtl_cli.model.backward import Backward, by_autograd, into_graph, with_backward
+from mtl_cli.model.backward import Backward, by_autograd, with_backward
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.gates import GateInputs, Gates, mix
 from mtl_cli.model.ownership import Ownership, shared, stacked
