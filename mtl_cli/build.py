@@ -410,18 +410,22 @@ def build_model(
 
 
 def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> Sharing:
-    """The part of the model before the heads; tasks that are products of others have none."""
+    """The part of the model before the heads, of those of the tasks ``names`` that have a head."""
     encoder: Callable[..., Encoder] = ENCODERS.load(config.encoder.name)
     build_encoder = partial(encoder, **config.encoder.options)
     make_encoder = EncoderMaker(build_encoder, spec, config.shared_dim)
-    options = [config.tasks[name].common for name in names]
-    with_head = [name for name, own in zip(names, options, strict=True) if own.product_of is None]
+    with_head = tasks_with_head(config, names)
     facts: list[Any] = [make_encoder, with_head]
     if SHARINGS.load(config.sharing.name).chain == "after":
-        before = [own.after for own in options if own.product_of is None]
+        before = [config.tasks[name].common.after if name in config.tasks else None for name in with_head]
         facts.append([None if name is None else with_head.index(name) for name in before])
     sharing: Sharing = SHARINGS.build(config.sharing.name, *facts, **config.sharing.options)
     return sharing
+
+
+def tasks_with_head(config: RunConfig, names: Sequence[str]) -> list[str]:
+    """Those of the tasks that are no products of others."""
+    return [name for name in names if name not in config.tasks or config.tasks[name].common.product_of is None]
 
 
 def build_monitor(name: str, tasks: Mapping[str, TaskConfig]) -> Monitor:

@@ -24,7 +24,7 @@ from mtl_cli.loop import Trainer
 from mtl_cli.loop.evaluate import Evaluation
 from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.trainer import Interrupted, Limits, Schedule
-from mtl_cli.report_text import number, text_table
+from mtl_cli.report_text import at_most, number, text_table
 from mtl_cli.run import RunFolder, versions
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, seconds, task_metrics
@@ -33,6 +33,8 @@ from mtl_cli.trained import TrainedRun, read_run, stored_features
 from mtl_cli.warm_start import Start, start
 
 log = logging.getLogger(__name__)
+MANY_TASKS = 20  # of more the console shows a few, the files all
+FEW = 8
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -186,12 +188,14 @@ def describe(run: Run) -> str:
     splits = {name: getattr(data.splits, name) for name in ("train", "val", "test")}
     sizes = ", ".join(f"{len(index):,} {name}" for name, index in splits.items())
     first = trainer.mean_losses(trainer.val)
-    labels = []
+    labels: list[list[str]] = []
+    labelled: dict[str, int] = {}
     for name in config.tasks:  # in the user's order
         position = [t.name for t in data.tasks].index(name)
         task = data.tasks[position]
         counts = {split: task.kind.counts(data.labels(position, split)) for split in splits}
         cells = [f"{c.labelled:,}" + (f" ({c.missing:,} missing)" if c.missing else "") for c in counts.values()]
+        labelled[name] = counts["train"].labelled
         loss = number(first[name])
         labels.append([name, config.tasks[name].kind.name, *cells, f"{task.weight:g}", loss, counts["train"].balance])
     header = ["task", "kind", "train", "val", "test", "weight", "first val loss", "training labels"]
@@ -200,22 +204,47 @@ def describe(run: Run) -> str:
     if model.count_frozen().total:
         columns["frozen"] = model.count_frozen()
     order = [[t.name for t in data.tasks].index(name) for name in config.tasks]
+    counted = [[data.tasks[i].name, *(f"{counts.tasks[i]:,}" for counts in columns.values())] for i in order]
+    more = []
+    if len(order) > MANY_TASKS:
+        fewest = sorted(labelled, key=labelled.__getitem__)[:FEW]
+        labels = [row for row in labels if row[0] in fewest]
+        more = [f"the {FEW} tasks with the fewest training labels of {len(order)} (all in summary.json in the end)"]
+        counted = [[f"{len(order)} tasks", *(f"{sum(counts.tasks):,}" for counts in columns.values())]]
     counted = [
         ["shared", *(f"{counts.shared:,}" for counts in columns.values())],
-        *([data.tasks[i].name, *(f"{counts.tasks[i]:,}" for counts in columns.values())] for i in order),
+        *counted,
         ["total", *(f"{counts.total:,}" for counts in columns.values())],
     ]
     parts = [
         f"columns ({data.table.files})", _shorten(format_report(data.features.report())), "",
-        f"rows: {sizes}, {data.splits.method}", *_describe_sources(run), *(f"note: {note}" for note in data.notes), "",
-        text_table(header, labels), "",
-        text_table(["parameters", *columns], counted), "",
+        f"rows: {sizes}, {data.splits.method}", *_describe_sources(run),
+        *(f"note: {note}" for note in [*at_most(data.notes, MANY_TASKS), *_cost(run)]), "",
+        text_table(header, labels), *more, "",
+        text_table(["parameters", *columns], counted),
+        f"forward pass: {flops_per_row(run):,} FLOPs per row in matrix products and convolutions", "",
         f"sharing {config.sharing.name}, encoder {config.encoder.name}, balancing {config.balancing.name}, "
         f"{trainer.schedule.steps(trainer.train, 0)} steps per epoch, device {choose_device(config)}, "
         f"{torch.get_num_threads()} CPU thread(s)",
         *([] if run.start is None else ["", run.start.describe()]),
     ]  # fmt: skip
     return "\n".join(parts)
+
+
+def _cost(run: Run) -> list[str]:
+    """What a method that takes a gradient for each task costs where there are many."""
+    name, tasks = run.config.balancing.name, len(run.data.tasks)
+    if tasks <= MANY_TASKS or not run.trainer.learner.balancing.needs_shared:
+        return []
+    what = f"takes the gradient of each of the {tasks} tasks in every step, where balancing=equal takes one"
+    return [f"balancing {name} {what}: expect steps that are many times slower."]
+
+
+def flops_per_row(run: Run) -> int:
+    """FLOPs of a forward pass of a batch of training rows, by its rows; see ``MultiTaskModel.count_flops``."""
+    inputs = run.trainer.train.inputs
+    rows = min(run.config.data.batch_size, len(inputs.numeric))
+    return round(run.trainer.learner.model.count_flops(inputs.part(0, rows)) / rows)
 
 
 def _describe_sources(run: Run) -> list[str]:
@@ -239,10 +268,21 @@ def _labelled_by(data: Data, source: int) -> list[str]:
     return [task.name for i, task in enumerate(data.tasks) if not np.isnan(own[:, i]).all()]
 
 
-def results_table(config: RunConfig, evaluation: Evaluation, split: str) -> str:
-    """The metrics of each task on a split."""
+def results_table(config: RunConfig, evaluation: Evaluation, split: str, everything: str = "summary.json") -> str:
+    """The metrics of each task on a split; of many tasks the worst few.
+
+    Args:
+        config: The run's configuration.
+        evaluation: The metrics.
+        split: Its name.
+        everything: Where the metrics of all tasks stand.
+    """
     rows = []
-    for name in config.tasks:
+    shown = list(config.tasks)
+    if len(shown) > MANY_TASKS:
+        values = {name: evaluation.tasks[name][evaluation.primary[name]] for name in shown}
+        shown = sorted((n for n in shown if values[n] is not None), key=lambda n: values[n] or 0.0)[:FEW]
+    for name in shown:
         scores = evaluation.tasks[name]
         main = evaluation.primary[name]
         others = ", ".join(
@@ -255,6 +295,8 @@ def results_table(config: RunConfig, evaluation: Evaluation, split: str) -> str:
         else ""
     )
     table = text_table([split, "metric", "value", "loss", "also"], rows)
+    if len(shown) < len(config.tasks):
+        table += f"\nthe {len(shown)} worst of {len(config.tasks)} tasks (all in {everything})"
     return f"{table}\nmean{note}: {number(evaluation.mean)}"
 
 
@@ -266,7 +308,7 @@ def undefined_notes(evaluation: Evaluation, counts: Mapping[str, LabelCounts], s
         if lacking:
             labels = f"{counts[name].labelled} labels" + (f", {counts[name].balance}" if counts[name].labelled else "")
             notes.append(f"{split}: not defined for the labels of task '{name}' ({labels}): {', '.join(lacking)}.")
-    return notes
+    return at_most(notes, MANY_TASKS)
 
 
 def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, Any]:
@@ -309,6 +351,11 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
             "shared": counts.shared,
             "tasks": dict(zip(names, counts.tasks, strict=True)),
             "frozen": trainer.learner.model.count_frozen().total,
+        },
+        "flops_per_row": flops_per_row(run),
+        "labelled": {
+            split: {task.name: task.kind.counts(data.labels(i, split)).labelled for i, task in enumerate(data.tasks)}
+            for split in ("train", "val", "test")
         },
         "rows": {split: len(getattr(data.splits, split)) for split in ("train", "val", "test")},
         "rows_seen": trainer.rows_by_source(),

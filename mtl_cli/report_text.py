@@ -24,6 +24,18 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def at_most(lines: Sequence[str], most: int) -> list[str]:
+    """The lines, or the first few and how many more there are.
+
+    Example:
+        >>> at_most(["a", "b", "c", "d"], 3)
+        ['a', 'b', 'and 2 more of this kind.']
+    """
+    if len(lines) <= most:
+        return list(lines)
+    return [*lines[: most - 1], f"and {len(lines) - most + 1} more of this kind."]
+
+
 def number(value: float | None) -> str:
     """A metric for people: four decimals, ``n/a`` if it is not defined."""
     return "n/a" if value is None else f"{value:.4f}"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mtl_cli.build import Data, build_sharing
+from mtl_cli.build import Data, build_sharing, tasks_with_head
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.report_text import text_table
@@ -232,10 +232,7 @@ def _one_more_channel(block: Any) -> Any:
 def _depend_on_tasks(config: RunConfig, data: Data) -> set[str]:
     """Parameters that one more task would change in more than a number of rows for each task."""
     names = [task.name for task in data.tasks]
-    like = config.tasks[names[0]]
-    another = replace(like, common=replace(like.common, product_of=None, after=None))
-    larger = replace(config, tasks={**config.tasks, _ANOTHER: another})
-    return _changed(larger, data, data.spec, [*names, _ANOTHER], per_task=len(names))
+    return _changed(config, data, data.spec, [*names, _ANOTHER], per_task=len(tasks_with_head(config, names)))
 
 
 def _changed(
@@ -253,7 +250,7 @@ def _changed(
     for name, parameter in ours.named_parameters():
         expected = parameter.shape
         if per_task and id(parameter) in by_rows:
-            expected = torch.Size([expected[0] // per_task * len(names), *expected[1:]])
+            expected = torch.Size([expected[0] // per_task * (per_task + 1), *expected[1:]])
         if shapes.get(name) != expected:
             changed.add(prefix + name)
     return changed

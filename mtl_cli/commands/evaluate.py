@@ -73,7 +73,8 @@ def evaluate(argv: Sequence[str]) -> None:
     if given.out is not None:
         write_json(Path(given.out).expanduser(), _record(trained, split, given.data, found))
     print(f"{found.rows:,} rows, {trained.checkpoint} weights (epoch {trained.epoch})")
-    print(results_table(trained.config, found.evaluation, name))
+    everything = f"{given.out}" if given.out is not None else "the file of --out"
+    print(results_table(trained.config, found.evaluation, name, everything))
 
 
 def _check_source(source: str | None, data: str | None) -> list[Problem]:

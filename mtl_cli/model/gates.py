@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,8 @@ from mtl_cli.types import Inputs
 
 log = logging.getLogger(__name__)
 COLLAPSED = 0.95  # share of one expert, for every task, that is worth a warning
+UNUSED = 0.01  # share of an expert, of every task at most, that is worth one
+DECIDED = 0.01  # entropy of a gate, of the largest it can have, below which it has chosen one expert
 EMBEDDING_DIM = 8  # numbers that stand for one category in what a gate reads
 
 
@@ -67,10 +70,14 @@ class GateUse(nn.Module):
     """Watches gates while a model is evaluated; in training it costs nothing.
 
     What it has seen is forgotten when a new evaluation begins. It is no part of a checkpoint.
+
+    Args:
+        sparse: The gates are meant to choose few experts: that some are not used is worth no warning.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, sparse: bool = False) -> None:
         super().__init__()
+        self._sparse = sparse
         self._weights: Tensor
         self._entropy: Tensor
         self._rows: int
@@ -95,18 +102,39 @@ class GateUse(nn.Module):
     def report(self) -> dict[str, Any]:
         """Of each task, the mean weight of each expert and the mean entropy of its gate in nats (0: one expert).
 
-        Logs a warning if one expert gets nearly everything of all tasks; empty before the first evaluation.
+        And ``unused``, the experts that get less than 1 % of every task, ``decided``, the tasks whose gate has chosen
+        one expert for every row, and ``warnings``, which are logged too. Empty before the first evaluation.
         """
         if not self._rows:
             return {}
-        weights = self._weights / self._rows
+        weights, entropy = self._weights / self._rows, self._entropy / self._rows
+        experts = weights.shape[1]
+        most = weights.max(0).values
+        unused = [expert for expert in range(experts) if most[expert] < UNUSED]
+        decided = (entropy < DECIDED * math.log(experts)).nonzero().flatten().tolist() if experts > 1 else []
+        warnings = [] if experts == 1 else self._warnings(weights, unused, decided)
+        for text in warnings:
+            log.warning("%s", text)
+        return {
+            "weights": weights.tolist(), "entropy": entropy.tolist(), "rows": self._rows,
+            "unused": unused, "decided": decided, "warnings": warnings,
+        }  # fmt: skip
+
+    def _warnings(self, weights: Tensor, unused: list[int], decided: list[int]) -> list[str]:
+        tasks, experts = weights.shape
         expert = int(weights.min(0).values.argmax())
-        if weights.shape[1] > 1 and bool((weights[:, expert] > COLLAPSED).all()):
-            log.warning(
-                "gates collapsed: expert %d gets more than %d%% of every task; the other %d are of no use",
-                expert, 100 * COLLAPSED, weights.shape[1] - 1,
-            )  # fmt: skip
-        return {"weights": weights.tolist(), "entropy": (self._entropy / self._rows).tolist(), "rows": self._rows}
+        if bool((weights[:, expert] > COLLAPSED).all()):
+            what = f"expert {expert} gets more than {100 * COLLAPSED:g}% of every task"
+            return [f"gates collapsed: {what}; the other {experts - 1} are of no use"]
+        if self._sparse:
+            return []
+        found = []
+        if unused:
+            which = ", ".join(map(str, unused))
+            found.append(f"experts without use: {which} of {experts} get less than {100 * UNUSED:g}% of every task")
+        if decided:
+            found.append(f"gates without choice: those of {len(decided)} of {tasks} tasks read one expert in every row")
+        return found
 
     def _forget(self) -> None:
         self._weights = torch.zeros((), dtype=torch.float64)

@@ -129,6 +129,22 @@ class MultiTaskModel(nn.Module):
             module.eval()
         return self
 
+    @torch.no_grad()
+    def count_flops(self, x: Inputs) -> int:
+        """Floating-point operations of a forward pass of some rows as in evaluation, two for each multiply-add.
+
+        Counted by PyTorch as they are carried out: matrix products and convolutions, which nearly all of the time goes
+        into, and neither look-ups of embeddings nor operations on single values.
+        """
+        from torch.utils.flop_counter import FlopCounterMode
+
+        training = self.training
+        self.eval()
+        with FlopCounterMode(display=False) as counter:
+            self.heads(self.sharing.forward(x))  # not called: a compiled module would be compiled for it
+        self.train(training)
+        return int(counter.get_total_flops())
+
     def count_parameters(self) -> ParameterCounts:
         """How many parameters there are, and whose they are."""
         return self._count(self.owners())

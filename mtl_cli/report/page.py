@@ -117,7 +117,9 @@ def _parameters(summary: Mapping[str, Any]) -> str:
     own = summary["parameters"]["tasks"]
     names = ["shared", *own, "total"]
     counts = [summary["parameters"]["shared"], *own.values(), summary["parameters"]["total"]]
-    return _table([Column("parameters", names), Column("number", counts)])
+    flops = summary.get("flops_per_row")  # not in runs of older versions
+    told = "" if flops is None else f"<p>{flops:,} FLOPs per row in matrix products and convolutions, forward.</p>"
+    return _table([Column("parameters", names), Column("number", counts)]) + told
 
 
 def _delta_plots(among: Sequence[Method]) -> list[tuple[str, str]]:

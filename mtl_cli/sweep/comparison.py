@@ -87,7 +87,7 @@ class Method:
         return estimate([_mean_metric(job) for job in self.done])
 
     def number(self, name: str) -> Estimate | None:
-        """Another number of the jobs: ``seconds``, ``parameters``, ``rows_per_second``, ``train_rows``."""
+        """Another number of the jobs: ``seconds``, ``parameters``, ``flops_per_row``, ``train_rows``..."""
         return estimate([getattr(job, name) for job in self.done])
 
 

@@ -11,6 +11,7 @@ from mtl_cli.sweep.comparison import Estimate, Method
 from mtl_cli.sweep.table import Cell, Column
 
 DELTA = "delta-m %"
+NUMBERS = ("parameters", "flops_per_row", "seconds", "rows_per_second", "train_rows")  # beside the scores
 
 
 def ranked_methods(among: Sequence[Method]) -> list[Method]:
@@ -43,10 +44,12 @@ def method_columns(among: Sequence[Method]) -> list[Column]:
     ]
     if any(delta is not None for delta in deltas):
         table.append(Column(DELTA, [_signed(delta) for delta in deltas]))
+    flops = [_whole(method.number("flops_per_row")) for method in rows]
     return [
         *table,
         Column("mean rank", [ranks.get(i) for i in range(len(rows))]),
         Column("parameters", [_whole(method.number("parameters")) for method in rows]),
+        *([Column("flops/row", flops)] if any(cell is not None for cell in flops) else []),
         Column("seconds", [_mean(method.number("seconds")) for method in rows]),
         Column("rows/s", [_whole(method.number("rows_per_second")) for method in rows]),
         Column("pareto", ["*" if i in front else "" for i in range(len(rows))]),
@@ -67,7 +70,7 @@ def as_json(among: Sequence[Method]) -> list[dict[str, Any]]:
             "delta_m_percent": _json(_delta(method, rows)),
             "mean_rank": ranks.get(i),
             "pareto": i in front,
-            **{name: _json(method.number(name)) for name in ("parameters", "seconds", "rows_per_second", "train_rows")},
+            **{name: _json(method.number(name)) for name in NUMBERS},
         }
         for i, method in enumerate(rows)
     ]

@@ -28,6 +28,7 @@ class JobRecord:
         mean: ``test/mean``; None without a test split.
         seconds: Wall time.
         parameters: Number of parameters of the model.
+        flops_per_row: FLOPs of a forward pass in matrix products and convolutions; None in runs of older versions.
         error: What went wrong, on one line.
         monitor: What ``score`` is.
         mode: ``max`` if a higher score is better, ``min`` if a lower one is.
@@ -47,6 +48,7 @@ class JobRecord:
     mean: float | None = None
     seconds: float | None = None
     parameters: int | None = None
+    flops_per_row: int | None = None
     error: str | None = None
     monitor: str | None = None
     mode: str | None = None
@@ -131,6 +133,7 @@ def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
         "mean": metrics.get("test/mean"),
         "seconds": _number(summary.get("seconds")),
         "parameters": None if total is None else int(total),
+        "flops_per_row": summary.get("flops_per_row"),
         "monitor": str(summary.get("monitor")),
         "mode": mode,
         "primary": {task: primary[task] for task in order},

@@ -70,10 +70,16 @@ def columns(records: Sequence[JobRecord]) -> list[Column]:
         Column("test/mean", [record.mean for record in rows]),
         Column("score", [record.score for record in rows]),
         Column("parameters", [record.parameters for record in rows]),
+        *_flops_column(rows),
         Column("seconds", [record.seconds for record in rows]),
         *_delta_column(rows),
         Column("error", [record.error for record in rows]),
     ]
+
+
+def _flops_column(rows: Sequence[JobRecord]) -> list[Column]:
+    cells: list[Cell] = [record.flops_per_row for record in rows]
+    return [Column("flops/row", cells)] if any(cell is not None for cell in cells) else []
 
 
 def as_csv(records: Sequence[JobRecord]) -> str:

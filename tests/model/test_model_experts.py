@@ -246,3 +246,32 @@ def test_collapse_is_said(caplog):
     with caplog.at_level(logging.WARNING):
         sharing.report()
     assert "expert 1 gets more than 95% of every task; the other 2 are of no use" in caplog.text
+
+
+def test_experts_and_gates_without_use_are_said_and_kept(caplog):
+    sharing = _made(MultiGateMixtureOfExperts, EncoderMaker(MLP, InputSpec(4), 8), experts=4).eval()
+    with torch.no_grad():
+        sharing.gates.last.weight.zero_()
+        sharing.gates.last.bias.copy_(
+            torch.tensor([[0.0, 1.0, -9.0, 0.0], [1.0, 0.0, -9.0, 0.0], [0.0, 0.0, 0.0, 30.0]])
+        )
+    sharing(inputs(torch.randn(5, 4)))
+    report = sharing.report()["gates"]
+    assert (report["unused"], report["decided"]) == ([2], [2])
+    assert report["warnings"] == [
+        "experts without use: 2 of 4 get less than 1% of every task",
+        "gates without choice: those of 1 of 3 tasks read one expert in every row",
+    ]
+    assert [record.getMessage() for record in caplog.records] == report["warnings"]
+
+
+def test_experts_that_dselect_k_has_not_chosen_are_no_warning(caplog):
+    sharing = _made(DSelectK, experts=8, k=1)
+    with torch.no_grad():
+        sharing.static_bits.copy_(torch.tensor([[-9.0] * 3, [9.0] * 3, [9.0] * 3]).unsqueeze(2))
+    sharing.eval()(_batch())
+    report = sharing.report()["gates"]
+    assert report["unused"] == [1, 2, 3, 4, 5, 6]
+    assert report["decided"] == [0, 1, 2]
+    assert not report["warnings"]
+    assert not caplog.records

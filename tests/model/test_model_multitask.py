@@ -1,16 +1,21 @@
 """The model of the first lesson: Linear + ReLU that all tasks share, and one linear head for each."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
-from worlds import inputs
+from torch.utils.flop_counter import FlopCounterMode
+from worlds import encoder_world, inputs
 
 from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.encoders.conv import Conv
 from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.sharing.hard import HardSharing
 from mtl_cli.model.sharing.separate import SeparateModels
+from mtl_cli.registry import SHARINGS
 from mtl_cli.types import Inputs, InputSpec
 
 
@@ -132,3 +137,42 @@ def test_categories_reach_the_model():
     x = torch.zeros(2, 2)
     outputs = model.outputs(Inputs(x, torch.tensor([[1, 2], [1, 3]])))
     assert not torch.allclose(outputs[:, 0], outputs[:, 1])
+
+
+ROWS, IN, HIDDEN, D, OUT = 5, 6, 7, 8, 4
+FLOPS = {  # by hand: two for each multiply-add of a row
+    "hard": IN * HIDDEN + HIDDEN * D + OUT * D,
+    "separate": 2 * (IN * HIDDEN + HIDDEN * D) + OUT * D,
+    "cross_stitch": 2 * (IN * HIDDEN + HIDDEN * D) + 4 * (HIDDEN + D) + OUT * D,
+    "mmoe": 8 * (IN * HIDDEN + HIDDEN * D) + 2 * 8 * IN + 2 * 8 * D + OUT * D,
+    "film": IN * HIDDEN + 2 * HIDDEN * D + OUT * D,
+}
+
+
+@pytest.mark.parametrize("name", list(FLOPS))
+def test_flops_are_those_counted_by_hand_and_by_torch(name):
+    maker = EncoderMaker(partial(MLP, hidden=[HIDDEN]), InputSpec(IN), D)
+    model = MultiTaskModel(IN, [1, 3], D, sharing=SHARINGS.build(name, maker, ["a", "b"]))
+    rows = inputs(torch.randn(ROWS, IN))
+    before = torch.get_rng_state()
+    assert model.count_flops(rows) == 2 * ROWS * FLOPS[name]
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), before)
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(rows.numeric)
+    assert counter.get_total_flops() == 2 * ROWS * FLOPS[name]
+
+
+def test_counting_flops_does_not_compile():
+    model = MultiTaskModel(IN, [1, 3], D)
+    model.sharing.compile(backend=lambda *_: pytest.fail("compiled"))
+    assert model.count_flops(inputs(torch.randn(ROWS, IN))) == 2 * ROWS * (IN * D + OUT * D)
+
+
+def test_flops_of_convolutions_count():
+    spec, rows = encoder_world("image", rows=3)
+    maker = EncoderMaker(partial(Conv, widths=[4], pool="mean", stem_stride=1), spec, D)
+    model = MultiTaskModel(0, [1, 3], D, sharing=HardSharing(maker, ["a", "b"]))
+    pixels = 9 * 8 * 9  # positions times a 3x3 window
+    by_row = pixels * (2 * 4 + 4 * 4 + 4 * 4) + (2 + 4 + 2 * 8) * D + OUT * D
+    assert model.count_flops(rows) == 2 * 3 * by_row
