@@ -25,7 +25,7 @@ from mtl_cli.data.labels import label_column, label_roles, row_weights
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
 from mtl_cli.data.token_labels import label_tokens, spread_labels
-from mtl_cli.errors import ConfigError, DataError, Problem, RunError, UserError, did_you_mean
+from mtl_cli.errors import ConfigError, DataError, Problem, UserError, did_you_mean
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor, monitor_direction
 from mtl_cli.loop.trainer import Task
@@ -248,12 +248,8 @@ def load_fitted(config: RunConfig, state: Mapping[str, Any]) -> tuple[Features, 
     """The features and tasks, in training order, that ``Data.state`` described.
 
     Raises:
-        RunError: Another version of this package wrote it.
         KeyError, TypeError, ValueError: It is something else.
     """
-    if state["format"] != DATA_FORMAT:
-        what = f"has format {state['format']!r}, this version of mtl-train reads {DATA_FORMAT}"
-        raise RunError(Problem("data.json", what, "Use the version of mtl-train that made the run, or train again."))
     if set(state["tasks"]) != set(config.tasks):
         raise ValueError(f"its tasks are {', '.join(state['tasks'])}, those of config.yaml {', '.join(config.tasks)}")
     tasks = []

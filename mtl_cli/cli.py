@@ -40,10 +40,9 @@ MAY_CHANGE = (
     "trainer.device",
     "trainer.threads",
     "trainer.on_nonfinite",
-    "resume",
-    "dry_run",
     "extra",
 )
+_OF_THE_COMMAND = ("resume", "dry_run", "stop_on_failure")  # they say what this command does, not what the run is
 _HYDRA_VERSION = tuple(int(part) for part in hydra.__version__.split(".")[:2])
 _VERSION_BASE: dict[str, Any] = {} if _HYDRA_VERSION >= (1, 4) else {"version_base": "1.3"}
 
@@ -60,6 +59,7 @@ class _Invocation:
     interrupted: int | None = None
     error: BaseException | None = None
     jobs_failed: int = 0
+    changed: dict[str, str] = {}  # noqa: RUF012  finished jobs of this sweep that are not what it asks for, and why
 
 
 @hydra.main(config_path=str(composition.config_dir()), config_name="config", **_VERSION_BASE)
@@ -69,6 +69,10 @@ def _run(cfg: DictConfig) -> float | None:
     folder = Path(context.runtime.output_dir)
     in_sweep = context.mode == RunMode.MULTIRUN
     overrides = composition.shown(composition.unresolved(context.overrides.task))  # type: ignore[arg-type]
+    if in_sweep and _Invocation.jobs_failed and cfg.get("stop_on_failure") is True:
+        log.info("job %s: not started, since another one failed (stop_on_failure)", context.job.num)
+        _clear_away(folder)
+        return None
     try:
         choices = OmegaConf.to_container(context.runtime.choices)
         files = composition.composed_files(_Invocation.folders, choices if isinstance(choices, dict) else {})  # type: ignore[arg-type]
@@ -109,10 +113,11 @@ def _single(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder
     if config.resume is None:
         return _train(config, raw, overrides, folder, resume=False)
     if config.resume != "auto":  # what the run started from stays a part of it
-        stored = yaml.safe_load(RunFolder.open(Path(config.resume).expanduser()).read_config())
+        stored = RunFolder.open(Path(config.resume).expanduser()).read_settings()
         raw["init_from"] = stored.get("init_from")
         config = replace(config, init_from=raw["init_from"])
-    return _train(config, raw, overrides, *_resumable(config, raw, folder))
+    path, resume = _resumable(config, raw, folder)
+    return _train(config, raw, overrides, path, resume=resume)
 
 
 def _resumable(config: RunConfig, raw: dict[str, Any], folder: Path) -> tuple[Path, bool]:
@@ -144,7 +149,12 @@ def _sweep_job(config: RunConfig, raw: dict[str, Any], overrides: list[str], fol
         with RunFolder.claim(folder, resume=True) as claimed:
             claimed.clear()
         return _train(config, raw, overrides, folder, resume=False)
-    _refuse_changes(folder, raw)
+    try:
+        _refuse_changes(folder, raw)
+    except RunError as error:
+        if state == "done":
+            _Invocation.changed[folder.name] = "; ".join(p.what for p in error.problems)
+        raise
     if state == "done":
         log.info("done already: %s", folder)
         best = run.read_json("summary.json")["best"]
@@ -163,10 +173,13 @@ def _train(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder:
 
         kept = run.description() if resume else None
         with _logging(folder / "train.log") as written:
+            if resume:
+                _tell_changes(run, raw)
             try:
-                run.set_status("running")
+                # The configuration first: a run whose status says something can be gone on with.
                 text = yaml.safe_dump({**raw, "resume": None}, sort_keys=False, allow_unicode=True)
                 run.write_config(text, overrides)
+                run.set_status("running")
                 return train(config, run, resume=resume)
             except Interrupted as stop:
                 code = 128 + stop.signal
@@ -177,9 +190,13 @@ def _train(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder:
             except KeyboardInterrupt:
                 run.set_status("interrupted", exit_code=130)
                 raise
-            except UserError:
-                # Nothing was trained: leave nothing that looks like a run, or the run that was there.
-                run.clear() if kept is None else run.put_back(kept)
+            except UserError as error:
+                if kept is not None:
+                    run.put_back(kept)
+                elif run.checkpoints():  # hours of training must not go because its last file cannot be read
+                    run.set_status("failed", exit_code=2, error=_one_line(error))
+                else:  # nothing was trained: leave nothing that looks like a run
+                    run.clear()
                 raise
             except Exception as error:
                 written.only_here(traceback.format_exc())
@@ -190,30 +207,46 @@ def _train(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder:
 
 def _has_more_to_do(run: RunFolder, config: RunConfig) -> bool:
     """Whether the limits go beyond what a finished run has trained."""
-    done = run.read_json("summary.json")
     trainer = config.trainer
-    more_epochs = trainer.max_epochs is None or trainer.max_epochs > done["epochs"]
-    more_steps = trainer.max_steps is None or trainer.max_steps > done["steps"]
-    stored = yaml.safe_load(run.read_config())["trainer"]
-    changed = any(stored.get(key) != getattr(trainer, key) for key in ("max_epochs", "max_steps", "max_time"))
+    try:
+        done = run.read_json("summary.json")
+        epochs, steps = int(done["epochs"]), int(done["steps"])
+        _ = done["best"] and float(done["best"]["score"] or 0)
+    except (RunError, KeyError, TypeError, ValueError):
+        log.warning("%s: is damaged or missing; it is made anew from the checkpoints", run.path / "summary.json")
+        return True
+    more_epochs = trainer.max_epochs is None or trainer.max_epochs > epochs
+    more_steps = trainer.max_steps is None or trainer.max_steps > steps
+    stored = flatten(run.read_settings())
+    limits = ("max_epochs", "max_steps", "max_time")
+    changed = any(stored.get(f"trainer.{key}") != getattr(trainer, key) for key in limits)
     return more_epochs and more_steps and changed
+
+
+def _tell_changes(run: RunFolder, raw: dict[str, Any]) -> None:
+    """Which of the keys that may change have another value now."""
+    old, new = flatten(run.read_settings()), flatten({**raw, "resume": None})
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            log.info("changed since the run began: %s (%s -> %s)", key, _as_text(old, key), _as_text(new, key))
 
 
 def _refuse_changes(folder: Path, raw: dict[str, Any]) -> None:
     changed = _changes(folder, raw)
     if changed:
-        hint = f"May change on resume: {', '.join(MAY_CHANGE[:8])}. For anything else start a new run."
+        hint = f"May change on resume: {', '.join(MAY_CHANGE)}. For anything else start a new run."
         raise RunError([Problem(f"resume: {folder}", f"was made with another {key}", hint) for key in changed])
 
 
 def _changes(folder: Path, raw: dict[str, Any]) -> list[str]:
     """Keys that differ from a run's own configuration and may not, each as ``key (old -> new)``."""
-    stored = yaml.safe_load(RunFolder.open(folder).read_config())
+    stored = RunFolder.open(folder).read_settings()
     old, new = flatten(stored), flatten(raw)
     keys = [
         k
         for k in {**old, **new}
-        if old.get(k) != new.get(k) and not any(k == m or k.startswith(f"{m}.") for m in MAY_CHANGE)
+        if old.get(k) != new.get(k)
+        and not any(k == m or k.startswith(f"{m}.") for m in (*MAY_CHANGE, *_OF_THE_COMMAND))
     ]
     return [f"{key} ({_as_text(old, key)} -> {_as_text(new, key)})" for key in keys]
 
@@ -263,6 +296,7 @@ def run_command(arguments: Sequence[str]) -> int:
     _Invocation.folders = (composition.config_dir(), *([own] if own else []))
     _Invocation.interrupted = _Invocation.error = None
     _Invocation.jobs_failed = 0
+    _Invocation.changed = {}
     hydra_callback.sweep_dir = None
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     previous = os.environ.get("HYDRA_FULL_ERROR")
@@ -337,7 +371,7 @@ def _resume_alone(flags: Sequence[str], overrides: Sequence[str]) -> Path | None
 
 def _resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
     run = RunFolder.open(folder)
-    cfg = OmegaConf.create(run.read_config())
+    raw = run.read_settings()
     own = [o for o in overrides if not o.startswith("resume=")]
     for override in own:
         key, equals, _ = override.lstrip("+").partition("=")
@@ -348,13 +382,21 @@ def _resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
         if key == "init_from":
             what = "cannot be given together with resume, which takes the run's own weights"
             raise ConfigError(Problem("init_from (command line)", what, "Leave one of the two out."))
-    OmegaConf.set_struct(cfg, False)
-    cfg = OmegaConf.merge(cfg, OmegaConf.from_dotlist([o.lstrip("+") for o in own]))
-    raw = composition.plain(cfg)  # type: ignore[arg-type]
+    given = composition.plain(OmegaConf.from_dotlist([o.lstrip("+") for o in own]))
+    raw = _merged(raw, given)  # not by OmegaConf: what stands in a run's file is data, and ${...} in it is text
     raw["resume"] = None  # what init_from= of the run itself does not go together with
     config = validate(raw, composition.origin_of(overrides, []))
     _refuse_changes(folder, raw)
     _train(config, raw, run.read_overrides(), folder, resume=True)
+
+
+def _merged(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings within mappings, the values of ``new`` over those of ``old``."""
+    merged = dict(old)
+    for key, value in new.items():
+        before = merged.get(key)
+        merged[key] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _finish_sweep() -> None:
@@ -362,7 +404,12 @@ def _finish_sweep() -> None:
     folder = hydra_callback.sweep_dir
     if folder is None or not folder.is_dir():
         return
-    records = collect(folder)
+    records = [
+        replace(record, status="changed", error=_Invocation.changed[record.job])
+        if record.job in _Invocation.changed
+        else record
+        for record in collect(folder)
+    ]
     if not records:
         if [entry.name for entry in folder.iterdir()] == ["multirun.yaml"]:  # Hydra's own, written before any job
             (folder / "multirun.yaml").unlink()

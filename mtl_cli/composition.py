@@ -24,7 +24,7 @@ from mtl_cli.schema import Origin, with_origin
 
 TOP_LEVEL = (
     "data", "tasks", "input_dim", "shared_dim", "only", "monitor",
-    "seed", "resume", "init_from", "freeze", "dry_run", "plugins", "extra", "hydra",
+    "seed", "resume", "init_from", "freeze", "dry_run", "stop_on_failure", "plugins", "extra", "hydra",
 )  # fmt: skip
 FLAGS_WITH_VALUE = (
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p",

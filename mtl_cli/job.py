@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mtl_cli.build import Data, build_data, build_learner, build_mixing, build_monitor, choose_device
+from mtl_cli.build import DATA_FORMAT, Data, build_data, build_learner, build_mixing, build_monitor, choose_device
 from mtl_cli.data import Features
 from mtl_cli.data.feature_report import format_report
 from mtl_cli.errors import Problem, RunError
@@ -25,7 +25,7 @@ from mtl_cli.loop.evaluate import Evaluation
 from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.trainer import Interrupted, Limits, Schedule
 from mtl_cli.report_text import at_most, number, text_table
-from mtl_cli.run import RunFolder, versions
+from mtl_cli.run import RunFolder, digest, versions
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, seconds, task_metrics
 from mtl_cli.tasks import LabelCounts
@@ -67,6 +67,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None
     """
     started = time.monotonic()
     folder.set_status("running")
+    settings = digest(folder.read_settings())
     begun = resume and bool(folder.checkpoints())
     origin = None if begun or config.init_from is None else read_run(config.init_from, device="cpu")
     columns = _stored_columns(config, folder) if begun else None
@@ -75,7 +76,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None
         trainer = run.trainer
         if resume:
             _refuse_other_data(run)
-        folder.write_json("data.json", run.data.state(config))
+        folder.write_sealed("data.json", run.data.state(config))
         log.info("%s", describe(run))
         if run.start is not None:
             folder.write_json("init.json", run.start.to_json())
@@ -90,6 +91,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None
         trainer.fit()
     train_seconds = time.monotonic() - train_started
     summary = _summarise(run, time.monotonic() - started, train_seconds, trainer.progress.rows - rows_before)
+    summary["config"] = settings
     report = trainer.learner.model.sharing.report()
     if report:
         names = [trainer.tasks[position].name for position in trainer.learner.model.with_head]
@@ -315,7 +317,14 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
     config, data, trainer = run.config, run.data, run.trainer
     best, progress = trainer.best, trainer.progress
     which = "best" if best.entries and run.folder.checkpoint("best").exists() else "last"
-    trainer.load_weights(which)
+    try:
+        trainer.load_weights(which)
+    except RunError as error:
+        if which == "last":
+            raise
+        log.warning("%s The final numbers are of the last weights.", error)
+        which = "last"
+        trainer.load_weights(which)
     device = choose_device(config)
     evaluations = {"val": trainer.evaluate(trainer.val)}
     if len(data.splits.test):
@@ -324,7 +333,8 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
     if which == "best":
         chosen = f"weights of epoch {best.entries[0][1]}, the best by {best.monitor.name} ({number(best.score)} on val)"
     else:
-        chosen = f"weights of the last epoch, {progress.epoch} (no best checkpoint by {best.monitor.name})"
+        why = "the best checkpoint cannot be read" if best.entries else f"no best checkpoint by {best.monitor.name}"
+        chosen = f"weights of the last epoch, {progress.epoch} ({why})"
     log.info("\n%s\n%s", chosen, results_table(config, evaluations[shown], shown))
     for split, evaluation in evaluations.items():
         labels = {task.name: task.kind.counts(data.labels(i, split)) for i, task in enumerate(data.tasks)}
@@ -392,8 +402,8 @@ def _refuse_other_data(run: Run) -> None:
     """A run that goes on with other rows would be neither the old run nor a new one."""
     if not (run.folder.path / "data.json").exists():  # stopped before it had read them
         return
-    stored, found = run.folder.read_json("data.json"), run.data.table.fingerprint
-    before = stored.get("fingerprint") if isinstance(stored, dict) else None
+    stored, found = run.folder.read_sealed("data.json", DATA_FORMAT), run.data.table.fingerprint
+    before = stored.get("fingerprint")
     if before != found:
         what = f"the data have changed since the run began (fingerprint {str(before)[:12]} -> {found[:12]})"
         hint = f"Put {run.data.table.files} back as they were, or start a new run."

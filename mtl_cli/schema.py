@@ -333,6 +333,7 @@ _TOP: dict[str, Option] = {
     "init_from": Option(str | None, None),
     "freeze": Option(str | list[str], []),
     "dry_run": Option(bool, False),
+    "stop_on_failure": Option(bool, False),
     "plugins": Option(list[str], []),
     "extra": Option(Any, None),
 }

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 import torch
-import yaml
 from torch import Tensor
 
 from mtl_cli.build import (
+    DATA_FORMAT,
     Data,
     autocast_type,
     build_model,
@@ -36,7 +36,7 @@ from mtl_cli.errors import ConfigError, DataError, Problem, RunError
 from mtl_cli.loop.evaluate import EVALUATION_ROWS, Evaluation, forward, rows_at_once, score
 from mtl_cli.loop.trainer import Task
 from mtl_cli.model import MultiTaskModel
-from mtl_cli.run import RunFolder
+from mtl_cli.run import RunFolder, digest
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, validate
 from mtl_cli.tasks import LabelCounts, target_columns
@@ -356,10 +356,10 @@ def read_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
         what = f"was trained on tasks {saved.get('tasks')}, and the run is of {[task.name for task in tasks]}"
         raise RunError(Problem(str(file), what, "Is it of another run?"))
     try:
-        model.load_state_dict(saved["model"])
+        model.load_values(saved["model"])
         epoch = int(saved["progress"]["epoch"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())
         raise RunError(
             Problem(str(file), f"does not fit the model of the run ({reason})", "Is it of another run?")
         ) from None
@@ -379,11 +379,11 @@ def stored_features(config: RunConfig, folder: RunFolder) -> Features:
 def _read_state(config: RunConfig, folder: RunFolder) -> tuple[dict[str, Any], Features, tuple[Task, ...]]:
     """data.json, and what it describes."""
     try:
-        state = folder.read_json("data.json")
+        state = folder.read_sealed("data.json", DATA_FORMAT)
         features, tasks = load_fitted(config, state)
     except RunError as error:
         raise RunError([replace(p, where=str(folder.path / "data.json")) for p in error.problems]) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         what = f"is not what this version of mtl-train writes ({type(error).__name__}: {error})"
         raise RunError(Problem(str(folder.path / "data.json"), what, "Train again.")) from None
     return state, features, tasks
@@ -422,14 +422,7 @@ def _ids(table: Table, name: str) -> pl.Series:
 def _read_config(folder: RunFolder) -> RunConfig:
     file = folder.path / "config.yaml"
     try:
-        raw = yaml.safe_load(folder.read_config())
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(Problem(str(file), f"is damaged: no plain YAML ({reason})")) from None
-    if not isinstance(raw, dict):
-        raise RunError(Problem(str(file), f"is damaged: it holds no mapping, got {type(raw).__name__}"))
-    try:
-        return validate(raw, lambda _: str(file))
+        return validate(folder.read_settings(), lambda _: str(file))
     except ConfigError as error:
         raise RunError(error.problems) from None
 
@@ -437,6 +430,10 @@ def _read_config(folder: RunFolder) -> RunConfig:
 def _unfinished(folder: RunFolder, epoch: int) -> Sequence[str]:
     try:
         state = folder.status["state"]
+        summary = folder.read_json("summary.json") if state == "done" else {}
     except RunError as error:
         return [str(error)]
+    config = summary.get("config") if isinstance(summary, dict) else None
+    if config not in (None, digest(folder.read_settings())):
+        return [f"{folder.path / 'config.yaml'} was changed after the training, and is what counts now."]
     return () if state == "done" else [f"the run has not finished (it is {state}): weights after {epoch} epochs."]

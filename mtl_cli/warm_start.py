@@ -154,7 +154,6 @@ class _Reasons:
         same_tasks = list(self._tasks) == list(self._kinds)
         self._by_tasks = set() if same_tasks else _depend_on_tasks(config, data)
         self._by_columns = _depend_on_columns(config, data) if columns else set()
-        self._columns = "reads other columns"
         there, here = origin.config.encoder.name, config.encoder.name
         self._encoder = None if there == here else f"encoder {there} there, {here} here"
 
@@ -167,7 +166,7 @@ class _Reasons:
         if self._encoder is not None:
             return self._encoder
         if key.name in self._by_columns:
-            return self._columns
+            return "reads other columns"
         return "depends on all tasks, and they are others" if key.name in self._by_tasks else None
 
 

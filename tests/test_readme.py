@@ -3,6 +3,7 @@
 To write the table anew after adding a component: python tests/test_readme.py
 """
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from mtl_cli import registry
-from mtl_cli.cli import run_command
+from mtl_cli.cli import MAY_CHANGE, run_command
 from mtl_cli.commands import evaluate, predict
 from mtl_cli.commands.entry import run
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+TESTS = Path(__file__).resolve().parent
+README = TESTS.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 TABLE = re.compile(r"(<!-- components: [^\n]*-->\n).*?(<!-- /components -->)", re.DOTALL)
 
@@ -86,6 +88,25 @@ def test_commands_after_training_run(own_data):
         assert run(command, arguments) == 0
     assert (own_data / "predictions.csv").exists()
     assert (own_data / "metrics.json").exists()
+
+
+def test_promises_name_tests_that_there_are():
+    promises = TEXT.partition("## What is promised")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in promises.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 10
+    for promise, named in rows:
+        nodes = re.findall(r"`([^`]+)`", named)
+        assert nodes, promise
+        for node in nodes:
+            name, _, function = node.partition("::")
+            tests = {f.name for f in ast.parse((TESTS / name).read_text(encoding="utf-8")).body if hasattr(f, "name")}
+            assert not function or function in tests, node
+            assert any(test.startswith("test_") for test in tests), node
+
+
+def test_keys_that_may_change_on_resume_are_listed():
+    told = TEXT.partition("On resume these may change:")[2].partition(";")[0]
+    assert tuple(re.findall(r"`([^`]+)`", told)) == MAY_CHANGE
 
 
 def test_library_example_runs():

@@ -83,7 +83,10 @@ def check_run(path: str, checkpoint: str | None) -> list[Problem]:
         return list(error.problems)
     there = sorted(file.stem for file in (folder.path / "checkpoints").glob("*.pt"))
     if checkpoint is not None and there and checkpoint not in there:
-        return [Problem("--checkpoint", f"{path} has no '{checkpoint}'", did_you_mean(checkpoint, there))]
+        hint = did_you_mean(checkpoint, there)
+        if checkpoint == "best":
+            hint = f"No evaluation gave a number to judge by, or trainer.checkpoint.save_top_k is 0. {hint}"
+        return [Problem("--checkpoint", f"{path} has no '{checkpoint}'", hint)]
     if not there:
         hint = f"Go on with it: mtl-train resume={path}."
         return [Problem(path, "has no checkpoint yet, so that there is no model", hint)]

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
-from mtl_cli.errors import MTLError, RunError, UserError
+from mtl_cli.errors import MTLError, Problem, RunError, UserError
 from mtl_cli.run import MetricsLog, RunFolder, is_run_folder, write_text
 from mtl_cli.sweep import JobRecord, collect, format_table
 from mtl_cli.sweep.leaderboard import whole_json, whole_markdown
@@ -54,7 +52,14 @@ def _report(folders: Sequence[Path], form: str) -> str:
         from mtl_cli.report import run_page
 
         run = RunFolder.open(runs[0])
-        return run_page(run, yaml.safe_load(run.read_config()))
+        settings = run.read_settings()
+        try:
+            return run_page(run, settings)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            what = f"cannot be shown: summary.json or metrics.jsonl is damaged ({type(error).__name__}: {error})"
+            raise RunError(
+                Problem(str(run.path), what, f"mtl-train resume={run.path} makes the first anew.")
+            ) from error
     records = _collect(folders)
     if form == "html":
         from mtl_cli.report import sweep_page

@@ -74,6 +74,17 @@ class Best:
         self.entries = self.entries if self.keep < 0 else self.entries[: self.keep]
         return place < len(self.entries) and self.entries[place][1] == epoch, [entry[1] for entry in dropped]
 
+    def load_entries(self, entries: Sequence[Sequence[Any]]) -> None:
+        """Puts back what a checkpoint has of ``entries``; files are named, and removed, by what stands in it.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        for entry in entries:
+            if len(entry) != 3 or type(entry[0]) not in (int, float) or not all(type(n) is int for n in entry[1:]):
+                raise ValueError(f"its best scores are not [score, epoch, step], got {entry!r}")
+        self.entries = [list(entry) for entry in entries]
+
 
 @dataclass
 class EarlyStopping:
@@ -106,7 +117,8 @@ class EarlyStopping:
 
     def load_state(self, state: Sequence[Any]) -> None:
         """Puts back what ``state`` gave."""
-        self.best, self.waited = state
+        best, waited = state
+        self.best, self.waited = None if best is None else float(best), int(waited)
 
 
 def monitor_direction(name: str, tasks: Mapping[str, Mapping[str, bool | None]]) -> bool | None:

@@ -234,17 +234,18 @@ class Trainer:
             for optimizer, saved in zip(self.learner.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.progress = Progress(**state["progress"])
-            self.best.entries = state["best"]
+            self.best.load_entries(state["best"])
             self.early_stopping.load_state(state["early_stopping"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            self._sums.copy_(state["sums"])
+            self._counts = np.array(state["counts"], float)
+            self._weight_sums.copy_(state["weight_sums"])
+            self._weight_counts = np.array(state["weight_counts"], float)
+            self.drawn = np.array(state["drawn"], np.int64)
+            self._skipped_in_epoch = int(state.get("skipped_in_epoch", 0))
+            size = int(state["metrics_size"])
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise RunError(f"{self.folder.checkpoint(name)}: does not fit this configuration ({error}).") from error
-        self._sums.copy_(state["sums"])
-        self._counts = np.array(state["counts"])
-        self._weight_sums.copy_(state["weight_sums"])
-        self._weight_counts = np.array(state["weight_counts"])
-        self.drawn = np.array(state["drawn"], np.int64)
-        self._skipped_in_epoch = state.get("skipped_in_epoch", 0)
-        self.metrics.truncate(state["metrics_size"])
+        self.metrics.truncate(size)
         set_rng_state(state["rng"])
         before, now = state.get("lr"), self._lr()
         if before is not None and before != now:
@@ -257,11 +258,11 @@ class Trainer:
         """Loads the model's weights alone; returns the whole checkpoint."""
         path = self.folder.checkpoint(name)
         state = load(path)
-        if state["tasks"] != [task.name for task in self.tasks]:
-            raise RunError(f"{path}: was trained on tasks {state['tasks']}, not on {[t.name for t in self.tasks]}.")
+        if state.get("tasks") != [task.name for task in self.tasks]:
+            raise RunError(f"{path}: was trained on tasks {state.get('tasks')}, not on {[t.name for t in self.tasks]}.")
         try:
-            self.learner.model.load_state_dict(state["model"])
-        except RuntimeError as error:
+            self.learner.model.load_values(state["model"])
+        except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path}: does not fit this model ({error}).") from error
         return state
 

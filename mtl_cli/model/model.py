@@ -117,6 +117,33 @@ class MultiTaskModel(nn.Module):
             for pair in self.sharing.ordered()
         ]
 
+    def load_values(self, state: Mapping[str, Tensor]) -> None:
+        """Takes the values of a checkpoint, all of them or none.
+
+        Raises:
+            ValueError: It is of another model: lists what is absent, what is unknown, and what has another shape.
+
+        Example:
+            >>> model = MultiTaskModel(2, [1], 3)
+            >>> model.load_values({**model.state_dict(), "heads.blocks.0.bias": torch.zeros(2), "x": torch.zeros(1)})
+            Traceback (most recent call last):
+            ...
+            ValueError: unknown: x; of another shape: heads.blocks.0.bias (2, here 1)
+        """
+        own = self.state_dict()
+        lists = {
+            "absent": [name for name in own if name not in state],
+            "unknown": [str(name) for name in state if name not in own],
+            "of another shape": [
+                f"{name} ({_shape(state[name])}, here {_shape(value)})"
+                for name, value in own.items()
+                if name in state and getattr(state[name], "shape", None) != value.shape
+            ],
+        }
+        if any(lists.values()):
+            raise ValueError("; ".join(f"{what}: {', '.join(names)}" for what, names in lists.items() if names))
+        self.load_state_dict(state)
+
     def freeze(self, patterns: Sequence[str]) -> None:
         """Takes parameters out of training, for good; see ``mtl_cli.model.freezing.freeze``."""
         freeze(self, self.owners(), patterns)
@@ -162,3 +189,8 @@ class MultiTaskModel(nn.Module):
             else:
                 tasks[owned.task] += owned.numel
         return ParameterCounts(shared + sum(tasks), shared, tuple(tasks))
+
+
+def _shape(value: object) -> str:
+    """A tensor's shape as people write it."""
+    return " x ".join(map(str, value.shape)) or "1" if isinstance(value, Tensor) else f"a {type(value).__name__}"

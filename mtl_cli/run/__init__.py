@@ -8,13 +8,14 @@ from mtl_cli.run.folder import RunFolder, State, is_run_folder
 from mtl_cli.run.lock import is_locked
 from mtl_cli.run.metrics_log import MetricsLog
 from mtl_cli.run.search import find_resumable, remove_if_empty
-from mtl_cli.run.settings import flatten
+from mtl_cli.run.settings import digest, flatten
 from mtl_cli.run.summary import versions
 
 __all__ = [
     "MetricsLog",
     "RunFolder",
     "State",
+    "digest",
     "find_resumable",
     "flatten",
     "is_locked",

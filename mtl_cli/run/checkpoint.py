@@ -106,6 +106,8 @@ def checksum(state: Any) -> str:
 
 def _feed(digest: hashlib._Hash, value: Any) -> None:
     if isinstance(value, torch.Tensor):
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise TypeError("a checkpoint cannot hold a tensor that is larger than its memory")
         digest.update(f"tensor {value.dtype} {tuple(value.shape)};".encode())
         # Seen as bytes: NumPy knows no bfloat16.
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
@@ -160,6 +162,8 @@ def _checksum_or_none(state: Any) -> str | None:
 def _read(path: Path, map_location: str | torch.device) -> Any:
     if path.stat().st_size == 0:
         raise RunError(_unreadable(path, "the file is empty"))
+    if _is_packed(path):
+        raise RunError(_unreadable(path, "its content is compressed, as no checkpoint's is"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old pickle protocols; we say it in our own words
@@ -176,6 +180,15 @@ def _read(path: Path, map_location: str | torch.device) -> Any:
             what = "holds Python objects that could run code; refused"
             raise RunError(Problem(str(path), what, hint)) from error
         raise RunError(_unreadable(path, _reason(path, error))) from error
+
+
+def _is_packed(path: Path) -> bool:
+    """Whether a file may unpack to more than it is: PyTorch stores tensors as they are."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False  # not even an archive: what reads it says so
 
 
 def _wants_code(path: Path, error: Exception) -> bool:

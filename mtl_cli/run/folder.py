@@ -27,6 +27,7 @@ from mtl_cli.errors import Problem, RunError
 from mtl_cli.run.atomic import TEMPORARY_SUFFIX, write_bytes, write_json, write_text
 from mtl_cli.run.clock import now
 from mtl_cli.run.lock import FolderLock
+from mtl_cli.run.settings import digest, parse_settings
 
 State = Literal["running", "done", "failed", "interrupted"]
 
@@ -35,6 +36,8 @@ STATUS = "status.json"
 CONFIG = "config.yaml"
 OVERRIDES = "overrides"
 CHECKPOINTS = "checkpoints"
+SEAL = "checksum"
+_WRITTEN_IN_PLACE = ("metrics.jsonl", "train.log")  # all others are replaced whole, and a link with them
 OURS = frozenset(
     {
         CONFIG,
@@ -193,7 +196,12 @@ class RunFolder:
         Example:
             >>> RunFolder(Path("runs/a")).checkpoint("best").as_posix()
             'runs/a/checkpoints/best.pt'
+
+        Raises:
+            RunError: It is no plain name: it could lead out of the folder.
         """
+        if name != Path(name).name or name.startswith("."):
+            raise RunError(Problem(str(self.path), f"the name of a checkpoint is a plain word, got {name!r}"))
         return self.path / CHECKPOINTS / f"{name}.pt"
 
     def checkpoints(self) -> list[str]:
@@ -216,6 +224,17 @@ class RunFolder:
             RunError: There is none, or it cannot be read.
         """
         return self._read_text(CONFIG)
+
+    def read_settings(self) -> dict[str, Any]:
+        """The configuration as plain mappings and values. Nothing in it is resolved or run.
+
+        Raises:
+            RunError: There is none, or it is damaged.
+        """
+        try:
+            return parse_settings(self.read_config())
+        except ValueError as error:
+            raise RunError(Problem(str(self.path / CONFIG), f"is damaged: {error}")) from None
 
     def read_overrides(self) -> list[str]:
         """The overrides, in the order of the command line.
@@ -244,6 +263,38 @@ class RunFolder:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             raise RunError(Problem(str(self.path / name), f"is damaged: no JSON ({error})")) from error
+
+    def write_sealed(self, name: str, obj: dict[str, Any]) -> None:
+        """Writes ``obj`` as JSON with a checksum of it: a flipped bit in a number would go unnoticed.
+
+        Raises:
+            TrainingError: The file cannot be written.
+        """
+        self.write_json(name, {**obj, SEAL: digest(obj)})
+
+    def read_sealed(self, name: str, format: int) -> dict[str, Any]:
+        """What ``write_sealed`` wrote.
+
+        Args:
+            name: The file.
+            format: The number that its ``format`` must be.
+
+        Raises:
+            RunError: There is none, or it is damaged, edited, or of another version.
+        """
+        obj = self.read_json(name)
+        if not isinstance(obj, dict):
+            raise RunError(Problem(str(self.path / name), "is damaged: it holds no mapping"))
+        if obj.get("format") != format:
+            what = f"has format {obj.get('format')!r}, this version of mtl-train reads {format}"
+            hint = "Use the version of mtl-train that made the run, or train again."
+            raise RunError(Problem(str(self.path / name), what, hint))
+        seal = obj.pop(SEAL, None)
+        if seal != digest(obj):
+            how = "is missing" if seal is None else "differs"
+            hint = "Put the file back as the training wrote it, or train again."
+            raise RunError(Problem(str(self.path / name), f"is damaged or edited: its checksum {how}", hint))
+        return obj
 
     def description(self) -> dict[str, bytes]:
         """The files that say what the run is and how far it came, by name; for ``put_back``."""
@@ -322,6 +373,10 @@ def _refuse_run(path: Path) -> None:
 
 
 def _refuse_without_run(path: Path) -> None:
+    links = [name for name in _WRITTEN_IN_PLACE if (path / name).is_symlink()]
+    if links:
+        hint = "Put the file itself in its place."
+        raise RunError(Problem(str(path / links[0]), "is a link, and would be written through", hint))
     if not (path / STATUS).exists():
         what = f"cannot be resumed: it holds no run (no {STATUS}); {_contents(path)}"
         raise RunError(Problem(str(path), what, _hint_of_runs_below(path)))

@@ -17,6 +17,7 @@ summary.json, written at the end of a training; numbers that are not finite are 
     seconds           wall time of the run; train_seconds: of its training steps alone
     rows_per_second   training rows over train_seconds
     seed, device, data_fingerprint, versions
+    config            checksum of config.yaml as it was then
 """
 
 from __future__ import annotations

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mtl_cli.errors import RunError
-from mtl_cli.run import RunFolder, flatten, is_locked, is_run_folder
+from mtl_cli.run import RunFolder, digest, flatten, is_locked, is_run_folder
 
-STATUSES = ("done", "running", "interrupted", "failed", "damaged")
+STATUSES = ("done", "running", "interrupted", "failed", "changed", "damaged")
 
 
 @dataclass(frozen=True)
@@ -21,7 +19,8 @@ class JobRecord:
 
     Args:
         job: Name of its folder.
-        status: done, running, interrupted, failed, or damaged (its files cannot be read).
+        status: done, running, interrupted, failed, changed (done, but its numbers are not of the configuration that
+            stands in its folder, or that the sweep asks for), or damaged (its files cannot be read).
         overrides: What set it apart on the command line.
         metrics: Final numbers by flat key (``test/digit/accuracy``); None where a number was not finite.
         score: The monitored validation score of the best epoch; None if there is none.
@@ -98,7 +97,7 @@ def _record(folder: Path) -> JobRecord:
     overrides: list[str] = []
     try:
         overrides = run.read_overrides() if (folder / "overrides").exists() else []
-        config = yaml.safe_load(run.read_config()) if (folder / "config.yaml").exists() else None
+        config = run.read_settings() if (folder / "config.yaml").exists() else None
         settings = flatten(config) if config else {}
         # The lock first: a job that ends between the two looks is then seen as done, not as interrupted.
         alive = is_locked(folder)
@@ -106,7 +105,8 @@ def _record(folder: Path) -> JobRecord:
         state = "interrupted" if status["state"] == "running" and not alive else str(status["state"])
         # A stopped or failed job has numbers only if it got that far; a finished one without them is damaged.
         with_summary = state == "done" or (folder / "summary.json").exists()
-        numbers = _numbers(run.read_json("summary.json")) if with_summary else {}
+        summary = run.read_json("summary.json") if with_summary else {}
+        numbers = _numbers(summary) if with_summary else {}
     except RunError as error:
         return JobRecord(folder.name, "damaged", overrides, error=_one_line(str(error)))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
@@ -114,6 +114,8 @@ def _record(folder: Path) -> JobRecord:
         return JobRecord(folder.name, "damaged", overrides, error=_one_line(what))
     message = status.get("error") if state != "done" else None
     told = _one_line(str(message)) if message else None
+    if state == "done" and summary.get("config") not in (None, digest(config)):
+        state, told = "changed", "config.yaml was changed after the run: its numbers are of another configuration"
     return JobRecord(folder.name, state, overrides, settings=settings, error=told, **numbers)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from worlds import make_learner, three_kind_rows, three_kinds
 
 from mtl_cli.balancing.autograd import GradientAccumulator
 from mtl_cli.data.batches import plan_epoch
@@ -18,7 +19,6 @@ from mtl_cli.model.encoders.base import VmapStack
 from mtl_cli.model.sharing.hard import HardSharing
 from mtl_cli.registry import BALANCINGS, SHARINGS
 from mtl_cli.types import InputSpec
-from tests.worlds import make_learner, three_kind_rows, three_kinds
 
 PULLING = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9, "weight_decay": 0.1}}  # decay and drift
 

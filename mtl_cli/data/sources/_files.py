@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 
 from mtl_cli.data.table import Part, Table
 from mtl_cli.errors import ConfigError, DataError, Problem, did_you_mean
+
+_UNZIPPED_AT_ONCE = 1 << 24  # bytes
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,49 @@ def folder_of(name: str) -> str:
     """Where relative paths in a file start from: its own folder; ``""`` for the current one."""
     folder = Path(name).expanduser().parent
     return "" if folder == Path() else str(folder)
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that are free, if the system says it."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _reclaimable()
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def refuse_too_large(name: str, unpacked: int) -> None:
+    """Refuses a packed file whose content would not fit into memory: a few kilobytes can unpack to any size.
+
+    Raises:
+        DataError: It would not.
+    """
+    free = free_memory()
+    if free is not None and unpacked > free:
+        what = f"unpacks to more than the memory that is free ({free / 1e9:.1f} GB)"
+        raise DataError(Problem(name, what, "Is it what you think it is? If so, split it into several files."))
+
+
+def read_unzipped(file: IO[bytes], name: str) -> bytes:
+    """All that a zipped file holds.
+
+    Raises:
+        DataError: It would not fit into memory.
+    """
+    parts, size = [], 0
+    while part := file.read(_UNZIPPED_AT_ONCE):
+        parts.append(part)
+        size += len(part)
+        refuse_too_large(name, size)
+    return b"".join(parts)
+
+
+def _reclaimable() -> int:
+    """Memory that Linux uses for files and gives back when asked."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Cached:", "SReclaimable:")))
 
 
 def join_files(files: list[File], fingerprint: str) -> Table:

@@ -6,19 +6,21 @@ import hashlib
 import io
 import re
 import zipfile
+import zlib
 from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from mtl_cli.data.collecting import collecting
-from mtl_cli.data.sources._files import File, check_paths, existing_file, join_files, mark_missing
+from mtl_cli.data.sources._files import File, check_paths, existing_file, join_files, mark_missing, refuse_too_large
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Table
 from mtl_cli.errors import DataError, Problem, did_you_mean
 from mtl_cli.registry import SOURCES
 
 _SPLIT = re.compile(r"(.+)_(train|training|val|valid|validation|dev|test|testing)")
+_UNREADABLE = (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 _WORDS = {"tr": "train", "va": "val", "de": "val", "te": "test"}
 
 
@@ -82,11 +84,13 @@ class NpzSource(Source):
     def _read(self, raw: bytes, name: str) -> dict[str, np.ndarray]:
         try:
             archive = np.load(io.BytesIO(raw), allow_pickle=False)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise DataError(Problem(name, f"cannot be read as .npz ({_reason(error)})")) from None
         if not isinstance(archive, np.lib.npyio.NpzFile):
             hint = "Save it with numpy.savez(file, x=x, y=y)."
             raise DataError(Problem(name, "is one array without a name, not an .npz archive", hint))
+        if archive.zip is not None:
+            refuse_too_large(name, sum(int(entry.file_size) for entry in archive.zip.infolist()))
         with archive:
             wanted = archive.files if self._arrays is None else self._arrays
             problems: list[Problem] = []
@@ -98,7 +102,7 @@ class NpzSource(Source):
                     continue
                 try:
                     found[key] = archive[key]
-                except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                except _UNREADABLE as error:
                     what, hint = f"cannot be read ({_reason(error)})", "Is the file complete?"
                     if "pickle" in str(error):
                         what, hint = "holds Python objects, which are not read", "Save it as numbers or text."

@@ -14,7 +14,15 @@ import polars as pl
 
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.number_text import convert_numbers
-from mtl_cli.data.sources._files import File, check_paths, existing_file, folder_of, join_files, mark_missing
+from mtl_cli.data.sources._files import (
+    File,
+    check_paths,
+    existing_file,
+    folder_of,
+    join_files,
+    mark_missing,
+    read_unzipped,
+)
 from mtl_cli.data.sources._unzip import unzipped
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Part, Table
@@ -144,7 +152,7 @@ class TableSource(Source):
         suffix, zipped = _format(path, name)
         if suffix in _TEXT:
             with unzipped(io.BytesIO(raw), zipped, name) as file:
-                text = file.read() if zipped else raw
+                text = read_unzipped(file, name) if zipped else raw
             sep = self._sep or _TEXT[suffix]
             frame, lines = parse_text(text, name, sep, self._encoding, columns=self._columns)
             return File(name, split, frame, lines, header=self._columns is None)
