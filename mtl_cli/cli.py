@@ -40,6 +40,7 @@ MAY_CHANGE = (
     "trainer.device",
     "trainer.threads",
     "trainer.on_nonfinite",
+    "trainer.diagnostics_every",
     "resume",
     "dry_run",
     "extra",
