@@ -24,6 +24,7 @@ from mtl_cli.data.input_columns import (
     refuse_missing_cells,
     write_numeric,
 )
+from mtl_cli.data.number_text import plain_numbers
 from mtl_cli.data.scaling import Scaler
 from mtl_cli.data.selection import select_columns
 from mtl_cli.data.table import Table
@@ -96,6 +97,11 @@ class Features:
         notes: list[str] = []
         problems: list[Problem] = []
         types: dict[str, ColumnType] = {}
+        as_read = table
+        undecided = [
+            n for n, declared in selection.inputs.items() if declared in (None, "numeric") and n not in table.types
+        ]
+        table = plain_numbers(table, undecided)
         for name, declared in selection.inputs.items():
             with collecting(problems):
                 known = "image" if table.types.get(name) == "image" else None
@@ -121,8 +127,8 @@ class Features:
                     notes += constant_notes(numeric[-1], column)
         if problems:
             raise DataError(problems)
-        notes += copies_of_targets(table, list(selection.inputs), reserved)
-        rows = describe(table, types, selection.left_out)
+        notes += copies_of_targets(as_read, list(selection.inputs), reserved)
+        rows = describe(as_read, types, selection.left_out)
         optional = tuple(name for name in selection.inputs if table.lacking(name))
         refuse = options.missing_inputs == "error"
         return cls(
@@ -180,6 +186,7 @@ class Features:
         names = [c.name for c in self.numeric] + [c.name for c in self.categorical] + [c.name for c in self.blocks]
         table = table.with_empty(self.optional)
         table.require(names, dict.fromkeys(names, "data.inputs"))
+        table = plain_numbers(table, [c.name for c in self.numeric if c.type == "numeric"], decided=True)
         # Column by column memory: each input column is written in one stretch.
         numeric = np.zeros((table.frame.height, self.spec.numeric_dim), np.float32, order="F")
         codes = np.zeros((table.frame.height, len(self.categorical)), np.int64, order="F")

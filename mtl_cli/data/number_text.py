@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,9 @@ from mtl_cli.errors import DataError, Problem
 
 # Digits with signs between groups or as a decimal comma: a number to its writer, text to a parser.
 FOREIGN_NUMBER = r"^\s*[+-]?\d+([.,' \u00a0]\d+)+\s*$"
+_PROBE = 100  # rows that are looked at before a whole column is
+_DIGITS = 16  # float64 keeps all whole numbers with fewer
+_LARGEST = 3.4e38  # within float32
 _PLAIN = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
@@ -31,11 +35,61 @@ def parse_numbers(text: pl.Series) -> tuple[pl.Series, pl.Series]:
         >>> values.to_list(), bad.to_list()
         ([0.5, None, None, None], [False, True, False, True])
     """
+    if text.dtype == pl.String:  # most often all cells are plain numbers
+        values = text.cast(pl.Float64, strict=False)
+        if values.null_count() == text.null_count() and values.is_finite().all():
+            return values, pl.repeat(False, len(text), dtype=pl.Boolean, eager=True)
     stripped = text.str.strip_chars()
     values = stripped.cast(pl.Float64, strict=False)
     words = values.is_not_null() & ~values.is_finite() & ~stripped.str.contains(r"\d")
     values = pl.select(pl.when(~words.fill_null(False)).then(values)).to_series()
     return values, text.is_not_null() & values.is_null()
+
+
+def plain_numbers(table: Table, columns: Collection[str], *, decided: bool = False) -> Table:
+    """The table with text that is nothing but plain numbers read as such, all columns at once.
+
+    Only where every filled cell is a number that 32 bits hold, without blanks around it; and, unless it was decided
+    before that the columns hold numbers, without leading zeros or more digits than float64 keeps. Other columns stay
+    text, for a closer look.
+
+    Args:
+        table: N rows.
+        columns: The columns that may be numbers.
+        decided: Whether they are.
+
+    Example:
+        >>> from mtl_cli.data.table import Part
+        >>> frame = pl.DataFrame({"x": ["1", None, "2.5"], "zip": ["007", "1", "2"], "c": ["1", "a", "nan"]})
+        >>> plain_numbers(Table(frame, (Part("x.csv", 0, 3, lines=True),)), ["x", "zip", "c"]).frame.dtypes
+        [Float64, String, String]
+    """
+    texts = [name for name in columns if table.frame.schema.get(name) == pl.String]
+    head = table.frame.select(texts).head(_PROBE)
+    texts = [name for name in texts if not parse_numbers(head[name])[1].any()]
+    if not texts:
+        return table
+    lazy = table.frame.lazy().select(texts)
+    numbers = lazy.select(pl.all().cast(pl.Float64, strict=False)).collect()
+    small = numbers.select((pl.all().is_nan() | (pl.all().abs() > _LARGEST)).any().not_())
+    codes = None if decided else lazy.select(_doubtful(name).any() for name in texts).collect()
+    found = [
+        numbers[name]
+        for name in texts
+        if small[name][0]
+        and (codes is None or not codes[name][0])
+        and 0 < numbers[name].count() == table.frame[name].count()
+    ]
+    return replace(table, frame=table.frame.with_columns(found)) if found else table
+
+
+def _doubtful(name: str) -> pl.Expr:
+    """Numbers that may be codes: with leading zeros, or with more digits than float64 keeps, and a few others."""
+    text, doubtful = pl.col(name), pl.col(name).str.len_bytes() >= _DIGITS
+    for sign in ("", "-", "+"):
+        padded = text.str.starts_with(f"{sign}0") & ~text.str.starts_with(f"{sign}0.")
+        doubtful |= padded & (text.str.len_bytes() > len(sign) + 1)
+    return doubtful.fill_null(False)
 
 
 def convert_numbers(

@@ -298,7 +298,8 @@ def _parse(data: bytes, header: list[str], rows: int, name: str, sep: str) -> pl
         except csv.Error as error:
             raise DataError(Problem(name, f"cannot be read as delimited text ({error})")) from None
     # The parser gives an empty cell as null; the scan has shown that no cell is absent.
-    return frame.rename(dict(zip(frame.columns, header, strict=True))).with_columns(pl.all().fill_null(""))
+    frame.columns = header
+    return frame.with_columns(frame[name].fill_null("") for name in header if frame[name].null_count())
 
 
 def _sep_name(sep: str) -> str:

@@ -374,21 +374,59 @@ def start() -> None:
         )
 
 
+def read(rows: int) -> None:
+    """A CSV file of 50 numeric columns to a checked table, and on to scaled inputs, against polars and a tensor."""
+    import polars as pl
+
+    from mtl_cli.data import FeatureOptions, Features
+    from mtl_cli.registry import SOURCES
+
+    def plain(path: str) -> None:
+        torch.from_numpy(pl.read_csv(path).cast(pl.Float32).to_numpy(order="c").copy())
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = str(Path(scratch) / "data.csv")
+        values = np.random.default_rng(0).normal(size=(rows, 50)).round(4)
+        pl.DataFrame(values, [f"x{i}" for i in range(50)]).write_csv(path)
+        seconds: dict[str, list[float]] = {"polars": [], "table": [], "inputs": []}
+        for turn in range(ROUNDS + 1):
+            times = [time.perf_counter()]
+            plain(path)
+            times.append(time.perf_counter())
+            table = SOURCES.build("table", path=path).read()
+            times.append(time.perf_counter())
+            Features.fit(table, FeatureOptions(), np.arange(rows), {}).transform(table)
+            times.append(time.perf_counter())
+            if turn:
+                for name, part in zip(seconds, np.diff(times), strict=True):
+                    seconds[name].append(float(part))
+    ratios = [t / p for t, p in zip(seconds["table"], seconds["polars"], strict=True)]
+    ratio, whole = statistics.median(ratios), statistics.median(seconds["table"]) + statistics.median(seconds["inputs"])
+    print(
+        f"\nread: {rows:,} x 50 CSV to a table {statistics.median(seconds['table']):.2f} s, polars and a tensor copy "
+        f"{statistics.median(seconds['polars']):.2f} s: {ratio:.2f}x ({min(ratios):.2f} to {max(ratios):.2f})  "
+        f"bar 2x {'reached' if ratio <= 2 else 'MISSED'}; to scaled inputs {whole:.2f} s"
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "what",
         nargs="*",
-        default=[*WORKLOADS, "w4", "separate", "start"],
-        help=f"of {', '.join(WORKLOADS)}, w4, separate, start",
+        default=[*WORKLOADS, "w4", "separate", "start", "read"],
+        help=f"of {', '.join(WORKLOADS)}, w4, separate, start, read",
     )
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="of read")
     arguments = parser.parse_args()
     for what in arguments.what:
         if what == "start":
             start()
         elif what == "separate":
             separate(arguments.threads)
+        elif what == "read":
+            read(arguments.rows)
         elif what == "w4":
             balance(arguments.threads)
         else:

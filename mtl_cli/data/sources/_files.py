@@ -211,14 +211,17 @@ def mark_missing(frame: pl.DataFrame, markers: list[str]) -> tuple[pl.DataFrame,
     """Makes marked cells null and counts them per column and marker."""
     counts: dict[str, dict[str, int]] = {}
     changed = []
+    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
+    marked = frame.lazy().select(pl.col(texts).is_in(markers).fill_null(False)).collect() if markers and texts else None
     for series in frame.iter_columns():
         found = {"null": series.null_count()}
-        if series.dtype == pl.String and markers:
-            marked = series.is_in(markers).fill_null(False)
-            for value, count in sorted(series.filter(marked).value_counts().rows()):
-                found[value or "empty"] = count
-            changed.append(pl.select(pl.when(~marked).then(series).alias(series.name)).to_series())
-        elif series.dtype.is_float():
+        if series.dtype == pl.String and marked is not None:
+            flags = marked[series.name]
+            if flags.any():
+                for value, count in sorted(series.filter(flags).value_counts().rows()):
+                    found[value or "empty"] = count
+                changed.append(pl.select(pl.when(~flags).then(series).alias(series.name)).to_series())
+        elif series.dtype.is_float() and series.is_nan().any():
             found["NaN"] = int(series.is_nan().sum())
             changed.append(series.fill_nan(None))
         found = {marker: count for marker, count in found.items() if count}
