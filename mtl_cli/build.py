@@ -64,6 +64,7 @@ class Data:
         notes: What the user should know.
         tokens: Labels of the tokens of all rows, if some task has such; ``targets`` holds NaN for that task.
         rankings: The lists that the rows of a task form, by the task's position.
+        made: Rows by split and device.
     """
 
     table: Table
@@ -75,6 +76,7 @@ class Data:
     notes: tuple[str, ...]
     tokens: TokenLabels | None = None
     rankings: Mapping[int, Ranking] = field(default_factory=dict)
+    made: dict[tuple[str, torch.device], Rows] = field(default_factory=dict, repr=False)
 
     @property
     def spec(self) -> InputSpec:
@@ -97,7 +99,12 @@ class Data:
         return label_layout(self.tasks, self.targets)
 
     def rows(self, split: str, device: torch.device) -> Rows:
-        """The rows of ``train``, ``val`` or ``test`` on a device."""
+        """The rows of ``train``, ``val`` or ``test`` on a device; those that were made already if there are any."""
+        if (split, device) not in self.made:
+            self.made[split, device] = self._make_rows(split, device)
+        return self.made[split, device]
+
+    def _make_rows(self, split: str, device: torch.device) -> Rows:
         index = getattr(self.splits, split)
         origins = Origins(self.table.sources, self.table.source_of_rows()[index])
         tokens = self.tokens

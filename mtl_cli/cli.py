@@ -7,12 +7,14 @@ Exit codes: 0 done, 1 our bug or a failed job, 2 the user's error, 130 / 143 int
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError
 from mtl_cli.run import RunFolder, find_resumable, flatten, is_locked, remove_if_empty
 from mtl_cli.run.atomic import write_error
 from mtl_cli.schema import RunConfig, validate
-from mtl_cli.sweep import collect, format_table, hydra_callback, job_name, write
+from mtl_cli.steps import Steps, run_alone
+from mtl_cli.sweep import collect, format_table, hydra_callback, hydra_launcher, job_name, write
 
 log = logging.getLogger("mtl_cli")
 #: Keys that may differ between a run and its resumption: they do not change what has been trained so far.
@@ -63,39 +66,135 @@ class _Invocation:
     changed: dict[str, str] = {}  # noqa: RUF012  finished jobs of this sweep that are not what it asks for, and why
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A job whose configuration was checked.
+
+    Args:
+        config: The configuration.
+        raw: The same as plain mappings.
+        overrides: Of the command line.
+        folder: Its folder.
+        number: Its place in a sweep; None for a single run.
+    """
+
+    config: RunConfig
+    raw: dict[str, Any]
+    overrides: list[str]
+    folder: Path
+    number: int | None
+
+
 @hydra.main(config_path=str(composition.config_dir()), config_name="config", **_VERSION_BASE)
 def _run(cfg: DictConfig) -> float | None:
     """One job, for Hydra to call."""
     context = HydraConfig.get()
     folder = Path(context.runtime.output_dir)
-    in_sweep = context.mode == RunMode.MULTIRUN
-    overrides = composition.shown(composition.unresolved(context.overrides.task))  # type: ignore[arg-type]
-    if in_sweep and _Invocation.jobs_failed and cfg.get("stop_on_failure") is True:
-        log.info("job %s: not started, since another one failed (stop_on_failure)", context.job.num)
+    if context.mode == RunMode.MULTIRUN and _not_to_start(cfg.get("stop_on_failure"), context.job.num):
         _clear_away(folder)
         return None
     try:
-        choices = OmegaConf.to_container(context.runtime.choices)
-        files = composition.composed_files(_Invocation.folders, choices if isinstance(choices, dict) else {})  # type: ignore[arg-type]
-        composition.check_headers(cfg, files)
-        origin = composition.origin_of(overrides, files, composition.config_groups(_Invocation.folders))
-        raw = composition.plain(cfg, origin, composition.unset(files, overrides))
-        if not raw.get("tasks") and not any(o.startswith("task=") for o in overrides):
-            raise _no_task(composition.config_groups(_Invocation.folders))
-        config = validate(raw, origin)
-        if in_sweep:
-            log.info("job %s: %s", context.job.num, " ".join(overrides))
-            return _sweep_job(config, raw, overrides, folder)
-        return _single(config, raw, overrides, folder)
+        job = _checked(cfg)
+        if job.number is None:
+            return _single(job.config, job.raw, job.overrides, folder)
+        return run_alone(_sweep_job(job))
     except Exception as error:
-        if not in_sweep:
+        if context.mode != RunMode.MULTIRUN:
             _Invocation.error = error  # raised by _command: Hydra would print a line of its own first
             return None
-        _Invocation.jobs_failed += 1
-        _record_failure(folder, overrides, error)
+        _failed(folder, _overrides(), error)
         raise
     finally:
         _clear_away(folder)
+
+
+def _checked(cfg: DictConfig) -> _Job:
+    """The job that Hydra has composed."""
+    context, overrides = HydraConfig.get(), _overrides()
+    choices = OmegaConf.to_container(context.runtime.choices)
+    files = composition.composed_files(_Invocation.folders, choices if isinstance(choices, dict) else {})  # type: ignore[arg-type]
+    composition.check_headers(cfg, files)
+    origin = composition.origin_of(overrides, files, composition.config_groups(_Invocation.folders))
+    raw = composition.plain(cfg, origin, composition.unset(files, overrides))
+    if not raw.get("tasks") and not any(o.startswith("task=") for o in overrides):
+        raise _no_task(composition.config_groups(_Invocation.folders))
+    number = context.job.num if context.mode == RunMode.MULTIRUN else None
+    return _Job(validate(raw, origin), raw, overrides, Path(context.runtime.output_dir), number)
+
+
+def _overrides() -> list[str]:
+    return composition.shown(composition.unresolved(HydraConfig.get().overrides.task))  # type: ignore[arg-type]
+
+
+class _Stacked:
+    """What the stacked launcher asks for."""
+
+    def prepare(self, cfg: DictConfig) -> _Job | Exception:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            return _checked(cfg)
+        except Exception as error:
+            _failed(folder, _overrides(), error)
+            return error
+        finally:
+            _clear_away(folder)
+
+    def groups(self, jobs: Sequence[_Job], most: int) -> list[list[int]]:
+        if not jobs:
+            return []
+        from mtl_cli.together import kinship, why_alone
+
+        kin: dict[Any, list[int]] = {}
+        for place, job in enumerate(jobs):
+            reason = why_alone(job.config)
+            if reason is None:
+                kin.setdefault(kinship(job.config), []).append(place)
+            else:
+                log.info("job %s is trained alone: %s", job.number, reason)
+        groups = [own[i : i + most] for own in kin.values() for i in range(0, len(own), most)]
+        for group in groups:
+            numbers = ", ".join(str(jobs[place].number) for place in group)
+            if len(group) == 1:
+                log.info("job %s is trained alone: no other job of this sweep has its shape", numbers)
+            else:
+                log.info("%d jobs are trained together: %s", len(group), numbers)
+        return [group for group in groups if len(group) > 1]
+
+    def train(self, jobs: Sequence[_Job]) -> list[tuple[float | None, Exception | None]]:
+        from mtl_cli.job import signals
+        from mtl_cli.together import SharedData, run_together
+
+        waiting = [_not_to_start(job.raw.get("stop_on_failure"), job.number) for job in jobs]
+        if any(waiting):  # all of them: the option is the sweep's
+            return [(None, None)] * len(jobs)
+        for job in jobs:
+            job.folder.mkdir(parents=True, exist_ok=True)
+        with signals() as interrupted:
+            start = partial(_sweep_job, read=SharedData().read, bar=False)
+            outcomes = run_together([partial(start, job) for job in jobs], interrupted)
+            stopped = interrupted()
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome.error, Exception):
+                _failed(job.folder, job.overrides, outcome.error)
+            _clear_away(job.folder)
+        if stopped is not None:
+            _Invocation.interrupted = 128 + stopped
+        if stopped is not None or any(isinstance(o.error, KeyboardInterrupt) for o in outcomes):
+            raise KeyboardInterrupt
+        return [(o.value, o.error if isinstance(o.error, Exception) else None) for o in outcomes]
+
+
+def _not_to_start(stop: Any, number: int | None) -> bool:
+    """Whether a job of a sweep is not begun because another one has failed; says so."""
+    if stop is not True or not _Invocation.jobs_failed:
+        return False
+    log.info("job %s: not started, since another one failed (stop_on_failure)", number)
+    return True
+
+
+def _failed(folder: Path, overrides: list[str], error: Exception) -> None:
+    _Invocation.jobs_failed += 1
+    _record_failure(folder, overrides, error)
 
 
 def _no_task(groups: Mapping[str, list[str]]) -> ConfigError:
@@ -140,18 +239,26 @@ def _resumable(config: RunConfig, raw: dict[str, Any], folder: Path) -> tuple[Pa
     return found, True
 
 
-def _sweep_job(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
-    """A job of a sweep is skipped if it is done, gone on with if it was interrupted, and begun again if it failed."""
+def _sweep_job(job: _Job, interrupted: Callable[[], int | None] | None = None, **how: Any) -> Steps[float | None]:
+    """A job of a sweep is skipped if it is done, gone on with if it was interrupted, and begun again if it failed.
+
+    ``interrupted`` (given if it is trained together with others) and ``how``: see ``mtl_cli.job.training``.
+    """
+    how["interrupted"] = interrupted
+    if interrupted is not None:
+        _label.set(f"job {job.number} | ")
+    log.info("job %s: %s", job.number, " ".join(job.overrides))
+    folder, given = job.folder, (job.config, job.raw, job.overrides, job.folder)
     if not (folder / "status.json").exists():
-        return _train(config, raw, overrides, folder, resume=False)
+        return (yield from _training(*given, resume=False, **how))
     run = RunFolder.open(folder)
     state = run.status["state"]
     if state == "failed":
         with RunFolder.claim(folder, resume=True) as claimed:
             claimed.clear()
-        return _train(config, raw, overrides, folder, resume=False)
+        return (yield from _training(*given, resume=False, **how))
     try:
-        _refuse_changes(folder, raw)
+        _refuse_changes(folder, job.raw)
     except RunError as error:
         if state == "done":
             _Invocation.changed[folder.name] = "; ".join(p.what for p in error.problems)
@@ -160,17 +267,23 @@ def _sweep_job(config: RunConfig, raw: dict[str, Any], overrides: list[str], fol
         log.info("done already: %s", folder)
         best = run.read_json("summary.json")["best"]
         return None if best is None else best["score"]
-    return _train(config, raw, overrides, folder, resume=True)
+    return (yield from _training(*given, resume=True, **how))
 
 
 def _train(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path, resume: bool) -> float | None:
+    return run_alone(_training(config, raw, overrides, folder, resume=resume))
+
+
+def _training(
+    config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path, *, resume: bool, **how: Any
+) -> Steps[float | None]:
     """Trains in ``folder``; its status says how it ended, whatever happens."""
     with RunFolder.claim(folder, resume=resume) as run:
         if resume and run.is_done and not _has_more_to_do(run, config):
             log.info("%s: is done, nothing to do", folder)
             best = run.read_json("summary.json")["best"]
             return None if best is None else best["score"]
-        from mtl_cli.job import Interrupted, train
+        from mtl_cli.job import Interrupted, training
 
         kept = run.description() if resume else None
         with _logging(folder / "train.log") as written:
@@ -181,7 +294,7 @@ def _train(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder:
                 text = yaml.safe_dump({**raw, "resume": None}, sort_keys=False, allow_unicode=True)
                 run.write_config(text, overrides)
                 run.set_status("running")
-                return train(config, run, resume=resume)
+                return (yield from training(config, run, resume=resume, **how))
             except Interrupted as stop:
                 code = 128 + stop.signal
                 run.set_status("interrupted", exit_code=code)
@@ -345,6 +458,7 @@ def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
     # Else each job would fail with the same message. An experiment, or a value of `tasks`, may bring the tasks.
     if sweeps and not any(o.lstrip("+").startswith(("task", "experiment", "hydra.sweeper")) for o in overrides):
         raise _no_task(groups)
+    hydra_launcher.register(_Stacked())
     target = _resume_alone(flags, overrides)
     if target is not None:
         _resume_from_folder(target, overrides)
@@ -420,6 +534,10 @@ def _finish_sweep() -> None:
     print(f"\n{format_table(records)}\n\nsweep folder: {folder}")
 
 
+#: What stands in front of the lines of a job that is trained together with others.
+_label: contextvars.ContextVar[str] = contextvars.ContextVar("label", default="")
+
+
 class _Console(logging.Handler):
     """Log lines that do not tear a progress bar apart."""
 
@@ -427,7 +545,7 @@ class _Console(logging.Handler):
         """Writes one record to standard output."""
         from tqdm import tqdm
 
-        tqdm.write(self.format(record), file=sys.stdout)
+        tqdm.write(_label.get() + self.format(record), file=sys.stdout)
 
 
 class _LogFile(logging.FileHandler):
@@ -439,12 +557,17 @@ class _LogFile(logging.FileHandler):
         log.warning("%s: cannot be written, got '%s'. Lines are missing there.", self.baseFilename, sys.exc_info()[1])
 
 
+#: The log of the job whose code is running: of several that are trained together each has a context of its own.
+_job_log: contextvars.ContextVar[Any] = contextvars.ContextVar("job_log", default=None)
+
+
 class _logging:
-    """While it is open, what the package logs also goes to a run's train.log."""
+    """While it is open, what the package logs in this context also goes to a run's train.log."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._handler: logging.Handler | None = None
+        self._before: contextvars.Token[_logging | None] | None = None
 
     def __enter__(self) -> _logging:
         if self._path is not None:
@@ -453,7 +576,9 @@ class _logging:
             except OSError as error:
                 raise write_error(self._path, error) from error
             self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            self._handler.addFilter(lambda _: _job_log.get() is self)
             log.addHandler(self._handler)
+        self._before = _job_log.set(self)
         return self
 
     def only_here(self, text: str) -> None:
@@ -462,6 +587,8 @@ class _logging:
             self._handler.handle(logging.LogRecord(log.name, logging.ERROR, "", 0, text, None, None))
 
     def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            _job_log.reset(self._before)
         if self._handler is not None:
             log.removeHandler(self._handler)
             self._handler.close()

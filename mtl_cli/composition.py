@@ -190,7 +190,7 @@ def plain(config: DictConfig, origin: Origin = lambda _: None, must_be_set: Sequ
     """The configuration as plain mappings and lists, with interpolations resolved.
 
     Args:
-        config: As composed.
+        config: As composed; Hydra's own part is left out.
         origin: Where a key path was set.
         must_be_set: Key paths that count as missing although they have a value; see ``unset``.
 
@@ -198,7 +198,7 @@ def plain(config: DictConfig, origin: Origin = lambda _: None, must_be_set: Sequ
         ConfigError: Every value that is missing (``???``) or refers to what is not there.
     """
     problems: list[Problem] = []
-    value = _plain(config, "", problems)
+    value = _plain(config, "", problems, without=("hydra",))
     told = [problem.where for problem in problems]
     problems += [_missing(path) for path in must_be_set if path not in told]
     if problems:
@@ -359,11 +359,12 @@ def _not_composed(error: BaseException, folders: Sequence[Path]) -> Problem:
     return Problem(where, what)
 
 
-def _plain(node: Any, where: str, problems: list[Problem]) -> Any:
+def _plain(node: Any, where: str, problems: list[Problem], without: Sequence[str] = ()) -> Any:
     if isinstance(node, DictConfig) and node._is_none():
         return None
     if isinstance(node, DictConfig):
-        return {key: _child(node, key, f"{where}.{key!s}" if where else str(key), problems) for key in node}
+        keys = [key for key in node if key not in without]
+        return {key: _child(node, key, f"{where}.{key!s}" if where else str(key), problems) for key in keys}
     if isinstance(node, ListConfig):
         return [_child(node, i, f"{where}[{i}]", problems) for i in range(len(node))]
     return node

@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from mtl_cli.report_text import at_most, number, text_table
 from mtl_cli.run import RunFolder, digest, versions
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, seconds, task_metrics
+from mtl_cli.steps import Steps, run_alone
 from mtl_cli.tasks import LabelCounts
 from mtl_cli.trained import TrainedRun, read_run, stored_features
 from mtl_cli.warm_start import Start, start
@@ -65,14 +66,36 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None
         TrainingError: Training could not go on.
         Interrupted: A signal asked to stop; the state is saved.
     """
+    return run_alone(training(config, folder, resume=resume))
+
+
+def training(
+    config: RunConfig,
+    folder: RunFolder,
+    *,
+    resume: bool,
+    interrupted: Callable[[], int | None] | None = None,
+    read: Callable[[RunConfig, Features | None], Data] = build_data,
+    bar: bool = True,
+) -> Steps[float | None]:
+    """``train``, for whoever makes the steps: of one run, or of several together.
+
+    Args:
+        config: The configuration.
+        folder: The folder.
+        resume: Go on from ``checkpoints/last.pt`` if there is one.
+        interrupted: Gives the number of a signal that asked to stop, or None; by default this listens for signals.
+        read: Reads the data.
+        bar: Whether to show a progress bar.
+    """
     started = time.monotonic()
     folder.set_status("running")
     settings = digest(folder.read_settings())
     begun = resume and bool(folder.checkpoints())
     origin = None if begun or config.init_from is None else read_run(config.init_from, device="cpu")
     columns = _stored_columns(config, folder) if begun else None
-    with _signals() as interrupted:
-        run = set_up(config, folder, interrupted, origin=origin, columns=columns)
+    with signals() if interrupted is None else nullcontext(interrupted) as asked:
+        run = set_up(config, folder, asked, origin=origin, columns=columns, read=read, bar=bar)
         trainer = run.trainer
         if resume:
             _refuse_other_data(run)
@@ -89,7 +112,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None
             trainer.metrics.truncate(0)  # of a process that died before its first checkpoint
         train_started = time.monotonic()
         rows_before = trainer.progress.rows
-        trainer.fit()
+        yield from trainer.steps()
     train_seconds = time.monotonic() - train_started
     summary = _summarise(run, time.monotonic() - started, train_seconds, trainer.progress.rows - rows_before)
     summary["config"] = settings
@@ -134,6 +157,8 @@ def set_up(
     *,
     origin: TrainedRun | None = None,
     columns: Features | None = None,
+    read: Callable[[RunConfig, Features | None], Data] = build_data,
+    bar: bool = True,
 ) -> Run:
     """Reads the data and builds everything.
 
@@ -144,10 +169,12 @@ def set_up(
         limits: How long to train; None: as the configuration says.
         origin: A run to start from.
         columns: How to read input columns that are the same; None: as ``origin`` does, or by the data alone.
+        read: Reads the data.
+        bar: Whether to show a progress bar.
     """
     if origin is not None:
         columns = origin.features
-    data = build_data(config, columns)
+    data = read(config, columns)
     options = config.trainer
     if limits is None:
         budget = None if options.max_time is None else seconds(options.max_time)
@@ -181,6 +208,7 @@ def set_up(
         stopping,
         interrupted,
         partial(_name_rows, data, config.data.id),
+        bar,
     )
     return Run(config, data, trainer, folder, begin)
 
@@ -442,7 +470,7 @@ def _reopen(trainer: Trainer) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], int | None]]:
+def signals() -> Iterator[Callable[[], int | None]]:
     """SIGINT, SIGTERM and SIGUSR1 (SLURM's warning) finish the step under way; a second one stops at once."""
     received: list[int] = []
 
@@ -473,4 +501,15 @@ def _shorten(text: str, most: int = 40) -> str:
     )
 
 
-__all__ = ["Interrupted", "Run", "audit", "describe", "results_table", "set_up", "train", "undefined_notes"]
+__all__ = [
+    "Interrupted",
+    "Run",
+    "audit",
+    "describe",
+    "results_table",
+    "set_up",
+    "signals",
+    "train",
+    "training",
+    "undefined_notes",
+]

@@ -26,12 +26,13 @@ def rng_state() -> dict[str, Any]:
         True
     """
     version, internal, gauss = random.getstate()
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, list(internal), gauss]}
+    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, torch.tensor(internal), gauss]}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     if "numpy" in sys.modules:
         name, keys, position, has_gauss, cached = sys.modules["numpy"].random.get_state()
-        state["numpy"] = [name, [int(key) for key in keys], int(position), int(has_gauss), float(cached)]
+        keys = torch.from_numpy(keys.astype("int64"))
+        state["numpy"] = [name, keys, int(position), int(has_gauss), float(cached)]
     return state
 
 
@@ -39,8 +40,55 @@ def set_rng_state(state: dict[str, Any]) -> None:
     """Puts back what ``rng_state`` gave."""
     torch.set_rng_state(state["torch"])
     version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
+    random.setstate((version, tuple(_numbers(internal)), gauss))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
     if "numpy" in state and "numpy" in sys.modules:
-        sys.modules["numpy"].random.set_state(tuple(state["numpy"]))
+        name, keys, *rest = state["numpy"]
+        sys.modules["numpy"].random.set_state((name, _numbers(keys), *rest))
+
+
+def _numbers(values: torch.Tensor | list[int]) -> list[int]:
+    """As a list: checkpoints of older versions hold one."""
+    return values.tolist() if isinstance(values, torch.Tensor) else values
+
+
+class OwnGenerators:
+    """The global generators of one run among several in a process: they are the run's while this is entered.
+
+    Example:
+        >>> first, second = OwnGenerators(), OwnGenerators()
+        >>> for own in (first, second):
+        ...     with own:
+        ...         seed_everything(0)
+        >>> with first:
+        ...     numbers = torch.rand(2)
+        >>> with second:
+        ...     bool((torch.rand(2) == numbers).all())
+        True
+    """
+
+    def __init__(self) -> None:
+        self._python = random.getstate()
+        self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
+        self._cpu = torch.Generator()
+        self._cuda = [torch.Generator(torch.device("cuda", i)) for i in range(torch.cuda.device_count())]
+
+    def on(self, device: torch.device) -> torch.Generator:
+        """What the run draws from on a device, for those who draw for it while this is not entered."""
+        return self._cuda[device.index or 0] if device.type == "cuda" else self._cpu
+
+    def __enter__(self) -> None:
+        random.setstate(self._python)
+        if self._numpy is not None:
+            sys.modules["numpy"].random.set_state(self._numpy)
+        torch.set_rng_state(self._cpu.get_state())
+        for i, generator in enumerate(self._cuda):
+            torch.cuda.set_rng_state(generator.get_state(), i)
+
+    def __exit__(self, *_: object) -> None:
+        self._python = random.getstate()
+        self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
+        self._cpu.set_state(torch.get_rng_state())
+        for i, generator in enumerate(self._cuda):
+            generator.set_state(torch.cuda.get_rng_state(i))

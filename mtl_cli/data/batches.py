@@ -124,6 +124,16 @@ class Rows:
         for negatives in self._negatives:
             negatives.write(self.inputs.categorical, seed, epoch)
 
+    @property
+    def changes(self) -> bool:
+        """Whether inputs are drawn anew in each epoch."""
+        return bool(self._negatives)
+
+    @property
+    def labels_tokens(self) -> bool:
+        """Whether some task labels the tokens of the rows."""
+        return self._tokens is not None
+
     def by_source(self) -> list[np.ndarray]:
         """The rows of each source, S arrays of indices."""
         return [np.flatnonzero(self.origins.codes == code) for code in range(len(self.origins.names))]

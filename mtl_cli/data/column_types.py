@@ -220,7 +220,7 @@ def _precision_notes(column: Column) -> list[str]:
     series = column.values
     if series.dtype == pl.String:
         text = series.str.strip_chars()
-        if (text.str.len_bytes().max() or 0) < 16:
+        if not (text.str.len_bytes() >= 16).any():
             return []
         beyond = text.str.contains(r"^[+-]?\d{16,}$") & (text.cast(pl.Float64, strict=False).abs() >= _EXACT)
     elif series.dtype.is_integer():

@@ -72,12 +72,12 @@ class Objective:
             gradient: What ``sums_and_gradient`` gave.
             weights: (K,).
         """
-        scaled = gradient * self._per_row(weights).unsqueeze(1)
+        scaled = gradient * self.per_row(weights).unsqueeze(1)
         if not self._ordered:
             return scaled
         return scaled[: self._outputs].index_add(0, self._earlier, scaled[self._outputs :])
 
-    def _per_row(self, per_task: Tensor) -> Tensor:
+    def per_row(self, per_task: Tensor) -> Tensor:
         """Repeats what belongs to a task (axis 0, K) for each of its rows of a gradient (axis 0)."""
         return per_task if self._owner is None else per_task.index_select(0, self._owner)
 
@@ -99,6 +99,11 @@ class Objective:
         The derivatives are those of a task's sum by its own outputs, (O, B), and below them, for each ordered pair,
         that of the later task's sum by the earlier one's output.
         """
+        losses, gradient = self.losses_and_gradient(outputs, labels, complete=complete)
+        return losses.sum(1), gradient
+
+    def losses_and_gradient(self, outputs: Tensor, labels: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
+        """Weighted loss of each row (K, B), 0 where it has no label, and the derivatives of its sum."""
         values, targets, weights = outputs.float(), labels.t(), None
         if len(targets) > self._width:
             targets, weights = targets[: self._width], targets[self._width :]
@@ -116,10 +121,10 @@ class Objective:
             gradient = self._with_excess(gradient, values)
         if missing is not None:  # filled, not multiplied: 0 * inf would be NaN
             losses = losses.masked_fill(missing, 0.0)
-            gradient = gradient.masked_fill(self._per_row(missing), 0.0)
+            gradient = gradient.masked_fill(self.per_row(missing), 0.0)
         if weights is not None:
-            losses, gradient = losses * weights, gradient * self._per_row(weights)
-        return losses.sum(1), gradient
+            losses, gradient = losses * weights, gradient * self.per_row(weights)
+        return losses, gradient
 
     def _with_excess(self, gradient: Tensor, outputs: Tensor) -> Tensor:
         """Adds the derivatives of weight * max(p_later - p_earlier, 0) by either output."""

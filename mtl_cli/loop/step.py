@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -224,17 +224,27 @@ def train_step(
     penalty = learner.model.sharing.penalty()
     if penalty is not None and penalty.requires_grad:  # not of frozen parameters
         penalty.backward()
-    if learner.clip is not None:
-        norm = learner.parameters.gradient_norm()
-        learner.parameters.gradient.mul_((learner.clip / (norm + 1e-6)).clamp(max=1.0))
+    clip(learner)
     if only_finite:
         _refuse_what_is_not_finite(sums, [optimizer.flat.gradient for optimizer in learner.optimizers])
-    factor = learner.scheduler.factor(global_step)
-    for optimizer in learner.optimizers:
-        optimizer.step(factor, absent)
+    update(learner, global_step, absent)
     if passes is not None:
         balancing.after_step(passes, batch_losses, tasks)
     return sums, weights
+
+
+def clip(learner: Learner) -> None:
+    """Makes the gradient as long as is allowed, if it is longer."""
+    if learner.clip is not None:
+        norm = learner.parameters.gradient_norm()
+        learner.parameters.gradient.mul_((learner.clip / (norm + 1e-6)).clamp(max=1.0))
+
+
+def update(learner: Learner, global_step: int, absent: Sequence[int]) -> None:
+    """Lets all optimizers do their step."""
+    factor = learner.scheduler.factor(global_step)
+    for optimizer in learner.optimizers:
+        optimizer.step(factor, absent)
 
 
 def _refuse_what_is_not_finite(sums: Tensor, gradients: list[Tensor]) -> None:

@@ -26,9 +26,12 @@ from mtl_cli.loop.step import Learner, NotFinite, train_step
 from mtl_cli.run import MetricsLog, RunFolder
 from mtl_cli.run.checkpoint import load, save
 from mtl_cli.seeding import rng_state, set_rng_state
+from mtl_cli.steps import Steps, run_alone
 from mtl_cli.tasks import Kind
 
 log = logging.getLogger(__name__)
+#: What a step gives: sums (K,) of the tasks' row losses, and the weights (k,) of the tasks if there are any.
+StepResult = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,38 @@ class Interrupted(Exception):
         self.signal = signal
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step that a trainer wants to be made.
+
+    Args:
+        trainer: Whose.
+        epoch: The epoch's batches.
+        index: Which of them, from 0.
+    """
+
+    trainer: Trainer
+    epoch: Epoch
+    index: int
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the trainer, unless it is asked to stop, only counts when it is told the result: it keeps nothing."""
+        trainer, number = self.trainer, self.trainer.progress.step + 1
+        every = trainer.schedule.save_every_steps
+        due = every is not None and number % every == 0
+        last = self.index + 1 == len(self.epoch.bounds) or number == trainer.limits.steps
+        return not (due or last or trainer.limits.seconds is not None)
+
+    def make(self) -> StepResult:
+        """Makes it, alone."""
+        trainer = self.trainer
+        return train_step(
+            trainer.learner, trainer.train, self.epoch, self.index, trainer.progress.step, trainer.validation,
+            only_finite=trainer.schedule.skip_nonfinite,
+        )  # fmt: skip
+
+
 class Trainer:
     """Trains a learner and leaves checkpoints and metrics in a run folder.
 
@@ -132,6 +167,7 @@ class Trainer:
         early_stopping: Ends training early.
         interrupted: Asked after every step: the number of a signal to stop for, or None.
         name_rows: What the user calls some of the training rows; None: their numbers, from 1.
+        bar: Whether to show a progress bar, on a terminal.
     """
 
     def __init__(
@@ -147,11 +183,12 @@ class Trainer:
         early_stopping: EarlyStopping,
         interrupted: Callable[[], int | None] = lambda: None,
         name_rows: Callable[[Sequence[int]], list[str]] | None = None,
+        bar: bool = True,
     ) -> None:
         self.learner, self.tasks, self.train, self.val = learner, tasks, train, val
         self.folder, self.limits, self.schedule = folder, limits, schedule
         self.best, self.early_stopping = best, early_stopping
-        self._interrupted, self._name_rows = interrupted, name_rows or _numbers
+        self._interrupted, self._name_rows, self._bar = interrupted, name_rows or _numbers, bar
         self.progress = Progress()
         self.metrics = MetricsLog(folder.path / "metrics.jsonl")
         self.diagnostics = MetricsLog(folder.path / "diagnostics.jsonl")
@@ -162,7 +199,7 @@ class Trainer:
         self._weight_counts = np.zeros(len(tasks))  # steps of this epoch in which balancing weighted the task
         self._watch = LossWatch(len(tasks), train.targets.device)
         self._skipped_in_epoch = 0
-        self._validation = ValidationBatches(val, schedule.batch_size, self._weights, schedule.seed)
+        self.validation = ValidationBatches(val, schedule.batch_size, self._weights, schedule.seed)
         self._looks = schedule.diagnostics_every > 0 and bool(learner.parameters.shared)
         if schedule.diagnostics_every and not self._looks:
             log.warning(
@@ -180,10 +217,15 @@ class Trainer:
             Interrupted: A signal came; the state is saved.
             TrainingError: A loss is not finite; the last checkpoint is from before.
         """
+        run_alone(self.steps())
+
+    def steps(self) -> Steps[None]:
+        """``fit``, for whoever makes the steps: of one training, or of several together."""
         self._session_start, self._seconds_before = time.monotonic(), self.progress.seconds
         self.learner.model.train()
+        disable = None if self._bar else True
         with tqdm(
-            total=self._total_steps(), initial=self.progress.step, unit="step", disable=None, mininterval=0.2
+            total=self.total_steps(), initial=self.progress.step, unit="step", disable=disable, mininterval=0.2
         ) as bar:
             while not self.progress.finished:
                 self.train.draw(self.schedule.seed, self.progress.epoch)
@@ -192,7 +234,7 @@ class Trainer:
                     seed=self.schedule.seed, shuffle=self.schedule.shuffle, drop_last=self.schedule.drop_last,
                     mixing=self.schedule.mixing,
                 )  # fmt: skip
-                self._run_epoch(epoch, bar)
+                yield from self._run_epoch(epoch, bar)
 
     def evaluate(self, rows: Rows) -> Evaluation:
         """Metrics of the present weights on some rows."""
@@ -203,9 +245,10 @@ class Trainer:
         """Loss of each task with the present weights on some rows."""
         return mean_losses(self.learner, rows, [t.name for t in self.tasks], [t.kind for t in self.tasks])
 
-    def save(self, name: str) -> None:
-        """Writes the whole state as a checkpoint."""
-        save(self.folder.checkpoint(name), self.state())
+    def save(self, *names: str) -> None:
+        """Writes the whole state as a checkpoint, under one or more names in this order."""
+        first, *others = (self.folder.checkpoint(name) for name in names)
+        save(first, self.state(), *others)
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on as if never stopped."""
@@ -278,10 +321,10 @@ class Trainer:
             raise RunError(f"{path}: does not fit this model ({error}).") from error
         return state
 
-    def _run_epoch(self, epoch: Epoch, bar: Any) -> None:
+    def _run_epoch(self, epoch: Epoch, bar: Any) -> Steps[None]:
         progress = self.progress
         for step in range(progress.step_in_epoch, len(epoch.bounds)):
-            self._step(epoch, step)
+            yield from self._step(epoch, step)
             progress.step_in_epoch, progress.step = step + 1, progress.step + 1
             bar.update()
             last = step + 1 == len(epoch.bounds)
@@ -292,15 +335,12 @@ class Trainer:
         self._end_epoch(epoch, out)
         bar.set_postfix(epoch=progress.epoch, best=self.best.score, refresh=False)
 
-    def _step(self, epoch: Epoch, step: int) -> None:
+    def _step(self, epoch: Epoch, step: int) -> Steps[None]:
         if self._looks and self.progress.step % self.schedule.diagnostics_every == 0:
             self._look(epoch, step)
         before = Snapshot(self.learner) if self.schedule.skip_nonfinite else None
         try:
-            sums, weights = train_step(
-                self.learner, self.train, epoch, step, self.progress.step, self._validation,
-                only_finite=before is not None,
-            )  # fmt: skip
+            sums, weights = yield Step(self, epoch, step)
         except NotFinite as reason:
             if before is None:
                 raise
@@ -367,6 +407,8 @@ class Trainer:
         self._name_zero_gradients()
         self.learner.balancing.after_epoch(self._as_balanced(losses))
         progress.finished = out or progress.epoch == self.limits.epochs
+        names: list[str] = []
+        dropped: list[int] = []
         if progress.finished or progress.epoch % self.schedule.evaluate_every == 0:
             evaluation = self.evaluate(self.val)
             self._check_evaluation(evaluation)
@@ -378,11 +420,11 @@ class Trainer:
                     self.early_stopping.monitor.name,
                     self.early_stopping.waited,
                 )
-            self._check_weights()
-            self._keep_best(kept, dropped)
-        else:
-            self._check_weights()
-        self.save("last")
+            names = self._best_names() if kept else []
+        self._check_weights()
+        self.save(*names, "last")
+        for epoch_number in dropped:  # after what takes its place is written
+            self.folder.checkpoint(f"epoch-{epoch_number}").unlink(missing_ok=True)
         signal = self._interrupted()
         if signal is not None and not progress.finished:
             raise Interrupted(signal)
@@ -397,15 +439,10 @@ class Trainer:
             )  # fmt: skip
             balancing.without_gradient.clear()
 
-    def _keep_best(self, kept: bool, dropped: Sequence[int]) -> None:
-        """Writes the new checkpoint first and removes the one it replaces after."""
-        if kept:
-            if self.best.keep not in (0, 1):
-                self.save(f"epoch-{self.progress.epoch}")
-            if self.best.entries[0][1] == self.progress.epoch:
-                self.save("best")
-        for epoch in dropped:
-            self.folder.checkpoint(f"epoch-{epoch}").unlink(missing_ok=True)
+    def _best_names(self) -> list[str]:
+        """The checkpoints that the present state, which is one of the best, is to be kept as."""
+        of_epoch = [f"epoch-{self.progress.epoch}"] if self.best.keep not in (0, 1) else []
+        return of_epoch + (["best"] if self.best.entries[0][1] == self.progress.epoch else [])
 
     def _log_training(self, losses: Mapping[str, float | None]) -> None:
         """The epoch's mean loss of each task, and its mean weight over the steps in which it had labels."""
@@ -542,7 +579,8 @@ class Trainer:
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._session_start
 
-    def _total_steps(self) -> int | None:
+    def total_steps(self) -> int | None:
+        """Steps until training ends, as far as the limits tell."""
         epochs = self.limits.epochs
         by_epochs = None if epochs is None else self.schedule.total_steps(self.train, epochs)
         known = [steps for steps in (by_epochs, self.limits.steps) if steps is not None]

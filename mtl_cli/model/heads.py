@@ -34,7 +34,8 @@ class Heads(nn.Module):
 
     Shape:
         features (B, D) or (K, B, D) -> (O, B), the outputs of all tasks below one another, O = sum of C. Features
-        (B, D) that were expanded to (K, B, D) cost what (B, D) cost, and get a gradient for each task.
+        (B, D) that were expanded to (K, B, D) cost what (B, D) cost, and get a gradient for each task. Linear heads
+        whose parameters are those of R models on axis 0: (R, B, D) -> (R, O, B).
 
     Example:
         >>> heads = Heads(8, [HeadSpec(1), HeadSpec(3)])
@@ -62,9 +63,8 @@ class Heads(nn.Module):
 
         The function adds to ``parameter.grad``. Linear heads have it written out.
         """
-        first = self._typed_blocks()[0]
-        if len(self.blocks) == 1 and not len(first.hidden) and all(p.requires_grad for p in first.parameters()):
-            return first.linear_with_backward(features)
+        if self.linear:
+            return self._typed_blocks()[0].linear_with_backward(features)
         leaf = features.detach().requires_grad_()
         outputs: Tensor = self(leaf)
 
@@ -75,6 +75,12 @@ class Heads(nn.Module):
             return leaf.grad
 
         return outputs.detach(), backward
+
+    @property
+    def linear(self) -> bool:
+        """Whether no head has a hidden layer, and all are trained."""
+        first = self._typed_blocks()[0]
+        return len(self.blocks) == 1 and not len(first.hidden) and all(p.requires_grad for p in first.parameters())
 
     def split(self, outputs: Tensor) -> list[Tensor]:
         """Outputs (O, B) as a list of K tensors (B, C)."""
@@ -217,6 +223,8 @@ class _Block(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         for layer in self.hidden:
             features = torch.relu(layer(features))
+        if self.weight.dim() == 3:  # of several models
+            return torch.baddbmm(self.bias.unsqueeze(2), self.weight, features.transpose(1, 2))
         if features.dim() == 2:  # the same features for all: one product
             return torch.addmm(self.bias.unsqueeze(1), self.weight, features.t())
         if features.stride(0) == 0:
@@ -236,7 +244,10 @@ class _Block(nn.Module):
 
         @torch.no_grad()
         def backward(gradient: Tensor) -> Tensor:
-            by_bias.add_(gradient.sum(1))
+            by_bias.add_(gradient.sum(-1))
+            if weight.dim() == 3:
+                by_weight.baddbmm_(gradient, features)
+                return torch.bmm(gradient.transpose(1, 2), weight)
             if features.dim() == 2:
                 by_weight.addmm_(gradient, features)
                 return gradient.t() @ weight

@@ -28,6 +28,7 @@ class FlatParameters:
         values: (P,) every parameter value.
         gradient: (P,) every gradient; ``parameter.grad`` are views of it, filled by ``backward``.
         segments: Stretches with one owner, in order.
+        places: Where in the vectors each parameter is.
 
     Example:
         >>> layer = nn.Linear(2, 1)
@@ -50,17 +51,24 @@ class FlatParameters:
         self.shared: list[nn.Parameter] = []  # parameters of which no task owns a row
         self.private: list[nn.Parameter] = []
         self._scratch = self.values.new_empty(0)
+        self.places: dict[nn.Parameter, slice] = {}
         offset = 0
         for parameter in parameters:
             stop = offset + parameter.numel()
             self.values[offset:stop] = parameter.detach().flatten()
-            parameter.data = self.values[offset:stop].view(parameter.shape)
-            parameter.grad = self.gradient[offset:stop].view(parameter.shape)
+            self.places[parameter] = slice(offset, stop)
             per_row = parameter.numel() // max(parameter.shape[0] if parameter.dim() else 1, 1)
             for part in sorted(rows[parameter]):
                 self._append(Segment(offset + part.start * per_row, offset + part.stop * per_row, part.task))
             (self.shared if all(s.task is None for s in rows[parameter]) else self.private).append(parameter)
             offset = stop
+        self._point()
+
+    def move(self, values: Tensor, gradient: Tensor) -> None:
+        """Lives in these vectors (P,) from now on, such as rows of a matrix. Before the first step of an optimizer."""
+        values.copy_(self.values)
+        self.values, self.gradient = values, gradient.zero_()
+        self._point()
 
     def jacobian(self, rows: int) -> Tensor:
         """Memory for ``rows`` gradients of the shared parameters (rows, P), what was in it before; always the same."""
@@ -77,6 +85,11 @@ class FlatParameters:
         """Length of the whole gradient, a tensor of one value (nothing waits for the device)."""
         norm: Tensor = torch.linalg.vector_norm(self.gradient)
         return norm
+
+    def _point(self) -> None:
+        for parameter, place in self.places.items():
+            parameter.data = self.values[place].view(parameter.shape)
+            parameter.grad = self.gradient[place].view(parameter.shape)
 
     def _append(self, segment: Segment) -> None:
         last = self.segments[-1] if self.segments else None

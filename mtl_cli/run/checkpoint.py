@@ -13,6 +13,7 @@ import hashlib
 import pickle
 import pickletools
 import re
+import shutil
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -31,11 +32,12 @@ _PLAIN = (int, float, str, bool, type(None))
 _FOREIGN_GLOBAL = re.compile(r"GLOBAL [A-Za-z_]\w*(\.[\w<>]+)* (was not an allowed|whose module)")
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
+def save(path: Path, state: dict[str, Any], *copies: Path) -> None:
     """Writes a checkpoint. One that was there stays whole if this fails.
 
     Args:
         path: The file; its folder is made if need be, the one above must exist.
+        copies: More files in that folder that are to hold the same, written after it, in this order.
         state: Tensors, int, float, str, bool and None, in dicts (keys text or int), lists and tuples, nested at will.
 
     Raises:
@@ -58,6 +60,9 @@ def save(path: Path, state: dict[str, Any]) -> None:
     try:
         with replacing(path) as file:
             torch.save(content, file)
+        for copy in copies:
+            with replacing(copy) as file, path.open("rb") as written:
+                shutil.copyfileobj(written, file)
     except RuntimeError as error:
         # PyTorch's archive writer hides the system's error (full disk) behind one of its own.
         if isinstance(error.__context__, OSError):

@@ -22,6 +22,7 @@ summary.json, written at the end of a training; numbers that are not finite are 
 
 from __future__ import annotations
 
+import functools
 import platform
 from importlib import metadata
 
@@ -40,6 +41,7 @@ def versions() -> dict[str, str]:
     return found | {name: version for name in _PACKAGES if (version := _version(name))}
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

@@ -10,6 +10,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
+from mtl_cli.sweep import hydra_launcher
 from mtl_cli.sweep.jobs import override_values
 
 #: The folder of the sweep that this process runs, if any: its leaderboard is written whatever happens to the jobs.
@@ -38,8 +39,8 @@ class SweepCallback(Callback):
 
         Only where jobs run in this process one after the other: else whoever started them must be told.
         """
-        own = ("hydra._internal.core_plugins.basic_sweeper", "hydra._internal.core_plugins.basic_launcher")
-        parts = (config.hydra.sweeper, config.hydra.launcher)
-        plain = all(str(part.get("_target_")).startswith(name) for part, name in zip(parts, own, strict=True))
-        if plain and job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
+        basic = "hydra._internal.core_plugins.basic_"
+        swept = str(config.hydra.sweeper.get("_target_")).startswith(f"{basic}sweeper")
+        launched = str(config.hydra.launcher.get("_target_")).startswith((f"{basic}launcher", hydra_launcher.MODULE))
+        if swept and launched and job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None

@@ -1,4 +1,8 @@
-"""Metrics of a whole split, by scikit-learn, which is imported at the first evaluation."""
+"""Metrics of a whole split.
+
+Those of the most frequent kinds are written out here: scikit-learn's checks of its arguments take ten times as long as
+the arithmetic, and its import a second. Tests hold them to its numbers. The others are scikit-learn's own.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +30,19 @@ def defined(metric: Callable[..., Any], *args: Any, **kwargs: Any) -> float | No
 
 def regression_scores(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float | None]:
     """R2, root mean squared error, mean absolute error and correlation."""
-    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
-
-    constant = len(truth) < 2 or np.ptp(truth) == 0  # scikit-learn gives 0 or 1 here, which says nothing
-    return {
-        "r2": None if constant else defined(r2_score, truth, prediction),
-        "rmse": defined(root_mean_squared_error, truth, prediction),
-        "mae": defined(mean_absolute_error, truth, prediction),
-        "pearson": None if constant or len(truth) < 3 else defined(_correlation, truth, prediction),
-    }
+    if not np.isfinite(prediction).all():
+        return dict.fromkeys(("r2", "rmse", "mae", "pearson"))
+    constant = len(truth) < 2 or np.ptp(truth) == 0  # the formulas give 0 or 1 here, which says nothing
+    with np.errstate(all="ignore"):  # what overflows is not finite
+        error = truth - prediction
+        squares = np.square(error)
+        scores = {
+            "r2": math.nan if constant else 1 - squares.sum() / np.square(truth - truth.mean()).sum(),
+            "rmse": math.sqrt(squares.mean()),
+            "mae": np.abs(error).mean(),
+        }
+    pearson = None if constant or len(truth) < 3 else defined(_correlation, truth, prediction)
+    return {**{name: _finite(value) for name, value in scores.items()}, "pearson": pearson}
 
 
 def count_scores(truth: np.ndarray, prediction: np.ndarray) -> dict[str, float | None]:
@@ -75,31 +83,49 @@ def quantile_scores(truth: np.ndarray, levels: np.ndarray, quantiles: Sequence[f
 
 def binary_scores(truth: np.ndarray, probability: np.ndarray) -> dict[str, float | None]:
     """Metrics of labels 0/1 and the probability of 1; a class is predicted at 0.5."""
-    from sklearn.metrics import accuracy_score, average_precision_score, f1_score, log_loss, roc_auc_score
-
-    truth, predicted = truth.astype(np.int64), (probability > 0.5).astype(np.int64)
-    both = len(np.unique(truth)) == 2
+    truth, predicted = truth.astype(np.int64), probability > 0.5
+    positives, finite = int(truth.sum()), bool(np.isfinite(probability).all())
+    both = 0 < positives < len(truth)
+    area, precision = _curves(truth, probability) if both and finite else (None, None)
+    clipped = np.clip(probability, 1e-15, 1 - 1e-15)
+    hits = int(truth[predicted].sum())
     return {
-        "auroc": defined(roc_auc_score, truth, probability) if both else None,
-        "average_precision": defined(average_precision_score, truth, probability) if both else None,
-        "accuracy": defined(accuracy_score, truth, predicted),
-        "f1": defined(f1_score, truth, predicted, zero_division=0.0) if both else None,
-        "log_loss": defined(log_loss, truth, np.clip(probability, 1e-15, 1 - 1e-15), labels=[0, 1]),
+        "auroc": area,
+        "average_precision": precision,
+        "accuracy": float((truth == predicted).mean()),
+        "f1": 2 * hits / (positives + int(predicted.sum())) if both else None,
+        "log_loss": float(-np.log(np.where(truth == 1, clipped, 1 - clipped)).mean()) if finite else None,
     }
+
+
+def _curves(truth: np.ndarray, score: np.ndarray) -> tuple[float, float]:
+    """Area under the ROC curve, and average precision (the sum under the steps of the precision-recall curve)."""
+    order = np.argsort(score, kind="stable")[::-1]
+    score, truth = score[order], truth[order]
+    ends = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)  # rows with equal scores come all at once
+    true = np.cumsum(truth, dtype=np.float64)[ends]
+    false = 1 + ends - true
+    precision = true / (true + false)
+    recall, fallout = (np.append(0.0, rates / rates[-1]) for rates in (true, false))
+    area = (np.diff(fallout) * (recall[1:] + recall[:-1]) / 2.0).sum()
+    return float(area), float((np.diff(recall) * precision).sum())
 
 
 def multiclass_scores(truth: np.ndarray, probabilities: np.ndarray) -> dict[str, float | None]:
     """Metrics of class positions (n,) and probabilities (n, C); F1 is averaged over the classes that occur."""
-    from sklearn.metrics import accuracy_score, f1_score, log_loss
-
     truth, predicted = truth.astype(np.int64), probabilities.argmax(1)
+    classes = probabilities.shape[1]
+    labels, chosen, hits = (
+        np.bincount(some, minlength=classes) for some in (truth, predicted, truth[truth == predicted])
+    )
+    occurs = labels > 0
+    finite = bool(np.isfinite(probabilities).all())
     clipped = np.clip(probabilities, 1e-15, None)
+    own = clipped[np.arange(len(truth)), truth] / clipped.sum(1)
     return {
-        "accuracy": defined(accuracy_score, truth, predicted),
-        "f1_macro": defined(f1_score, truth, predicted, average="macro", labels=np.unique(truth), zero_division=0.0),
-        "log_loss": defined(
-            log_loss, truth, clipped / clipped.sum(1, keepdims=True), labels=np.arange(probabilities.shape[1])
-        ),
+        "accuracy": float((truth == predicted).mean()),
+        "f1_macro": float((2 * hits[occurs] / (labels + chosen)[occurs]).mean()),
+        "log_loss": float(-np.log(own).mean()) if finite else None,
     }
 
 
@@ -144,6 +170,10 @@ def ordinal_scores(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -
         "mae": defined(mean_absolute_error, truth, predicted),
         "accuracy": defined(accuracy_score, truth, predicted),
     }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _mean_of_all(values: Sequence[float | None]) -> float | None:

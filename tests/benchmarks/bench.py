@@ -328,6 +328,43 @@ def separate(threads: int) -> None:
     )
 
 
+SWEEP = ["seed=0,1", "optimizer.lr=0.001,0.003", "optimizer.weight_decay=0.01,0.1", "tasks.r0.weight=1,2"]
+
+
+def sweep() -> None:
+    """A sweep of 16 jobs as one model against the same jobs one after the other, from the shell, all included."""
+    import polars as pl
+
+    rows, width, bar = 20_480, 64, 3.0
+    x, targets = make_data(rows, MIXED)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "conf" / "task").mkdir(parents=True)
+        columns = {name: target.numpy() for name, target in targets.items()}
+        block = {"x": pl.Array(pl.Float32, width)}
+        frame = pl.DataFrame({"x": x[:, :width].numpy(), **columns}, schema_overrides=block)
+        frame.write_parquet(folder / "data.parquet")
+        kinds = ", ".join(f"{name}: {{kind: {kind}}}" for name, kind, _ in MIXED)
+        (folder / "conf/task/mine.yaml").write_text(
+            "# @package _global_\ndata: {source: table, path: data.parquet}\nshared_dim: 64\n"
+            f"encoder: {{hidden: [], dropout: 0}}\ntrainer: {{max_epochs: 5}}\ntasks: {{{kinds}}}\n"
+        )
+        command = [sys.executable, "-m", "mtl_cli.cli", "-m", "--config-dir", "conf", "task=mine"]
+        for values, jobs in ((SWEEP[:2], 4), (SWEEP, 16)):
+            seconds = {}
+            for launcher in ("stacked", "basic"):
+                own = [*values, f"hydra/launcher={launcher}", f"hydra.sweep.dir={launcher}-{jobs}"]
+                began = time.perf_counter()
+                subprocess.run([*command, *own], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+                seconds[launcher] = time.perf_counter() - began
+            ratio = seconds["basic"] / seconds["stacked"]
+            reached = f"  bar {bar:g}x {'reached' if ratio >= bar else 'MISSED'}" if jobs == 16 else ""
+            print(
+                f"w6: {rows:,} x {width} rows, D 64, 5 epochs, {jobs} jobs: stacked {seconds['stacked']:.2f} s, "
+                f"one after the other {seconds['basic']:.2f} s: {ratio:.2f}x{reached}"
+            )
+
+
 def start() -> None:
     """From the shell to the first training step, against a bare ``import torch``."""
     import polars as pl
@@ -349,8 +386,8 @@ def start() -> None:
             "            sys.meta_path.remove(self)\n"
             "            import mtl_cli.loop.step as step\n"
             "            original = step.train_step\n"
-            "            def once(*args):\n"
-            "                original(*args); os._exit(0)\n"
+            "            def once(*args, **options):\n"
+            "                original(*args, **options); os._exit(0)\n"
             "            step.train_step = once\n"
             "        return None\n"
             "sys.meta_path.insert(0, Finder())\n"
@@ -414,8 +451,8 @@ if __name__ == "__main__":
     parser.add_argument(
         "what",
         nargs="*",
-        default=[*WORKLOADS, "w4", "separate", "start", "read"],
-        help=f"of {', '.join(WORKLOADS)}, w4, separate, start, read",
+        default=[*WORKLOADS, "w4", "w6", "separate", "start", "read"],
+        help=f"of {', '.join(WORKLOADS)}, w4, w6, separate, start, read",
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", type=int, default=1_000_000, help="of read")
@@ -427,6 +464,8 @@ if __name__ == "__main__":
             separate(arguments.threads)
         elif what == "read":
             read(arguments.rows)
+        elif what == "w6":
+            sweep()
         elif what == "w4":
             balance(arguments.threads)
         else:

@@ -128,7 +128,7 @@ def _leave_out(trainer):
             trainer._watch.add(torch.zeros(3))
             trainer.progress.skipped += 1
         else:
-            step(epoch, number)
+            yield from step(epoch, number)
 
     trainer._step = without
 

@@ -6,7 +6,7 @@ import sklearn.metrics as oracle
 import torch
 from worlds import column
 
-from mtl_cli.tasks._scores import defined, regression_scores
+from mtl_cli.tasks._scores import binary_scores, defined, multiclass_scores, regression_scores
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.multiclass import Multiclass
 from mtl_cli.tasks.ordinal import Ordinal
@@ -57,6 +57,41 @@ def test_multiclass_scores_are_those_of_scikit_learn():
     }
     assert scores == pytest.approx(expected, rel=1e-9)
     assert list(scores) == list(Multiclass.metrics)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_written_out_scores_are_those_of_scikit_learn(seed):
+    draw = np.random.default_rng(seed)
+    n, classes = int(draw.integers(2, 300)), int(draw.integers(2, 7))
+    truth, probability = draw.random(n) < draw.uniform(0.1, 0.9), draw.random(n)
+    truth[:2] = True, False
+    if seed % 2:  # with ties, and certain ones
+        probability = np.round(probability, 1)
+    expected = {
+        "auroc": oracle.roc_auc_score(truth, probability),
+        "average_precision": oracle.average_precision_score(truth, probability),
+        "accuracy": oracle.accuracy_score(truth, probability > 0.5),
+        "f1": oracle.f1_score(truth, probability > 0.5, zero_division=0.0),
+        "log_loss": oracle.log_loss(truth, np.clip(probability, 1e-15, 1 - 1e-15)),
+    }
+    assert binary_scores(truth.astype(np.float32), probability) == pytest.approx(expected, rel=1e-14, abs=1e-15)
+    label, scores = draw.integers(0, classes, n), draw.dirichlet(np.ones(classes), n)
+    chosen = scores.argmax(1)
+    expected = {
+        "accuracy": oracle.accuracy_score(label, chosen),
+        "f1_macro": oracle.f1_score(label, chosen, average="macro", labels=np.unique(label), zero_division=0.0),
+        "log_loss": oracle.log_loss(label, scores, labels=np.arange(classes)),
+    }
+    assert multiclass_scores(label.astype(np.float32), scores) == pytest.approx(expected, rel=1e-14, abs=1e-15)
+    value = draw.normal(100.0, 20.0, n)
+    guess = value + draw.normal(size=n)
+    expected = {
+        "r2": oracle.r2_score(value, guess),
+        "rmse": oracle.root_mean_squared_error(value, guess),
+        "mae": oracle.mean_absolute_error(value, guess),
+    }
+    found = regression_scores(value, guess)
+    assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-13)
 
 
 def test_ordinal_scores_are_those_of_scikit_learn():

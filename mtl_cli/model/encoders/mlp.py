@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,14 @@ from mtl_cli.model.encoders.base import Encoder, stacked_copy
 from mtl_cli.model.layers import LayerNorm, Linear, add_linear_gradients, linear
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, PositiveInt, ProperFraction
+
+
+class Draws(NamedTuple):
+    """Dropout of one copy among several that draw for themselves: its share, and its generator."""
+
+    share: float
+    generator: torch.Generator
+
 
 _ACTIVATIONS = {"relu": torch.relu_, "gelu": functional.gelu, "silu": functional.silu, "tanh": torch.tanh}
 
@@ -58,6 +66,7 @@ class MLP(Encoder):
         super().__init__()
         self.blocks_of(spec)
         self._dropout, self._activation, self.inner_widths = dropout, _ACTIVATIONS[activation], tuple(hidden)
+        self._draws: list[Draws] | None = None
         bins = [(column, low, high) for column, e in spec.edges for low, high in pairwise(e)]
         self.bin_column: Tensor
         self.bin_low: Tensor
@@ -110,14 +119,14 @@ class MLP(Encoder):
         return super().with_backward(inputs) if own is None else own[:2]
 
     def with_jacobian(self, inputs: Inputs) -> tuple[Tensor, Backward, Jacobian] | None:
-        if (
-            self._activation is not torch.relu_
-            or len(self.norms)
-            or not all(p.requires_grad for p in self.parameters())
-        ):
+        if not self._written_out():
             return None
         with torch.no_grad():
             return self._relu_with_jacobian(inputs)
+
+    def _written_out(self) -> bool:
+        plain = self._activation is torch.relu_ and not len(self.norms)
+        return plain and all(p.requires_grad for p in self.parameters())
 
     def _relu_with_jacobian(self, inputs: Inputs) -> tuple[Tensor, Backward, Jacobian]:
         x, codes = self._read(inputs)
@@ -125,9 +134,7 @@ class MLP(Encoder):
         kept: list[tuple[Tensor, Tensor, Tensor | None]] = []  # of each layer: input, output, dropout's factors
         for weight, bias in parameters:
             y = linear(x, weight, bias).relu_()
-            noise = None
-            if self._dropout and self.training:  # drawn as functional.dropout draws it
-                noise = torch.empty_like(y).bernoulli_(1 - self._dropout).div_(1 - self._dropout)
+            noise = self._noise(y) if self.training else None
             kept.append((x, y, noise))
             x = y if noise is None else y * noise
 
@@ -142,7 +149,11 @@ class MLP(Encoder):
                     gradient = gradient @ weight
                 elif codes is not None:  # of the input only the embeddings need it
                     table = self.embedding
-                    embedded = gradient @ weight[..., -codes.shape[1] * table.shape[-1] :]
+                    embedded = gradient @ weight[..., -codes.shape[-1] * table.shape[-1] :]
+                    if codes.dim() == 3:
+                        for own, copy, rows in zip(table.grad, codes, embedded, strict=True):  # type: ignore[arg-type]
+                            own.index_add_(0, copy.flatten(), rows.reshape(-1, own.shape[-1]))
+                        continue
                     if embedded.dim() > table.dim():  # copies of layers that have one table in common
                         embedded = embedded.sum(0)
                     rows = embedded.reshape(*table.shape[:-2], codes.numel(), table.shape[-1])
@@ -168,15 +179,33 @@ class MLP(Encoder):
 
         return x, backward, jacobian
 
+    def _noise(self, y: Tensor) -> Tensor | None:
+        """Factors on a layer's output, drawn as functional.dropout draws them; None without dropout."""
+        if self._draws is None:
+            return torch.empty_like(y).bernoulli_(1 - self._dropout).div_(1 - self._dropout) if self._dropout else None
+        if not any(draws.share for draws in self._draws):
+            return None
+        noise = torch.ones_like(y)
+        for own, (share, generator) in zip(noise, self._draws, strict=True):
+            if share:
+                own.bernoulli_(1 - share, generator=generator).div_(1 - share)
+        return noise
+
     def _read(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """What the first layer reads, and the rows of the embedding table in it (B, columns)."""
         x = inputs.numeric
         if len(self.bin_column):
             through = (x.index_select(-1, self.bin_column) - self.bin_low) / self.bin_width
             x = torch.cat([x, through.clamp(0.0, 1.0)], -1)
-        if not inputs.categorical.shape[1]:
+        if not inputs.categorical.shape[-1]:
             return x, None
         codes = inputs.categorical + self.offsets
+        if codes.dim() == 3:  # copies that read rows of their own
+            picked = torch.stack(
+                [t.index_select(0, own.flatten()) for t, own in zip(self.embedding, codes, strict=True)]
+            )
+            picked = picked.view(*codes.shape[:2], -1)
+            return torch.cat([x, picked], -1) if x.shape[-1] else picked, codes
         # One copy: table (rows, dim) -> (B, columns * dim). Stacked: (copies, rows, dim) -> (copies, B, ...).
         lead = self.embedding.shape[:-2]
         width = codes.shape[1] * self.embedding.shape[-1]
@@ -185,6 +214,32 @@ class MLP(Encoder):
             return picked, codes
         lead = lead or x.shape[:-2]  # copies may have the table, or what stands before it, in common
         return torch.cat([x.expand(*lead, *x.shape[-2:]), picked.expand(*lead, *picked.shape[-2:])], -1), codes
+
+    def likeness(self) -> Hashable | None:
+        """Equal for encoders that ``side_by_side`` can compute together; None if this one cannot be."""
+        if not self._written_out():
+            return None
+        return (
+            tuple(tuple(parameter.shape) for parameter in self.parameters()),
+            tuple(self.bin_column.tolist()),
+            tuple(self.offsets.tolist()) if hasattr(self, "embedding") else (),
+        )
+
+    def side_by_side(self, encoders: Sequence[MLP], generators: Sequence[torch.Generator]) -> None:
+        """Makes this one, whose parameters are those of R encoders on axis 0, compute what each does on its own rows.
+
+        Args:
+            encoders: R encoders that are alike.
+            generators: What each draws its dropout from.
+
+        Shape:
+            numeric (R, B, F), categorical (R, B, number of columns) -> (R, B, D).
+        """
+        self._draws = [Draws(encoder._dropout, own) for encoder, own in zip(encoders, generators, strict=True)]
+        for name in ("bin_low", "bin_width"):
+            own = [encoder.get_buffer(name) for encoder in encoders]
+            if not all(torch.equal(values, own[0]) for values in own):
+                setattr(self, name, torch.stack(own).unsqueeze(1))
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

@@ -1,0 +1,204 @@
+"""Steps of several trainings at once: their parameters are the rows of one matrix, their batches one batched product.
+
+On a CPU each training ends with the very bits that it would have alone if the batch size is a multiple of 32. With
+another one the last bits of a step may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtl_cli.balancing import LossBalancing
+from mtl_cli.balancing.autograd import GradientAccumulator
+from mtl_cli.loop.step import clip, update
+from mtl_cli.loop.trainer import Step, StepResult, Trainer
+from mtl_cli.model.stacked import likeness as model_likeness
+from mtl_cli.model.stacked import stack_models
+from mtl_cli.types import Inputs
+
+# Loops over elements work on so many at once and do the rest one by one, with another last bit; products depend on
+# where in a cache line their operands begin.
+_LANES = 32
+_PROGRAMS = 16  # of subsets of the trainings, kept ready
+
+
+def likeness(trainer: Trainer) -> Hashable | None:
+    """Equal for trainings whose steps can be made together; None for one whose steps cannot."""
+    learner, balancing = trainer.learner, trainer.learner.balancing
+    plain = learner.loss_scale is None and learner.autocast is None and learner.piece is None
+    if not plain or trainer.schedule.skip_nonfinite or not weighs_losses(balancing):
+        return None
+    if trainer.train.changes or trainer.train.labels_tokens:
+        return None
+    model = model_likeness(learner.model)
+    if model is None:
+        return None
+    device, labels = learner.parameters.values.device, trainer.train.targets.shape[1]
+    kinds = tuple(kind.group_key() for kind in learner.objective.kinds)
+    return None if device.type not in ("cpu", "cuda") else (model, kinds, labels, device)
+
+
+def weighs_losses(balancing: object) -> bool:
+    """Whether a method (or its class) does nothing but weight the losses of the step."""
+    method = balancing if isinstance(balancing, type) else type(balancing)
+    if not issubclass(method, LossBalancing):
+        return False
+    return method.observes == "nothing" and not method.extra_passes and method.samples == 1
+
+
+class Stack:
+    """R trainings that are alike. Their parameters move into the rows of one matrix and stay there.
+
+    Args:
+        trainers: The trainings, before their first step.
+        generators: What each draws its dropout from.
+    """
+
+    def __init__(self, trainers: Sequence[Trainer], generators: Sequence[torch.Generator]) -> None:
+        self._trainers, self._generators = list(trainers), list(generators)
+        like = trainers[0].learner.parameters.values
+        self._values = _rows_like(like, len(trainers))
+        self._gradient = _rows_like(like, len(trainers))
+        for trainer, values, gradient in zip(trainers, self._values, self._gradient, strict=True):
+            trainer.learner.parameters.move(values, gradient)
+        self._row = {id(trainer): row for row, trainer in enumerate(trainers)}
+        self._programs: dict[tuple[int, ...], _Program] = {}
+
+    def parts(self, steps: Sequence[Step]) -> list[list[Step]]:
+        """Those that ``make`` should make together, and those that are better made alone.
+
+        Together: batches with as many rows. Alone: a smaller last batch of an epoch, if its bits would differ.
+        """
+        ordered = sorted(steps, key=_size)
+        parts = [list(part) for _, part in groupby(ordered, key=_size)]
+        return [some for part in parts for some in ([part] if _together(part[0]) else [[step] for step in part])]
+
+    def make(self, steps: Sequence[Step]) -> list[StepResult]:
+        """Makes one step of each of several trainings; gives what each of them is to be sent."""
+        rows = tuple(self._row[id(step.trainer)] for step in steps)
+        if rows not in self._programs:
+            if len(self._programs) == _PROGRAMS:
+                self._programs.clear()
+            self._programs[rows] = _Program(self._trainers, self._generators, self._values, self._gradient, rows)
+        return self._programs[rows].make(steps)
+
+
+class _Size(NamedTuple):
+    rows: int
+    complete: bool  # no label is missing
+    learns: bool  # some label is not
+
+
+def _size(step: Step) -> _Size:
+    (start, stop), absent = step.epoch.bounds[step.index], step.epoch.absent[step.index]
+    return _Size(stop - start, step.trainer.train.labelled is None, len(absent) < step.epoch.scale.shape[1])
+
+
+def _together(step: Step) -> bool:
+    size = _size(step)
+    return size.learns and (size.rows % _LANES == 0 or size.rows == step.trainer.schedule.batch_size)
+
+
+def _rows_like(vector: Tensor, rows: int) -> Tensor:
+    """(rows, P) zeros, each row at the start of a cache line, as a vector of its own is."""
+    length = -(-len(vector) // _LANES) * _LANES
+    return vector.new_zeros(rows, length)[:, : len(vector)]
+
+
+class _Program:
+    """The step of some of the trainings: the whole matrix, or copies of some of its rows."""
+
+    def __init__(
+        self,
+        trainers: Sequence[Trainer],
+        generators: Sequence[torch.Generator],
+        values: Tensor,
+        gradient: Tensor,
+        rows: tuple[int, ...],
+    ) -> None:
+        self._all_values, self._all_gradients = values, gradient
+        self._rows: Tensor | None = None
+        if rows != tuple(range(len(trainers))):
+            self._rows = torch.tensor(rows, device=values.device)
+            values, gradient = (_rows_like(matrix[0], len(rows)) for matrix in (values, gradient))
+        self._values, self._gradient = values, gradient
+        learners = [trainers[row].learner for row in rows]
+        self._objective = learners[0].objective
+        self._model = stack_models(
+            [learner.model for learner in learners],
+            learners[0].parameters.places,
+            values,
+            gradient,
+            [generators[row] for row in rows],
+        )
+
+    @torch.no_grad()
+    def make(self, steps: Sequence[Step]) -> list[StepResult]:
+        if self._rows is not None:
+            self._values.copy_(self._all_values[self._rows])
+        self._gradient.zero_()
+        inputs, labels = _gather(steps)
+        features, into_sharing = self._model.sharing.with_backward(inputs)
+        outputs, into_heads = self._model.heads.with_backward(features)
+        sums, slopes = self._sums_and_slopes(outputs, labels, complete=steps[0].trainer.train.labelled is None)
+        results, factors = [], []
+        for step, own in zip(steps, sums, strict=True):
+            factor, weights = _balance(step, own)
+            results.append((own, weights))
+            factors.append(factor)
+        per_row = self._objective.per_row(torch.stack(factors, 1)).t().unsqueeze(2)  # (R, O, 1)
+        into_sharing(into_heads((slopes * per_row).contiguous()))
+        if self._rows is not None:
+            self._all_gradients.index_copy_(0, self._rows, self._gradient)
+        for step in steps:
+            clip(step.trainer.learner)
+            update(step.trainer.learner, step.trainer.progress.step, step.epoch.absent[step.index])
+        return results
+
+    def _sums_and_slopes(self, outputs: Tensor, labels: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
+        """Of outputs (R, O, B) and labels (R, B, T): sums of the row losses (R, K), and their derivative (R, O, B)."""
+        runs, rows, size = outputs.shape
+        side_by_side = outputs.transpose(0, 1).reshape(rows, -1)
+        losses, slopes = self._objective.losses_and_gradient(side_by_side, labels.flatten(0, 1), complete=complete)
+        return losses.reshape(-1, runs, size).sum(2).t().contiguous(), slopes.view(rows, runs, size).transpose(0, 1)
+
+
+def _gather(steps: Sequence[Step]) -> tuple[Inputs, Tensor]:
+    """Inputs and labels of the batches, with a leading axis R."""
+    orders = [step.epoch.order[slice(*step.epoch.bounds[step.index])] for step in steps]
+    rows = steps[0].trainer.train
+    if all(step.trainer.train is rows for step in steps):
+        inputs, labels = rows.gather(torch.cat(orders))
+        numeric, codes = inputs.numeric, inputs.categorical
+    else:
+        batches = [step.trainer.train.gather(order) for step, order in zip(steps, orders, strict=True)]
+        numeric = torch.cat([inputs.numeric for inputs, _ in batches])
+        codes = torch.cat([inputs.categorical for inputs, _ in batches])
+        labels = torch.cat([labels for _, labels in batches])
+    lead = len(steps), len(orders[0])
+    codes = codes.view(*lead, -1) if codes.shape[1] else codes.new_empty(*lead, 0)
+    return Inputs(numeric.view(*lead, -1), codes), labels.view(*lead, -1)
+
+
+def _balance(step: Step, sums: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Factors (K,) on the row losses of one training, and the weights (k,) that its balancing method gave the tasks."""
+    learner, scale, absent = step.trainer.learner, step.epoch.scale[step.index], step.epoch.absent[step.index]
+    tasks, losses = learner.objective.all_tasks, sums * scale
+    if absent:
+        tasks = torch.tensor([t for t in tasks.tolist() if t not in absent], device=scale.device)
+        losses = losses[tasks]
+    found: list[Tensor] = []
+    for optimizer in learner.optimizers[1:]:  # of what the method itself learns
+        optimizer.flat.zero_gradient()
+    accumulator = GradientAccumulator(learner.balancing, learner.parameters.shared, learner.parameters.private, tasks)
+    with torch.enable_grad():
+        accumulator.add(losses, found.append)
+        _, weights = accumulator.finish()
+    (given,) = found
+    every = torch.zeros_like(scale).index_copy(0, tasks, given) if absent else given
+    return every * scale, weights

@@ -1,0 +1,236 @@
+"""Several runs trained as one: which runs can be, and the driver that makes their steps at once.
+
+Every run stays a training of its own, with its own folder, optimizer, schedule, generators, checkpoints and early
+stopping; what they have in common are the rows, read once, and the arithmetic of each step.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+from tqdm import tqdm
+
+from mtl_cli.build import Data, build_data
+from mtl_cli.data import Features
+from mtl_cli.loop.stacked import Stack, likeness, weighs_losses
+from mtl_cli.loop.trainer import Step, StepResult
+from mtl_cli.registry import BALANCINGS
+from mtl_cli.schema import DataOptions, RunConfig, TaskConfig
+from mtl_cli.seeding import OwnGenerators
+from mtl_cli.steps import Steps
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Interrupted = Callable[[], int | None]
+# The keys of `data` that say in which order rows are visited: runs may differ in them and read the same rows.
+_ORDER = {
+    key: getattr(DataOptions(), key)
+    for key in ("mixing", "temperature", "anneal_epochs", "epoch", "batch_size", "shuffle", "drop_last")
+}
+
+
+def why_alone(config: RunConfig) -> str | None:
+    """Why a run cannot be trained together with others; None if it can."""
+    encoder, trainer = config.encoder, config.trainer
+    hidden = [name for name, task in config.tasks.items() if task.common.hidden]
+    reasons = {
+        f"encoder={encoder.name} (only mlp)": encoder.name != "mlp",
+        "encoder.activation (only relu)": encoder.options.get("activation", "relu") != "relu",
+        "encoder.norm (only none)": encoder.options.get("norm", "none") != "none",
+        f"sharing={config.sharing.name} (only hard)": config.sharing.name != "hard",
+        f"balancing={config.balancing.name} (only methods that weight losses without further passes)": (
+            not weighs_losses(BALANCINGS.load(config.balancing.name))
+        ),
+        "balancing.loss_scale": config.loss_scale != "none",
+        f"tasks.{', '.join(hidden)}.hidden": bool(hidden),
+        "product_of": any(task.common.product_of is not None for task in config.tasks.values()),
+        "freeze": bool(config.freeze),
+        "data.source=interactions (rows are drawn anew in each epoch)": any(
+            source.component.name == "interactions" for source in config.sources.values()
+        ),
+        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches > 1,
+        f"trainer.precision={trainer.precision}": trainer.precision != 32,
+        "trainer.compile": trainer.compile,
+        "trainer.on_nonfinite=skip": trainer.on_nonfinite == "skip",
+        "trainer.max_time": trainer.max_time is not None,
+        f"trainer.device={trainer.device}": trainer.device == "mps",
+    }
+    return ", ".join(reason for reason, holds in reasons.items() if holds) or None
+
+
+def kinship(config: RunConfig) -> Hashable:
+    """Equal for runs that may be alike: those that differ in numbers that the shape of a step does not depend on."""
+    trainer = config.trainer
+    encoder = {key: value for key, value in config.encoder.options.items() if key != "dropout"}
+    sources = {name: (source.component, source.rename) for name, source in config.sources.items()}
+    kinds = {name: task.kind.name for name, task in config.tasks.items()}
+    machine = trainer.device, trainer.threads, trainer.deterministic
+    return repr((encoder, config.shared_dim, config.data.batch_size, sources, kinds, machine))
+
+
+class SharedData:
+    """Data of several runs: what only differs in the order of the rows, or in the weights of tasks, is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Data] = {}
+
+    def read(self, config: RunConfig, columns: Features | None) -> Data:
+        """The data of a run, as ``build_data`` gives them.
+
+        Raises:
+            UserError: The data cannot be used.
+        """
+        unweighted = (_unweighted(tasks) for tasks in (config.tasks, config.left_out))
+        as_there = None if columns is None else columns.to_json()
+        key = repr((replace(config.data, **_ORDER), config.sources, *unweighted, config.input_dim, as_there))
+        if key not in self._known:
+            self._known[key] = build_data(config, columns)
+        data = self._known[key]
+        tasks = [replace(task, weight=config.tasks[task.name].common.weight) for task in data.tasks]
+        return replace(data, tasks=tuple(tasks))
+
+
+def _unweighted(tasks: Mapping[str, TaskConfig]) -> dict[str, TaskConfig]:
+    return {name: replace(task, common=replace(task.common, weight=1.0)) for name, task in tasks.items()}
+
+
+@dataclass
+class Outcome(Generic[T]):
+    """How a training ended: with a value, or with an error."""
+
+    value: T | None = None
+    error: BaseException | None = None
+
+
+def run_together(trainings: Sequence[Callable[[Interrupted], Steps[T]]], interrupted: Interrupted) -> list[Outcome[T]]:
+    """Makes the steps of all trainings at once as far as they are alike; gives how each of them ended.
+
+    One that fails, ends or is stopped leaves the others alone.
+
+    Args:
+        trainings: Give the trainings, which are to stop when what they are given says so. Each runs in a context of its
+            own (``contextvars``), with generators of its own.
+        interrupted: The number of a signal that asked to stop, or None.
+    """
+    asked = _Asked(interrupted)
+    members = [_Member(training(asked)) for training in trainings]
+    try:
+        for member in members:
+            asked.listen()
+            if asked() is None:
+                member.start()
+            else:  # its folder does not even exist: the same sweep again begins it
+                member.outcome.error = KeyboardInterrupt()
+        _drive(members, asked)
+    except KeyboardInterrupt as stop:
+        for member in members:
+            member.fail(stop)
+    return [member.outcome for member in members]
+
+
+class _Asked:
+    """Whether a signal has come, looked at once in each round: all members are to see the same."""
+
+    def __init__(self, interrupted: Interrupted) -> None:
+        self._interrupted = interrupted
+        self._number: int | None = None
+
+    def listen(self) -> None:
+        self._number = self._interrupted()
+
+    def __call__(self) -> int | None:
+        return self._number
+
+
+class _Member(Generic[T]):
+    """One of the trainings."""
+
+    def __init__(self, training: Steps[T]) -> None:
+        self.generators = OwnGenerators()
+        self.outcome: Outcome[T] = Outcome()
+        self.step: Step | None = None  # that it waits for
+        self._training, self._context = training, contextvars.copy_context()
+
+    def start(self) -> None:
+        self._go_on(next, self._training)
+
+    def send(self, result: StepResult, *, quiet: bool) -> None:
+        """Tells the result of the step; ``quiet``: nothing is drawn or kept after it."""
+        self._go_on(self._training.send, result, quiet=quiet)
+
+    def fail(self, error: BaseException) -> None:
+        """What it waits for went wrong."""
+        if self.step is not None:
+            self._go_on(self._training.throw, error)
+
+    def make_alone(self) -> StepResult:
+        """Makes the step that it waits for."""
+        if self.step is None:
+            raise RuntimeError("waits for no step")
+        with self.generators:
+            return self.step.make()
+
+    def _go_on(self, how: Callable[..., Any], *args: Any, quiet: bool = False) -> None:
+        self.step = None
+        try:
+            with nullcontext() if quiet else self.generators:
+                self.step = self._context.run(how, *args)
+        except StopIteration as end:
+            self.outcome.value = end.value
+        except BaseException as error:
+            self.outcome.error = error
+
+
+def _drive(members: Sequence[_Member[T]], asked: _Asked) -> None:
+    waiting = [member for member in members if member.step is not None]
+    stacks = [(_stack(group), group) for group in _alike(waiting)]
+    totals = [member.step.trainer.total_steps() for member in waiting if member.step is not None]
+    total = None if None in totals else sum(steps for steps in totals if steps is not None)
+    done = sum(member.step.trainer.progress.step for member in waiting if member.step is not None)
+    with tqdm(total=total, initial=done, unit="step", disable=None, mininterval=0.2) as bar:
+        while stacks:
+            asked.listen()
+            for stack, group in stacks:
+                steps = {id(member.step): member for member in group if member.step is not None}
+                wanted = [member.step for member in steps.values() if member.step is not None]
+                for part in stack.parts(wanted) if stack is not None else [[step] for step in wanted]:
+                    _make(part, [steps[id(step)] for step in part], stack, stopping=asked() is not None)
+                bar.update(len(wanted))
+            left = [(stack, [member for member in group if member.step is not None]) for stack, group in stacks]
+            stacks = [(stack, group) for stack, group in left if group]
+
+
+def _make(part: Sequence[Step], members: Sequence[_Member[T]], stack: Stack | None, *, stopping: bool) -> None:
+    try:
+        alone = stack is None or len(part) == 1
+        results = [members[0].make_alone()] if alone or stack is None else stack.make(part)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        for member in members:
+            member.fail(error)
+        return
+    for step, member, result in zip(part, members, results, strict=True):
+        member.send(result, quiet=step.quiet and not stopping)
+
+
+def _alike(members: Sequence[_Member[T]]) -> list[list[_Member[T]]]:
+    """Those whose steps can be made together; each of the others by itself."""
+    groups: dict[Hashable, list[_Member[T]]] = {}
+    for member in members:
+        key = None if member.step is None else likeness(member.step.trainer)
+        groups.setdefault(id(member) if key is None else key, []).append(member)
+    return list(groups.values())
+
+
+def _stack(members: Sequence[_Member[T]]) -> Stack | None:
+    trainers = [member.step.trainer for member in members if member.step is not None]
+    if len(trainers) < 2:
+        return None
+    device = trainers[0].train.targets.device
+    return Stack(trainers, [member.generators.on(device) for member in members])

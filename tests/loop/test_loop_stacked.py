@@ -1,0 +1,124 @@
+"""Steps of several trainings at once are the steps of each alone."""
+
+import numpy as np
+import pytest
+import torch
+from worlds import CPU, make_learner, make_trainer, three_kind_rows, three_kinds
+
+from mtl_cli.loop.stacked import Stack, likeness
+from mtl_cli.run import RunFolder
+from mtl_cli.seeding import OwnGenerators
+from mtl_cli.together import run_together
+
+RUNS = 3
+
+
+def _trainers(folder, rows, batch_size, *, categories=(), hidden=(), dropout=0.0, **options):
+    trainers, generators = [], []
+    for run in range(RUNS):
+        generators.append(OwnGenerators())
+        with generators[-1]:
+            learner = make_learner(
+                three_kinds(), shared_dim=24, categories=categories, seed=run, clip=0.5 if run == 1 else None,
+                encoder={"hidden": list(hidden), "dropout": dropout * (run > 0)},
+                optimizer_options={"lr": 0.001 * (run + 1)}, **options,
+            )  # fmt: skip
+        claimed = RunFolder.claim(folder / str(run))
+        weights = [1.0, 0.5 + run, 0.0]
+        trainers.append(make_trainer(claimed, learner, rows, batch_size=batch_size, seed=run, weights=weights))
+    return trainers, generators
+
+
+def _results(trainers):
+    values = torch.stack([trainer.learner.parameters.values for trainer in trainers])
+    return values, [trainer.metrics.read() for trainer in trainers]
+
+
+def _alone_and_together(tmp_path, rows, batch_size, **options):
+    alone, generators = _trainers(tmp_path / "alone", rows, batch_size, **options)
+    for trainer, own in zip(alone, generators, strict=True):
+        with own:
+            trainer.fit()
+    together, _ = _trainers(tmp_path / "together", rows, batch_size, **options)
+    assert len({likeness(trainer) for trainer in together}) == 1
+    seeded = [_seeded(trainer, run) for run, trainer in enumerate(together)]
+    outcomes = run_together(seeded, lambda: None)
+    assert [outcome.error for outcome in outcomes] == [None] * RUNS
+    return _results(alone), _results(together)
+
+
+def _seeded(trainer, run):
+    """The training, with generators as they are after the learner of that run was made."""
+
+    def steps(_):
+        make_learner(three_kinds(), shared_dim=24, seed=run)
+        yield from trainer.steps()
+
+    return steps
+
+
+@pytest.mark.parametrize("batch_size", [32, 96])
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+@pytest.mark.parametrize("balancing", ["equal", "uncertainty", "gls"])
+def test_bits_are_those_of_each_alone(tmp_path, batch_size, missing, balancing):
+    rows = three_kind_rows(250, missing=missing)  # with a last batch of another size
+    alone, together = _alone_and_together(tmp_path, rows, batch_size, hidden=(17,), balancing=balancing)
+    assert torch.equal(alone[0], together[0])
+    assert alone[1] == together[1]
+
+
+def test_categories_and_other_rows_for_each(tmp_path):
+    draw = np.random.default_rng(0)
+    rows = three_kind_rows(160)
+    rows.inputs = rows.inputs._replace(categorical=torch.from_numpy(draw.integers(0, (4, 9), (160, 2))))
+    alone, together = _alone_and_together(tmp_path, rows, 32, categories=(4, 9), optimizer="adam")
+    assert torch.equal(alone[0], together[0])
+    assert alone[1] == together[1]
+
+
+def test_other_batch_sizes_agree_to_the_last_digits(tmp_path):
+    alone, together = _alone_and_together(tmp_path, three_kind_rows(70), 7)
+    torch.testing.assert_close(alone[0], together[0], rtol=1e-4, atol=1e-6)
+
+
+def test_batches_without_any_label_are_no_steps(tmp_path):
+    rows = three_kind_rows(128)
+    targets = rows.targets.numpy().copy()
+    targets[20:] = np.nan
+    rows = type(rows)(rows.inputs, targets, CPU)
+    alone, together = _alone_and_together(tmp_path, rows, 32)
+    assert torch.equal(alone[0], together[0])
+    assert alone[1] == together[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"balancing": "pcgrad"}, {"balancing": "gradnorm"}, {"balancing": "famo"}, {"sharing": "separate"},
+        {"loss_scale": "initial"}, {"piece": 8}, {"encoder": {"activation": "gelu"}}, {"encoder": {"norm": "layer"}},
+    ],
+    ids=lambda options: "-".join(f"{key}={value}" for key, value in options.items()),
+)  # fmt: skip
+def test_what_cannot_be_stacked_is_not(tmp_path, options):
+    trainer = make_trainer(RunFolder.claim(tmp_path / "run"), make_learner(three_kinds(), **options), three_kind_rows())
+    assert likeness(trainer) is None
+
+
+def test_a_training_that_ends_leaves_the_others_alone(tmp_path, monkeypatch):
+    sizes, make = [], Stack.make
+    monkeypatch.setattr(Stack, "make", lambda self, steps: (sizes.append(len(steps)), make(self, steps))[1])
+    rows = three_kind_rows(64)
+    trainers, _ = _trainers(tmp_path, rows, 32)
+    trainers[1].limits = type(trainers[1].limits)(1, None, None)
+
+    def breaks_off(asked):
+        steps = trainers[2].steps()
+        result = yield next(steps)
+        for _ in range(2):
+            result = yield steps.send(result)
+        raise ZeroDivisionError
+
+    outcomes = run_together([lambda _: trainers[0].steps(), lambda _: trainers[1].steps(), breaks_off], lambda: None)
+    assert [type(outcome.error) for outcome in outcomes] == [type(None), type(None), ZeroDivisionError]
+    assert [trainer.progress.epoch for trainer in trainers[:2]] == [2, 1]
+    assert sizes == [3, 3, 2]  # the fourth step is made by the first training alone
