@@ -339,9 +339,9 @@ def _has_more_to_do(run: RunFolder, config: RunConfig) -> bool:
 
 def _tell_changes(run: RunFolder, raw: dict[str, Any]) -> None:
     """Which of the keys that may change have another value now."""
-    old, new = flatten(run.read_settings()), flatten({**raw, "resume": None})
+    old, new = flatten(run.read_settings()), flatten(raw)
     for key in {**old, **new}:
-        if old.get(key) != new.get(key):
+        if old.get(key) != new.get(key) and key not in _OF_THE_COMMAND:
             log.info("changed since the run began: %s (%s -> %s)", key, _as_text(old, key), _as_text(new, key))
 
 

@@ -38,7 +38,11 @@ CONFIG = "config.yaml"
 OVERRIDES = "overrides"
 CHECKPOINTS = "checkpoints"
 SEAL = "checksum"
-_WRITTEN_IN_PLACE = ("metrics.jsonl", "train.log")  # all others are replaced whole, and a link with them
+_WRITTEN_IN_PLACE = (
+    "metrics.jsonl",
+    "diagnostics.jsonl",
+    "train.log",
+)  # all others are replaced whole, and a link with them
 OURS = frozenset(
     {
         CONFIG,

@@ -11,8 +11,9 @@ _LONGEST = 60
 def job_name(overrides: list[str]) -> str:
     """A folder name for the job with these overrides: readable, safe on every file system, the same in any order.
 
-    ``hydra.*`` overrides and leading ``+`` do not count. The hash at the end keeps apart what the readable part
-    cannot (signs that folders cannot have, long lists, capital letters on a disk that does not tell them apart).
+    What says how the sweep is run (``hydra.*``, ``stop_on_failure``) and leading ``+`` do not count. The hash at the
+    end keeps apart what the readable part cannot (signs that folders cannot have, long lists, capital letters on a
+    disk that does not tell them apart).
 
     Args:
         overrides: As on the command line: ``trainer.lr=0.1``.
@@ -28,7 +29,9 @@ def job_name(overrides: list[str]) -> str:
         >>> job_name([])
         'default'
     """
-    counted = sorted({plain for override in overrides if (plain := override.strip().lstrip("+")) and not _hydra(plain)})
+    counted = sorted(
+        {plain for override in overrides if (plain := override.strip().lstrip("+")) and not _of_the_sweep(plain)}
+    )
     if not counted:
         return "default"
     digest = hashlib.sha1("\n".join(counted).encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()[:8]
@@ -45,8 +48,9 @@ def override_values(overrides: list[str]) -> dict[str, str]:
         {'seed': '1', 'task': 'digits', '~logger': ''}
     """
     pairs = (override.strip().lstrip("+").partition("=") for override in overrides)
-    return {key: value for key, _, value in pairs if key and not _hydra(key)}
+    return {key: value for key, _, value in pairs if key and not _of_the_sweep(key)}
 
 
-def _hydra(override: str) -> bool:
-    return re.match(r"~?hydra([./=]|$)", override) is not None
+def _of_the_sweep(override: str) -> bool:
+    """Whether an override says how the sweep is run, and nothing of the job."""
+    return re.match(r"~?(hydra|stop_on_failure)([./=]|$)", override) is not None
