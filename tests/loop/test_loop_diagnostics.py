@@ -15,7 +15,7 @@ from mtl_cli.run import RunFolder
 from mtl_cli.tasks.regression import Regression
 
 NAMES = ["task0", "task1", "task2"]
-SHARING = [n for n in SHARINGS.names() if SHARINGS.load(n).shares and n != "stem"]  # stem needs categories
+SHARING = [n for n in SHARINGS.names() if SHARINGS.load(n).shares and n not in ("esmm", "stem")]  # need categories
 
 
 def _run(folder, every, **names):

@@ -6,9 +6,10 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from worlds import CPU, NAN, inputs, make_learner, make_trainer, three_kind_rows, three_kinds
+from worlds import CPU, NAN, inputs, make_learner, make_trainer, three_kind_rows, three_kinds, two_source_rows
 
 from mtl_cli.data.batches import Rows
+from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.base import VmapStack
@@ -333,3 +334,46 @@ def test_architecture_trains_with_missing_labels_and_balancing(tmp_path, name, b
         if owned.task == 2:
             assert torch.equal(now[owned.start : owned.stop], then[owned.start : owned.stop])
     assert any(not torch.equal(p, v) for p, v in before.items())
+
+
+def test_branches_stay_after_the_search():
+    sharing = LearningToBranch(MLP_MAKER, NAMES, warmup_steps=1, search_steps=3)
+    x = inputs(torch.randn(7, 5))
+    with torch.no_grad():
+        for choice in sharing.choices:
+            choice[[0, 1, 2], [2, 0, 2]] = 0.1
+    searched = [sharing(x) for _ in range(3)]
+    assert any(not torch.equal(searched[0], features) for features in searched)
+    settled = [sharing(x) for _ in range(3)]
+    assert all(torch.equal(features, sharing.eval()(x)) for features in settled)
+    settled[0].sum().backward()
+    assert not any(choice.grad.any() for choice in sharing.choices)
+
+
+def test_network_that_has_settled_learns_faster_than_one_that_changes_with_every_batch():
+    losses = {}
+    for search in (60, None):
+        torch.manual_seed(0)
+        sharing = LearningToBranch(MLP_MAKER, NAMES, search_steps=search)
+        optimizer = torch.optim.Adam(sharing.parameters(), lr=0.02)
+        x = inputs(torch.randn(64, 5))
+        targets = torch.relu(x.numeric @ torch.randn(3, 5, 8))
+        for _ in range(250):
+            optimizer.zero_grad()
+            (sharing(x) - targets).square().mean().backward()
+            optimizer.step()
+        losses[search] = (sharing.eval()(x) - targets).square().mean().item()
+    assert losses[60] < 0.8 * losses[None]
+
+
+@pytest.mark.parametrize("name", ANY_INPUTS)
+def test_architecture_trains_on_several_sources_with_tasks_of_their_own(tmp_path, name):
+    """Rows of one source have no label for the first task, those of the other none for the second."""
+    learner, rows = make_learner(three_kinds(), sharing=name, optimizer_options={"lr": 0.02}), two_source_rows()
+    with RunFolder.claim(tmp_path / "run") as folder:
+        trainer = make_trainer(folder, learner, rows, epochs=6, mixing=Mixing("round_robin"))
+        before = trainer.mean_losses(rows)
+        trainer.fit()
+        after = trainer.mean_losses(rows)
+    assert sum(after.values()) < 0.95 * sum(before.values())
+    assert all(p.isfinite().all() for p in learner.model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,11 @@ from mtl_cli.types import Inputs, NonNegativeInt, Positive, PositiveInt
 class LearningToBranch(Sharing):
     """Learning to branch (Guo et al. 2020): branch i reads one branch of the stage before, chosen by Gumbel-softmax.
 
-    There are K branches at each stage; what task i reads of the last stage is chosen too. In training a choice is
-    drawn anew with every batch, in evaluation it is the likeliest. In the first steps all branches are read alike
-    (their mean, so that the scale does not jump when choosing begins). The temperature falls as
-    ``temperature / sqrt(1 + step / decay_steps)``; the paper counts epochs, an architecture sees steps.
+    There are K branches at each stage; what task i reads of the last stage is chosen too. In the first steps all
+    branches are read alike (their mean, so that the scale does not jump when choosing begins). Then a choice is drawn
+    anew with every batch, at a temperature that falls as ``temperature / sqrt(1 + step / decay_steps)``; the paper
+    counts epochs, an architecture sees steps. After ``search_steps``, and in evaluation, it is the likeliest: the paper
+    trains the network that the search has found, and a network that changes with every batch learns slowly.
 
     Args:
         make_encoder: Makes branches.
@@ -32,6 +34,7 @@ class LearningToBranch(Sharing):
         temperature: Of the Gumbel-softmax, at the start.
         decay_steps: Steps after which it has fallen by a factor of sqrt(2).
         warmup_steps: Steps without a choice.
+        search_steps: Steps until the branches stay as they are, those of the warm-up included; null: never.
 
     Shape:
         Inputs of B rows -> (K, B, D).
@@ -52,12 +55,14 @@ class LearningToBranch(Sharing):
         temperature: Positive = 1.0,
         decay_steps: PositiveInt = 100,
         warmup_steps: NonNegativeInt = 20,
+        search_steps: PositiveInt | None = 300,
     ) -> None:
         super().__init__()
         encoders = make_encoders(make_encoder, task_names)
         stages = len(stage_widths(encoders[0], make_encoder.shared_dim))
         self._num_tasks = tasks = len(encoders)
         self._temperature, self._decay_steps, self._warmup_steps = temperature, decay_steps, warmup_steps
+        self._search_steps = math.inf if search_steps is None else search_steps
         self.encoders = type(encoders[0]).stack(encoders)
         # log-weights (K, K) of child i for parent j after each stage; equal at the start
         self.choices = nn.ParameterList(nn.Parameter(torch.zeros(tasks, tasks)) for _ in range(stages))
@@ -75,15 +80,17 @@ class LearningToBranch(Sharing):
         return (self._picked(self.choices[index]) @ x.flatten(1)).view(x.shape)
 
     def _picked(self, choice: Tensor) -> Tensor:
+        found = functional.one_hot(choice.argmax(1), self._num_tasks).to(choice.dtype)
         if not self.training:
-            return functional.one_hot(choice.argmax(1), self._num_tasks).to(choice.dtype)
+            return found
         done = self.steps - 1
         temperature = self._temperature / (1 + done / self._decay_steps).sqrt()
         noise = -torch.empty_like(choice).exponential_().log()
         soft = ((choice.log_softmax(1) + noise) / temperature).softmax(1)
         hard = functional.one_hot(soft.argmax(1), self._num_tasks).to(choice.dtype) + soft - soft.detach()
         all_alike = choice.softmax(1) * 0 + 1 / self._num_tasks
-        return torch.where(done < self._warmup_steps, all_alike, hard)
+        chosen = torch.where(done < self._warmup_steps, all_alike, hard)
+        return torch.where(done < self._search_steps, chosen, found)
 
     def owners(self) -> list[Ownership]:
         *inner, last = self.choices
