@@ -28,6 +28,7 @@ from mtl_cli.data.token_labels import label_tokens, spread_labels
 from mtl_cli.errors import ConfigError, DataError, Problem, UserError, did_you_mean
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor, monitor_direction
+from mtl_cli.loop.step import compile_trunk
 from mtl_cli.loop.trainer import Task
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
@@ -386,7 +387,7 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         loss_scale=InitialScale(len(names)).to(device) if config.loss_scale == "initial" else None,
     )  # fmt: skip
     if config.trainer.compile:
-        model.sharing.compile()
+        compile_trunk(learner)
     return learner
 
 

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.balancing.base import Balancing, GradientBalancing, LossBalancing
 from mtl_cli.errors import ConfigError, Problem
+
+
+class ByTask(NamedTuple):
+    """The gradients of single tasks where they are known without a graph, for features common to all tasks.
+
+    Args:
+        features: (B, D), what the heads of a piece read.
+        gradients: Gives the gradients (k, B, D) of the losses by the features, and adds those of each head to
+            ``parameter.grad``.
+        backward: Goes on from a gradient (B, D) by the features: adds to ``parameter.grad`` of the encoder.
+        jacobian: Goes on from (k, B, D), a task at a time: writes into (k, *shape) for each shared parameter.
+    """
+
+    features: Tensor
+    gradients: Callable[[], Tensor]
+    backward: Callable[[Tensor], None]
+    jacobian: Callable[[Tensor, Mapping[nn.Parameter, Tensor]], None]
 
 
 class GradientAccumulator:
@@ -22,10 +40,16 @@ class GradientAccumulator:
         shared: Parameters that all tasks share, with ``grad`` set.
         private: Parameters of single tasks, with ``grad`` set.
         tasks: Positions of the tasks that have labels in this step, (k,) int64.
+        memory: Gives memory for so many gradients of the shared parameters (rows, P); None: fresh memory.
     """
 
     def __init__(
-        self, balancing: Balancing, shared: Sequence[nn.Parameter], private: Sequence[nn.Parameter], tasks: Tensor
+        self,
+        balancing: Balancing,
+        shared: Sequence[nn.Parameter],
+        private: Sequence[nn.Parameter],
+        tasks: Tensor,
+        memory: Callable[[int], Tensor] | None = None,
     ) -> None:
         self._balancing, self._shared, self._private, self._tasks = balancing, shared, private, tasks
         self._losses: Tensor | None = None  # (k,), of the pieces so far
@@ -34,7 +58,10 @@ class GradientAccumulator:
         self._observed: Tensor | None = None  # (k, P), what a method on losses observes, of the pieces so far
         self._features: Tensor | None = None  # of this piece, with the graph of the encoder
         self._leaf: Tensor | None = None  # (K, B, D), where the graph of the heads begins
-        self._jacobians: list[Tensor] = []  # (k, P) of each sample, of the pieces so far
+        self._by_task: ByTask | None = None  # of this piece
+        self._rows: Tensor | None = None  # (k, B, D), gradients of this piece at the features
+        self._memory = memory
+        self._jacobians: Tensor | None = None  # (S, k, P), of the pieces so far, for each sample
         self._pieces = 0
 
     def cut(self, features: Tensor, num_tasks: int) -> Tensor:
@@ -57,20 +84,23 @@ class GradientAccumulator:
         self._leaf = (leaf if leaf.dim() == 3 else leaf.expand(num_tasks, *leaf.shape)).requires_grad_()
         return self._leaf
 
-    def add(self, losses: Tensor, backward: Callable[[Tensor], None] | None = None) -> None:
+    def add(
+        self, losses: Tensor, backward: Callable[[Tensor], None] | None = None, by_task: ByTask | None = None
+    ) -> None:
         """Takes the losses (k,) of one piece.
 
         Args:
-            losses: With a graph, unless ``backward`` is given.
-            backward: Adds the gradient of the losses weighted by a tensor (k,) to ``parameter.grad``. Not for
-                methods that combine or observe gradients.
+            losses: With a graph, unless what the method needs instead is given.
+            backward: For methods that weight losses: adds the gradient of the losses weighted by a tensor (k,) to
+                ``parameter.grad``.
+            by_task: For methods that combine or observe gradients: those of each task.
         """
         balancing = self._balancing
         if isinstance(balancing, GradientBalancing):
-            self._add_gradients(losses, balancing)
+            self._add_gradients(losses, balancing, by_task)
         elif isinstance(balancing, LossBalancing):
             if balancing.observes != "nothing":
-                self._observe(losses, balancing)
+                self._observe(losses, balancing, by_task)
             backward = backward or partial(torch.autograd.backward, losses)
             if balancing.linear:
                 if self._weights is None:
@@ -105,32 +135,46 @@ class GradientAccumulator:
             (total if penalty is None else total + penalty).backward()
         return losses, weights.detach()
 
-    def _add_gradients(self, losses: Tensor, balancing: GradientBalancing) -> None:
+    def _add_gradients(self, losses: Tensor, balancing: GradientBalancing, by_task: ByTask | None) -> None:
         if not self._shared:
             name = type(balancing).__name__
             hint = "Use a method that weights losses (balancing=equal), or an architecture that shares (sharing=hard)."
             raise ConfigError(
                 Problem("balancing", f"{name} works on shared parameters, and none is trained here", hint)
             )
-        ends, rows = self._ends(losses)
+        self._by_task = by_task
+        ends, self._rows = self._ends(losses) if by_task is None else ([], by_task.gradients())
         if balancing.gradients_on == "features":
             return  # one pass through the encoder, when the method has combined the rows
         sample, first = self._pieces % balancing.samples, self._pieces < balancing.samples
         self._pieces += 1
-        if first:
-            self._jacobians.append(losses.new_empty(len(losses), sum(p.numel() for p in self._shared)))
-        for i, (end, row, into) in enumerate(zip(ends, rows, self._jacobians[sample], strict=True)):
-            parameters = [*self._shared, *self._private]
-            more = i + 1 < len(losses)
-            found = torch.autograd.grad(end, parameters, row, retain_graph=more, allow_unused=True)
+        whole = self._jacobian(losses, balancing.samples)[sample]
+        part = whole if first else torch.empty_like(whole)
+        if by_task is not None:
+            by_task.jacobian(self._rows, _columns(part, self._shared))
+        else:
+            self._by_autograd(ends, self._rows, part)
+        if not first:
+            whole += part
+
+    def _jacobian(self, losses: Tensor, samples: int) -> Tensor:
+        if self._jacobians is None:
+            width = sum(p.numel() for p in self._shared)
+            rows = samples * len(losses)
+            memory = losses.new_empty(rows, width) if self._memory is None else self._memory(rows)
+            self._jacobians = memory.view(samples, len(losses), width)
+        return self._jacobians
+
+    def _by_autograd(self, ends: Sequence[Tensor], rows: Tensor, jacobian: Tensor) -> None:
+        """One backward pass for each task."""
+        parameters = [*self._shared, *self._private]
+        for i, (end, row, into) in enumerate(zip(ends, rows, jacobian, strict=True)):
+            found = torch.autograd.grad(end, parameters, row, retain_graph=i + 1 < len(rows), allow_unused=True)
             shared, private = found[: len(self._shared)], found[len(self._shared) :]
             flat = [
                 (torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(self._shared, shared, strict=True)
             ]
-            if first:
-                torch.cat(flat, out=into)
-            else:
-                into += torch.cat(flat)
+            torch.cat(flat, out=into)
             for parameter, gradient in zip(self._private, private, strict=True):
                 if gradient is not None and parameter.grad is not None:
                     parameter.grad += gradient
@@ -151,21 +195,25 @@ class GradientAccumulator:
 
     def _finish_gradients(self, losses: Tensor, balancing: GradientBalancing) -> Tensor | None:
         if balancing.gradients_on == "features":
-            if self._features is None or self._leaf is None or self._leaf.grad is None:
+            features = self._features if self._by_task is None else self._by_task.features
+            if features is None or self._rows is None:
                 raise RuntimeError("gradients_on=features: cut() must be called for the features")
-            rows = self._leaf.grad[self._tasks] if len(losses) < len(self._leaf.grad) else self._leaf.grad
-            at_features, weights = balancing.aggregate_features(rows, self._features.detach(), losses, self._tasks)
-            torch.autograd.backward(self._features, at_features.to(self._features.dtype))
+            found, weights = balancing.aggregate_features(self._rows, features.detach(), losses, self._tasks)
+            if self._by_task is None:
+                torch.autograd.backward(features, found.to(features.dtype))
+            else:
+                self._by_task.backward(found)
             return weights
-        jacobian = self._jacobians[0]
-        if balancing.samples > 1:
-            jacobian = torch.stack(self._jacobians) * len(self._jacobians)
+        if self._jacobians is None:
+            raise RuntimeError("finish() before add()")
+        parts = min(self._pieces, balancing.samples)
+        jacobian = self._jacobians[0] if balancing.samples == 1 else self._jacobians[:parts].mul_(parts)
         update, weights = balancing.aggregate(jacobian, losses, self._tasks)
         for parameter, part in zip(self._shared, update.split([p.numel() for p in self._shared]), strict=True):
             parameter.grad.copy_(part.view_as(parameter))  # type: ignore[union-attr]
         return weights
 
-    def _observe(self, losses: Tensor, balancing: LossBalancing) -> None:
+    def _observe(self, losses: Tensor, balancing: LossBalancing, by_task: ByTask | None) -> None:
         shared = self._shared
         if balancing.observes == "last layer":  # from the last weight matrix on
             shared = shared[max((i for i, parameter in enumerate(shared) if parameter.dim() > 1), default=0) :]
@@ -173,12 +221,23 @@ class GradientAccumulator:
             hint = "Use another method (balancing=equal), or an architecture that shares (sharing=hard)."
             what = f"{type(balancing).__name__} looks at gradients of shared parameters, and none is trained here"
             raise ConfigError(Problem("balancing", what, hint))
-        rows = []
-        for loss in losses:
-            found = torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True)
-            rows.append(torch.cat([gradient.flatten() for gradient in found]))
-        gradients = torch.stack(rows)
+        gradients = losses.new_empty(len(losses), sum(p.numel() for p in shared))
+        if by_task is not None:
+            kept = [(p, p.grad.clone()) for p in self._private if p.grad is not None]
+            by_task.jacobian(by_task.gradients(), _columns(gradients, shared))
+            for parameter, before in kept:  # heads are trained by the weighted losses alone
+                parameter.grad.copy_(before)  # type: ignore[union-attr]
+        else:
+            for loss, row in zip(losses, gradients, strict=True):
+                found = torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True)
+                torch.cat([gradient.flatten() for gradient in found], out=row)
         self._observed = gradients if self._observed is None else self._observed + gradients
+
+
+def _columns(jacobian: Tensor, parameters: Sequence[nn.Parameter]) -> dict[nn.Parameter, Tensor]:
+    """The part (k, *shape) of the rows (k, P) that belongs to each parameter."""
+    parts = jacobian.split([p.numel() for p in parameters], 1)
+    return {p: part.unflatten(1, p.shape) for p, part in zip(parameters, parts, strict=True)}
 
 
 def backward(

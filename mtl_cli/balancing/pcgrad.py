@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,14 +55,13 @@ class PCGrad(GramianBalancing):
         k = len(gramian)
         generator = torch.Generator()
         generator.set_state(self.generator_state.cpu())
-        orders = torch.rand(k, k, generator=generator).argsort(1)  # a random order of the tasks for every task
+        orders = torch.rand(k, k, generator=generator).argsort(1).numpy()  # a random order of the tasks for every task
         self.generator_state.copy_(generator.get_state())
-        squares = gramian.diagonal()
-        rows = torch.arange(k)
-        coefficients = torch.eye(k, dtype=gramian.dtype)  # row i: the projected g_i as a combination of all g_j
-        for others in orders.t():  # every task i meets its next other task j at once
-            products = (coefficients * gramian[others]).sum(1)
-            conflict = (products < 0) & (others != rows) & (squares[others] > 0)
-            share = torch.where(conflict, products / squares[others].clamp_min(torch.finfo(gramian.dtype).tiny), 0.0)
-            coefficients[rows, others] -= share
-        return coefficients.sum(0)
+        matrix, rows = gramian.numpy(), np.arange(k)  # NumPy: on matrices this small it costs a fraction of PyTorch
+        squares = matrix.diagonal()
+        coefficients = np.eye(k)  # row i: the projected g_i as a combination of all g_j
+        for others in orders.T:  # every task i meets its next other task j at once
+            products = (coefficients * matrix[others]).sum(1)
+            conflict = (products < 0) & (others != rows)
+            coefficients[rows, others] -= np.where(conflict, products / squares[others], 0.0)
+        return torch.from_numpy(coefficients.sum(0))

@@ -122,8 +122,8 @@ class StepPasses:
         return losses, backward, torch.from_numpy(plan.counts[batch] > 0).to(losses.device)
 
     def _losses(self, inputs: Inputs, targets: Tensor, scale: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
-        losses, _, backward = self._learner.losses(inputs, targets, scale, complete=False)
-        return losses, backward or partial(torch.autograd.backward, losses)
+        found = self._learner.losses(inputs, targets, scale, complete=False)
+        return found.losses, found.backward or partial(torch.autograd.backward, found.losses)
 
     @contextmanager
     def _same_dropout(self) -> Iterator[None]:

@@ -6,19 +6,52 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mtl_cli.balancing import Balancing
-from mtl_cli.balancing.autograd import GradientAccumulator
+from mtl_cli.balancing.autograd import ByTask, GradientAccumulator
 from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data.batches import Epoch, Rows
 from mtl_cli.loop.objective import Objective
 from mtl_cli.loop.passes import StepPasses, ValidationBatches
 from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.backward import Backward, Jacobian
 from mtl_cli.optim import FlatParameters, Optimizer, Scheduler
 from mtl_cli.types import Inputs
+
+
+class PieceLosses(NamedTuple):
+    """Losses of some rows, and how their gradients are found.
+
+    Args:
+        losses: (K,), with a graph if there is no ``backward``.
+        sums: (K,), the weighted sums of the row losses.
+        backward: Adds the gradient of the losses weighted by a tensor (K,) to ``parameter.grad``.
+        by_task: The gradients of each of the K tasks.
+    """
+
+    losses: Tensor
+    sums: Tensor
+    backward: Callable[[Tensor], None] | None = None
+    by_task: ByTask | None = None
+
+    def only(self, present: Tensor) -> PieceLosses:
+        """Losses and gradients of some tasks alone.
+
+        Args:
+            present: Their positions (k,).
+        """
+        losses, backward, by_task = self.losses[present], self.backward, self.by_task
+        if backward is not None:
+            everyone, like = backward, self.sums
+            backward = lambda weights: everyone(torch.zeros_like(like).index_copy(0, present, weights))  # noqa: E731
+        if by_task is not None:
+            of_all = by_task.gradients
+            by_task = by_task._replace(gradients=lambda: of_all()[present])
+        return PieceLosses(losses, self.sums, backward, by_task)
 
 
 @dataclass
@@ -57,17 +90,21 @@ class Learner:
         *,
         complete: bool,
         cut: Callable[[Tensor, int], Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor, Callable[[Tensor], None] | None]:
-        """Losses (K,) of some rows and their plain sums (K,); see ``Objective.losses``.
+    ) -> PieceLosses:
+        """Losses of some rows; see ``Objective.losses``.
 
-        Where the balancing method only weights losses they have no graph, and come with the function that adds the
-        gradient of their weighted sum to ``parameter.grad``: no graph for what is known in closed form. ``cut`` stands
-        between the encoder and the heads where they have one, see ``GradientAccumulator.cut``.
+        What is known in closed form has no graph. ``cut`` stands between the encoder and the heads where they have one,
+        see ``GradientAccumulator.cut``.
         """
+        common = None
+        if self.autocast is None and self.balancing.needs_shared and not self.model.mixed:
+            common = self.model.sharing.with_jacobian(inputs)
+        if common is not None:
+            return self._losses_by_task(*common, targets, scale, complete=complete)
         if self.balancing.needs_shared or self.autocast is not None:
             with self.precision():
                 outputs = self.model.outputs(inputs, cut)
-            return *self.objective.losses(outputs, targets, scale, complete=complete), None
+            return PieceLosses(*self.objective.losses(outputs, targets, scale, complete=complete))
         features, into_sharing = self.model.sharing.with_backward(inputs)
         outputs, into_heads = self.model.heads.with_backward(features)
         sums, gradient = self.objective.sums_and_gradient(outputs, targets, complete=complete)
@@ -75,12 +112,47 @@ class Learner:
         def backward(weights: Tensor) -> None:
             into_sharing(into_heads(self.objective.by_outputs(gradient, weights * scale)))
 
-        return sums * scale, sums, backward
+        return PieceLosses(sums * scale, sums, backward)
+
+    def _losses_by_task(
+        self,
+        features: Tensor,
+        into_sharing: Backward,
+        jacobian: Jacobian,
+        targets: Tensor,
+        scale: Tensor,
+        *,
+        complete: bool,
+    ) -> PieceLosses:
+        outputs, into_heads = self.model.heads.with_backward(features.expand(len(scale), *features.shape))
+        sums, gradient = self.objective.sums_and_gradient(outputs, targets, complete=complete)
+
+        def gradients(weights: Tensor = scale) -> Tensor:
+            return into_heads(self.objective.by_outputs(gradient, weights))
+
+        def backward(weights: Tensor) -> None:
+            into_sharing(gradients(weights * scale).sum(0))
+
+        return PieceLosses(sums * scale, sums, backward, ByTask(features, gradients, into_sharing, jacobian))
 
     def precision(self) -> AbstractContextManager[object]:
         """The context of the forward pass."""
         device = self.parameters.values.device.type
         return nullcontext() if self.autocast is None else torch.autocast(device, self.autocast)
+
+
+def compile_trunk(learner: Learner, backend: str = "inductor") -> None:
+    """Compiles the encoders with their sharing, which is all of the model but its heads.
+
+    Args:
+        learner: What is trained.
+        backend: Of ``torch.compile``.
+    """
+    if learner.balancing.needs_shared:  # it goes backward once for each task: nothing may be given away the first time
+        from torch._functorch import config
+
+        config.donated_buffer = False
+    learner.model.sharing.compile(backend=backend)
 
 
 class NotFinite(Exception):
@@ -131,22 +203,21 @@ def train_step(
     tasks = learner.objective.all_tasks if present is None else present
     balancing, passes = learner.balancing, None
     if balancing.extra_passes or learner.loss_scale is not None:
-        batch = partial(_pieces, learner, rows, epoch, step)
+        batch = partial(pieces, learner, rows, epoch, step)
         passes = StepPasses(learner, batch, scale, tasks, global_step, validation)
         scale = passes.scale
         balancing.before_step(passes, tasks)
     for optimizer in learner.optimizers:
         optimizer.flat.zero_gradient()
-    accumulator = GradientAccumulator(balancing, learner.parameters.shared, learner.parameters.private, tasks)
+    flat = learner.parameters
+    accumulator = GradientAccumulator(balancing, flat.shared, flat.private, tasks, flat.jacobian)
     sums: Tensor | None = None
-    for inputs, targets in _pieces(learner, rows, epoch, step):
-        losses, piece_sums, backward = learner.losses(
-            inputs, targets, scale, complete=rows.labelled is None, cut=accumulator.cut
-        )
+    for inputs, targets in pieces(learner, rows, epoch, step):
+        piece = learner.losses(inputs, targets, scale, complete=rows.labelled is None, cut=accumulator.cut)
+        sums = piece.sums if sums is None else sums + piece.sums
         if present is not None:
-            losses, backward = losses[present], backward and _only(present, backward, scale)
-        accumulator.add(losses, backward)
-        sums = piece_sums if sums is None else sums + piece_sums
+            piece = piece.only(present)
+        accumulator.add(piece.losses, piece.backward, piece.by_task)
     if sums is None:
         raise ValueError("a step without rows")
     batch_losses, weights = accumulator.finish()
@@ -172,12 +243,8 @@ def _refuse_what_is_not_finite(sums: Tensor, gradients: list[Tensor]) -> None:
         raise NotFinite(bad)
 
 
-def _only(present: Tensor, backward: Callable[[Tensor], None], like: Tensor) -> Callable[[Tensor], None]:
-    """The backward pass of all tasks (K,) as one of those that are present (k,)."""
-    return lambda weights: backward(torch.zeros_like(like).index_copy(0, present, weights))
-
-
-def _pieces(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Iterator[tuple[Inputs, Tensor]]:
+def pieces(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Iterator[tuple[Inputs, Tensor]]:
+    """Inputs and labels of batch ``step``, as many rows at once as the learner takes."""
     start, stop = epoch.bounds[step]
     part = -(-(stop - start) // learner.balancing.samples)
     size = min(learner.piece or part, part)

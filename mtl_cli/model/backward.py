@@ -4,17 +4,25 @@ For small steps autograd costs more than the arithmetic. Modules on the hot path
 what they put out, without a graph, and a function that takes the gradient by it and adds to ``parameter.grad``. Any
 module has it by autograd; a module that writes its derivative out overrides it, with the same result (hooks on the
 modules inside it are not called then).
+
+Methods that compare the gradients of tasks need them apart. A module that gives features common to all tasks may have
+``with_jacobian``: the gradients of all tasks go through it together, one product per layer, instead of one backward
+pass for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 Backward = Callable[[Tensor], None]  # gradient by what was put out (owned by the function: it may be overwritten)
+
+#: Gradients (k, B, D) of k tasks by the features (owned: they may be overwritten), and where to write those by some
+#: parameters, (k, *shape of the parameter) each: all parameters of the module, or those of its last layers.
+Jacobian = Callable[[Tensor, Mapping[nn.Parameter, Tensor]], None]
 
 
 def with_backward(module: nn.Module, inputs: Any) -> tuple[Tensor, Backward]:

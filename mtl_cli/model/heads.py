@@ -240,10 +240,14 @@ class _Block(nn.Module):
             if features.dim() == 2:
                 by_weight.addmm_(gradient, features)
                 return gradient.t() @ weight
+            same = features.stride(0) == 0  # (B, D) expanded: one product for all
+            if same:
+                by_weight.addmm_(gradient, features[0])
             by_features = torch.empty(features.shape, dtype=features.dtype, device=features.device)
             for tasks, rows, shape in self._runs:
                 part = gradient[rows].view(*shape, -1)
-                by_weight[rows].view(*shape, -1).baddbmm_(part, features[tasks])
+                if not same:
+                    by_weight[rows].view(*shape, -1).baddbmm_(part, features[tasks])
                 torch.bmm(part.transpose(1, 2), weight[rows].view(*shape, -1), out=by_features[tasks])
             return by_features
 

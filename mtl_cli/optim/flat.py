@@ -49,6 +49,7 @@ class FlatParameters:
         self.segments: list[Segment] = []
         self.shared: list[nn.Parameter] = []  # parameters of which no task owns a row
         self.private: list[nn.Parameter] = []
+        self._scratch = self.values.new_empty(0)
         offset = 0
         for parameter in parameters:
             stop = offset + parameter.numel()
@@ -60,6 +61,13 @@ class FlatParameters:
                 self._append(Segment(offset + part.start * per_row, offset + part.stop * per_row, part.task))
             (self.shared if all(s.task is None for s in rows[parameter]) else self.private).append(parameter)
             offset = stop
+
+    def jacobian(self, rows: int) -> Tensor:
+        """Memory for ``rows`` gradients of the shared parameters (rows, P), what was in it before; always the same."""
+        width = sum(parameter.numel() for parameter in self.shared)
+        if self._scratch.numel() < rows * width:
+            self._scratch = self.values.new_empty(rows * width)
+        return self._scratch[: rows * width].view(rows, width)
 
     def zero_gradient(self) -> None:
         """Sets all gradients to 0."""

@@ -278,7 +278,7 @@ def balance(threads: int) -> None:
     torch.set_num_threads(threads)
     x, targets = make_data(rows, MIXED)
     print(f"\nw4: {rows:,} x {WIDTH} rows, D {SHARED}, {len(MIXED)} tasks, batch {batch}, {threads} thread(s)")
-    batches = loader_loop(x, targets, MIXED, batch).batches
+    batches = loader_loop(x, targets, MIXED, batch, experts=0).batches
     for name, (aggregator, options, bar) in BALANCING.items():
         try:
             other, note = TorchJDLoop(MIXED, batches, aggregator, **options), ""

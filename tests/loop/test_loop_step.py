@@ -10,6 +10,7 @@ from worlds import CPU, NAN, inputs, make_learner, three_kind_rows, three_kinds
 from mtl_cli.data.batches import Rows, plan_epoch
 from mtl_cli.loop import train_step
 from mtl_cli.loop.passes import ValidationBatches
+from mtl_cli.loop.step import compile_trunk
 from mtl_cli.registry import BALANCINGS, OPTIMIZERS
 from mtl_cli.tasks.regression import Regression
 from mtl_cli.types import Inputs
@@ -223,3 +224,32 @@ def test_categories_norm_and_dropout_train_with_every_method(balancing):
     _step(learner, rows, _plan(rows, 32), 0, 0)
     assert not torch.equal(learner.model.sharing.encoder.embedding, before)
     assert all(values.isfinite().all() for values in _values(learner))
+
+
+@every_method
+def test_clipping_pieces_and_half_precision_go_together(balancing):
+    rows = three_kind_rows(32, missing=0.2)
+    piece = 8 if BALANCINGS.load(balancing).samples == 1 else None
+    learner = make_learner(
+        three_kinds(), balancing=balancing, optimizer="sgd", clip=0.05, piece=piece, autocast=torch.bfloat16
+    )
+    before = _values(learner)[0]
+    for number in range(3):
+        _step(learner, rows, _plan(rows, 16), number % 2, number)
+        assert 0 < learner.parameters.gradient_norm() < 0.05001
+    assert all(values.isfinite().all() for values in _values(learner))
+    assert not torch.equal(before, _values(learner)[0])
+
+
+@pytest.mark.parametrize("balancing", ["equal", "upgrad", "gradnorm"])
+def test_a_compiled_trunk_makes_the_same_step(balancing):
+    rows = three_kind_rows(32)
+    found = []
+    for compiled in (False, True):
+        learner = make_learner(three_kinds(), balancing=balancing, optimizer="sgd", encoder={"hidden": [6]})
+        if compiled:
+            compile_trunk(learner, backend="aot_eager")  # the compiler's own autograd, without its code generation
+        for number in range(2):
+            _step(learner, rows, _plan(rows, 16), number, number)
+        found.append(_values(learner)[0])
+    torch.testing.assert_close(found[0], found[1], rtol=1e-5, atol=1e-6)

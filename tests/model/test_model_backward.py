@@ -60,6 +60,32 @@ def test_mlp(options, categories):
     assert all(g.any() for g in gradients.values())
 
 
+@pytest.mark.parametrize("categories", [(), (3, 4)], ids=["numbers", "numbers and categories"])
+@pytest.mark.parametrize("options", [{}, {"hidden": [6, 5]}, {"hidden": [6], "dropout": 0.4}])
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_gradients_of_several_tasks_at_once_are_those_of_one_after_another(options, categories, tasks):
+    torch.manual_seed(0)
+    spec = InputSpec(3, categories, edges=((1, (-1.0, 0.0, 2.0)),))
+    encoder = MLP(spec, 4, embedding_dim=2, **options)
+    codes = torch.stack([torch.randint(0, n, (7,)) for n in categories], 1) if categories else torch.empty(7, 0).long()
+    rows, upstream = Inputs(torch.randn(7, 3), codes), torch.randn(tasks, 7, 4)
+    torch.manual_seed(1)
+    leaf = encoder(rows)
+    torch.manual_seed(1)
+    features, _, jacobian = encoder.with_jacobian(rows)
+    torch.testing.assert_close(features, leaf.detach())
+    into = {p: torch.full((tasks, *p.shape), torch.nan) for p in encoder.parameters()}
+    last = {p: torch.full((tasks, *p.shape), torch.nan) for p in encoder.layers[-1].parameters()}
+    jacobian(upstream.clone(), into)
+    jacobian(upstream.clone(), last)
+    for task, one in enumerate(upstream):
+        expected = torch.autograd.grad(leaf, list(encoder.parameters()), one, retain_graph=True)
+        for parameter, gradient in zip(encoder.parameters(), expected, strict=True):
+            torch.testing.assert_close(into[parameter][task], gradient, rtol=1e-5, atol=1e-6)
+            assert gradient.any()
+    assert all(torch.equal(values, into[parameter]) for parameter, values in last.items())
+
+
 def test_a_frozen_layer_keeps_its_gradient():
     encoder = MLP(InputSpec(3), 4, hidden=[5])
     encoder.layers[0].weight.requires_grad_(False)

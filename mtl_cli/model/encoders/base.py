@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_cli.errors import ConfigError, Problem
-from mtl_cli.model.backward import Backward, by_autograd
+from mtl_cli.model.backward import Backward, Jacobian, by_autograd
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Block, Inputs, InputSpec
 
@@ -107,6 +107,10 @@ class Encoder(nn.Module, ABC):
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
         """Features without a graph, and their backward pass."""
         return by_autograd(self, inputs)
+
+    def with_jacobian(self, inputs: Inputs) -> tuple[Tensor, Backward, Jacobian] | None:  # noqa: ARG002
+        """The same, and the gradients of several tasks at once; None for an encoder that leaves them to autograd."""
+        return None
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

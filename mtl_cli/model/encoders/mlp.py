@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtl_cli.model.backward import Backward
+from mtl_cli.model.backward import Backward, Jacobian
 from mtl_cli.model.encoders.base import Encoder, stacked_copy
 from mtl_cli.model.layers import LayerNorm, Linear, add_linear_gradients, linear
 from mtl_cli.registry import ENCODERS
@@ -106,16 +106,20 @@ class MLP(Encoder):
 
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
         """Written out for relu without normalisation: the default and the fastest."""
+        own = self.with_jacobian(inputs)
+        return super().with_backward(inputs) if own is None else own[:2]
+
+    def with_jacobian(self, inputs: Inputs) -> tuple[Tensor, Backward, Jacobian] | None:
         if (
             self._activation is not torch.relu_
             or len(self.norms)
             or not all(p.requires_grad for p in self.parameters())
         ):
-            return super().with_backward(inputs)
+            return None
         with torch.no_grad():
-            return self._relu_with_backward(inputs)
+            return self._relu_with_jacobian(inputs)
 
-    def _relu_with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
+    def _relu_with_jacobian(self, inputs: Inputs) -> tuple[Tensor, Backward, Jacobian]:
         x, codes = self._read(inputs)
         parameters = [(layer.get_parameter("weight"), layer.get_parameter("bias")) for layer in self.layers]
         kept: list[tuple[Tensor, Tensor, Tensor | None]] = []  # of each layer: input, output, dropout's factors
@@ -144,7 +148,25 @@ class MLP(Encoder):
                     rows = embedded.reshape(*table.shape[:-2], codes.numel(), table.shape[-1])
                     table.grad.index_add_(-2, codes.flatten(), rows)  # type: ignore[union-attr]
 
-        return x, backward
+        @torch.no_grad()
+        def jacobian(gradients: Tensor, into: Mapping[nn.Parameter, Tensor]) -> None:
+            tasks = len(gradients)  # a single encoder, not a stack: the leading axis is that of the tasks
+            for (weight, bias), (x, y, noise) in zip(reversed(parameters), reversed(kept), strict=True):
+                if weight not in into:
+                    return
+                if noise is not None:
+                    gradients = gradients * noise
+                torch.ops.aten.threshold_backward.grad_input(gradients, y, 0, grad_input=gradients)
+                torch.bmm(gradients.transpose(1, 2), x.expand(tasks, *x.shape), out=into[weight])
+                torch.sum(gradients, 1, out=into[bias])
+                if weight is not parameters[0][0]:
+                    gradients = gradients @ weight
+                elif codes is not None and self.embedding in into:
+                    table = into[self.embedding]
+                    rows = (gradients @ weight[:, -codes.shape[1] * table.shape[-1] :]).view(tasks, codes.numel(), -1)
+                    table.zero_().index_add_(1, codes.flatten(), rows)
+
+        return x, backward, jacobian
 
     def _read(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """What the first layer reads, and the rows of the embedding table in it (B, columns)."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
-from mtl_cli.model.backward import Backward, by_autograd
+from mtl_cli.model.backward import Backward, Jacobian, by_autograd
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.ownership import Ownership, shared
 from mtl_cli.types import Inputs
@@ -54,6 +54,10 @@ class Sharing(nn.Module, ABC):
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
         """Features without a graph, and their backward pass."""
         return by_autograd(self, inputs)
+
+    def with_jacobian(self, inputs: Inputs) -> tuple[Tensor, Backward, Jacobian] | None:  # noqa: ARG002
+        """Features (B, D) as ``with_backward``, and the gradients of several tasks at once; None: left to autograd."""
+        return None
 
     def penalty(self) -> Tensor | None:
         """What is added to the loss of a step, one number computed from the parameters alone; None: nothing.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mtl_cli.model.backward import Backward, by_autograd
+from mtl_cli.model.backward import Backward, Jacobian, by_autograd
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import SHARINGS
@@ -44,3 +44,6 @@ class HardSharing(Sharing):
         if self._compiled_call_impl is not None:
             return by_autograd(self, inputs)
         return self.encoder.with_backward(inputs)
+
+    def with_jacobian(self, inputs: Inputs) -> tuple[Tensor, Backward, Jacobian] | None:
+        return None if self._compiled_call_impl is not None else self.encoder.with_jacobian(inputs)
