@@ -61,6 +61,20 @@ def test_fixed_weight_of_zero_takes_a_task_out():
     assert _gradient(Fixed(2, weights=[2.0, 0.0]), lambda x: x, x).tolist() == [2.0, 0.0]
 
 
+def test_drawn_weights_are_a_list_that_all_seeds_share():
+    drawn = [Fixed(3, draw=n).values for n in range(1, 401)]
+    torch.manual_seed(5)
+    assert torch.equal(Fixed(3, draw=2).values, drawn[1])
+    every = torch.stack(drawn)
+    assert (every > 0).all()
+    torch.testing.assert_close(every.sum(1), torch.full((400,), 3.0))
+    torch.testing.assert_close(every.mean(0), torch.ones(3), rtol=0, atol=0.1)
+    # Evenly on the simplex: a share of 3 weights has the density 2 (1 - x), so that 1/4 of all are above 1/2.
+    torch.testing.assert_close((every > 1.5).float().mean(), torch.tensor(0.25), rtol=0, atol=0.04)
+    with pytest.raises(ConfigError, match=r"balancing\.draw: gives weights of its own"):
+        Fixed(2, draw=1, weights=[1.0, 2.0])
+
+
 def test_fixed_weights_go_to_the_tasks_that_are_present():
     method = Fixed(3, weights=[1.0, 2.0, 3.0])
     assert method.weights(torch.ones(2), torch.tensor([0, 2])).tolist() == [1.0, 3.0]
