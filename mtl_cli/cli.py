@@ -40,6 +40,7 @@ MAY_CHANGE = (
     "trainer.device",
     "trainer.threads",
     "trainer.on_nonfinite",
+    "trainer.diagnostics_every",
     "extra",
 )
 _OF_THE_COMMAND = ("resume", "dry_run", "stop_on_failure")  # they say what this command does, not what the run is

@@ -85,6 +85,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None
             _reopen(trainer)
             log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
         else:
+            trainer.diagnostics.truncate(0)
             trainer.metrics.truncate(0)  # of a process that died before its first checkpoint
         train_started = time.monotonic()
         rows_before = trainer.progress.rows
@@ -157,7 +158,7 @@ def set_up(
         config.data.batch_size * options.accumulate_grad_batches,
         config.data.shuffle, config.data.drop_last, config.seed,
         options.check_val_every_n_epoch, options.checkpoint.every_n_steps, build_mixing(config, rows),
-        options.on_nonfinite == "skip",
+        options.on_nonfinite == "skip", options.diagnostics_every,
     )  # fmt: skip
     steps = schedule.total_steps(rows, options.max_epochs or 0)
     total = min(s for s in (steps or options.max_steps, options.max_steps or steps, 10**9) if s)

@@ -239,6 +239,7 @@ class TrainerOptions:
     check_val_every_n_epoch: PositiveInt = 1
     device: str = "auto"
     threads: PositiveInt | Literal["auto"] = "auto"
+    diagnostics_every: NonNegativeInt = 0
     on_nonfinite: Literal["stop", "skip"] = "stop"
     compile: bool = False
     deterministic: bool = True

@@ -150,6 +150,7 @@ def make_trainer(
     evaluate_every=1,
     seed=0,
     mixing=Mixing(),  # noqa: B008  frozen
+    diagnostics_every=0,
 ):
     """A trainer with names task0, task1, ... in a claimed run folder."""
     kinds = learner.objective.kinds
@@ -158,7 +159,7 @@ def make_trainer(
     return Trainer(
         learner, tasks, rows, rows if val is None else val, folder,
         Limits(epochs, steps, None),
-        Schedule(batch_size, True, False, seed, evaluate_every, save_every_steps, mixing),
+        Schedule(batch_size, True, False, seed, evaluate_every, save_every_steps, mixing, False, diagnostics_every),
         Best(watched, keep), EarlyStopping(watched, patience, 0.0), interrupted,
     )  # fmt: skip
 

@@ -133,6 +133,7 @@ class GradientBalancing(Balancing):
     def __init__(self, normalize_to: UpdateScale = "none", gradients_on: GradientsOn = "parameters") -> None:
         super().__init__()
         self.normalize_to, self.gradients_on = normalize_to, gradients_on
+        self.without_gradient: set[int] = set()  # tasks whose gradient was zero, until the trainer has named them
 
     @abstractmethod
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -161,6 +162,13 @@ class GradientBalancing(Balancing):
     ) -> tuple[Tensor, Tensor | None]:
         """``feature_direction``, as long as ``normalize_to`` says."""
         return self._rescaled(gradients, *self.feature_direction(gradients, features, losses, tasks))
+
+    def all_have(self, gradient: Tensor, tasks: Tensor) -> bool:
+        """Whether all tasks (k,) have a gradient that is not zero, by a tensor (k,) of bool; notes those without."""
+        if bool(gradient.all()):
+            return True
+        self.without_gradient.update(tasks[~gradient.to(tasks.device)].tolist())
+        return False
 
     def pick(self, jacobians: Tensor) -> Tensor:
         """What the update of a method with ``samples`` is made of: (S, k, P) to (k, P). By default their mean."""
@@ -203,7 +211,7 @@ class GramianBalancing(GradientBalancing):
         if not bool(gramian.isfinite().all()):  # the trainer reports what is not finite
             return torch.full_like(squares, torch.nan)
         alive = squares > 0
-        if bool(alive.all()):
+        if self.all_have(alive, tasks):
             return self.combine(gramian, losses, tasks)
         weights = torch.zeros_like(squares)
         if bool(alive.any()):

@@ -58,8 +58,9 @@ class DBMTL(GradientBalancing):
         if not self.averages.shape[1]:
             self.averages = jacobian.new_zeros(len(self.averages), jacobian.shape[1])
         weights = torch.zeros_like(losses)
-        alive = jacobian.any(1).nonzero().flatten()
-        if not len(alive):
+        found = jacobian.any(1)
+        alive = found.nonzero().flatten()
+        if not self.all_have(found, tasks) and not len(alive):
             return torch.zeros_like(jacobian[0]), weights
         present = tasks[alive]
         self.steps[present] += 1

@@ -53,6 +53,7 @@ class GradDrop(GradientBalancing):
         self.register_buffer("generator_state", torch.Generator().manual_seed(seed).get_state())
 
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, None]:  # noqa: ARG002
+        self.all_have(jacobian.any(1), tasks)
         return self._keep(jacobian, jacobian), None
 
     def feature_direction(

@@ -70,8 +70,9 @@ class MoCo(GradientBalancing):
             self.averages = jacobian.new_zeros(len(self.averages), jacobian.shape[1])
         lengths = jacobian.norm(dim=1)
         weights = torch.zeros_like(lengths)
-        alive = (lengths != 0).nonzero().flatten()
-        if not len(alive):
+        found = lengths != 0
+        alive = found.nonzero().flatten()
+        if not self.all_have(found, tasks) and not len(alive):
             return torch.zeros_like(jacobian[0]), weights
         present = tasks[alive]
         self.steps[present] += 1

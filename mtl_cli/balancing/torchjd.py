@@ -58,9 +58,10 @@ class TorchJD(GradientBalancing):
 
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, None]:  # noqa: ARG002
         alive = jacobian.any(1)
-        if not bool(alive.any()):
+        whole = self.all_have(alive, tasks)
+        if not whole and not bool(alive.any()):
             return torch.zeros_like(jacobian[0]), None
-        update: Tensor = self._aggregator(jacobian if bool(alive.all()) else jacobian[alive])
+        update: Tensor = self._aggregator(jacobian if whole else jacobian[alive])
         return update, None
 
 

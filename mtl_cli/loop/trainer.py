@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mtl_cli.balancing import GradientBalancing
 from mtl_cli.data.batches import Epoch, Rows, count_steps, plan_epoch
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import RunError, TrainingError
+from mtl_cli.loop.diagnostics import look
 from mtl_cli.loop.evaluate import Evaluation, evaluate, mean_losses
 from mtl_cli.loop.finite import LossWatch, Snapshot, rows_without_finite_loss, shown, state_is_finite
 from mtl_cli.loop.monitor import Best, EarlyStopping
@@ -66,6 +68,7 @@ class Schedule:
         save_every_steps: Steps between checkpoints inside an epoch, or None; the end of an epoch always has one.
         mixing: Shares of the sources.
         skip_nonfinite: Whether a step whose losses or gradients are not finite is left out; else training stops.
+        diagnostics_every: Steps between looks at the gradients of the tasks, or 0.
     """
 
     batch_size: int
@@ -76,6 +79,7 @@ class Schedule:
     save_every_steps: int | None = None
     mixing: Mixing = Mixing()  # noqa: RUF009  frozen
     skip_nonfinite: bool = False
+    diagnostics_every: int = 0
 
     def steps(self, rows: Rows, epoch: int) -> int:
         """Optimizer steps of epoch ``epoch`` (from 0) over some rows."""
@@ -150,6 +154,7 @@ class Trainer:
         self._interrupted, self._name_rows = interrupted, name_rows or _numbers
         self.progress = Progress()
         self.metrics = MetricsLog(folder.path / "metrics.jsonl")
+        self.diagnostics = MetricsLog(folder.path / "diagnostics.jsonl")
         self._weights = np.array([task.weight for task in tasks])
         self._sums = torch.zeros(len(tasks), dtype=torch.float64, device=train.targets.device)
         self._counts = np.zeros(len(tasks))
@@ -158,6 +163,11 @@ class Trainer:
         self._watch = LossWatch(len(tasks), train.targets.device)
         self._skipped_in_epoch = 0
         self._validation = ValidationBatches(val, schedule.batch_size, self._weights, schedule.seed)
+        self._looks = schedule.diagnostics_every > 0 and bool(learner.parameters.shared)
+        if schedule.diagnostics_every and not self._looks:
+            log.warning(
+                "trainer.diagnostics_every: no parameter is shared and trained, there are no gradients to compare"
+            )
         self.drawn = np.zeros(len(train.origins.names), np.int64)  # rows trained on, of each source
         self._session_start = time.monotonic()
         self._seconds_before = 0.0
@@ -217,6 +227,7 @@ class Trainer:
             "best": self.best.entries,
             "early_stopping": self.early_stopping.state(),
             "metrics_size": self.metrics.size(),
+            "diagnostics_size": self.diagnostics.size(),
             "rng": rng_state(),
         }
 
@@ -242,10 +253,11 @@ class Trainer:
             self._weight_counts = np.array(state["weight_counts"], float)
             self.drawn = np.array(state["drawn"], np.int64)
             self._skipped_in_epoch = int(state.get("skipped_in_epoch", 0))
-            size = int(state["metrics_size"])
+            size, looks = int(state["metrics_size"]), int(state.get("diagnostics_size", 0))
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise RunError(f"{self.folder.checkpoint(name)}: does not fit this configuration ({error}).") from error
         self.metrics.truncate(size)
+        self.diagnostics.truncate(looks)
         set_rng_state(state["rng"])
         before, now = state.get("lr"), self._lr()
         if before is not None and before != now:
@@ -281,6 +293,8 @@ class Trainer:
         bar.set_postfix(epoch=progress.epoch, best=self.best.score, refresh=False)
 
     def _step(self, epoch: Epoch, step: int) -> None:
+        if self._looks and self.progress.step % self.schedule.diagnostics_every == 0:
+            self._look(epoch, step)
         before = Snapshot(self.learner) if self.schedule.skip_nonfinite else None
         try:
             sums, weights = train_step(
@@ -300,6 +314,12 @@ class Trainer:
             self._add_weights(weights, epoch.absent[step])
         self.drawn += epoch.drawn[step]
         self.progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
+
+    def _look(self, epoch: Epoch, step: int) -> None:
+        """Logs how the gradients of the tasks relate before this step."""
+        found = look(self.learner, self.train, epoch, step, [task.name for task in self.tasks])
+        if found:
+            self.diagnostics.append({"epoch": self.progress.epoch + 1, "step": self.progress.step, **found})
 
     def _skip(self, epoch: Epoch, step: int, tasks: Sequence[int]) -> None:
         self._watch.add(torch.zeros_like(self._sums))
@@ -344,6 +364,7 @@ class Trainer:
             total.zero_()
         for count in (self._counts, self._weight_counts):
             count[:] = 0
+        self._name_zero_gradients()
         self.learner.balancing.after_epoch(self._as_balanced(losses))
         progress.finished = out or progress.epoch == self.limits.epochs
         if progress.finished or progress.epoch % self.schedule.evaluate_every == 0:
@@ -365,6 +386,16 @@ class Trainer:
         signal = self._interrupted()
         if signal is not None and not progress.finished:
             raise Interrupted(signal)
+
+    def _name_zero_gradients(self) -> None:
+        """Tasks that a method on gradients had to leave out of a step of this epoch, once."""
+        balancing = self.learner.balancing
+        if isinstance(balancing, GradientBalancing) and balancing.without_gradient:
+            log.warning(
+                "epoch %d: the gradient of %s on the shared parameters was zero in some step; it had no weight there",
+                self.progress.epoch, self._names(sorted(balancing.without_gradient)),
+            )  # fmt: skip
+            balancing.without_gradient.clear()
 
     def _keep_best(self, kept: bool, dropped: Sequence[int]) -> None:
         """Writes the new checkpoint first and removes the one it replaces after."""

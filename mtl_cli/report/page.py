@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from mtl_cli.report import svg
+from mtl_cli.report.gradients import gradient_plots, pair_table
 from mtl_cli.report.style import SCRIPT, STYLE
 from mtl_cli.run import MetricsLog, RunFolder, flatten
 from mtl_cli.sweep import comparison, method_table, payoff
@@ -34,6 +35,7 @@ def run_page(run: RunFolder, config: Mapping[str, Any]) -> str:
     parts.append(_section("Learning curves", _plots(_run_curves(records, summary))))
     if weights := _weight_curves(records):
         parts.append(_section("Weights of the tasks", _plots([weights])))
+    parts += _gradients(run)
     if summary:
         parts.append(_section("Parameters", _parameters(summary)))
     parts.append(_section("Configuration", _settings(config), closed=True))
@@ -111,6 +113,16 @@ def _weight_curves(records: Sequence[Record]) -> tuple[str, str] | None:
     if not any(len({y for _, y in one.points}) > 1 for one in series):
         return None  # constant weights are in the configuration
     return "mean weight that balancing gave", svg.lines(series, "epoch", "weight")
+
+
+def _gradients(run: RunFolder) -> list[str]:
+    """How the gradients of the tasks related, if the run looked at them."""
+    looks = MetricsLog(run.path / "diagnostics.jsonl").read()
+    if not looks:
+        return []
+    pairs = pair_table(looks)
+    told = f"<p>{len(looks)} looks at the gradients of the plain losses on the shared parameters.</p>"
+    return [_section("Gradients of the tasks", told + _plots(gradient_plots(looks)) + _table(pairs))]
 
 
 def _parameters(summary: Mapping[str, Any]) -> str:

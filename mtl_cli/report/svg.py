@@ -97,6 +97,37 @@ def bars(values: Sequence[Bar], x_label: str) -> str:
     return _figure(parts, bottom + _BOTTOM)
 
 
+def heat_map(names: Sequence[str], cells: Sequence[Sequence[float | None]]) -> str:
+    """A square of numbers between -1 and 1, the stronger the colour the farther from 0.
+
+    Args:
+        names: Of the rows, and of the columns.
+        cells: A row for each name; None is left empty.
+    """
+    if not names:
+        return '<p class="none">no numbers</p>'
+    left, top = 120, 96
+    side = min((WIDTH - left - _RIGHT) / len(names), 44.0)
+    parts = []
+    for i, name in enumerate(names):
+        middle = side * (i + 0.5)
+        parts.append(_text("name", left - 8, top + middle + 4, _short(name, 18), "end"))
+        turned = f'transform="translate({left + middle + 4:.1f} {top - 8}) rotate(-60)"'
+        parts.append(f'<text class="name" {turned}>{escape(_short(name, 16))}</text>')
+    for i, row in enumerate(cells):
+        for j, value in enumerate(row):
+            if value is None or not math.isfinite(value):
+                continue
+            place = f'x="{left + side * j:.1f}" y="{top + side * i:.1f}" width="{side - 1:.1f}" height="{side - 1:.1f}"'
+            kind = "up" if value >= 0 else "down"
+            told = escape(f"{names[i]}, {names[j]}: {value:+.3f}")
+            opacity = f'fill-opacity="{min(abs(value), 1.0):.2f}"'
+            parts.append(f'<rect class="bar {kind}" {place} {opacity}><title>{told}</title></rect>')
+            if side >= 30:
+                parts.append(_text("name", left + side * (j + 0.5), top + side * (i + 0.5) + 4, f"{value:.2f}"))
+    return _figure(parts, top + side * len(names) + 8)
+
+
 class _Axis:
     """Bounds and round ticks that hold all values."""
 

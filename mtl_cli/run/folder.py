@@ -4,6 +4,7 @@
 * overrides: the command line's overrides, one per line
 * status.json: state, process, times; the last error if there was one
 * metrics.jsonl: one object per split and evaluation
+* diagnostics.jsonl: how the gradients of the tasks relate, one object per look (trainer.diagnostics_every)
 * summary.json: final numbers (see mtl_cli.run.summary)
 * data.json: what was learned from the training data (columns, categories, classes)
 * init.json: what the weights started from, if they did from another run's (``init_from``)
@@ -44,6 +45,7 @@ OURS = frozenset(
         OVERRIDES,
         STATUS,
         "metrics.jsonl",
+        "diagnostics.jsonl",
         "summary.json",
         "data.json",
         "sharing.json",

@@ -85,6 +85,30 @@ def test_page_of_a_run_that_is_not_finished(tmp_path):
     assert "The run is not finished: interrupted." in _page(tmp_path / "page.html")
 
 
+def test_gradients_of_the_tasks(tmp_path):
+    _run(tmp_path / "run")
+    log = MetricsLog(tmp_path / "run" / "diagnostics.jsonl")
+    for step, cosine in ((0, 0.5), (10, -0.25), (20, None)):
+        log.append(
+            {"step": step, "norm/a": 1.0, f"norm/{HOSTILE[1:-9]}": 2.0, f"cosine/a/{HOSTILE[1:-9]}": cosine,
+             f"similarity/a/{HOSTILE[1:-9]}": 0.8, f"overlap/a/{HOSTILE[1:-9]}": 0.1, "conflicting": 0.0,
+             "condition": 2.0}
+        )  # fmt: skip
+    main([str(tmp_path / "run")])
+    text = _page(tmp_path / "run" / "report.html")
+    assert "3 looks at the gradients" in text
+    assert ">0.12</text>" in text, "the mean of the known cosines, in the heat map"
+    assert 'data-sort="0.125"' in text
+    assert 'data-sort="0.5"' in text, "conflict in one of two looks"
+    assert "few rows in common" in text
+
+
+def test_heat_map_leaves_unknown_cells_empty():
+    drawing = svg.heat_map(["a", "b"], [[1.0, None], [float("nan"), -0.5]])
+    assert drawing.count("<rect") == 2
+    assert 'class="bar down"' in drawing
+
+
 @pytest.fixture
 def sweep(tmp_path):
     """Three seeds of two methods, and a failed job."""

@@ -1,0 +1,81 @@
+"""How the gradients of the tasks related over a run: what ``trainer.diagnostics_every`` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from mtl_cli.report import svg
+from mtl_cli.sweep.table import Cell, Column
+
+FEW_IN_COMMON = 0.3  # of the rows: below it a cosine says little (reported by arXiv 2604.07848, a preprint)
+_MOST_TASKS = 24  # of a plot; a run with hundreds of tasks stays a page
+
+
+def gradient_plots(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Titles and plots: mean cosines, conflicts and norms over the steps.
+
+    Args:
+        records: The looks, in order.
+    """
+    tasks = _tasks(records)
+    shown = tasks[:_MOST_TASKS]
+    plots = []
+    if len(tasks) > 1:
+        cells = [[1.0 if a == b else _mean(records, "cosine", a, b) for b in shown] for a in shown]
+        plots.append(("mean cosine between gradients, below 0 they conflict", svg.heat_map(shown, cells)))
+        pairs = [(a, b) for i, a in enumerate(shown) for b in shown[i + 1 :]][:_MOST_TASKS]
+        series = [_over(records, f"cosine/{a}/{b}", f"{a}, {b}") for a, b in pairs]
+        plots.append(("cosine between gradients", svg.lines(series, "step", "cosine")))
+        conflicts = [_over(records, "conflicting", "conflicting")]
+        plots.append(("share of pairs that conflict", svg.lines(conflicts, "step", "share")))
+        condition = [_over(records, "condition", "condition")]
+        plots.append(("condition number of the gradients", svg.lines(condition, "step", "largest / smallest")))
+    norms = [_over(records, f"norm/{task}", task) for task in shown]
+    plots.append(("length of each task's gradient", svg.lines(norms, "step", "norm")))
+    return plots
+
+
+def pair_table(records: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """Each pair of tasks: mean cosine, share of looks in conflict, similarity of lengths, rows in common."""
+    tasks = _tasks(records)
+    pairs = [(a, b) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
+    conflicts: list[Cell] = []
+    for a, b in pairs:
+        cosines = _values(records, "cosine", a, b)
+        conflicts.append(fmean(cosine < 0 for cosine in cosines) if cosines else None)
+    table = [
+        Column("tasks", [f"{a}, {b}" for a, b in pairs]),
+        Column("mean cosine", _means(records, "cosine", pairs)),
+        Column("looks in conflict", conflicts),
+        Column("similarity of lengths", _means(records, "similarity", pairs)),
+    ]
+    if any(key.startswith("overlap/") for record in records for key in record):
+        overlaps = [_mean(records, "overlap", a, b) for a, b in pairs]
+        few = [o is not None and o < FEW_IN_COMMON for o in overlaps]
+        table.append(Column("rows in common", [*overlaps]))
+        table.append(Column("note", ["few rows in common" if is_few else "" for is_few in few]))
+    return table
+
+
+def _tasks(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key[5:] for record in records for key in record if key.startswith("norm/")))
+
+
+def _values(records: Sequence[Mapping[str, Any]], what: str, a: str, b: str) -> list[float]:
+    found = (record.get(f"{what}/{a}/{b}", record.get(f"{what}/{b}/{a}")) for record in records)
+    return [value for value in found if value is not None]
+
+
+def _mean(records: Sequence[Mapping[str, Any]], what: str, a: str, b: str) -> float | None:
+    values = _values(records, what, a, b)
+    return fmean(values) if values else None
+
+
+def _means(records: Sequence[Mapping[str, Any]], what: str, pairs: Sequence[tuple[str, str]]) -> list[Cell]:
+    return [_mean(records, what, a, b) for a, b in pairs]
+
+
+def _over(records: Sequence[Mapping[str, Any]], key: str, name: str) -> svg.Series:
+    return svg.Series(name, [(record["step"], record.get(key)) for record in records])
