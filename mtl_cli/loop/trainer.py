@@ -296,11 +296,11 @@ class Trainer:
             self._weight_counts = np.array(state["weight_counts"], float)
             self.drawn = np.array(state["drawn"], np.int64)
             self._skipped_in_epoch = int(state.get("skipped_in_epoch", 0))
-            size = int(state["metrics_size"])
+            size, looks = int(state["metrics_size"]), int(state.get("diagnostics_size", 0))
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise RunError(f"{self.folder.checkpoint(name)}: does not fit this configuration ({error}).") from error
         self.metrics.truncate(size)
-        self.diagnostics.truncate(int(state.get("diagnostics_size", 0)))
+        self.diagnostics.truncate(looks)
         set_rng_state(state["rng"])
         before, now = state.get("lr"), self._lr()
         if before is not None and before != now:
