@@ -60,3 +60,12 @@ def test_tox21(tmp_path, monkeypatch, split, floor):
         pytest.skip(f"needs the data sets in {SHARED}")
     arguments = ["task=tox21", f"data.path={SHARED}/tox21/tox21.parquet", f"data.split.column={split}"]
     assert means(tmp_path / "sweep", arguments)["test/mean"] >= floor
+
+
+@pytest.mark.slow
+def test_omniglot_alphabets(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the data sets in {SHARED}")
+    arguments = ["task=omniglot_alphabets", f"extra.folder={SHARED}/omniglot_alphabets"]
+    assert means(tmp_path / "sweep", arguments)["test/mean"] >= 0.70
