@@ -33,7 +33,7 @@ def _summary(score, mode="max", **metrics):
 
 def _job(path, state="done", overrides=(), summary=None, **extra):
     with RunFolder.claim(path) as run:
-        run.write_config("", list(overrides))
+        run.write_config("{}\n", list(overrides))
         run.set_status(state, **extra)
         if summary is not None:
             run.write_json("summary.json", summary)
