@@ -35,7 +35,8 @@ from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.ownership import stacked
 from mtl_cli.model.sharing import Sharing
 from mtl_cli.optim import FlatParameters
-from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, OPTIMIZERS, SCHEDULERS, SHARINGS, SOURCES
+from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, LOGGERS, OPTIMIZERS, SCHEDULERS, SHARINGS, SOURCES
+from mtl_cli.run.loggers import Logger, RunFacts
 from mtl_cli.schema import Component, RunConfig, TaskConfig, TaskOptions, is_per_task, task_metrics
 from mtl_cli.seeding import seed_everything
 from mtl_cli.tasks import Kind, target_columns
@@ -430,6 +431,11 @@ def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> S
 def tasks_with_head(config: RunConfig, names: Sequence[str]) -> list[str]:
     """Those of the tasks that are no products of others."""
     return [name for name in names if name not in config.tasks or config.tasks[name].common.product_of is None]
+
+
+def build_loggers(config: RunConfig, run: RunFacts) -> dict[str, Logger]:
+    """The trackers that were chosen, by name; nothing is opened yet."""
+    return {name: LOGGERS.build(name, run, **chosen.options) for name, chosen in config.loggers.items()}
 
 
 def build_monitor(name: str, tasks: Mapping[str, TaskConfig]) -> Monitor:

@@ -11,6 +11,7 @@ import contextvars
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -44,6 +45,7 @@ MAY_CHANGE = (
     "trainer.threads",
     "trainer.on_nonfinite",
     "trainer.diagnostics_every",
+    "logger",
     "extra",
 )
 _OF_THE_COMMAND = ("resume", "dry_run", "stop_on_failure")  # they say what this command does, not what the run is
@@ -64,6 +66,7 @@ class _Invocation:
     error: BaseException | None = None
     jobs_failed: int = 0
     changed: dict[str, str] = {}  # noqa: RUF012  finished jobs of this sweep that are not what it asks for, and why
+    started: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class _Job:
 def _run(cfg: DictConfig) -> float | None:
     """One job, for Hydra to call."""
     context = HydraConfig.get()
+    _console()  # of a launcher that runs jobs in processes of their own
     folder = Path(context.runtime.output_dir)
     if context.mode == RunMode.MULTIRUN and _not_to_start(cfg.get("stop_on_failure"), context.job.num):
         _clear_away(folder)
@@ -111,13 +115,16 @@ def _run(cfg: DictConfig) -> float | None:
 def _checked(cfg: DictConfig) -> _Job:
     """The job that Hydra has composed."""
     context, overrides = HydraConfig.get(), _overrides()
-    choices = OmegaConf.to_container(context.runtime.choices)
-    files = composition.composed_files(_Invocation.folders, choices if isinstance(choices, dict) else {})  # type: ignore[arg-type]
+    folders = _Invocation.folders or composition.search_path(context.runtime.config_sources)
+    choices: Any = OmegaConf.to_container(context.runtime.choices)
+    if isinstance(cfg.get("logger"), DictConfig):  # Hydra leaves out what is chosen as a list
+        choices["logger"] = list(cfg.logger)
+    files = composition.composed_files(folders, choices)
     composition.check_headers(cfg, files)
-    origin = composition.origin_of(overrides, files, composition.config_groups(_Invocation.folders))
+    origin = composition.origin_of(overrides, files, composition.config_groups(folders))
     raw = composition.plain(cfg, origin, composition.unset(files, overrides))
     if not raw.get("tasks") and not any(o.startswith("task=") for o in overrides):
-        raise _no_task(composition.config_groups(_Invocation.folders))
+        raise _no_task(composition.config_groups(folders))
     number = context.job.num if context.mode == RunMode.MULTIRUN else None
     return _Job(validate(raw, origin), raw, overrides, Path(context.runtime.output_dir), number)
 
@@ -409,7 +416,7 @@ def run_command(arguments: Sequence[str]) -> int:
     own = composition.user_config_dir(flags)
     _Invocation.folders = (composition.config_dir(), *([own] if own else []))
     _Invocation.interrupted = _Invocation.error = None
-    _Invocation.jobs_failed = 0
+    _Invocation.jobs_failed, _Invocation.started = 0, time.time()
     _Invocation.changed = {}
     hydra_callback.sweep_dir = None
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -438,7 +445,7 @@ def run_command(arguments: Sequence[str]) -> int:
 
 def _explain(error: Exception, overrides: Sequence[str]) -> tuple[int, str]:
     """The exit code for an error, and what to tell of it."""
-    if count := _Invocation.jobs_failed:
+    if count := _jobs_failed():
         return 1, f"{count} job{'' if count == 1 else 's'} failed; the train.log of each says why."
     if isinstance(error, MTLError):
         return (2 if isinstance(error, UserError) else 1), str(error)
@@ -471,9 +478,19 @@ def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
         sys.argv = saved
     if _Invocation.error is not None:
         raise _Invocation.error
-    if _Invocation.jobs_failed:
+    if _jobs_failed():
         print(_explain(RuntimeError(), overrides)[1], file=sys.stderr)
-    return int(_Invocation.jobs_failed > 0)
+    return int(_jobs_failed() > 0)
+
+
+def _jobs_failed() -> int:
+    """Jobs of this command's sweep that failed; those that ran in other processes have said so in their folders."""
+    folder = hydra_callback.sweep_dir
+    if folder is None or hydra_callback.in_this_process:
+        return _Invocation.jobs_failed
+    states = (entry / "status.json" for entry in folder.iterdir())
+    ours = [file.parent for file in states if file.exists() and file.stat().st_mtime >= _Invocation.started]
+    return sum(RunFolder(run).status["state"] == "failed" for run in ours)
 
 
 def _resume_alone(flags: Sequence[str], overrides: Sequence[str]) -> Path | None:

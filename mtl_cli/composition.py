@@ -32,6 +32,14 @@ FLAGS_WITH_VALUE = (
 )  # fmt: skip
 OTHER_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
 GLOBAL = "# @package _global_"
+#: Choices that a package of Hydra's brings: our extra, and the package.
+EXTRAS = {
+    ("hydra/launcher", "joblib"): ("joblib", "hydra-joblib-launcher"),
+    ("hydra/launcher", "submitit_local"): ("submitit", "hydra-submitit-launcher"),
+    ("hydra/launcher", "submitit_slurm"): ("submitit", "hydra-submitit-launcher"),
+    ("hydra/launcher", "ray"): ("ray", "hydra-ray-launcher"),
+    ("hydra/sweeper", "optuna"): ("optuna", "hydra-optuna-sweeper"),
+}
 
 
 def config_dir() -> Path:
@@ -110,6 +118,12 @@ def check_shadowed(own: Path) -> None:
             problems.append(Problem(_short(file), what, "Give yours another name."))
     if problems:
         raise ConfigError(problems)
+
+
+def search_path(sources: Iterable[Any]) -> tuple[Path, ...]:
+    """The folders with configuration files, from what Hydra says of a running job; ours first."""
+    folders = [Path(source.path) for source in sources if source.schema == "file" and source.provider != "hydra"]
+    return tuple(folder for folder in folders if folder.is_dir())
 
 
 def config_groups(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -248,8 +262,10 @@ def _values(file: Path) -> dict[str, str]:
 
 
 def _package(file: Path, text: str) -> str:
-    """The key below which a file's own keys stand: that of its group, or none with a ``# @package`` header."""
-    return "" if GLOBAL.lstrip("# ") in text.partition("\n")[0] else file.parent.name
+    """The key path below which a file's own keys stand: its group, or what a ``# @package`` header says."""
+    header = re.match(r"# @package (\S+)", text)
+    package = header[1] if header else file.parent.name
+    return "" if package == "_global_" else package
 
 
 def check_headers(config: DictConfig, files: Sequence[Path]) -> None:
@@ -395,14 +411,12 @@ def _line_in(file: Path, keys: Sequence[str]) -> int | None:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return None
-    group = _package(file, text)
-    keys = list(keys)
-    if group:
-        if not keys or keys[0] != group:
-            return None
-        keys = keys[1:]
-        if not keys:
-            return 1
+    above = _package(file, text).split(".") if _package(file, text) else []
+    if list(keys[: len(above)]) != above:
+        return None
+    keys = list(keys[len(above) :])
+    if not keys:
+        return 1 if above else None
     line = None
     while keys:
         for length in range(1, len(keys) + 1):  # a name may hold a dot
@@ -446,6 +460,10 @@ def _no_such_choice(error: MissingConfigException, overrides: Sequence[str], fol
     group, _, choice = name.rpartition("/")
     if not group:
         return Problem("--config-name", f"there is no {choice}.yaml")
+    if (group, choice) in EXTRAS:
+        extra = EXTRAS[group, choice]
+        what = f"'{choice}' needs the package {extra[1]}, which is not installed"
+        return Problem(group, what, f'Install it: pip install "mtl-train[{extra[0]}]".')
     if group.startswith("hydra/"):
         return Problem(group, f"there is no '{choice}'", did_you_mean(choice, error.options or []))
     if group not in groups:

@@ -15,8 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
-from mtl_cli.build import DATA_FORMAT, Data, build_data, build_learner, build_mixing, build_monitor, choose_device
+from mtl_cli.build import (
+    DATA_FORMAT,
+    Data,
+    build_data,
+    build_learner,
+    build_loggers,
+    build_mixing,
+    build_monitor,
+    choose_device,
+)
 from mtl_cli.data import Features
 from mtl_cli.data.feature_report import format_report
 from mtl_cli.errors import Problem, RunError
@@ -27,6 +37,7 @@ from mtl_cli.loop.trainer import Interrupted, Limits, Schedule
 from mtl_cli.report_text import at_most, number, text_table
 from mtl_cli.run import RunFolder, digest, versions
 from mtl_cli.run.checkpoint import load
+from mtl_cli.run.loggers import Followers, RunFacts
 from mtl_cli.schema import RunConfig, seconds, task_metrics
 from mtl_cli.steps import Steps, run_alone
 from mtl_cli.tasks import LabelCounts
@@ -88,6 +99,19 @@ def training(
         read: Reads the data.
         bar: Whether to show a progress bar.
     """
+    with _Trackers(config, folder) as trackers:
+        return (yield from _training(config, folder, trackers, resume, interrupted, read, bar))
+
+
+def _training(
+    config: RunConfig,
+    folder: RunFolder,
+    trackers: _Trackers,
+    resume: bool,
+    interrupted: Callable[[], int | None] | None,
+    read: Callable[[RunConfig, Features | None], Data],
+    bar: bool,
+) -> Steps[float | None]:
     started = time.monotonic()
     folder.set_status("running")
     settings = digest(folder.read_settings())
@@ -112,6 +136,7 @@ def training(
             trainer.metrics.truncate(0)  # of a process that died before its first checkpoint
         train_started = time.monotonic()
         rows_before = trainer.progress.rows
+        trackers.follow(run)
         yield from trainer.steps()
     train_seconds = time.monotonic() - train_started
     summary = _summarise(run, time.monotonic() - started, train_seconds, trainer.progress.rows - rows_before)
@@ -122,6 +147,7 @@ def training(
         folder.write_json("sharing.json", {"tasks": names, **report})
     folder.write_json("summary.json", summary)
     folder.set_status("done", exit_code=0)
+    trackers.final = {key: value for key, value in summary["metrics"].items() if key.startswith("test/")}
     log.info("run folder: %s", folder.path)
     return trainer.best.score
 
@@ -355,10 +381,12 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         which = "last"
         trainer.load_weights(which)
     device = choose_device(config)
-    evaluations = {"val": trainer.evaluate(trainer.val)}
-    if len(data.splits.test):
-        evaluations["test"] = trainer.evaluate(data.rows("test", device))
-    shown = "test" if "test" in evaluations else "val"
+    tested = len(data.splits.test) > 0
+    evaluations = {"val": trainer.evaluate(trainer.val, curves=not tested)}
+    if tested:
+        evaluations["test"] = trainer.evaluate(data.rows("test", device), curves=True)
+    shown = "test" if tested else "val"
+    run.folder.write_json("curves.json", {"format": 1, "split": shown, "tasks": evaluations[shown].curves})
     if which == "best":
         chosen = f"weights of epoch {best.entries[0][1]}, the best by {best.monitor.name} ({number(best.score)} on val)"
     else:
@@ -410,6 +438,34 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
+
+
+class _Trackers:
+    """Trackers that are told what metrics.jsonl is told, the final numbers, and how a training ended."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder) -> None:
+        self._config, self._folder = config, folder
+        self._followers: Followers | None = None
+        self.final: Mapping[str, float | None] = {}
+
+    def follow(self, run: Run) -> None:
+        """Opens what was chosen; from now on it gets every record."""
+        known = {"seed": run.config.seed, "data_fingerprint": run.data.table.fingerprint, "versions": versions()}
+        config, overrides = yaml.safe_load(self._folder.read_config()), tuple(self._folder.read_overrides())
+        facts = RunFacts(self._folder.path.absolute(), config, overrides, known)
+        metrics = run.trainer.metrics
+        self._followers = Followers(self._folder, metrics.read(), build_loggers(self._config, facts))
+        metrics.followed_by(self._followers.follow)
+        self._followers.start()
+
+    def __enter__(self) -> _Trackers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if self._followers is not None:
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            state = "done" if error is None else "interrupted" if stopped else "failed"
+            self._followers.close(state, self.final)
 
 
 def _name_rows(data: Data, column: str | None, rows: Sequence[int]) -> list[str]:

@@ -347,4 +347,7 @@ SHARINGS: Registry[Any] = Registry("sharing", "SHARINGS", "model/sharing")
 BALANCINGS: Registry[Any] = Registry("balancing", "BALANCINGS", "balancing")
 OPTIMIZERS: Registry[Any] = Registry("optimizer", "OPTIMIZERS", "optim/optimizers")
 SCHEDULERS: Registry[Any] = Registry("scheduler", "SCHEDULERS", "optim/schedulers")
-ALL: tuple[Registry[Any], ...] = (SOURCES, KINDS, ENCODERS, SHARINGS, BALANCINGS, OPTIMIZERS, SCHEDULERS)
+LOGGERS: Registry[Any] = Registry("logger", "LOGGERS", "run/loggers")
+ALL: tuple[Registry[Any], ...] = (
+    SOURCES, KINDS, ENCODERS, SHARINGS, BALANCINGS, OPTIMIZERS, SCHEDULERS, LOGGERS,
+)  # fmt: skip

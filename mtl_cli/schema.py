@@ -18,6 +18,7 @@ from mtl_cli.registry import (
     BALANCINGS,
     ENCODERS,
     KINDS,
+    LOGGERS,
     OPTIMIZERS,
     REQUIRED,
     SCHEDULERS,
@@ -300,6 +301,7 @@ class RunConfig:
         tasks: The tasks that are trained.
         left_out: Tasks that ``only`` leaves out; their labels are no inputs all the same, so that subsets compare.
         loss_scale: ``none``, or ``initial``: the balancing method sees each task's loss divided by its first value.
+        loggers: Trackers that the metrics go to as well, by name.
     """
 
     data: DataOptions
@@ -321,6 +323,7 @@ class RunConfig:
     init_from: str | None
     freeze: tuple[str, ...]
     dry_run: bool
+    loggers: Mapping[str, Component] = field(default_factory=dict)
 
 
 _TOP: dict[str, Option] = {
@@ -368,6 +371,9 @@ _OTHER_NAMES = {  # what people of other tools write first
     "optim": "optimizer",
     "schedule": "scheduler",
     "loop": "trainer",
+    "loggers": "logger",
+    "trainer.logger": "logger",
+    "tracker": "logger",
 }
 
 
@@ -386,10 +392,11 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
     """
     found: list[Problem] = []
     _load_plugins(raw.get("plugins"), found)
-    top, problems = conform_mapping(raw, _TOP, "", ignore=("data", "tasks", *_COMPONENTS))
+    top, problems = conform_mapping(raw, _TOP, "", ignore=("data", "tasks", "logger", *_COMPONENTS))
     found += problems
     components = {key: _component(raw.get(key), registry, key, found) for key, registry in _COMPONENTS.items()}
     common = _common(raw.get("balancing"), "balancing", found)
+    loggers = _loggers(raw.get("logger"), found)
     data, sources = _data(raw.get("data"), found)
     tasks = _tasks(raw.get("tasks"), found)
     _check_together(raw, top, components, tasks, found)
@@ -402,7 +409,7 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
         data=data, sources=sources, input_dim=top["input_dim"], shared_dim=top["shared_dim"], tasks=kept,
         left_out={name: task for name, task in tasks.items() if name not in kept}, trainer=top["trainer"],
         monitor=top["monitor"], seed=top["seed"], resume=top["resume"], dry_run=top["dry_run"],
-        init_from=top["init_from"], freeze=_listed(top["freeze"]), loss_scale=common["loss_scale"],
+        init_from=top["init_from"], freeze=_listed(top["freeze"]), loss_scale=common["loss_scale"], loggers=loggers,
         **{key: component for key, component in components.items() if component is not None},
     )  # fmt: skip
 
@@ -473,6 +480,27 @@ def _component(node: Any, registry: Registry[Any], where: str, found: list[Probl
         )
         return None
     return _named(node, str(node["name"]), registry, where, f"{where}.name", ("name", *_COMMON.get(where, {})), found)
+
+
+def _loggers(node: Any, found: list[Problem]) -> dict[str, Component]:
+    """The trackers that were chosen, each below its name as the files of the group ``logger`` put it."""
+    if node in (None, {}, []):
+        return {}
+    if not isinstance(node, Mapping):
+        hint = "In a file, write it in the defaults list: `- override /logger: [tensorboard]`."
+        found.append(Problem("logger", f"must be a mapping from names to options, got {node!r}", hint))
+        return {}
+    loggers = {}
+    for name, options in node.items():
+        where = f"logger.{name}"
+        if name not in LOGGERS.names():
+            found.append(replace(LOGGERS.unknown(name, where), what="unknown key"))
+        elif not isinstance(options, Mapping) or options.get("name") != name:
+            found.append(Problem(where, "is not chosen", f"Add logger={name}, or logger=[{name},...] for several."))
+        elif component := _named(options, name, LOGGERS, where, f"{where}.name", ("name",), found):
+            found += _missing_package(component, LOGGERS, where)
+            loggers[name] = component
+    return loggers
 
 
 def _common(node: Any, where: str, found: list[Problem]) -> dict[str, Any]:
@@ -982,7 +1010,10 @@ def _unknown_tasks(component: Component, registry: Registry[Any], where: str, na
 def _missing_package(component: Component, registry: Registry[Any], where: str) -> list[Problem]:
     """A component may say what optional package it needs."""
     package = _class_flag(registry, component.name, "requires", None)
-    if package is None or importlib.util.find_spec(package) is not None:
+    if package is None:
+        return []
+    spec = importlib.util.find_spec(package)
+    if spec is not None and spec.origin is not None:  # none: a mere folder of that name, such as trackers leave behind
         return []
     hint = f'Install it: pip install "mtl-train[{package}]".'
     return [Problem(where, f"'{component.name}' needs the package {package}, which is not installed", hint)]

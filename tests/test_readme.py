@@ -12,7 +12,7 @@ import pytest
 
 from mtl_cli import registry
 from mtl_cli.cli import MAY_CHANGE, run_command
-from mtl_cli.commands import evaluate, predict
+from mtl_cli.commands import evaluate, export, predict
 from mtl_cli.commands.entry import run
 
 TESTS = Path(__file__).resolve().parent
@@ -77,17 +77,23 @@ def test_commands_run(command, own_data, capsys):
         registry.BALANCINGS._classes.pop("inverse", None)
 
 
+@pytest.mark.filterwarnings("default")  # torch.export warns of itself
 def test_commands_after_training_run(own_data):
     assert run_command(shlex.split("--config-dir conf task=churn hydra.run.dir=runs/churn trainer.max_steps=2")) == 0
     lines = [
-        line.partition(" #")[0].split() for line in TEXT.splitlines() if re.match("    mtl-(predict|evaluate)", line)
+        line.partition(" #")[0].split()
+        for line in TEXT.splitlines()
+        if re.match("    mtl-(predict|evaluate|export)", line)
     ]
-    assert len(lines) == 3
+    assert len(lines) == 4
     for name, *arguments in lines:
-        command = {"mtl-predict": predict.predict, "mtl-evaluate": evaluate.evaluate}[name]
+        command = {
+            "mtl-predict": predict.predict, "mtl-evaluate": evaluate.evaluate, "mtl-export": export.export,
+        }[name]  # fmt: skip
         assert run(command, arguments) == 0
     assert (own_data / "predictions.csv").exists()
     assert (own_data / "metrics.json").exists()
+    assert (own_data / "model.pt2").exists()
 
 
 def test_promises_name_tests_that_there_are():

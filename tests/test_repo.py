@@ -21,7 +21,7 @@ ROWS = [
     {"data", "tasks", "model", "balancing", "optim", "run"},
     {"loop"},
     {"build"},
-    {"job", "report_text", "together", "trained", "warm_start"},
+    {"job", "report_text", "together", "trained", "warm_start", "exported"},
     {"sweep"},
     {"report"},
     {"cli", "commands", "composition", "__main__"},

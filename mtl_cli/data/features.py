@@ -141,7 +141,7 @@ class Features:
         """What an encoder has to read."""
         indicators = sum(column.indicator for column in self.numeric)
         width = sum(column.width for column in self.numeric) + indicators
-        places = zip(self.numeric, self._places(), strict=True)
+        places = zip(self.numeric, self.places(), strict=True)
         edges = tuple((start, column.edges) for column, (start, _) in places if column.edges)
         blocks = tuple(column.block for column in self.blocks)
         sizes = tuple(column.size for column in self.categorical)
@@ -192,7 +192,7 @@ class Features:
         codes = np.zeros((table.frame.height, len(self.categorical)), np.int64, order="F")
         found = Findings() if found is None else found
         problems: list[Problem] = []
-        places = self._places()
+        places = self.places()
         for column, (start, flag) in zip(self.numeric, places, strict=True):
             with collecting(problems):
                 write_numeric(table.column(column.name), column, numeric, start, flag, self.refuse_missing, found)
@@ -278,7 +278,7 @@ class Features:
             saved.get("refuse_unknown", False),  # runs of before had no choice
         )
 
-    def _places(self) -> Iterator[tuple[int, int | None]]:
+    def places(self) -> Iterator[tuple[int, int | None]]:
         """Of each numeric column the position of its first number, and of its indicator."""
         start, flag = 0, sum(column.width for column in self.numeric)
         for column in self.numeric:

@@ -37,6 +37,7 @@ class Evaluation:
         diverged: Tasks that have labels and a loss that is not finite.
         by_source: Metrics of a task that several sources label, for the rows of each, by ``stars@books``. They are for
             reading: ``mean`` and the others are of whole tasks.
+        curves: What a report draws of each task's predictions, if that was asked for.
     """
 
     tasks: Mapping[str, Mapping[str, float | None]]
@@ -47,6 +48,7 @@ class Evaluation:
     undefined: tuple[str, ...]
     diverged: tuple[str, ...] = ()
     by_source: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    curves: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def flat(self, split: str) -> dict[str, float | None]:
         """One mapping with keys ``val/income/auroc``, ``val/loss``, ``val/mean``, ``val/worst``."""
@@ -86,12 +88,18 @@ def rows_at_once(rows: Rows) -> int:
 
 
 def evaluate(
-    learner: Learner, rows: Rows, names: Sequence[str], kinds: Sequence[Kind], weights: Sequence[float]
+    learner: Learner,
+    rows: Rows,
+    names: Sequence[str],
+    kinds: Sequence[Kind],
+    weights: Sequence[float],
+    *,
+    curves: bool = False,
 ) -> Evaluation:
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
     labels = torch.cat([labels for _, labels in rows.in_order(rows_at_once(rows))]).cpu()
     origins = rows.origins_of_positions(rows_at_once(rows))
-    return score(predict(learner, rows), labels, names, kinds, weights, origins, rows.rankings)
+    return score(predict(learner, rows), labels, names, kinds, weights, origins, rows.rankings, curves=curves)
 
 
 def mean_losses(learner: Learner, rows: Rows, names: Sequence[str], kinds: Sequence[Kind]) -> dict[str, float | None]:
@@ -115,6 +123,8 @@ def score(
     weights: Sequence[float],
     origins: Origins,
     rankings: Mapping[int, Ranking] = MappingProxyType({}),
+    *,
+    curves: bool = False,
 ) -> Evaluation:
     """Every metric of every task, and of each source that labels it; of lists to rank, by the task's position, too.
 
@@ -127,6 +137,7 @@ def score(
     by_source: dict[str, dict[str, float | None]] = {}
     primary: dict[str, str] = {}
     diverged = []
+    drawn: dict[str, Mapping[str, object]] = {}
     codes = torch.from_numpy(origins.codes)
     parts = _by_task(outputs, labels, kinds)
     for task, (name, kind, (own, targets, shares, known)) in enumerate(zip(names, kinds, parts, strict=True)):
@@ -139,6 +150,8 @@ def score(
         scores[name] = _scores(kind, own, targets, shares, known, ranking, reported)
         if scores[name]["loss"] is None:
             diverged.append(name)
+        if curves and (found := kind.curves(own[:, known].t(), targets[known])):
+            drawn[name] = found
         sources = [code for code in range(len(origins.names)) if (known & (codes == code)).any()]
         for code in sources if len(sources) > 1 else ():
             part = known & (codes == code)
@@ -156,6 +169,7 @@ def score(
         tuple(name for name, value in main.items() if value is None),
         tuple(diverged),
         by_source,
+        drawn,
     )
 
 

@@ -236,10 +236,10 @@ class Trainer:
                 )  # fmt: skip
                 yield from self._run_epoch(epoch, bar)
 
-    def evaluate(self, rows: Rows) -> Evaluation:
-        """Metrics of the present weights on some rows."""
+    def evaluate(self, rows: Rows, *, curves: bool = False) -> Evaluation:
+        """Metrics of the present weights on some rows; with ``curves`` also what a report draws of the predictions."""
         names, kinds = [t.name for t in self.tasks], [t.kind for t in self.tasks]
-        return evaluate(self.learner, rows, names, kinds, [t.weight for t in self.tasks])
+        return evaluate(self.learner, rows, names, kinds, [t.weight for t in self.tasks], curves=curves)
 
     def mean_losses(self, rows: Rows) -> dict[str, float | None]:
         """Loss of each task with the present weights on some rows."""

@@ -62,7 +62,7 @@ class GateInputs(nn.Module):
         if not inputs.categorical.shape[1]:
             return inputs.numeric
         codes = inputs.categorical + self.offsets
-        picked = self.embedding.index_select(0, codes.flatten()).view(len(codes), -1)
+        picked = self.embedding.index_select(0, codes.flatten()).view(codes.shape[0], -1)
         return torch.cat([inputs.numeric, picked], 1)
 
 

@@ -43,7 +43,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if x.dim() == 2:  # one product for all copies: the weights side by side
         copies, out_features, in_features = weight.shape
         flat = functional.linear(x, weight.view(-1, in_features), bias.view(-1))
-        return flat.view(len(x), copies, out_features).transpose(0, 1)
+        return flat.view(x.shape[0], copies, out_features).transpose(0, 1)
     return torch.baddbmm(bias.unsqueeze(1), x, weight.transpose(1, 2))
 
 
@@ -57,7 +57,7 @@ def add_linear_gradients(gradient: Tensor, x: Tensor, weight: Tensor, bias: Tens
         by_bias.add_(gradient.sum(1))
         return
     if weight.dim() == 3:  # copies of one input: one product, as forward
-        gradient = gradient.transpose(0, 1).reshape(len(x), -1)
+        gradient = gradient.transpose(0, 1).reshape(x.shape[0], -1)
     by_weight.view(-1, x.shape[1]).addmm_(gradient.t(), x)
     by_bias.view(-1).add_(gradient.sum(0))
 

@@ -98,7 +98,7 @@ class MultiTaskModel(nn.Module):
     def features(self, x: Tensor | Inputs) -> Tensor:
         """What the heads read: (B, D) common to all tasks, or (K, B, D)."""
         if isinstance(x, Tensor):
-            x = Inputs(x, torch.empty(len(x), 0, dtype=torch.int64, device=x.device))
+            x = Inputs(x, torch.empty(x.shape[0], 0, dtype=torch.int64, device=x.device))
         features: Tensor = self.sharing(x)
         return features
 

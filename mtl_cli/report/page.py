@@ -8,12 +8,14 @@ from typing import Any
 
 from mtl_cli.report import svg
 from mtl_cli.report.gradients import gradient_plots, pair_table
+from mtl_cli.report.predictions import prediction_plots, sharing_plots
 from mtl_cli.report.style import SCRIPT, STYLE
 from mtl_cli.run import MetricsLog, RunFolder, flatten
-from mtl_cli.sweep import comparison, method_table, payoff
+from mtl_cli.sweep import comparison, grouping, method_table, payoff
 from mtl_cli.sweep.comparison import FRACTION, Method
+from mtl_cli.sweep.leaderboard import answer
 from mtl_cli.sweep.records import JobRecord, summarise
-from mtl_cli.sweep.table import Cell, Column, columns, text
+from mtl_cli.sweep.table import Cell, Column, columns, markdown_table, text
 
 Record = Mapping[str, Any]
 SCORE = "mean of the primary metrics"
@@ -36,6 +38,7 @@ def run_page(run: RunFolder, config: Mapping[str, Any]) -> str:
     if weights := _weight_curves(records):
         parts.append(_section("Weights of the tasks", _plots([weights])))
     parts += _gradients(run)
+    parts += _predictions_and_sharing(run)
     if summary:
         parts.append(_section("Parameters", _parameters(summary)))
     parts.append(_section("Configuration", _settings(config), closed=True))
@@ -51,10 +54,10 @@ def sweep_page(name: str, records: Sequence[JobRecord], logs: Mapping[str, Seque
         logs: The metrics over time of each job, by the job's name.
     """
     among = method_table.ranked_methods(comparison.methods(records))
-    told = payoff.answer(among)
+    told = answer(among)
     parts = [_section("Answer", f"<pre>{escape(told)}</pre>")] if told else []
     parts.append(_section("Methods", _table(method_table.method_columns(among)) if among else "<p>none</p>"))
-    plots = [*_delta_plots(among), *_trade_off(among), *_data_curves(among)]
+    plots = [*_grouping_plots(among), *_delta_plots(among), *_trade_off(among), *_data_curves(among)]
     if plots:
         parts.append(_section("Score, cost and data", _plots(plots)))
     if curves := _method_curves(among, logs):
@@ -70,9 +73,23 @@ def sweep_page(name: str, records: Sequence[JobRecord], logs: Mapping[str, Seque
     return _page(name, parts)
 
 
+def run_markdown(run: RunFolder) -> str:
+    """The result of one run as Markdown: its facts, and the metrics of each task."""
+    if not (run.path / "summary.json").exists():
+        return f"# {run.path.name}\n\nThe run is not finished: {run.status['state']}.\n"
+    facts, table = _result(run.read_json("summary.json"))
+    return f"# {run.path.name}\n\n{' · '.join(facts)}\n\n{markdown_table(table)}"
+
+
 def _run_result(summary: Mapping[str, Any], state: str) -> str:
     if not summary:
         return f"<p>The run is not finished: {escape(state)}.</p>"
+    facts, table = _result(summary)
+    first, *others = map(escape, facts)
+    return f"<p>{' · '.join([f'<b>{first}</b>', *others])}</p>" + _table(table)
+
+
+def _result(summary: Mapping[str, Any]) -> tuple[list[str], list[Column]]:
     split = "test" if any(key.startswith("test/") for key in summary["metrics"]) else "val"
     tasks, metrics = list(summary["tasks"]), summary["metrics"]
     names = dict.fromkeys(k.rsplit("/", 1)[1] for k in metrics if k.startswith(f"{split}/") and k.count("/") == 2)
@@ -84,12 +101,12 @@ def _run_result(summary: Mapping[str, Any], state: str) -> str:
     best, speed = summary.get("best"), summary["rows_per_second"]
     chosen = f"epoch {best['epoch']}, the best by {summary['monitor']}" if best else "the last epoch"
     facts = [
-        f"mean on {split}: <b>{text(metrics.get(f'{split}/mean'))}</b>",
-        f"weights of {escape(chosen)}",
+        f"mean on {split}: {text(metrics.get(f'{split}/mean'))}",
+        f"weights of {chosen}",
         f"{summary['rows']['train']:,} training rows, {summary['epochs']} epochs, {summary['steps']:,} steps",
         f"{summary['seconds']:.1f} s" + (f", {speed:,.0f} rows/s" if speed else ""),
     ]
-    return f"<p>{' · '.join(facts)}</p>" + _table(table)
+    return facts, table
 
 
 def _run_curves(records: Sequence[Record], summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -125,6 +142,17 @@ def _gradients(run: RunFolder) -> list[str]:
     return [_section("Gradients of the tasks", told + _plots(gradient_plots(looks)) + _table(pairs))]
 
 
+def _predictions_and_sharing(run: RunFolder) -> list[str]:
+    parts = []
+    for file, title, draw in (
+        ("curves.json", "Predictions", prediction_plots),
+        ("sharing.json", "What the tasks share", sharing_plots),
+    ):
+        if (run.path / file).exists() and (plots := draw(run.read_json(file))):
+            parts.append(_section(title, _plots(plots)))
+    return parts
+
+
 def _parameters(summary: Mapping[str, Any]) -> str:
     own = summary["parameters"]["tasks"]
     names = ["shared", *own, "total"]
@@ -144,6 +172,19 @@ def _delta_plots(among: Sequence[Method]) -> list[tuple[str, str]]:
         tasks = [svg.Bar(task, change.mean, change.error) for task, change in verdict.tasks.items()]
         plots.append((f"per task: {_name(named[id(verdict.method)])}", svg.bars(tasks[:_MOST_PLOTS], "change, %")))
     return plots
+
+
+def _grouping_plots(among: Sequence[Method]) -> list[tuple[str, str]]:
+    found = grouping.study(among)
+    if found is None or len(found.tasks) > grouping.MOST_TASKS:
+        return []
+    bars = [
+        svg.Bar(str(one), one.change.mean, one.change.error)
+        for one in found.groupings()
+        if one.change is not None and len(one.groups) < len(one.tasks)
+    ]
+    title = "the best grouping for each number of models, mean change against each task alone (± standard error)"
+    return [(title, svg.bars(bars, "change, %"))] if bars else []
 
 
 def _trade_off(among: Sequence[Method]) -> list[tuple[str, str]]:

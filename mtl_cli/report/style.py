@@ -1,6 +1,19 @@
 """The page's own style and the one script it has: a click on a header sorts the table."""
 
-STYLE = """
+#: Of what is drawn, on the page and in files of their own.
+DRAWING = """
+text{fill:var(--dim);font-size:11px;font-family:inherit}.name,.label{fill:var(--fg)}
+.grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--dim)}.line{fill:none;stroke-width:2}.whisker{stroke:var(--fg);stroke-width:1.5}
+.bar.up{fill:var(--up)}.bar.down{fill:var(--down)}
+.cell.up{fill:var(--c0)}.cell.down{fill:var(--c1)}.many{fill-opacity:.55}
+.dashed{stroke-dasharray:5 4}.none{color:var(--dim)}
+""" + "".join(
+    f".line.c{i}{{stroke:var(--c{i})}}.dot.c{i}{{fill:var(--c{i})}}.swatch.c{i}{{background:var(--c{i});fill:var(--c{i})}}"
+    for i in range(8)
+)
+
+STYLE = (
+    """
 :root{color-scheme:light dark;
 --fg:#1c2128;--dim:#667080;--bg:#fff;--card:#f6f7f9;--line:#d9dde3;--up:#1a7f4b;--down:#c2402d;
 --c0:#3366cc;--c1:#d9541e;--c2:#1a7f4b;--c3:#9034b5;--c4:#b58900;--c5:#0d8ea3;--c6:#c2337e;--c7:#6b6f76}
@@ -16,15 +29,12 @@ th,td{padding:5px 12px 5px 0;border-bottom:1px solid var(--line);white-space:now
 th{cursor:pointer;color:var(--dim);font-weight:600}td.n{text-align:right}
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr));gap:16px}
 figure{margin:0;background:var(--card);border-radius:8px;padding:12px}figcaption{font-size:.88rem;color:var(--dim);margin-bottom:6px}
-svg{width:100%;height:auto;display:block}text{fill:var(--dim);font-size:11px;font-family:inherit}.name,.label{fill:var(--fg)}
-.grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--dim)}.line{fill:none;stroke-width:2}.whisker{stroke:var(--fg);stroke-width:1.5}
-.bar.up{fill:var(--up)}.bar.down{fill:var(--down)}.dashed{stroke-dasharray:5 4}.none{color:var(--dim)}
+svg{width:100%;height:auto;display:block}
 .legend{margin:6px 0 0;font-size:.82rem;
 display:flex;flex-wrap:wrap;gap:4px 14px}.key{display:inline-flex;align-items:center;gap:6px}
 .swatch{width:12px;height:12px;border-radius:3px;display:inline-block}
-""" + "".join(
-    f".line.c{i}{{stroke:var(--c{i})}}.dot.c{i}{{fill:var(--c{i})}}.swatch.c{i}{{background:var(--c{i})}}"
-    for i in range(8)
+"""
+    + DRAWING
 )
 
 SCRIPT = """

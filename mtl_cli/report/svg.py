@@ -128,6 +128,56 @@ def heat_map(names: Sequence[str], cells: Sequence[Sequence[float | None]]) -> s
     return _figure(parts, top + side * len(names) + 8)
 
 
+def scatter(points: Series, line: Series, x_label: str, y_label: str) -> str:
+    """Points, and a line to hold them against."""
+    known = [(x, y) for x, y in points.points if y is not None and math.isfinite(y) and math.isfinite(x)]
+    if not known:
+        return '<p class="none">no numbers</p>'
+    ends = [(x, y) for x, y in line.points if y is not None]
+    xs, ys = _Axis([x for x, _ in [*known, *ends]]), _Axis([y for _, y in [*known, *ends]])
+    path = " ".join(f"{_x(xs, x):.1f},{_y(ys, y):.1f}" for x, y in ends)
+    parts = [_grid(xs, ys, x_label, y_label)]
+    parts += [f'<circle class="dot c0 many" cx="{_x(xs, x):.1f}" cy="{_y(ys, y):.1f}" r="2.5"/>' for x, y in known]
+    parts.append(f'<polyline class="line c1" points="{path}"><title>{escape(line.name)}</title></polyline>')
+    return _figure(parts, HEIGHT) + _legend([points.name, line.name])
+
+
+def matrix(
+    rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[float]], *, by_row: bool = False
+) -> str:
+    """Numbers as cells, the stronger the colour the larger the number; negative ones in another colour.
+
+    Args:
+        rows: Names of the rows.
+        columns: Names of the columns.
+        cells: The numbers.
+        by_row: Whether a colour is full at the sum of its row (shares of a class), else at the largest number of all.
+    """
+    if not rows or not columns:
+        return '<p class="none">no numbers</p>'
+    largest = max((abs(value) for row in cells for value in row), default=0.0) or 1.0
+    left, top = 110, 70 if max(map(len, columns)) > 3 else 28
+    wide = min((WIDTH - left - _RIGHT) / len(columns), 56.0)
+    high = min(wide, 26.0)
+    parts = []
+    for j, name in enumerate(columns):
+        place = f"translate({left + wide * (j + 0.5):.1f} {top - 8})"
+        slanted = ' rotate(-45)" text-anchor="start"' if top > 28 else '" text-anchor="middle"'
+        parts.append(f'<text class="name" transform="{place}{slanted}>{escape(_short(name, 12))}</text>')
+    for i, (name, row) in enumerate(zip(rows, cells, strict=True)):
+        down, full = top + high * i, (sum(map(abs, row)) or 1.0) if by_row else largest
+        parts.append(_text("name", left - 8, down + high / 2 + 4, _short(name, 16), "end"))
+        for j, value in enumerate(row):
+            size = f'x="{left + wide * j:.1f}" y="{down:.1f}" width="{wide - 1:.1f}" height="{high - 1:.1f}"'
+            shade = f'class="cell {"up" if value >= 0 else "down"}" fill-opacity="{0.06 + 0.8 * abs(value) / full:.3f}"'
+            told = escape(f"{name}, {columns[j]}: {_number(value)}")
+            parts.append(f"<rect {size} {shade}><title>{told}</title></rect>")
+            if wide >= 28 and high >= 16:
+                text = str(value) if isinstance(value, int) else f"{value:.2f}"
+                parts.append(_text("name", left + wide * (j + 0.5), down + high / 2 + 4, text))
+    return _figure(parts, top + high * len(rows) + 10)
+
+
 class _Axis:
     """Bounds and round ticks that hold all values."""
 

@@ -9,6 +9,8 @@
 * data.json: what was learned from the training data (columns, categories, classes)
 * init.json: what the weights started from, if they did from another run's (``init_from``)
 * train.log: the log
+* curves.json: confusion, calibration, predicted and true numbers on the test rows, for the report
+* loggers.json: how far trackers are that were asked for; tensorboard/, wandb/: their files
 * checkpoints/last.pt to go on from, checkpoints/best.pt to use
 """
 
@@ -57,6 +59,9 @@ OURS = frozenset(
         "train.log",
         CHECKPOINTS,
         "tensorboard",
+        "wandb",
+        "loggers.json",
+        "curves.json",
     }
 )
 _RESERVED = frozenset({"format", "state", "pid", "host", "started", "updated"})
@@ -343,7 +348,7 @@ class RunFolder:
 
 def is_run_folder(path: Path) -> bool:
     """Whether there is a file of a run in ``path``, even if the run was stopped before it said anything."""
-    return _has_any(path, (*sorted(OURS - {CHECKPOINTS, "tensorboard"}), ".hydra"))
+    return _has_any(path, (*sorted(OURS - {CHECKPOINTS, "tensorboard", "wandb"}), ".hydra"))
 
 
 def _make(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ends_whole = False
+        self._follow: Callable[[dict[str, Any]], None] | None = None
+
+    def followed_by(self, follow: Callable[[dict[str, Any]], None]) -> None:
+        """Has a function called with every record once it is written."""
+        self._follow = follow
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds one record as one line. NaN and infinity become null.
@@ -55,6 +61,8 @@ class MetricsLog:
         except OSError as error:
             self._ends_whole = False
             raise write_error(self.path, error) from error
+        if self._follow is not None:
+            self._follow(record)
 
     def size(self) -> int:
         """Bytes in the file, all of them on the disk: a checkpoint may rely on them after a power cut.

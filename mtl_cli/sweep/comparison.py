@@ -19,7 +19,7 @@ from mtl_cli.sweep.records import JobRecord
 BASELINE = "separate"
 FRACTION = "data.split.train_fraction"
 #: Settings that make no other method: what they change is noise, place or speed.
-_SAME_METHOD = ("seed", "resume", "dry_run", "extra", "plugins", "trainer.device", "trainer.threads")
+_SAME_METHOD = ("seed", "resume", "dry_run", "extra", "plugins", "trainer.device", "trainer.threads", "logger")
 
 
 class Estimate(NamedTuple):
@@ -156,11 +156,14 @@ def delta_m(job: JobRecord, base: JobRecord) -> float | None:
     return statistics.fmean(known) if known and len(known) == len(changes) else None
 
 
-def relative_change(job: JobRecord, base: JobRecord, task: str) -> float | None:
-    """Change of one task's primary metric in per cent of the baseline's, above 0 for better."""
+def relative_change(job: JobRecord, base: JobRecord, task: str, split: str | None = None) -> float | None:
+    """Change of one task's primary metric in per cent of the baseline's, above 0 for better.
+
+    On ``split``; None for the test split if there is one, else the validation split.
+    """
     if job.primary.get(task) is None or job.primary.get(task) != base.primary.get(task):
         return None
-    ours, theirs = job.value(task), base.value(task)
+    ours, theirs = job.value(task, split), base.value(task, split)
     if ours is None or theirs is None or theirs == 0:
         return None
     sign = 1 if job.higher_is_better.get(task, True) else -1
@@ -260,7 +263,8 @@ def _text(value: Any) -> str:
 
 
 def _method_settings(record: JobRecord) -> dict[str, Any]:
-    return {key: value for key, value in record.settings.items() if key not in _SAME_METHOD}
+    kept = record.settings.items()
+    return {key: value for key, value in kept if key not in _SAME_METHOD and not key.startswith("logger.")}
 
 
 def _without(settings: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:

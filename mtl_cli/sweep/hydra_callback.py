@@ -8,13 +8,19 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mtl_cli.registry import KINDS
 from mtl_cli.sweep import hydra_launcher
+from mtl_cli.sweep.grouping import groups_to_train
 from mtl_cli.sweep.jobs import override_values
 
 #: The folder of the sweep that this process runs, if any: its leaderboard is written whatever happens to the jobs.
 sweep_dir: Path | None = None
+#: Whether its jobs run in this process, one after the other.
+in_this_process = True
+_BASIC = "hydra._internal.core_plugins.basic_"
+_OWN = {"sweeper": (f"{_BASIC}sweeper",), "launcher": (f"{_BASIC}launcher", hydra_launcher.MODULE)}
 
 
 class SweepCallback(Callback):
@@ -24,23 +30,63 @@ class SweepCallback(Callback):
         """Notes the folder, absolute: jobs must not depend on the working directory.
 
         Values that an experiment sweeps over (``hydra.sweeper.params``) are dropped where the command line gives the
-        key: Hydra would run one job for each of them, all with the command line's value.
+        key: Hydra would run one job for each of them, all with the command line's value. A word for groups of tasks
+        (``only: every_pair``) becomes those groups. A sweeper that searches is
+        told which way is better, and that a failed job is no reason to stop.
         """
-        global sweep_dir
+        global sweep_dir, in_this_process
         sweep_dir = Path(config.hydra.sweep.dir).absolute()
+        in_this_process = _is_plain(config, "launcher")
         params = config.hydra.sweeper.get("params")
         given = override_values(list(config.hydra.overrides.task))
         for key in [key for key in params or {} if str(key).lstrip("+") in given]:
             with read_write(config.hydra), open_dict(config.hydra):
                 del params[key]
+        groups = groups_to_train(str((params or {}).get("only")), _task_names(config))
+        if groups is not None:
+            with read_write(config.hydra):
+                config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_quoted, group))}]" for group in groups)
+        set_by_user = {override.lstrip("+").partition("=")[0] for override in config.hydra.overrides.hydra}
+        better = "maximize" if is_higher_better(str(config.get("monitor", "mean"))) else "minimize"
+        for key, value in {"direction": better, "max_failure_rate": 1.0}.items():
+            if key in config.hydra.sweeper and f"hydra.sweeper.{key}" not in set_by_user:
+                with read_write(config.hydra):
+                    config.hydra.sweeper[key] = value
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002
         """Keeps a failed job from Hydra, which would print a line of its own; its failure is recorded already.
 
         Only where jobs run in this process one after the other: else whoever started them must be told.
         """
-        basic = "hydra._internal.core_plugins.basic_"
-        swept = str(config.hydra.sweeper.get("_target_")).startswith(f"{basic}sweeper")
-        launched = str(config.hydra.launcher.get("_target_")).startswith((f"{basic}launcher", hydra_launcher.MODULE))
-        if swept and launched and job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
+        plain = _is_plain(config, "sweeper") and _is_plain(config, "launcher")
+        if plain and job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
+
+
+def is_higher_better(monitor: str) -> bool:
+    """The direction of what is monitored, by its name alone.
+
+    Example:
+        >>> is_higher_better("mean"), is_higher_better("val/loss"), is_higher_better("val/income/rmse")
+        (True, False, False)
+    """
+    metric = monitor.rpartition("/")[2]
+    if metric == "loss":
+        return False
+    known: dict[str, bool | None] = {}
+    for kind in KINDS.names():
+        known |= KINDS.literal(kind, "metrics")
+    return known.get(metric) is not False
+
+
+def _task_names(config: DictConfig) -> list[str]:
+    tasks = OmegaConf.to_container(config.tasks) if config.get("tasks") is not None else {}
+    return [str(task.get("name")) if isinstance(task, dict) else str(task) for task in tasks]  # type: ignore[union-attr]
+
+
+def _quoted(name: str) -> str:
+    return name if name.isidentifier() and name.isascii() else '"' + name.replace('"', '\\"') + '"'
+
+
+def _is_plain(config: DictConfig, part: str) -> bool:
+    return str(config.hydra[part].get("_target_")).startswith(_OWN[part])

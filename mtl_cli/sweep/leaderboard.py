@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mtl_cli.run import write_text
 from mtl_cli.run.atomic import finite
-from mtl_cli.sweep.comparison import methods
+from mtl_cli.sweep import grouping, payoff
+from mtl_cli.sweep.comparison import Method, methods
 from mtl_cli.sweep.method_table import as_json, is_folded, method_columns
-from mtl_cli.sweep.payoff import answer
 from mtl_cli.sweep.records import JobRecord, collect, summarise
 from mtl_cli.sweep.table import as_csv, as_markdown, as_text, markdown_table, ranked, text_table
 
@@ -23,8 +23,9 @@ FORMAT = 1
 def write(sweep_dir: Path | str, records: Sequence[JobRecord]) -> None:
     """Writes leaderboard.csv, leaderboard.md and leaderboard.json, each whole or not at all.
 
-    CSV holds a row for each job, with numbers in full. Markdown has the answer to "does sharing pay?" if the sweep
-    gives one, the table with seeds folded if there are several, and that of the jobs. JSON holds everything.
+    CSV holds a row for each job, with numbers in full. Markdown has the answers that the sweep gives (does sharing
+    pay? which tasks together?), the table with seeds folded if there are several, and that of the jobs. JSON holds
+    everything.
 
     Args:
         sweep_dir: The sweep's folder.
@@ -39,10 +40,20 @@ def write(sweep_dir: Path | str, records: Sequence[JobRecord]) -> None:
     write_text(folder / "leaderboard.md", whole_markdown(records))
 
 
+def answer(among: Sequence[Method]) -> str | None:
+    """What a sweep says on the questions that it can answer; None if it can answer none."""
+    told = [text for text in (payoff.answer(among), grouping.answer(among)) if text]
+    return "\n\n".join(told) or None
+
+
 def whole_json(records: Sequence[JobRecord]) -> str:
     """What leaderboard.json holds: everything known of each method and job."""
     jobs = [{"rank": rank, **asdict(record)} for rank, record in ranked(records)]
-    found = {"format": FORMAT, "summary": summarise(records), "methods": as_json(methods(records)), "jobs": jobs}
+    among = methods(records)
+    found = {
+        "format": FORMAT, "summary": summarise(records), "methods": as_json(among),
+        "which_tasks_together": grouping.as_json(among), "jobs": jobs,
+    }  # fmt: skip
     return json.dumps(finite(found), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 

@@ -31,12 +31,13 @@ def method_columns(among: Sequence[Method]) -> list[Column]:
     """The table's columns; numbers are mean ± standard deviation over the seeds."""
     rows = ranked_methods(among)
     labels, ranks, front = comparison.labels(rows), comparison.mean_ranks(rows), comparison.pareto(rows)
+    comparable = len({frozenset(method.tasks) for method in rows if method.done}) <= 1  # else means are of other tasks
     keys = list(labels[0]) if labels else []
     tasks = dict.fromkeys(task for method in rows for task in method.tasks)
     means = [method.mean() for method in rows]
     deltas = [_delta(method, rows) for method in rows]
     table = [
-        Column("rank", [i if mean is not None else None for i, mean in enumerate(means, start=1)]),
+        Column("rank", [i if comparable and mean is not None else None for i, mean in enumerate(means, start=1)]),
         *(Column(key, [label[key] for label in labels], "override") for key in keys),
         Column("jobs", [_states(method) for method in rows]),
         *(Column(_metric_name(task, rows), [_cell(m.task(task)) for m in rows], "metric") for task in tasks),
@@ -52,7 +53,7 @@ def method_columns(among: Sequence[Method]) -> list[Column]:
         *([Column("flops/row", flops)] if any(cell is not None for cell in flops) else []),
         Column("seconds", [_mean(method.number("seconds")) for method in rows]),
         Column("rows/s", [_whole(method.number("rows_per_second")) for method in rows]),
-        Column("pareto", ["*" if i in front else "" for i in range(len(rows))]),
+        Column("pareto", ["*" if comparable and i in front else "" for i in range(len(rows))]),
     ]
 
 

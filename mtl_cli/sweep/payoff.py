@@ -132,9 +132,9 @@ def _claims(verdict: Verdict, among: Sequence[Method]) -> list[str]:
         word = f"{abs(fewer):.0f} % {'fewer' if fewer >= 0 else 'more'}"
         lines.append(f"parameters  {word} ({round(ours.mean):,} against {round(theirs.mean):,})")
     if verdict.delta is not None:
-        lines.append(f"scores      delta-m {_percent(verdict.delta)}: {judged(verdict.delta)}")
+        lines.append(f"scores      delta-m {percent(verdict.delta)}: {judged(verdict.delta)}")
         for task, change in verdict.tasks.items():
-            lines.append(f"            {task} {_percent(change)}: {judged(change)}")
+            lines.append(f"            {task} {percent(change)}: {judged(change)}")
     fractions = {method.settings.get(FRACTION) for method in among}
     if len(fractions) > 1:
         lines.append(f"data        {_data(verdict, among)}")
@@ -182,5 +182,6 @@ def _seeds(verdict: Verdict) -> str:
     return f" ({n} seed{'' if n == 1 else 's'})"
 
 
-def _percent(change: Estimate) -> str:
+def percent(change: Estimate) -> str:
+    """Mean and deviation of a change: ``+1.20 % ± 0.40``."""
     return f"{change.mean:+.2f} %" + ("" if change.std is None else f" ± {change.std:.2f}")

@@ -58,9 +58,10 @@ class JobRecord:
     rows_per_second: float | None = None
     data_fingerprint: str | None = None
 
-    def value(self, task: str) -> float | None:
-        """The primary metric of a task: on the test split if it has one, else on the validation split."""
-        split = "test" if f"test/{task}/{self.primary[task]}" in self.metrics else "val"
+    def value(self, task: str, split: str | None = None) -> float | None:
+        """The primary metric of a task on a split; None: the test split if it has one, else the validation split."""
+        if split is None:
+            split = "test" if f"test/{task}/{self.primary[task]}" in self.metrics else "val"
         return self.metrics.get(f"{split}/{task}/{self.primary[task]}")
 
 

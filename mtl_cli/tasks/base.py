@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtl_cli.tasks._curves import class_curves, number_curves
 from mtl_cli.types import Column
 
 
@@ -43,6 +44,8 @@ class Kind(ABC):
             all others are given tokens for rows.
         classes: Names of the classes in the order of their probabilities; empty for kinds without.
         several_columns: Whether a label may stand in several columns.
+        formula: How the outputs (C,) of a row become what ``decode`` gives, with the numbers of ``state``; for people
+            who use an exported model.
         chosen: The metrics that this task reports, the primary one first; all if empty.
     """
 
@@ -50,6 +53,7 @@ class Kind(ABC):
     per_token: ClassVar[bool] = False
     classes: Sequence[str] = ()
     several_columns: ClassVar[bool] = False
+    formula: ClassVar[str] = ""
     chosen: tuple[str, ...] = ()
 
     @abstractmethod
@@ -139,6 +143,20 @@ class Kind(ABC):
             outputs (n, C), targets (n,) or (n, T) without NaN, n at least 1. A metric that is not defined for these
             labels (AUC of one class) is None.
         """
+
+    def truth(self, targets: np.ndarray) -> np.ndarray | None:  # noqa: ARG002
+        """Labels (n,) without NaN as numbers in the user's units; None for kinds whose labels are no numbers."""
+        return None
+
+    def curves(self, outputs: Tensor, targets: Tensor) -> dict[str, Any]:
+        """What a report draws of outputs (n, C) for labels (n,), as plain JSON; empty if there is nothing to draw."""
+        decoded, labels = self.decode(outputs), targets.cpu().numpy()
+        if labels.ndim > 1 or not bool(outputs.isfinite().all()):
+            return {}
+        if "prob" in decoded:
+            return class_curves(decoded["prob"], labels, self.classes)
+        true = self.truth(labels)
+        return {} if true is None else number_curves(decoded["pred"], true)
 
     @abstractmethod
     def describe(self, targets: np.ndarray) -> str:

@@ -43,6 +43,7 @@ class Binary(ClassKind):
         tensor([[0.6931]])
     """
 
+    formula: ClassVar[str] = "sigmoid(output): the chance of the second class"
     metrics: ClassVar[Mapping[str, bool | None]] = {
         "auroc": True,
         "average_precision": True,

@@ -35,6 +35,7 @@ class Count(Kind):
         tensor([[0., 1.]])
     """
 
+    formula: ClassVar[str] = "mean * exp(output): the expected count"
     metrics: ClassVar[Mapping[str, bool | None]] = {
         "d2": True,
         "deviance": False,
@@ -74,6 +75,9 @@ class Count(Kind):
 
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
         return count_scores(self._to_counts(targets.cpu().numpy()), self.decode(outputs)["pred"])
+
+    def truth(self, targets: np.ndarray) -> np.ndarray | None:
+        return self._to_counts(targets)
 
     def describe(self, targets: np.ndarray) -> str:
         counts = self._to_counts(targets)

@@ -44,6 +44,7 @@ class Multiclass(ClassKind):
         tensor([[1.0986, 1.0986]])
     """
 
+    formula: ClassVar[str] = "softmax(outputs): the chance of each class"
     metrics: ClassVar[Mapping[str, bool | None]] = {"accuracy": True, "f1_macro": True, "log_loss": False}
 
     def __init__(

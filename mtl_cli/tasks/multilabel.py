@@ -44,6 +44,7 @@ class Multilabel(Kind):
         [[1.0, 1.0], [0.0, 1.0], [nan, nan]]
     """
 
+    formula: ClassVar[str] = "sigmoid(outputs): the chance of each label; those above 0.5 are predicted"
     metrics: ClassVar[Mapping[str, bool | None]] = {
         "auroc": True,
         "average_precision": True,

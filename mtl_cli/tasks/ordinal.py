@@ -41,6 +41,9 @@ class Ordinal(ClassKind):
         ['mid']
     """
 
+    formula: ClassVar[str] = (
+        "sigmoid(outputs), none above the one before: the chances to be above each step; their rounded sum is the class"
+    )
     metrics: ClassVar[Mapping[str, bool | None]] = {"qwk": True, "mae": False, "accuracy": True}
 
     def __init__(

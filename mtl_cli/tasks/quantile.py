@@ -44,6 +44,9 @@ class Quantile(Kind):
         tensor([[0., 1.]])
     """
 
+    formula: ClassVar[str] = (
+        "back(q * std + mean) for q = outputs[0], then softplus(output) added for each more; back undoes `transform`"
+    )
     metrics: ClassVar[Mapping[str, bool | None]] = {"d2": True, "pinball": False, "coverage": None}
 
     def __init__(
@@ -98,6 +101,9 @@ class Quantile(Kind):
         return quantile_scores(
             self._units.decode(targets.cpu().numpy()), self.decode(outputs)["quantile"], self.quantiles
         )
+
+    def truth(self, targets: np.ndarray) -> np.ndarray | None:
+        return self._units.decode(targets)
 
     def describe(self, targets: np.ndarray) -> str:
         values = np.quantile(self._units.decode(targets), self.quantiles)

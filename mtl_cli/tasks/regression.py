@@ -38,6 +38,7 @@ class Regression(Kind):
         tensor([[0., 4.]])
     """
 
+    formula: ClassVar[str] = "back(output * std + mean), where back undoes `transform`: the number in the user's units"
     metrics: ClassVar[Mapping[str, bool | None]] = {"r2": True, "rmse": False, "mae": False, "pearson": True}
 
     def __init__(
@@ -82,6 +83,9 @@ class Regression(Kind):
 
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
         return regression_scores(self._units.decode(targets.cpu().numpy()), self.decode(outputs)["pred"])
+
+    def truth(self, targets: np.ndarray) -> np.ndarray | None:
+        return self._units.decode(targets)
 
     def describe(self, targets: np.ndarray) -> str:
         values = self._units.decode(targets)

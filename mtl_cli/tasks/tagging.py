@@ -33,6 +33,7 @@ class Tagging(Multiclass):
         tensor([[0.6931, 0.6931, 0.6931]])
     """
 
+    formula: ClassVar[str] = "softmax(outputs): the chance of each class, for each token"
     metrics: ClassVar[Mapping[str, bool | None]] = {"accuracy": True, "f1_macro": True, "log_loss": False}
     per_token: ClassVar[bool] = True
 

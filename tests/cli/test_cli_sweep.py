@@ -232,3 +232,19 @@ def test_failed_job_is_told_in_our_words_alone(cli):
     assert (ended.code, ended.err) == (1, "1 job failed; the train.log of each says why.\n")
     assert "Traceback" not in ended.out
     assert "2 jobs: 1 done, 1 failed" in ended.out
+
+
+def test_which_tasks_together_trains_every_group_and_answers(cli, tmp_path):
+    quick = [o for o in QUICK if not o.startswith("only")]
+    ended = cli("-m", "experiment=which_tasks_together", *quick, "seed=0")
+    assert (ended.code, ended.err) == (0, "")
+    assert "7 jobs: 7 done" in ended.out
+    assert "Which tasks together? " in ended.out
+    board = json.loads((tmp_path / "sweep/leaderboard.json").read_text())
+    trained = sorted(job["settings"]["only"] for job in board["jobs"])
+    assert trained == sorted(
+        [["digit"], ["even"], ["ink"], ["digit", "even"], ["digit", "ink"], ["even", "ink"], ["digit", "even", "ink"]]
+    )
+    found = board["which_tasks_together"]
+    assert [one["models"] for one in found["groupings"]] in ([1], [1, 2], [1, 3], [1, 2, 3])
+    assert len(found["groups"]) == 7

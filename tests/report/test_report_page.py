@@ -73,7 +73,7 @@ def test_page_of_a_run(tmp_path, capsys):
     main([str(tmp_path / "run")])
     assert capsys.readouterr().out == f"{tmp_path / 'run/report.html'}\n"
     text = _page(tmp_path / "run" / "report.html")
-    assert "mean on test: <b>0.9000</b>" in text
+    assert "<b>mean on test: 0.9000</b>" in text
     assert "100 training rows, 3 epochs, 9 steps" in text
     assert "mean weight that balancing gave" in text
     assert text.count("<polyline") == 1 + 3 + 1  # mean; losses of train and val and the accuracy; the weight
@@ -160,11 +160,11 @@ def test_several_sweeps_are_one_table_whatever_their_order(sweep, tmp_path, caps
 
 NO_FOLDER = "none: is not a sweep's folder: there is no such folder.\n"
 NO_RUN = "empty: holds no run. Give the folder of a run or of a sweep.\n"
-A_RUN = "run: is a run; several folders, and other formats than html, are for sweeps.\n"
+A_RUN = "run: is a run; several folders, and the formats json and text, are for sweeps.\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(["none"], NO_FOLDER), (["empty"], NO_RUN), (["run", "--format", "md"], A_RUN)]
+    ("arguments", "message"), [(["none"], NO_FOLDER), (["empty"], NO_RUN), (["run", "--format", "json"], A_RUN)]
 )
 def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
@@ -198,3 +198,62 @@ def test_bars_start_at_zero():
     assert (gain[0], gain[1]) == ("up", zero)
     assert loss[0] == "down"
     assert float(loss[1]) + float(loss[2]) == pytest.approx(float(zero), abs=0.11)
+
+
+def test_predictions_and_gates_are_drawn(tmp_path):
+    _run(tmp_path / "run")
+    confusion = {
+        "classes": [HOSTILE, "b"],
+        "confusion": [[8, 2], [0, 5]],
+        "calibration": [[0.2, 0.1, 9], [0.9, 1.0, 6]],
+    }
+    curves = {
+        "digit": {**confusion, "calibration_error": 0.08},
+        "ink": {"points": [[1.0, 1.5], [2.0, 1.9], [4.0, 3.0]], "rows": 9},
+    }
+    run = RunFolder(tmp_path / "run")
+    run.write_json("curves.json", {"split": "test", "tasks": curves})
+    gates = {"weights": [[0.9, 0.1], [0.25, 0.75]], "entropy": [0.3, 0.5], "rows": 9}
+    run.write_json("sharing.json", {"tasks": ["digit", "ink"], "gates": gates})
+    main([str(tmp_path / "run")])
+    text = _page(tmp_path / "run" / "report.html")
+    assert "digit: calibration (test), mean distance 0.080" in text
+    assert "ink: predicted against true (test, 3 of 9 rows)" in text
+    assert text.count('class="dot c0 many"') == 3
+    shades = [float(shade) for shade in re.findall(r'class="cell up" fill-opacity="([\d.]+)"', text)]
+    confused, weights = shades[:4], shades[4:]
+    assert confused[0] > confused[1] > confused[2] == pytest.approx(0.06)
+    assert confused[3] == pytest.approx(0.86)  # all rows of that class
+    assert weights == sorted(weights, reverse=True)[:1] + weights[1:]
+    assert len(weights) == 4
+
+
+def test_a_matrix_has_a_cell_for_each_number_and_another_colour_below_zero():
+    drawn = svg.matrix(["a", "b"], ["x", "y", "z"], [[1, -2, 0], [0.5, 0.25, 2]])
+    ElementTree.fromstring(drawn)
+    assert drawn.count("<rect") == 6
+    assert drawn.count("cell down") == 1
+    assert "<title>a, y: -2</title>" in drawn
+    assert svg.matrix([], [], []) == '<p class="none">no numbers</p>'
+
+
+def test_every_plot_is_a_file_of_its_own(sweep, capsys):
+    main([str(sweep), "--format", "svg"])
+    files = sorted((sweep / "plots").glob("*.svg"))
+    assert capsys.readouterr().out.splitlines() == [str(file) for file in files]
+    main([str(sweep)])
+    assert len(files) == _page(sweep / "report.html").count("<svg")
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        ElementTree.fromstring(text)
+        assert "var(" not in text
+    curves = next(file for file in files if "mean-over-seeds" in file.name).read_text(encoding="utf-8")
+    assert curves.count('<rect class="swatch') == 2  # the legend is in the file
+
+
+def test_a_run_as_markdown(tmp_path, capsys):
+    _run(tmp_path / "run")
+    main([str(tmp_path / "run"), "--format", "md"])
+    told = capsys.readouterr().out
+    assert told.startswith("# run\n\nmean on test: 0.9000 · weights of epoch 3, the best by mean · 100 training rows")
+    assert "| digit | accuracy | 0.9000 | 0.4000 |" in told

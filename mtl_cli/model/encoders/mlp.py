@@ -209,7 +209,7 @@ class MLP(Encoder):
         # One copy: table (rows, dim) -> (B, columns * dim). Stacked: (copies, rows, dim) -> (copies, B, ...).
         lead = self.embedding.shape[:-2]
         width = codes.shape[1] * self.embedding.shape[-1]
-        picked = self.embedding.index_select(-2, codes.flatten()).view(*lead, len(codes), width)
+        picked = self.embedding.index_select(-2, codes.flatten()).view(*lead, codes.shape[0], width)
         if not x.shape[-1]:
             return picked, codes
         lead = lead or x.shape[:-2]  # copies may have the table, or what stands before it, in common

@@ -1,0 +1,161 @@
+"""A trained model as one file that PyTorch runs without this package, and a JSON beside it that says how to use it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtl_cli.errors import Problem, RunError, TrainingError
+from mtl_cli.model.gates import GateUse
+from mtl_cli.run import versions, write_bytes, write_text
+from mtl_cli.trained import TrainedRun
+from mtl_cli.types import Inputs
+
+#: The largest difference to the model that an export may have, of the larger of 1 and the output.
+TOLERANCE = 1e-5
+_ROWS = (1, 2, 64)  # batches that the file is tried on
+
+
+class Program(nn.Module):
+    """What is exported: the inputs of some rows in, the outputs of every task out, by its name.
+
+    Args:
+        trained: The run.
+
+    Shape:
+        numeric (B, F) float32, categorical (B, number of categorical columns) int64, images by column -> (B, C) of each
+        task, in the order of the configuration.
+    """
+
+    def __init__(self, trained: TrainedRun) -> None:
+        super().__init__()
+        self.model = trained.model
+        places = {task.name: place for place, task in enumerate(trained.tasks)}
+        self._places = [(name, places[name]) for name in trained.config.tasks]
+
+    def forward(self, numeric: Tensor, categorical: Tensor, blocks: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Runs the model."""
+        outputs = self.model(Inputs(numeric, categorical, blocks))
+        return {name: outputs[place].contiguous() for name, place in self._places}
+
+
+def export(trained: TrainedRun, path: Path) -> float:
+    """Writes ``path`` (for ``torch.export.load``) and, beside it, the same name with ``.json``.
+
+    The file is read back and tried on made-up rows before it is kept.
+
+    Args:
+        trained: A run, loaded on the CPU.
+        path: Where to write.
+
+    Returns:
+        The largest difference between the file's outputs and the model's.
+
+    Raises:
+        RunError: The model cannot be exported.
+        TrainingError: The file gives other numbers than the model, or cannot be written.
+    """
+    ragged = [block for block in trained.features.spec.blocks if block.type != "image"]
+    if ragged:
+        what = f"reads texts or tokens (column {', '.join(b.name for b in ragged)}), which cannot be exported"
+        raise RunError(Problem(str(trained.folder.path), what, "Use mtl-predict."))
+    program = Program(trained).eval()
+    for module in program.modules():
+        if isinstance(module, GateUse):
+            module.training = True  # what it counts in evaluations is no part of the program
+    example = _made_up_rows(trained, 4)
+    rows = torch.export.Dim("rows", min=1)
+    shapes = ({0: rows}, {0: rows}, {name: {0: rows} for name in example[2]})
+    try:
+        with torch.no_grad():
+            traced = torch.export.export(program, example, dynamic_shapes=shapes)
+    except Exception as error:  # whatever torch.export may raise
+        what = f"cannot be exported by PyTorch {torch.__version__} ({' '.join(str(error).split())[:300]})"
+        raise RunError(Problem(str(trained.folder.path), what)) from error
+    text = json.dumps(description(trained), indent=2, ensure_ascii=False) + "\n"
+    buffer = io.BytesIO()
+    torch.export.save(traced, buffer, extra_files={"mtl.json": text})
+    difference = _largest_difference(trained, program, buffer)
+    if not difference <= TOLERANCE:
+        raise TrainingError(
+            f"{path}: not written: the exported program gives other numbers than the model, by {difference:.3g}."
+        )
+    write_bytes(path, buffer.getvalue())
+    write_text(path.with_suffix(".json"), text)
+    return difference
+
+
+def description(trained: TrainedRun) -> dict[str, Any]:
+    """What the JSON says: inputs with their preprocessing, outputs with their meaning, and where the model is from."""
+    features, config = trained.features, trained.config
+    spec = features.spec
+    kinds = {task.name: task.kind for task in trained.tasks}
+    return {
+        "format": 1,
+        "use": "torch.export.load(FILE).module()(numeric, categorical, blocks) gives the outputs of each task by name",
+        "run": str(trained.folder.path),
+        "checkpoint": trained.checkpoint,
+        "epoch": trained.epoch,
+        "versions": versions(),
+        "inputs": {
+            "numeric": {
+                "shape": ["rows", spec.numeric_dim], "type": "float32",
+                "columns": [  # scaled as `preprocessing` says; `missing`: place of the 0/1 number for an empty cell
+                    {"name": column.name, "first": first, "width": column.width, "missing": flag}
+                    for column, (first, flag) in zip(features.numeric, features.places(), strict=True)
+                ],
+            },
+            "categorical": {
+                "shape": ["rows", len(spec.categories)], "type": "int64",
+                "columns": [column.name for column in features.categorical],
+                "codes": "place in the column's list of categories, from 1; 0: unknown",
+                "number": list(spec.categories),
+            },
+            "blocks": {block.name: {"shape": ["rows", *block.shape], **asdict(block)} for block in spec.blocks},
+        },
+        "preprocessing": features.to_json(),
+        "outputs": [
+            {
+                "task": name,
+                "kind": task.kind.name,
+                "outputs": kinds[name].num_outputs,
+                "formula": kinds[name].formula,
+                "classes": list(kinds[name].classes),
+                "options": dict(task.kind.options),
+                "state": kinds[name].state(),
+            }
+            for name, task in config.tasks.items()
+        ],
+    }  # fmt: skip
+
+
+def _made_up_rows(trained: TrainedRun, count: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    spec = trained.features.spec
+    draw = torch.Generator().manual_seed(count)
+    codes = [torch.randint(number, (count, 1), generator=draw) for number in spec.categories]
+    blocks = {
+        block.name: torch.randint(256, (count, *block.shape), generator=draw, dtype=torch.uint8)
+        for block in spec.blocks
+    }
+    categorical = torch.cat(codes, 1) if codes else torch.empty(count, 0, dtype=torch.int64)
+    return torch.randn(count, spec.numeric_dim, generator=draw), categorical, blocks
+
+
+def _largest_difference(trained: TrainedRun, program: Program, file: io.BytesIO) -> float:
+    file.seek(0)
+    loaded = torch.export.load(file).module()
+    largest = 0.0
+    for count in _ROWS:
+        rows = _made_up_rows(trained, count)
+        with torch.no_grad():
+            wanted, found = program(*rows), loaded(*rows)
+        for name, outputs in wanted.items():
+            scale = outputs.abs().clamp_min(1.0)
+            largest = max(largest, float(((found[name] - outputs).abs() / scale).max()))
+    return largest

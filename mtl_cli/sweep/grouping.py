@@ -1,0 +1,307 @@
+"""Which tasks should share a model? The best grouping for every number of models, from a sweep over groups of tasks.
+
+After Standley et al. 2020, 'Which Tasks Should Be Learned Together in Multi-task Learning?': every task is served by
+one of the models trained, and the models are chosen so that the tasks together do best. A group that was not trained
+is predicted by its pairs: a task's change in it is the mean of its changes in the pairs (their higher-order
+approximation). Groupings are chosen on validation rows and told on test rows, so that the choice itself does not
+flatter them.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from mtl_cli.sweep.comparison import Estimate, Method, estimate, paired, relative_change
+from mtl_cli.sweep.payoff import judged, percent
+
+#: Groupings of more tasks are not searched: there are too many.
+MOST_TASKS = 12
+#: Up to so many tasks ``auto`` trains every group.
+FEW_TASKS = 5
+Group = frozenset[str]
+
+
+def groups_to_train(word: str, tasks: Sequence[str]) -> list[tuple[str, ...]] | None:
+    """The groups that a word of ``only`` stands for, small ones first; None for any other word.
+
+    Args:
+        word: ``every_subset``, ``every_pair`` (with each task alone and all together), or ``auto``.
+        tasks: All tasks.
+
+    Example:
+        >>> groups_to_train("auto", "ab")
+        [('a',), ('b',), ('a', 'b')]
+        >>> len(groups_to_train("every_pair", "abcdefgh")), len(groups_to_train("every_subset", "abcdefgh"))
+        (37, 255)
+    """
+    if word == "auto":
+        word = "every_subset" if len(tasks) <= FEW_TASKS else "every_pair"
+    sizes = {"every_subset": range(1, len(tasks) + 1), "every_pair": dict.fromkeys((1, 2, len(tasks)))}.get(word)
+    if sizes is None:
+        return None
+    return [group for size in sizes if size <= len(tasks) for group in combinations(tasks, size)]
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Tasks shared out over models.
+
+    Args:
+        groups: The tasks that each model serves; disjoint, every task once.
+        models: The tasks that each of these models was trained on, which may be more.
+        chosen_by: Mean change over the tasks against each alone on validation rows, in per cent; above 0 is better.
+        change: The same on test rows, over the seeds; None if a group was not trained.
+        tasks: The same for each task.
+        parameters: Of all models together; None if a group was not trained.
+    """
+
+    groups: tuple[tuple[str, ...], ...]
+    models: tuple[tuple[str, ...], ...]
+    chosen_by: float
+    change: Estimate | None
+    tasks: Mapping[str, Estimate]
+    parameters: int | None
+
+    @property
+    def predicted(self) -> bool:
+        """Whether a group of it was not trained."""
+        return self.change is None
+
+    def __str__(self) -> str:
+        parts = []
+        for group, model in zip(self.groups, self.models, strict=True):
+            beside = [task for task in model if task not in group]
+            parts.append("+".join(group) + (f" (trained with {'+'.join(beside)})" if beside else ""))
+        return " | ".join(parts)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A sweep over groups of tasks.
+
+    Args:
+        tasks: All tasks, in their order.
+        trained: The methods, by the tasks that they were trained on; each task alone is among them.
+    """
+
+    tasks: tuple[str, ...]
+    trained: Mapping[Group, Method]
+
+    def change(self, group: Group, task: str, split: str | None = None) -> Estimate | None:
+        """Change of a task's primary metric in a trained group against the task alone, in per cent, over the seeds."""
+        pairs = paired(self.trained[group], self.trained[frozenset([task])])
+        return estimate([relative_change(*pair, task, split) for pair in pairs]) if pairs else None
+
+    def groupings(self) -> list[Grouping]:
+        """The best grouping for every number of models, one model first.
+
+        Numbers of models that gain nothing over a smaller one, or for which nothing fitting was trained, are left out.
+        """
+        gains = self._gains()
+        served = self._best_models(gains)
+        found = _share_out(self.tasks, {group: total for group, (total, _) in served.items()})
+        groupings: list[Grouping] = []
+        for groups in found:
+            model_of = {task: served[group][1] for group in groups for task in group}
+            if not groupings or len(set(model_of.values())) > len(groupings[-1].groups):
+                groupings.append(self._grouping(model_of, gains))
+        return groupings
+
+    def alone(self) -> int | None:
+        """Parameters of all tasks' own models together."""
+        counts = [self.trained[frozenset([task])].number("parameters") for task in self.tasks]
+        return None if None in counts else round(sum(count.mean for count in counts if count is not None))
+
+    def _gains(self) -> dict[Group, dict[str, float]]:
+        """Mean change of each task on validation rows, in the groups trained and in those that pairs predict."""
+        gains: dict[Group, dict[str, float]] = {}
+        for group in self.trained:
+            changes = {task: self.change(group, task, "val") for task in group}
+            if all(change is not None for change in changes.values()):
+                gains[group] = {task: change.mean for task, change in changes.items() if change is not None}
+        every = list(combinations(self.tasks, 2))
+        if any(frozenset(pair) not in gains for pair in every):
+            return gains
+        for group in map(frozenset, _subsets(self.tasks)):
+            if group not in gains and len(group) > 2:
+                gains[group] = {t: statistics.fmean(gains[frozenset((t, u))][t] for u in group - {t}) for t in group}
+        return gains
+
+    def _best_models(self, gains: Mapping[Group, Mapping[str, float]]) -> dict[Group, tuple[float, Group]]:
+        """For each set of tasks the model that serves it best: the sum of their changes, and what it is trained on."""
+        found: dict[Group, tuple[float, Group]] = {}
+        for tasks in map(frozenset, _subsets(self.tasks)):
+            fitting = [(sum(own[t] for t in tasks), model) for model, own in gains.items() if tasks <= model]
+            if fitting:  # of equals the smallest
+                found[tasks] = max(fitting, key=lambda pair: (pair[0], -len(pair[1])))
+        return found
+
+    def _grouping(self, model_of: Mapping[str, Group], gains: Mapping[Group, Mapping[str, float]]) -> Grouping:
+        models = list(dict.fromkeys(model_of[task] for task in self.tasks))
+        groups = [[task for task in self.tasks if model_of[task] == model] for model in models]
+        chosen_by = statistics.fmean(gains[model_of[task]][task] for task in self.tasks)
+        changes = {t: self.change(model_of[t], t) if model_of[t] in self.trained else None for t in self.tasks}
+        known = {task: change for task, change in changes.items() if change is not None}
+        parameters = [self.trained[m].number("parameters") if m in self.trained else None for m in models]
+        return Grouping(
+            tuple(map(tuple, groups)), tuple(map(self._ordered, models)), chosen_by,
+            self._mean_change(model_of) if len(known) == len(self.tasks) else None, known,
+            None if None in parameters else round(sum(p.mean for p in parameters if p is not None)),
+        )  # fmt: skip
+
+    def _mean_change(self, model_of: Mapping[str, Group]) -> Estimate | None:
+        """The mean over tasks for each seed that all have, so that its spread is that of the mean."""
+        by_seed: dict[str, list[float | None]] = {}
+        for task, model in model_of.items():
+            for ours, alone in paired(self.trained[model], self.trained[frozenset([task])]):
+                by_seed.setdefault(str(ours.settings.get("seed")), []).append(relative_change(ours, alone, task))
+        whole = [values for values in by_seed.values() if len(values) == len(self.tasks) and None not in values]
+        return estimate([statistics.fmean(v for v in values if v is not None) for values in whole])
+
+    def _ordered(self, group: Group) -> tuple[str, ...]:
+        return tuple(task for task in self.tasks if task in group)
+
+
+def study(among: Sequence[Method]) -> Study | None:
+    """The sweep over groups of tasks that these methods are, or None if they are none.
+
+    They must differ in ``only`` alone, and each task must have been trained alone and with others. Where several
+    settings were swept over as well, there is no one answer.
+    """
+    by_settings: dict[str, list[Method]] = {}
+    for method in among:
+        if method.done:
+            rest = {key: value for key, value in method.settings.items() if key != "only"}
+            by_settings.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(method)
+    found = []
+    for own in by_settings.values():
+        trained = {frozenset(method.tasks): method for method in own}
+        largest = max(own, key=lambda method: len(method.tasks))
+        tasks = dict.fromkeys([*largest.tasks, *(task for method in own for task in method.tasks)])
+        if len(tasks) > 1 and len(trained) > len(tasks) and all(frozenset([task]) in trained for task in tasks):
+            found.append(Study(tuple(tasks), trained))
+    return found[0] if len(found) == 1 else None
+
+
+def answer(among: Sequence[Method]) -> str | None:
+    """The best grouping for every number of models, with its numbers and spread; None if there is nothing to say."""
+    found = study(among)
+    if found is None:
+        return None
+    if len(found.tasks) > MOST_TASKS:
+        return f"Which tasks together? {len(found.tasks)} tasks: groupings of more than {MOST_TASKS} are not searched."
+    groupings = found.groupings()
+    if not groupings:
+        return "Which tasks together? Not known: a task has no number to compare."
+    seeds = min(len(method.done) for method in found.trained.values())
+    lines = [
+        f"Which tasks together? {_headline(groupings, found.alone())}", "",
+        f"{len(found.trained)} groups of {len(found.tasks)} tasks trained, {seeds} seed{'s' * (seeds != 1)} each. "
+        "Mean change against each task alone; groupings are chosen on validation rows, numbers are of test rows:",
+    ]  # fmt: skip
+    for grouping in groupings:
+        told = _told(grouping)
+        size = f", {grouping.parameters:,} parameters" if grouping.parameters else ""
+        count = len(grouping.groups)
+        lines += [f"  {count} model{' ' if count == 1 else 's'}  {grouping}: {told}{size}"]
+        lines += [f"            {task} {percent(change)}: {judged(change)}" for task, change in grouping.tasks.items()]
+    return "\n".join(lines)
+
+
+def as_json(among: Sequence[Method]) -> dict[str, Any] | None:
+    """The same in full, as plain JSON types: groupings, and the change of each task in each group that was trained."""
+    found = study(among)
+    if found is None:
+        return None
+    groupings = found.groupings() if len(found.tasks) <= MOST_TASKS else []
+    return {
+        "groupings": [
+            {
+                "models": len(grouping.groups),
+                "groups": [list(group) for group in grouping.groups],
+                "trained_on": [list(model) for model in grouping.models],
+                "predicted": grouping.predicted,
+                "val_change_percent": grouping.chosen_by,
+                "change_percent": None if grouping.change is None else grouping.change._asdict(),
+                "tasks": {task: change._asdict() for task, change in grouping.tasks.items()},
+                "parameters": grouping.parameters,
+            }
+            for grouping in groupings
+        ],
+        "groups": [
+            {
+                "tasks": [task for task in found.tasks if task in group],
+                "change_percent": {
+                    task: None if (change := found.change(group, task)) is None else change._asdict()
+                    for task in found.tasks
+                    if task in group
+                },
+            }
+            for group in found.trained
+        ],
+    }
+
+
+def _headline(groupings: Sequence[Grouping], alone: int | None) -> str:
+    """The fewest models that do as well as any number of them: by less than a standard error, they count as equal."""
+    best = max(groupings, key=lambda grouping: grouping.chosen_by)
+    slack = (best.change.error or 0.0) if best.change is not None else 0.0
+    best = next(grouping for grouping in groupings if grouping.chosen_by >= best.chosen_by - slack - 1e-9)
+    together = groupings[0] if len(groupings[0].groups) == 1 else None
+    if best.predicted:
+        largest = max(best.models, key=lambda model: len(model))
+        hint = f" Train it to know: only=[{','.join(largest)}]."
+        return f"Predicted from pairs: {best} ({best.chosen_by:+.2f} % on validation rows).{hint}"
+    verdict = judged(best.change) if best.change is not None else ""
+    if verdict == "better":
+        return f"{best}: {_told(best)} than each alone."
+    if verdict.startswith("one seed"):
+        return f"One seed only ({best}: {_told(best)}), which cannot tell: add seed=0,1,2."
+    saved = ""
+    if together is not None and together.parameters and alone:
+        fewer = 100 * (1 - together.parameters / alone)
+        saved = f" One model for all has {fewer:.0f} % fewer parameters: {_told(together)}."
+    return f"No grouping is clearly better than each task alone ({best}: {_told(best)}).{saved}"
+
+
+def _told(grouping: Grouping) -> str:
+    if grouping.change is None:
+        return f"{grouping.chosen_by:+.2f} %, predicted from pairs on validation rows"
+    if len(grouping.groups) == len(grouping.tasks) and grouping.groups == grouping.models:
+        return "each alone, what the others are compared with"
+    return f"{percent(grouping.change)}, {judged(grouping.change)}"
+
+
+def _share_out(tasks: Sequence[str], totals: Mapping[Group, float]) -> list[list[Group]]:
+    """The best way to share out all tasks over 1, 2, ... K groups, where the value of a way is the sum over its groups.
+
+    Dynamic programming over sets of tasks: the group of the first task left, then the rest with one group less.
+    """
+    whole = frozenset(tasks)
+    best: dict[tuple[int, Group], tuple[float, list[Group]]] = {(0, frozenset()): (0.0, [])}
+    for left in (frozenset(subset) for subset in _subsets(tasks)):
+        first = next(task for task in tasks if task in left)
+        rest = [task for task in tasks if task in left and task != first]
+        for others in (frozenset(), *map(frozenset, _subsets(rest))):
+            group = others | {first}
+            if group not in totals:
+                continue
+            for count in range(1, len(left) + 1):
+                before = best.get((count - 1, left - group))
+                if before is None:
+                    continue
+                value = totals[group] + before[0]
+                if (count, left) not in best or value > best[count, left][0]:
+                    best[count, left] = (value, [group, *before[1]])
+    return [best[count, whole][1] for count in range(1, len(tasks) + 1) if (count, whole) in best]
+
+
+def _subsets(tasks: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """All but the empty one, small ones first."""
+    for size in range(1, len(tasks) + 1):
+        yield from combinations(tasks, size)

@@ -1,0 +1,127 @@
+"""mtl-export: a file that needs no mtl-train gives the numbers of mtl-predict, and says what they mean."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from mtl_cli import load_run
+from mtl_cli.build import build_source
+from mtl_cli.commands import export as command
+from mtl_cli.commands.entry import run
+
+TASKS = ("churned", "income", "segment", "size")
+
+
+@pytest.fixture
+def export(capsys):
+    """Runs mtl-export: exit code, standard output, standard error."""
+
+    def call(*arguments):
+        capsys.readouterr()
+        return (run(command.export, [str(argument) for argument in arguments]), *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def train(cli, customers):
+    """Trains on the customers, with dropout, into ``run``."""
+
+    def call(*overrides):
+        options = ["encoder.dropout=0.5", "trainer.max_epochs=1", "hydra.run.dir=run", *overrides]
+        ended = cli("--config-dir", "conf", "task=customers", *options)
+        assert ended.code == 0, ended.err
+
+    return call
+
+
+@pytest.mark.filterwarnings("default")  # torch.export warns of itself
+@pytest.mark.parametrize("sharing", ["hard", "separate", "mmoe", "cross_stitch"])
+def test_the_file_gives_the_numbers_of_the_run_for_any_number_of_rows(train, export, sharing):
+    # EXP-01, EXP-03
+    train(f"sharing={sharing}")
+    code, out, err = export("run", "--out", "model.pt2")
+    assert (code, err) == (0, "")
+    names = ", ".join(TASKS)
+    assert out.startswith(f"model.pt2 and model.json: the best weights (epoch 1), outputs {names}; largest difference")
+    trained = load_run("run")
+    (table,) = build_source(trained.config, "customers.csv").chunks(1000, verbatim=(), converted=())
+    inputs, _ = trained.features.transform(table)
+    program = torch.export.load("model.pt2").module()
+    predicted = trained.predict("customers.csv")
+    for rows in (slice(0, 120), slice(5, 6)):
+        outputs = program(inputs.numeric[rows], inputs.categorical[rows], {})
+        assert tuple(outputs) == TASKS
+        assert {name: o.shape[1] for name, o in outputs.items()} == {"churned": 1, "income": 1, "segment": 3, "size": 2}
+        for task in trained.tasks:
+            for suffix, values in task.kind.columns(outputs[task.name].detach()).items():
+                wanted = predicted[f"{task.name}_{suffix}"][rows]
+                if wanted.dtype == pl.String:
+                    assert values.tolist() == wanted.to_list()
+                else:
+                    np.testing.assert_allclose(values, wanted.to_numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_is_beside_the_file_is_enough_to_use_it(train, export):
+    # EXP-03: without this package, from the JSON alone
+    train("tasks.income.transform=none")
+    assert export("run", "--out", "model.pt2")[0] == 0
+    script = """
+import sys
+sys.modules["mtl_cli"] = None
+import json, torch
+said, extra = json.load(open("model.json")), {"mtl.json": ""}
+program = torch.export.load("model.pt2", extra_files=extra).module()
+assert json.loads(extra["mtl.json"]) == said
+numeric = torch.zeros(2, said["inputs"]["numeric"]["shape"][1])
+for column, kept in zip(said["inputs"]["numeric"]["columns"], said["preprocessing"]["numeric"]):
+    scaler = kept["scaler"]
+    cell = {"age": 40.0, "visits": 3.0}[column["name"]]
+    numeric[0, column["first"]] = (cell - scaler["mean"][0]) / scaler["std"][0]
+codes = [kept["values"].index("b") + 1 for kept in said["preprocessing"]["categorical"]]
+outputs = program(numeric, torch.tensor([codes, codes]), {})
+by_task = {one["task"]: one for one in said["outputs"]}
+income, segment = by_task["income"], by_task["segment"]
+found = {"income": outputs["income"][0, 0].item() * income["state"]["std"] + income["state"]["mean"]}
+found |= dict(zip(segment["classes"], outputs["segment"][0].softmax(0).tolist()))
+print(json.dumps(found))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    row = load_run("run").predict(pl.DataFrame({"customer": ["x"], "age": ["40"], "visits": ["3"], "city": ["b"]}))
+    assert found["income"] == pytest.approx(row["income_pred"][0], rel=1e-4)
+    assert [found[c] for c in "ABC"] == pytest.approx([row[f"segment_prob_{c}"][0] for c in "ABC"], abs=1e-5)
+    said = json.loads(Path("model.json").read_text())
+    assert all(one["formula"] for one in said["outputs"])
+
+
+def test_a_file_that_gives_other_numbers_is_not_kept(train, export, monkeypatch):
+    train()
+    from mtl_cli import exported
+
+    monkeypatch.setattr(exported, "_largest_difference", lambda *_: 0.5)
+    code, _, err = export("run", "--out", "model.pt2")
+    assert (code, err) == (
+        1, "model.pt2: not written: the exported program gives other numbers than the model, by 0.5.\n",
+    )  # fmt: skip
+    assert not list(Path().glob("model.*"))
+
+
+def test_mistakes_are_told_at_once(train, export):
+    train()
+    Path("model.json").touch()
+    assert export("run", "--out", "model.onnx", "--checkpoint", "bset") == (
+        2, "", "--checkpoint: run has no 'bset'. Did you mean 'best'?\n--out: must end with .pt2, got 'model.onnx'.\n",
+    )  # fmt: skip
+    code, _, err = export("run", "--out", "model.pt2")
+    assert (code, err) == (
+        2, "--out: there is a file 'model.json' already. Add --overwrite, or choose another name.\n",
+    )  # fmt: skip

@@ -1,0 +1,134 @@
+"""The best grouping is found among all, chosen on validation rows and told on test rows."""
+
+from itertools import combinations
+
+import pytest
+
+from mtl_cli.sweep import JobRecord, format_table
+from mtl_cli.sweep.comparison import methods
+from mtl_cli.sweep.grouping import answer, as_json, groups_to_train, study
+
+ALONE = {"a": 0.5, "b": 0.5, "c": 2.0}  # c is an error: lower is better
+
+
+def _job(group, seed, val, test, parameters=100):
+    metric = {"a": "auroc", "b": "auroc", "c": "rmse"}
+    metrics = {f"val/{t}/{metric[t]}": v for t, v in val.items()} | {
+        f"test/{t}/{metric[t]}": v for t, v in test.items()
+    }
+    return JobRecord(
+        f"{'-'.join(group)}-{seed}", "done", metrics=metrics, primary={t: metric[t] for t in group},
+        higher_is_better={t: metric[t] == "auroc" for t in group}, settings={"only": list(group), "seed": seed},
+        parameters=parameters, score=1.0, monitor="mean", mode="max",
+    )  # fmt: skip
+
+
+def _sweep(gain, groups, seeds=3, test_gain=None):
+    """Jobs in which task t of a group changes by ``gain(group, t)`` per cent, better above 0."""
+
+    def values(group, seed, of):
+        noise = 1 + seed / 1000
+        return {t: ALONE[t] * noise * (1 + (of(group, t) if t != "c" else -of(group, t)) / 100) for t in group}
+
+    return [
+        _job(group, seed, values(group, seed, gain), values(group, seed, test_gain or gain))
+        for group in groups
+        for seed in range(seeds)
+    ]
+
+
+def _friends(group, task):
+    """a and b help each other, c is hurt by and hurts both."""
+    return 10.0 * ("c" not in group and len(group) == 2) - 5.0 * ("c" in group and len(group) > 1)
+
+
+EVERY = groups_to_train("every_subset", "abc")
+
+
+def test_the_best_grouping_for_each_number_of_models():
+    found = study(methods(_sweep(_friends, EVERY)))
+    one, two = found.groupings()  # a third model gains nothing
+    assert one.groups == (("a", "b", "c"),)
+    assert one.change.mean == pytest.approx(-5.0)
+    assert two.groups == (("a", "b"), ("c",))
+    assert two.change.mean == pytest.approx(20 / 3)
+    assert two.change.n == 3
+    assert two.tasks["c"].mean == 0
+    assert two.parameters == 200
+    assert found.alone() == 300
+
+
+def test_a_task_may_be_served_by_a_model_that_was_trained_on_more():
+    def helper(group, task):  # c helps a and b, and is hurt itself
+        return 8.0 if "c" in group and task != "c" else -20.0 * (task == "c" and len(group) > 1)
+
+    two = study(methods(_sweep(helper, EVERY))).groupings()[1]
+    assert (two.groups, two.models) == ((("a", "b"), ("c",)), (("a", "b", "c"), ("c",)))
+    assert str(two) == "a+b (trained with c) | c"
+
+
+def test_groupings_are_chosen_on_validation_rows_and_told_on_test_rows():
+    told = _sweep(_friends, EVERY, test_gain=lambda group, _: -1.0 * (len(group) > 1))
+    two = study(methods(told)).groupings()[1]
+    assert two.groups == (("a", "b"), ("c",))
+    assert two.chosen_by == pytest.approx(20 / 3)
+    assert two.change.mean == pytest.approx(-2 / 3)
+    assert answer(methods(told)).startswith(
+        "Which tasks together? No grouping is clearly better than each task alone ("
+    )
+
+
+def test_pairs_predict_larger_groups():
+    pairs = groups_to_train("every_pair", "abc")[:-1]
+
+    def gain(group, task):
+        return {"ab": 4.0, "ac": 2.0, "bc": 6.0}.get("".join(group), 0.0)
+
+    one = study(methods(_sweep(gain, pairs))).groupings()[0]
+    assert one.predicted
+    assert one.chosen_by == pytest.approx((3 + 5 + 4) / 3)  # each task: the mean over its two pairs
+    told = answer(methods(_sweep(gain, pairs)))
+    assert "a (trained with b) | b+c: +5.33 % ± 0.00, better than each alone." in told
+    assert "  1 model   a+b+c: +4.00 %, predicted from pairs on validation rows\n" in told
+    alike = answer(methods(_sweep(lambda group, _: 5.0 * (len(group) == 2), pairs)))
+    assert "Predicted from pairs: a+b+c (+5.00 % on validation rows). Train it to know: only=[a,b,c]." in alike
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_way_to_share_out_the_tasks_is_better(seed):
+    import random
+
+    draw = random.Random(seed)
+    values = {(group, task): draw.uniform(-9, 9) if len(group) > 1 else 0.0 for group in EVERY for task in group}
+    found = study(methods(_sweep(lambda group, task: values[tuple(group), task], EVERY, seeds=1))).groupings()
+    for grouping in found:  # every choice of that many trained models, each task taking the best that has it
+        chosen = combinations(EVERY, len(grouping.groups))
+        best = max(
+            sum(max(values[model, t] for model in models if t in model) for t in "abc") / 3
+            for models in chosen
+            if set("abc") <= {t for model in models for t in model}
+        )
+        assert grouping.chosen_by <= best + 1e-9
+    assert max(g.chosen_by for g in found) == pytest.approx(
+        sum(max(values[group, t] for group in EVERY if t in group) for t in "abc") / 3
+    )
+
+
+def test_the_answer_and_the_numbers_stand_in_the_leaderboard():
+    jobs = _sweep(_friends, EVERY)
+    told = format_table(jobs)
+    assert "Which tasks together? a+b | c: +6.67 % ± 0.00, better than each alone." in told
+    assert "7 groups of 3 tasks trained, 3 seeds each." in told
+    assert "  2 models  a+b | c: +6.67 % ± 0.00, better, 200 parameters" in told
+    assert "a +10.00 % ± 0.00: better" in told
+    found = as_json(methods(jobs))
+    assert [one["groups"] for one in found["groupings"]][1] == [["a", "b"], ["c"]]
+    assert len(found["groups"]) == 7
+    assert not any(line.lstrip().startswith("1 ") for line in told.splitlines()[:9])  # no ranks over different tasks
+
+
+def test_sweeps_over_something_else_are_no_study():
+    assert study(methods(_sweep(_friends, [("a",), ("b",)]))) is None
+    assert study(methods(_sweep(_friends, [("a", "b")]))) is None
+    assert answer([]) is None
+    assert as_json([]) is None
