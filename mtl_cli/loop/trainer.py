@@ -136,12 +136,12 @@ class Step:
 
     @property
     def quiet(self) -> bool:
-        """Whether the trainer, unless it is asked to stop, only counts when it is told the result: it keeps nothing."""
+        """Whether the trainer, unless asked to stop, only counts before the next step: it keeps and draws nothing."""
         trainer, number = self.trainer, self.trainer.progress.step + 1
         every = trainer.schedule.save_every_steps
         due = every is not None and number % every == 0
         last = self.index + 1 == len(self.epoch.bounds) or number == trainer.limits.steps
-        return not (due or last or trainer.limits.seconds is not None)
+        return not (due or last or trainer.limits.seconds is not None or trainer.schedule.diagnostics_every)
 
     def make(self) -> StepResult:
         """Makes it, alone."""

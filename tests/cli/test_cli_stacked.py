@@ -44,6 +44,8 @@ def _assert_same(stacked, basic):
     assert _files(stacked) == _files(basic)
     for name in ("metrics.jsonl", "config.yaml", "overrides", "data.json"):
         assert (stacked / name).read_bytes() == (basic / name).read_bytes(), name
+    if (basic / "diagnostics.jsonl").exists():
+        assert (stacked / "diagnostics.jsonl").read_bytes() == (basic / "diagnostics.jsonl").read_bytes()
     for path in (stacked / "checkpoints").iterdir():
         assert _equal(_state(stacked, path.stem), _state(basic, path.stem)), path.name
     own, other = (json.loads((job / "summary.json").read_text()) for job in (stacked, basic))
@@ -65,6 +67,7 @@ SWEEPS = {
     "methods": ["balancing=uncertainty,dwa", "optimizer=adamw,sgd", "optimizer.lr=0.05"],
     "rows": ["data.split.train_fraction=0.3,1", "data.split.seed=0,1", "seed=3"],
     "lengths": ["trainer.max_epochs=1,3", "trainer.early_stopping.patience=1,null", "optimizer.lr=0.3"],
+    "diagnostics": ["trainer.diagnostics_every=7", "encoder.dropout=0.1,0.3", "seed=0,1"],
     "schedules": ["scheduler=cosine,linear", "trainer.checkpoint.every_n_steps=5,7", "trainer.max_steps=20"],
 }
 
