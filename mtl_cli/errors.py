@@ -102,7 +102,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         return f"Did you mean '{by_lower[near[0]]}'?"
     if not names:
         return ""
-    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    shown = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
     return f"Known: {shown}."
 
 

@@ -31,8 +31,8 @@ class SweepCallback(Callback):
 
         Values that an experiment sweeps over (``hydra.sweeper.params``) are dropped where the command line gives the
         key: Hydra would run one job for each of them, all with the command line's value. A word for groups of tasks
-        (``only: every_pair``) becomes those groups. A sweeper that searches is
-        told which way is better, and that a failed job is no reason to stop.
+        (``only: every_pair``) becomes those groups. A sweeper that searches is told which way is better, and that a
+        failed job is no reason to stop.
         """
         global sweep_dir, in_this_process
         sweep_dir = Path(config.hydra.sweep.dir).absolute()
@@ -46,7 +46,8 @@ class SweepCallback(Callback):
         if groups is not None:
             with read_write(config.hydra):
                 config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_quoted, group))}]" for group in groups)
-        set_by_user = {override.lstrip("+").partition("=")[0] for override in config.hydra.overrides.hydra}
+        overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+        set_by_user = {override.lstrip("+").partition("=")[0] for override in overrides}
         better = "maximize" if is_higher_better(str(config.get("monitor", "mean"))) else "minimize"
         for key, value in {"direction": better, "max_failure_rate": 1.0}.items():
             if key in config.hydra.sweeper and f"hydra.sweeper.{key}" not in set_by_user:

@@ -50,8 +50,8 @@ MISTAKES = [
         "a key like none",
         "task=digits +zzz=3",
         (
-            "zzz (command line): unknown key. Known: balancing, data, dry_run, encoder, extra, input_dim, "
-            "logger, monitor, only, optimizer, plugins, resume, scheduler, seed, shared_dim, sharing, stop_on_failure, "
+            "zzz (command line): unknown key. Known: balancing, data, dry_run, encoder, extra, freeze, init_from, "
+            "input_dim, logger, monitor, only, optimizer, plugins, resume, scheduler, seed, shared_dim, sharing, stop_on_failure, "
             "tasks, trainer."
         ),
     ),
@@ -124,7 +124,7 @@ MISTAKES = [
     _mistake(
         "a launcher that is not installed",
         "task=digits hydra/launcher=job",
-        "hydra/launcher: there is no 'job'. Known: basic.",
+        "hydra/launcher: there is no 'job'. Known: basic, stacked.",
     ),
     _mistake(
         "a misspelt group in a defaults list",
