@@ -42,7 +42,7 @@ class Fixed(LossBalancing):
         values = list(weights) or [1.0] * num_tasks
         if isinstance(weights, dict) or len(values) != num_tasks:
             raise ConfigError(Problem("balancing.fixed.weights", f"must be {num_tasks} numbers, got {weights}"))
-        if draw and weights:
+        if draw and any(value != 1.0 for value in values):  # 1 each is what a configuration without weights becomes
             what = f"gives weights of its own, got {draw} and weights {list(weights)}"
             raise ConfigError(Problem("balancing.draw", what, "Set one of them."))
         self.values: Tensor

@@ -198,6 +198,24 @@ def test_grid_of_fixed_weights_is_a_sweep_by_an_experiment_file(cli, tmp_path):
     assert sorted(found) == [("fixed", 1, even, ink) for even in (0.3, 1, 3) for ink in (0.3, 1, 3)]
 
 
+def test_random_search_over_fixed_weights_is_a_sweep_for_any_tasks(cli, tmp_path):
+    shorter = [*(o for o in QUICK if not o.startswith("only")), "balancing.draw=1,2", "seed=0"]
+    ended = cli("-m", "experiment=fixed_weights_search", *shorter, "trainer.diagnostics_every=1")
+    assert (ended.code, ended.err) == (0, "")
+    found = {}
+    for row in _board(tmp_path / "sweep"):
+        run = tmp_path / "sweep" / row["job"]
+        balancing = yaml.safe_load((run / "config.yaml").read_text())["balancing"]
+        log = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        found[balancing["draw"]] = [value for key, value in log[0].items() if key.endswith("/weight")]
+        looks = [json.loads(line) for line in (run / "diagnostics.jsonl").read_text().splitlines()]
+        assert [look["step"] for look in looks] == list(range(len(looks)))
+        assert any(key.startswith("cosine/") for key in looks[0])
+    assert sorted(found) == [1, 2]
+    assert found[1] != found[2]
+    assert all(sum(weights) == pytest.approx(len(weights)) for weights in found.values())
+
+
 @pytest.mark.parametrize("given", [["seed=5"], ["seed=5,6"]])
 def test_the_command_line_wins_over_what_an_experiment_sweeps(cli, tmp_path, given):
     (tmp_path / "conf/experiment").mkdir(parents=True)
