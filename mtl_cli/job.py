@@ -170,6 +170,8 @@ def audit(config: RunConfig, folder: Path) -> None:
         trainer.fit()
         trainer.load("last")
         evaluation = trainer.evaluate(trainer.val)
+        flops = f"{flops_per_row(run):,} FLOPs per row in matrix products and convolutions"
+        log.info("forward pass: %s", flops)
         log.info("one training step, one evaluation, one checkpoint written and read: all well")
         log.info("validation loss after one step: %s", number(evaluation.loss))
     log.info("dry run: nothing was kept")
@@ -278,8 +280,7 @@ def describe(run: Run) -> str:
         f"rows: {sizes}, {data.splits.method}", *_describe_sources(run),
         *(f"note: {note}" for note in [*at_most(data.notes, MANY_TASKS), *_cost(run)]), "",
         text_table(header, labels), *more, "",
-        text_table(["parameters", *columns], counted),
-        f"forward pass: {flops_per_row(run):,} FLOPs per row in matrix products and convolutions", "",
+        text_table(["parameters", *columns], counted), "",
         f"sharing {config.sharing.name}, encoder {config.encoder.name}, balancing {config.balancing.name}, "
         f"{trainer.schedule.steps(trainer.train, 0)} steps per epoch, device {choose_device(config)}, "
         f"{torch.get_num_threads()} CPU thread(s)",
@@ -298,7 +299,10 @@ def _cost(run: Run) -> list[str]:
 
 
 def flops_per_row(run: Run) -> int:
-    """FLOPs of a forward pass of a batch of training rows, by its rows; see ``MultiTaskModel.count_flops``."""
+    """FLOPs of a forward pass of a batch of training rows, by its rows; see ``MultiTaskModel.count_flops``.
+
+    Not before the first step: to count them PyTorch loads the compiler stack, a second that a user would wait for.
+    """
     inputs = run.trainer.train.inputs
     rows = min(run.config.data.batch_size, len(inputs.numeric))
     return round(run.trainer.learner.model.count_flops(inputs.part(0, rows)) / rows)

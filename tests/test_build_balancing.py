@@ -39,7 +39,7 @@ def test_frozen_encoder_is_refused_by_every_method_that_needs_its_gradients(name
     parameters.shared.clear()
     assert _refusal(name, parameters, TOGETHER) == (
         f"balancing: '{name}' works on gradients of shared parameters, and all of them are frozen. "
-        "Use a method that weights losses, such as balancing=equal."
+        "Use a method that weights losses, such as balancing=equal, or freeze less."
     )
 
 

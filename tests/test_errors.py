@@ -35,7 +35,7 @@ def test_a_failed_training_is_not_the_users_error():
         ("churn", ["Churn", "spend"], "Did you mean 'Churn'?"),
         ("zzz", ["weight", "kind", "kind"], "Known: kind, weight."),
         ("zzz", [], ""),
-        ("!", [f"c{i:02}" for i in range(25)], f"Known: {', '.join(f'c{i:02}' for i in range(20))} and 5 more."),
+        ("!", [f"c{i:02}" for i in range(35)], f"Known: {', '.join(f'c{i:02}' for i in range(30))} and 5 more."),
     ],
 )
 def test_nearest_known_word_is_offered(word, known, hint):

@@ -51,8 +51,8 @@ MISTAKES = [
         "task=digits +zzz=3",
         (
             "zzz (command line): unknown key. Known: balancing, data, dry_run, encoder, extra, freeze, init_from, "
-            "input_dim, logger, monitor, only, optimizer, plugins, resume, scheduler, seed, shared_dim, sharing, stop_on_failure, "
-            "tasks, trainer."
+            "input_dim, logger, monitor, only, optimizer, plugins, resume, scheduler, seed, shared_dim, sharing, "
+            "stop_on_failure, tasks, trainer."
         ),
     ),
     _mistake(

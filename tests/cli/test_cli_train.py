@@ -46,7 +46,7 @@ def test_run_folder_is_complete(cli, tmp_path, records):
     files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
     assert files == {
         "config.yaml", "overrides", "status.json", "metrics.jsonl", "summary.json", "data.json", "train.log",
-        "checkpoints/last.pt", "checkpoints/best.pt",
+        "curves.json", "checkpoints/last.pt", "checkpoints/best.pt",
     }  # fmt: skip
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["shared_dim"], config["trainer"]["max_epochs"], config["encoder"]["name"]) == (16, 2, "mlp")
@@ -64,7 +64,7 @@ def test_run_folder_is_complete(cli, tmp_path, records):
         "format", "tasks", "monitor", "mode", "best", "weights", "metrics", "primary", "higher_is_better",
         "parameters", "rows", "rows_seen", "epochs", "steps", "skipped_steps",
         "seconds", "train_seconds", "rows_per_second", "seed",
-        "data_fingerprint", "versions", "device", "threads", "config",
+        "data_fingerprint", "versions", "device", "threads", "config", "flops_per_row", "labelled",
     }  # fmt: skip
     assert _summary(run)["rows"] == {"train": 1258, "val": 180, "test": 359}
     assert set(json.loads((run / "data.json").read_text())["tasks"]) == {"digit", "even", "ink"}
