@@ -297,10 +297,14 @@ def _training(
             if resume:
                 _tell_changes(run, raw)
             try:
-                # The configuration first: a run whose status says something can be gone on with.
+                # Gone on with, its status first: under limits not reached yet, it must not say that it is done. A new
+                # one, its configuration first: a run whose status says something can be gone on with.
+                if resume:
+                    run.set_status("running")
                 text = yaml.safe_dump({**raw, "resume": None}, sort_keys=False, allow_unicode=True)
                 run.write_config(text, overrides)
-                run.set_status("running")
+                if not resume:
+                    run.set_status("running")
                 return (yield from training(config, run, resume=resume, **how))
             except Interrupted as stop:
                 code = 128 + stop.signal
