@@ -28,7 +28,8 @@ def label_column(table: Table, targets: Sequence[str], options: TaskOptions, *, 
         some: Whether some row must hold what ``mask_by`` wants; a part of a table need not.
 
     Raises:
-        DataError: A column is absent, or holds none of the values that ``mask_by`` wants although some row must.
+        DataError: A column is absent, holds bytes, or holds none of the values that ``mask_by`` wants although some
+            row must.
 
     Example:
         >>> from mtl_cli.data.table import Part
@@ -38,21 +39,21 @@ def label_column(table: Table, targets: Sequence[str], options: TaskOptions, *, 
         >>> label_column(table, ["bought"], options).values.to_list()
         ['0', None, None]
     """
-    columns = [_without(table.column(name), _as_list(options.missing_label)) for name in targets]
+    columns = [_without(_readable(table, name), _as_list(options.missing_label)) for name in targets]
     name = ", ".join(targets)
     values = columns[0].values
     if len(columns) > 1:
         values = pl.DataFrame([column.values for column in columns]).to_struct(name)
     masked = np.zeros(len(values), dtype=bool)
     for other, wanted in (options.mask_by or {}).items():
-        holds = _holds(table.column(other).values, _as_list(wanted))
+        holds = _holds(_readable(table, other).values, _as_list(wanted))
         if some and not holds.any():
             found = table.frame[other].drop_nulls().cast(pl.String, strict=False).unique().head(1000).to_list()
             hint = did_you_mean(", ".join(map(str, _as_list(wanted))), map(str, found))
             raise DataError(Problem(f"mask_by.{other}", f"no row of {table.files} holds {wanted!r}", hint))
         masked |= ~holds
     if options.sample_weight is not None:
-        masked |= _numbers(table.column(options.sample_weight).values) == 0
+        masked |= _numbers(_readable(table, options.sample_weight).values) == 0
     if masked.any():
         values = pl.select(pl.when(pl.Series(~masked)).then(values)).to_series().alias(name)
     return Column(name, values, functools.partial(table.where, name))
@@ -69,7 +70,7 @@ def row_weights(table: Table, name: str, labelled: np.ndarray) -> np.ndarray:
     Raises:
         DataError: Lists the cells that are missing, no finite numbers, or negative; five at most.
     """
-    column = table.column(name)
+    column = _readable(table, name)
     numbers = _numbers(column.values)
     good = np.isfinite(numbers) & (numbers >= 0)
     bad = np.flatnonzero(~good & (labelled | (numbers < 0)))[:5].tolist()
@@ -79,6 +80,14 @@ def row_weights(table: Table, name: str, labelled: np.ndarray) -> np.ndarray:
         raise DataError([Problem(column.where(row), f"{what} {_shown(column.values[row])}", hint) for row in bad])
     weights: np.ndarray = np.where(labelled, numbers, 1.0)
     return weights
+
+
+def _readable(table: Table, name: str) -> Column:
+    column = table.column(name)
+    if column.values.dtype in (pl.Binary, pl.Object):
+        what = f"must hold numbers, text or lists, got type {column.values.dtype}"
+        raise DataError(Problem(f"{table.files}, column '{name}'", what, "Write it as text or as numbers."))
+    return column
 
 
 def _without(column: Column, markers: Sequence[Plain]) -> Column:

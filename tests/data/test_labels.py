@@ -101,3 +101,11 @@ def test_columns_of_tasks_have_roles():
         "x": "target of task 'a'",
         "w": "sample_weight of task 'b'",
     }
+
+
+def test_bytes_are_refused_as_labels():
+    table = Table(pl.DataFrame({"a": [b"x", b"\xff"]}), (Part("a.parquet", 0, 2, lines=False),))
+    with pytest.raises(
+        DataError, match=r"^a\.parquet, column 'a': must hold numbers, text or lists, got type Binary\."
+    ):
+        label_column(table, ["a"], TaskOptions(kind="binary"))
