@@ -311,8 +311,8 @@ def test_changes_are_refused(cli, tmp_path):
     changes = ["optimizer.lr=0.5", "seed=1", "tasks.ink.weight=2", "trainer.max_epochs=3"]
     allowed = (
         "May change on resume: trainer.max_epochs, trainer.max_steps, trainer.max_time, trainer.early_stopping, "
-        "trainer.checkpoint, trainer.device, trainer.threads, trainer.on_nonfinite, trainer.diagnostics_every, extra. "
-        "For anything else start a new run."
+        "trainer.checkpoint, trainer.device, trainer.threads, trainer.on_nonfinite, trainer.diagnostics_every, "
+        "logger, extra. For anything else start a new run."
     )
     for arguments, named in (
         (["resume=run"], "run"),
