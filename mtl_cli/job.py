@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from mtl_cli.build import (
     DATA_FORMAT,
@@ -455,7 +454,7 @@ class _Trackers:
     def follow(self, run: Run) -> None:
         """Opens what was chosen; from now on it gets every record."""
         known = {"seed": run.config.seed, "data_fingerprint": run.data.table.fingerprint, "versions": versions()}
-        config, overrides = yaml.safe_load(self._folder.read_config()), tuple(self._folder.read_overrides())
+        config, overrides = self._folder.read_settings(), tuple(self._folder.read_overrides())
         facts = RunFacts(self._folder.path.absolute(), config, overrides, known)
         metrics = run.trainer.metrics
         self._followers = Followers(self._folder, metrics.read(), build_loggers(self._config, facts))
