@@ -96,14 +96,25 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         'Known: kind, weight.'
     """
     names = sorted(set(known))
-    by_lower = {name.lower(): name for name in names}
-    near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
-    if near:
-        return f"Did you mean '{by_lower[near[0]]}'?"
-    if not names:
-        return ""
+    near = nearest(word, names)
+    if near or not names:
+        return near
     shown = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
     return f"Known: {shown}."
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Names the nearest known word; nothing if none is near, where the known ones are too many to be of help.
+
+    Example:
+        >>> nearest("wieght", ["weight", "kind"])
+        "Did you mean 'weight'?"
+        >>> nearest("zzz", ["weight", "kind"])
+        ''
+    """
+    by_lower = {name.lower(): name for name in sorted(set(known))}
+    near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
+    return f"Did you mean '{by_lower[near[0]]}'?" if near else ""
 
 
 def _as_tuple(problems: Problem | Sequence[Problem]) -> tuple[Problem, ...]:

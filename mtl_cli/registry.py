@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import mtl_cli.types as option_types
-from mtl_cli.errors import ConfigError, Problem, did_you_mean, shown
+from mtl_cli.errors import ConfigError, Problem, did_you_mean, nearest, shown
 
 T = TypeVar("T")
 REQUIRED = object()
@@ -305,8 +305,7 @@ def _choices(members: list[Any]) -> tuple[Any, ...]:
 
 
 def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
-    hint = did_you_mean(str(value), map(str, choices)) if isinstance(value, str) else ""
-    return hint if hint.startswith("Did") else ""
+    return nearest(value, map(str, choices)) if isinstance(value, str) else ""
 
 
 def _options_from_source(init: ast.FunctionDef) -> dict[str, Option]:

@@ -11,7 +11,7 @@ from typing import IO
 import polars as pl
 
 from mtl_cli.data.table import Part, Table
-from mtl_cli.errors import ConfigError, DataError, Problem, did_you_mean
+from mtl_cli.errors import ConfigError, DataError, Problem, nearest
 
 _UNZIPPED_AT_ONCE = 1 << 24  # bytes
 
@@ -85,8 +85,7 @@ def existing_file(name: str) -> Path:
         raise DataError(Problem(name, f"no such file, looked for {where}", f"There is no folder {where.parent}."))
     there = [p.name for p in where.parent.iterdir() if p.is_file()]
     whole = [other for other in there if other.startswith(f"{where.name}.")]  # the suffix was left out
-    hint = did_you_mean(where.name, there) if not whole else f"Did you mean '{min(whole)}'?"
-    hint = hint if hint.startswith("Did") else ""
+    hint = nearest(where.name, there) if not whole else f"Did you mean '{min(whole)}'?"
     raise DataError(Problem(name, f"no such file, looked for {where}", hint))
 
 
@@ -103,9 +102,7 @@ def existing_folder(name: str) -> Path:
     if path.is_file():
         raise DataError(Problem(name, f"is a file, looked at {where}", "Name the folder that it is in."))
     there = [p.name for p in where.parent.iterdir() if p.is_dir()] if where.parent.is_dir() else []
-    hint = did_you_mean(where.name, there)
-    hint = hint if hint.startswith("Did") else ""
-    raise DataError(Problem(name, f"no such folder, looked for {where}", hint))
+    raise DataError(Problem(name, f"no such folder, looked for {where}", nearest(where.name, there)))
 
 
 def folder_of(name: str) -> str:
