@@ -179,15 +179,15 @@ class Gates(nn.Module):
         with torch.no_grad():
             gates: Tensor = self(x)
 
-        @torch.no_grad()
         def backward(gradient: Tensor) -> None:
-            by_weight, by_bias = weight.grad, bias.grad
-            if by_weight is None or by_bias is None:
-                raise RuntimeError("parameters must have grad")
-            slope = gates * gradient
-            slope.addcmul_(gates, slope.sum(1, keepdim=True), value=-1)  # of softmax
-            by_weight.view(-1, x.shape[1]).addmm_(slope.reshape(-1, len(x)), x)
-            by_bias.add_(slope.sum(2))
+            with torch.no_grad():
+                by_weight, by_bias = weight.grad, bias.grad
+                if by_weight is None or by_bias is None:
+                    raise RuntimeError("parameters must have grad")
+                slope = gates * gradient
+                slope.addcmul_(gates, slope.sum(1, keepdim=True), value=-1)  # of softmax
+                by_weight.view(-1, x.shape[1]).addmm_(slope.reshape(-1, len(x)), x)
+                by_bias.add_(slope.sum(2))
 
         return gates, backward
 

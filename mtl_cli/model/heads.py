@@ -80,7 +80,8 @@ class Heads(nn.Module):
     def linear(self) -> bool:
         """Whether no head has a hidden layer, and all are trained."""
         first = self._typed_blocks()[0]
-        return len(self.blocks) == 1 and not len(first.hidden) and all(p.requires_grad for p in first.parameters())
+        trained = first.weight.requires_grad and first.bias.requires_grad
+        return len(self.blocks) == 1 and not len(first.hidden) and trained
 
     def split(self, outputs: Tensor) -> list[Tensor]:
         """Outputs (O, B) as a list of K tensors (B, C)."""
@@ -242,25 +243,25 @@ class _Block(nn.Module):
         if by_weight is None or by_bias is None:
             raise RuntimeError("parameters must have grad")
 
-        @torch.no_grad()
         def backward(gradient: Tensor) -> Tensor:
-            by_bias.add_(gradient.sum(-1))
-            if weight.dim() == 3:
-                by_weight.baddbmm_(gradient, features)
-                return torch.bmm(gradient.transpose(1, 2), weight)
-            if features.dim() == 2:
-                by_weight.addmm_(gradient, features)
-                return gradient.t() @ weight
-            same = features.stride(0) == 0  # (B, D) expanded: one product for all
-            if same:
-                by_weight.addmm_(gradient, features[0])
-            by_features = torch.empty(features.shape, dtype=features.dtype, device=features.device)
-            for tasks, rows, shape in self._runs:
-                part = gradient[rows].view(*shape, -1)
-                if not same:
-                    by_weight[rows].view(*shape, -1).baddbmm_(part, features[tasks])
-                torch.bmm(part.transpose(1, 2), weight[rows].view(*shape, -1), out=by_features[tasks])
-            return by_features
+            with torch.no_grad():
+                by_bias.add_(gradient.sum(-1))
+                if weight.dim() == 3:
+                    by_weight.baddbmm_(gradient, features)
+                    return torch.bmm(gradient.transpose(1, 2), weight)
+                if features.dim() == 2:
+                    by_weight.addmm_(gradient, features)
+                    return gradient.t() @ weight
+                same = features.stride(0) == 0  # (B, D) expanded: one product for all
+                if same:
+                    by_weight.addmm_(gradient, features[0])
+                by_features = torch.empty(features.shape, dtype=features.dtype, device=features.device)
+                for tasks, rows, shape in self._runs:
+                    part = gradient[rows].view(*shape, -1)
+                    if not same:
+                        by_weight[rows].view(*shape, -1).baddbmm_(part, features[tasks])
+                    torch.bmm(part.transpose(1, 2), weight[rows].view(*shape, -1), out=by_features[tasks])
+                return by_features
 
         outputs: Tensor = self(features)
         return outputs, backward

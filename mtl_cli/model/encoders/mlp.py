@@ -125,12 +125,18 @@ class MLP(Encoder):
             return self._relu_with_jacobian(inputs)
 
     def _written_out(self) -> bool:
-        plain = self._activation is torch.relu_ and not len(self.norms)
-        return plain and all(p.requires_grad for p in self.parameters())
+        if self._activation is not torch.relu_ or len(self.norms):
+            return False
+        if len(self.offsets) and not self.embedding.requires_grad:
+            return False
+        return all(weight.requires_grad and bias.requires_grad for weight, bias in self._weights_and_biases())
+
+    def _weights_and_biases(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
+        return [(layer.weight, layer.bias) for layer in self.layers]  # type: ignore[misc]
 
     def _relu_with_jacobian(self, inputs: Inputs) -> tuple[Tensor, Backward, Jacobian]:
         x, codes = self._read(inputs)
-        parameters = [(layer.get_parameter("weight"), layer.get_parameter("bias")) for layer in self.layers]
+        parameters = self._weights_and_biases()
         kept: list[tuple[Tensor, Tensor, Tensor | None]] = []  # of each layer: input, output, dropout's factors
         for weight, bias in parameters:
             y = linear(x, weight, bias).relu_()
@@ -138,44 +144,46 @@ class MLP(Encoder):
             kept.append((x, y, noise))
             x = y if noise is None else y * noise
 
-        @torch.no_grad()
         def backward(gradient: Tensor) -> None:
-            for (weight, bias), (x, y, noise) in zip(reversed(parameters), reversed(kept), strict=True):
-                if noise is not None:
-                    gradient = gradient * noise
-                torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
-                add_linear_gradients(gradient, x, weight, bias)
-                if weight is not parameters[0][0]:
-                    gradient = gradient @ weight
-                elif codes is not None:  # of the input only the embeddings need it
-                    table = self.embedding
-                    embedded = gradient @ weight[..., -codes.shape[-1] * table.shape[-1] :]
-                    if codes.dim() == 3:
-                        for own, copy, rows in zip(table.grad, codes, embedded, strict=True):  # type: ignore[arg-type]
-                            own.index_add_(0, copy.flatten(), rows.reshape(-1, own.shape[-1]))
-                        continue
-                    if embedded.dim() > table.dim():  # copies of layers that have one table in common
-                        embedded = embedded.sum(0)
-                    rows = embedded.reshape(*table.shape[:-2], codes.numel(), table.shape[-1])
-                    table.grad.index_add_(-2, codes.flatten(), rows)  # type: ignore[union-attr]
+            with torch.no_grad():
+                for (weight, bias), (x, y, noise) in zip(reversed(parameters), reversed(kept), strict=True):
+                    if noise is not None:
+                        gradient = gradient * noise
+                    torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
+                    add_linear_gradients(gradient, x, weight, bias)
+                    if weight is not parameters[0][0]:
+                        gradient = gradient @ weight
+                    elif codes is not None:  # of the input only the embeddings need it
+                        table = self.embedding
+                        embedded = gradient @ weight[..., -codes.shape[-1] * table.shape[-1] :]
+                        if codes.dim() == 3:
+                            for own, copy, rows in zip(table.grad, codes, embedded, strict=True):  # type: ignore[arg-type]
+                                own.index_add_(0, copy.flatten(), rows.reshape(-1, own.shape[-1]))
+                            continue
+                        if embedded.dim() > table.dim():  # copies of layers that have one table in common
+                            embedded = embedded.sum(0)
+                        rows = embedded.reshape(*table.shape[:-2], codes.numel(), table.shape[-1])
+                        table.grad.index_add_(-2, codes.flatten(), rows)  # type: ignore[union-attr]
 
-        @torch.no_grad()
         def jacobian(gradients: Tensor, into: Mapping[nn.Parameter, Tensor]) -> None:
-            tasks = len(gradients)  # a single encoder, not a stack: the leading axis is that of the tasks
-            for (weight, bias), (x, y, noise) in zip(reversed(parameters), reversed(kept), strict=True):
-                if weight not in into:
-                    return
-                if noise is not None:
-                    gradients = gradients * noise
-                torch.ops.aten.threshold_backward.grad_input(gradients, y, 0, grad_input=gradients)
-                torch.bmm(gradients.transpose(1, 2), x.expand(tasks, *x.shape), out=into[weight])
-                torch.sum(gradients, 1, out=into[bias])
-                if weight is not parameters[0][0]:
-                    gradients = gradients @ weight
-                elif codes is not None and self.embedding in into:
-                    table = into[self.embedding]
-                    rows = (gradients @ weight[:, -codes.shape[1] * table.shape[-1] :]).view(tasks, codes.numel(), -1)
-                    table.zero_().index_add_(1, codes.flatten(), rows)
+            with torch.no_grad():
+                tasks = len(gradients)  # a single encoder, not a stack: the leading axis is that of the tasks
+                for (weight, bias), (x, y, noise) in zip(reversed(parameters), reversed(kept), strict=True):
+                    if weight not in into:
+                        return
+                    if noise is not None:
+                        gradients = gradients * noise
+                    torch.ops.aten.threshold_backward.grad_input(gradients, y, 0, grad_input=gradients)
+                    torch.bmm(gradients.transpose(1, 2), x.expand(tasks, *x.shape), out=into[weight])
+                    torch.sum(gradients, 1, out=into[bias])
+                    if weight is not parameters[0][0]:
+                        gradients = gradients @ weight
+                    elif codes is not None and self.embedding in into:
+                        table = into[self.embedding]
+                        rows = (gradients @ weight[:, -codes.shape[1] * table.shape[-1] :]).view(
+                            tasks, codes.numel(), -1
+                        )
+                        table.zero_().index_add_(1, codes.flatten(), rows)
 
         return x, backward, jacobian
 

@@ -73,11 +73,11 @@ class MultiGateMixtureOfExperts(Sharing):
         one_gate = self._gates_of == [None]
         mixed = torch.bmm(by_row, rows).transpose(0, 1)
 
-        @torch.no_grad()
         def backward(gradient: Tensor) -> None:
-            of_row = (gradient.unsqueeze(0) if one_gate else gradient).transpose(0, 1).contiguous()  # (B, K, D)
-            into_gates(torch.bmm(of_row, rows.transpose(1, 2)).permute(1, 2, 0))
-            into_experts(torch.bmm(by_row.transpose(1, 2), of_row).transpose(0, 1))
+            with torch.no_grad():
+                of_row = (gradient.unsqueeze(0) if one_gate else gradient).transpose(0, 1).contiguous()  # (B, K, D)
+                into_gates(torch.bmm(of_row, rows.transpose(1, 2)).permute(1, 2, 0))
+                into_experts(torch.bmm(by_row.transpose(1, 2), of_row).transpose(0, 1))
 
         return mixed[0] if one_gate else mixed, backward
 
