@@ -62,6 +62,41 @@ def add_linear_gradients(gradient: Tensor, x: Tensor, weight: Tensor, bias: Tens
     by_bias.view(-1).add_(gradient.sum(0))
 
 
+_PARTS = 2**16  # a draw of dropout is one of so many numbers
+
+
+def dropout(x: Tensor, share: float, training: bool) -> Tensor:
+    """In training sets ``share`` of the numbers to 0 and scales the others up for it: ``nn.Dropout``, drawn faster."""
+    return x * dropout_factors(x, share) if training and share else x
+
+
+def dropout_factors(x: Tensor, share: float, generator: torch.Generator | None = None) -> Tensor:
+    """What dropout multiplies ``x`` with: 0, or one over the share that is kept.
+
+    On a CPU torch draws one number at a time, which can cost more than the layer. Sixteen bits of a random 64 are
+    enough for a draw, so that one draw serves four numbers, at a quarter of the time; the share is met to 1 in 65,536.
+
+    Args:
+        x: The factors have its shape, type and device.
+        share: Of the factors that are 0, in (0, 1).
+        generator: To draw from; torch's own if None.
+
+    Example:
+        >>> factors = dropout_factors(torch.ones(10_000), 0.25)
+        >>> factors.unique()
+        tensor([0.0000, 1.3333])
+        >>> 2_300 < int((factors == 0).sum()) < 2_700
+        True
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.empty_like(x).bernoulli_(1 - share, generator=generator).div_(1 - share)
+    dropped = min(max(round(share * _PARTS), 1), _PARTS - 1)
+    draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    parts = draws.view(torch.int16)[: x.numel()].view(x.shape)
+    wide = parts.to(torch.promote_types(x.dtype, torch.float32))  # half precision has not so many numbers
+    return wide.ge_(dropped - _PARTS // 2).mul_(_PARTS / (_PARTS - dropped)).to(x.dtype)
+
+
 class LayerNorm(nn.Module):
     """``nn.LayerNorm`` over the last axis, or ``copies`` of it on axis 0.
 
@@ -146,9 +181,8 @@ class Bag(nn.Module):
         self.weight = nn.Parameter(torch.randn(*lead, ids, dim) * 0.02)
 
     def forward(self, ids: Tensor, dropout: float = 0.0, starts: Tensor | None = None) -> Tensor:
-        factors = None
-        if dropout:
-            factors = torch.empty(ids.shape, device=ids.device).bernoulli_(1 - dropout).div_(1 - dropout)
+        like = self.weight.new_empty(()).expand(ids.shape)
+        factors = dropout_factors(like, dropout) if dropout else None
         ids = ids.long()
         if self.weight.dim() == 2:
             return _sums(ids, self.weight, factors, starts)

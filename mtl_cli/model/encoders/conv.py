@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mtl_cli.model.encoders.base import Encoder, stacked_copy
 from mtl_cli.model.encoders.mlp import MLP
-from mtl_cli.model.layers import Conv2d, GroupNorm
+from mtl_cli.model.layers import Conv2d, GroupNorm, dropout
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, NonNegative, NonNegativeInt, PositiveInt, ProperFraction
 
@@ -121,8 +121,7 @@ class Conv(Encoder):
     def _last(self, x: Tensor, inputs: Inputs) -> Tensor:
         x = self._apart(torch.relu(self.norm(x)))
         x = x.flatten(-3) if self._flatten else x.mean((-2, -1))
-        if self._dropout:
-            x = functional.dropout(x, self._dropout, self.training)
+        x = dropout(x, self._dropout, self.training)
         numeric = inputs.numeric.expand(*x.shape[:-1], inputs.numeric.shape[1])
         features: Tensor = self.last(Inputs(torch.cat([numeric, x], -1), inputs.categorical))
         return features

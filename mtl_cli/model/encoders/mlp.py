@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mtl_cli.model.backward import Backward, Jacobian
 from mtl_cli.model.encoders.base import Encoder, stacked_copy
-from mtl_cli.model.layers import LayerNorm, Linear, add_linear_gradients, linear
+from mtl_cli.model.layers import LayerNorm, Linear, add_linear_gradients, dropout, dropout_factors, linear
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, PositiveInt, ProperFraction
 
@@ -111,7 +111,7 @@ class MLP(Encoder):
         if len(self.norms):
             x = self.norms[index](x)
         x = self._activation(x)  # relu in place: the layer's output is nobody else's
-        return functional.dropout(x, self._dropout, self.training) if self._dropout else x
+        return dropout(x, self._dropout, self.training)
 
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
         """Written out for relu without normalisation: the default and the fastest."""
@@ -188,15 +188,15 @@ class MLP(Encoder):
         return x, backward, jacobian
 
     def _noise(self, y: Tensor) -> Tensor | None:
-        """Factors on a layer's output, drawn as functional.dropout draws them; None without dropout."""
+        """Dropout's factors on a layer's output; None without dropout."""
         if self._draws is None:
-            return torch.empty_like(y).bernoulli_(1 - self._dropout).div_(1 - self._dropout) if self._dropout else None
+            return dropout_factors(y, self._dropout) if self._dropout else None
         if not any(draws.share for draws in self._draws):
             return None
         noise = torch.ones_like(y)
         for own, (share, generator) in zip(noise, self._draws, strict=True):
             if share:
-                own.bernoulli_(1 - share, generator=generator).div_(1 - share)
+                own.copy_(dropout_factors(own, share, generator))
         return noise
 
     def _read(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:

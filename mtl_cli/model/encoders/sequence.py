@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mtl_cli.model.encoders.base import Encoder, stacked_copy
 from mtl_cli.model.encoders.mlp import MLP
-from mtl_cli.model.layers import Bag, LayerNorm, Linear
+from mtl_cli.model.layers import Bag, LayerNorm, Linear, dropout
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, PositiveInt, ProperFraction
 
@@ -114,7 +113,7 @@ class SequenceEncoder(Encoder):
         return x if self.row is None else x + self.row(inputs).index_select(-2, tokens.row_of_each())
 
     def _drop(self, x: Tensor) -> Tensor:
-        return functional.dropout(x, self._dropout, self.training) if self._dropout else x
+        return dropout(x, self._dropout, self.training)
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

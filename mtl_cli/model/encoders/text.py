@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mtl_cli.model.encoders.base import Encoder, stacked_copy
 from mtl_cli.model.encoders.mlp import MLP
-from mtl_cli.model.layers import Bag
+from mtl_cli.model.layers import Bag, dropout
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, PositiveInt, ProperFraction
 
@@ -91,7 +90,7 @@ class TextEncoder(Encoder):
             count = text.lengths().clamp(min=1).unsqueeze(1)
             x = bag(text.values, self._feature_dropout if self.training else 0.0, text.starts[:-1])
             x = x / count.sqrt()
-            found.append(functional.dropout(x, self._dropout, self.training) if self._dropout else x)
+            found.append(dropout(x, self._dropout, self.training))
         return torch.cat(found, -1)
 
     def _joined(self, x: Tensor, inputs: Inputs) -> Inputs:
