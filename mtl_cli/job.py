@@ -298,10 +298,7 @@ def _cost(run: Run) -> list[str]:
 
 
 def flops_per_row(run: Run) -> int:
-    """FLOPs of a forward pass of a batch of training rows, by its rows; see ``MultiTaskModel.count_flops``.
-
-    Not before the first step: to count them PyTorch loads the compiler stack, a second that a user would wait for.
-    """
+    """FLOPs of a forward pass of a batch of training rows, by its rows; see ``MultiTaskModel.count_flops``."""
     inputs = run.trainer.train.inputs
     rows = min(run.config.data.batch_size, len(inputs.numeric))
     return round(run.trainer.learner.model.count_flops(inputs.part(0, rows)) / rows)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.mlp import MLP
+from mtl_cli.model.flops import FlopCounter
 from mtl_cli.model.freezing import freeze, frozen_statistics
 from mtl_cli.model.heads import Heads, HeadSpec, ProductHeads
 from mtl_cli.model.ownership import Ownership
@@ -163,14 +164,12 @@ class MultiTaskModel(nn.Module):
         Counted by PyTorch as they are carried out: matrix products and convolutions, which nearly all of the time goes
         into, and neither look-ups of embeddings nor operations on single values.
         """
-        from torch.utils.flop_counter import FlopCounterMode
-
         training = self.training
         self.eval()
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounter() as counter:
             self.heads(self.sharing.forward(x))  # not called: a compiled module would be compiled for it
         self.train(training)
-        return int(counter.get_total_flops())
+        return counter.total
 
     def count_parameters(self) -> ParameterCounts:
         """How many parameters there are, and whose they are."""
