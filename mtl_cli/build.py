@@ -17,13 +17,17 @@ import torch
 
 from mtl_cli.balancing import Balancing, GradientBalancing
 from mtl_cli.balancing.scale import InitialScale
-from mtl_cli.data import Features, Source, Splits, Table, split_rows
+from mtl_cli.data import AnyTable, Features, Source, Splits, Table, split_rows
 from mtl_cli.data.batches import Layout, Origins, Ranking, Rows, TokenLabels
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.combine import NamedSource, combine, combine_splits, own_column_notes, rename_columns
 from mtl_cli.data.labels import label_column, label_roles, row_weights
+from mtl_cli.data.memory import free_memory, size_text
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
+from mtl_cli.data.sources.table import TableSource
+from mtl_cli.data.stored import StoredTable
+from mtl_cli.data.streaming import Stream, StreamedRows, open_stream
 from mtl_cli.data.token_labels import label_tokens, spread_labels
 from mtl_cli.errors import ConfigError, DataError, Problem, UserError, did_you_mean
 from mtl_cli.loop import Learner, Objective
@@ -37,7 +41,7 @@ from mtl_cli.model.sharing import Sharing
 from mtl_cli.optim import FlatParameters
 from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, LOGGERS, OPTIMIZERS, SCHEDULERS, SHARINGS, SOURCES
 from mtl_cli.run.loggers import Logger, RunFacts
-from mtl_cli.schema import Component, RunConfig, TaskConfig, TaskOptions, is_per_task, task_metrics
+from mtl_cli.schema import Component, RunConfig, TaskConfig, TaskOptions, is_per_task, task_metrics, why_whole
 from mtl_cli.seeding import seed_everything
 from mtl_cli.tasks import Kind, target_columns
 from mtl_cli.types import Column, Inputs, InputSpec
@@ -46,6 +50,8 @@ log = logging.getLogger(__name__)
 # Below this many multiply-adds per step a second thread gains little, and with a busy neighbour it costs a multiple:
 # the threads wait for each other spinning.
 MANY_OPERATIONS = 200_000_000
+_MEMORY_SHARE = 0.5  # of what is free: data that would take more are streamed
+_MEMORY_PER_BYTE = 2.0  # bytes that a byte of the table takes: the table itself, and inputs of all rows and of splits
 # Of data.json: another number if what stands in it changes its meaning.
 DATA_FORMAT = 1
 
@@ -55,29 +61,31 @@ class Data:
     """The data of a run, ready for training.
 
     Args:
-        table: The rows as read.
+        table: The rows as read, or those of the files that they stay in.
         features: How inputs were made.
         splits: Row indices of each split.
         tasks: K tasks with fitted kinds, in training order: tasks that are alike are neighbours.
-        inputs: Inputs of all rows.
+        inputs: Inputs of all rows, or the way to them.
         targets: (N, T) float32, the numbers of the labels of each task side by side, NaN where a label is missing; or
             (N, T + K) with what each row counts for each task, see ``layout``.
         notes: What the user should know.
         tokens: Labels of the tokens of all rows, if some task has such; ``targets`` holds NaN for that task.
         rankings: The lists that the rows of a task form, by the task's position.
         made: Rows by split and device.
+        storage: Where the inputs are, in words, if that was to be decided.
     """
 
-    table: Table
+    table: AnyTable
     features: Features
     splits: Splits
     tasks: tuple[Task, ...]
-    inputs: Inputs
+    inputs: Inputs | Stream
     targets: np.ndarray
     notes: tuple[str, ...]
     tokens: TokenLabels | None = None
     rankings: Mapping[int, Ranking] = field(default_factory=dict)
     made: dict[tuple[str, torch.device], Rows] = field(default_factory=dict, repr=False)
+    storage: str = ""
 
     @property
     def spec(self) -> InputSpec:
@@ -112,20 +120,25 @@ class Data:
         if tokens is not None:
             tokens = tokens._replace(targets=tokens.targets[self._tokens_of(index)])
         rankings = {task: replace(ranking, groups=ranking.groups[index]) for task, ranking in self.rankings.items()}
-        negatives = self._negatives(index) if split == "train" else ()
-        inputs = self.inputs.rows(torch.from_numpy(index))
-        return Rows(inputs, self.targets[index], device, origins, tokens, rankings, negatives, self.layout)
+        if not isinstance(self.inputs, Stream):
+            negatives = self._negatives(self.inputs, index) if split == "train" else ()
+            inputs = self.inputs.rows(torch.from_numpy(index))
+            return Rows(inputs, self.targets[index], device, origins, tokens, rankings, negatives, self.layout)
+        labels = self.targets[index]
+        if split in self.inputs.held:
+            return Rows(self.inputs.held[split], labels, device, origins, rankings=rankings, layout=self.layout)
+        return StreamedRows(self.inputs, index, labels, device, origins, rankings, self.layout)
 
     def _tokens_of(self, index: np.ndarray) -> np.ndarray:
-        if self.tokens is None:
+        if self.tokens is None or isinstance(self.inputs, Stream):
             raise ValueError("no task labels tokens")
         places: np.ndarray = self.inputs.ragged(self.tokens.block).places(torch.from_numpy(index)).numpy()
         return places
 
-    def _negatives(self, index: np.ndarray) -> list[Negatives]:
+    def _negatives(self, inputs: Inputs, index: np.ndarray) -> list[Negatives]:
         """The drawn rows among the training rows ``index``."""
         names = [column.name for column in self.features.categorical]
-        codes, sources = self.inputs.categorical.numpy()[index], self.table.source_of_rows()
+        codes, sources = inputs.categorical.numpy()[index], self.table.source_of_rows()
         found = []
         for drawn in self.table.drawn:
             if drawn.user not in names or drawn.item not in names:
@@ -155,6 +168,7 @@ class Data:
             "fingerprint": self.table.fingerprint,
             "converted": list(self.table.converted),
             "folder": str(Path.cwd()),
+            "streamed": isinstance(self.inputs, Stream),
         }
 
 
@@ -178,7 +192,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
         DataError: The files or columns are not as the configuration says.
         ConfigError: ``input_dim`` is not the width of the data.
     """
-    table, splits = read_rows(config)
+    table, splits, storage = read_rows(config)
     problems: list[Problem] = []
     fitted: dict[str, _Fitted] = {}
     for name, task in config.tasks.items():
@@ -200,12 +214,14 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     if config.input_dim not in (None, features.input_dim):
         what = f"is {config.input_dim}, but the data give {features.input_dim} ({features.describe_width()})"
         raise ConfigError(Problem("input_dim", what, "Write input_dim=null to take it from the data."))
-    unreadable: list[int] | None = [] if config.data.image.on_bad == "skip" else None
-    inputs, notes = features.transform(table, unreadable=unreadable)
+    inputs, notes, unreadable = read_inputs(config, table, features, {"val": splits.val})
+    if isinstance(inputs, Stream):
+        held = "validation rows in memory" if "val" in inputs.held else "validation rows too"
+        storage = f"{storage}; at least {config.data.shuffle_buffer:,} rows are shuffled together, {held}"
     notes = [*own_column_notes(table, features.optional), *notes]
     names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name].kind.group_key())))
     tasks = tuple(Task(name, fitted[name].kind, config.tasks[name].common.weight) for name in names)
-    labels, tokens = _join_labels(names, fitted, config, table, features.spec, unreadable or [])
+    labels, tokens = _join_labels(names, fitted, config, table, features.spec, unreadable)
     notes += _label_notes(tasks, {name: fitted[name].targets for name in names}, splits)
     notes += _chain_notes(config, fitted)
     allowed = [column for column in config.data.allow_inputs if column in roles]
@@ -219,10 +235,34 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
         notes = [*notes, f"{unlabelled} training rows have no label for any task: they teach nothing."]
     notes = [*table.notes, *splits.notes, *features.notes, *notes]
     rankings = find_rankings(config, table, names)
-    return Data(table, features, splits, tasks, inputs, labels, tuple(notes), tokens, rankings)
+    return Data(table, features, splits, tasks, inputs, labels, tuple(notes), tokens, rankings, storage=storage)
 
 
-def find_rankings(config: RunConfig, table: Table, names: Sequence[str]) -> dict[int, Ranking]:
+def read_inputs(
+    config: RunConfig, table: AnyTable, features: Features, hold: Mapping[str, np.ndarray]
+) -> tuple[Inputs | Stream, list[str], list[int]]:
+    """The inputs of all rows, or the way to them; what the user should know; the rows that have none.
+
+    Args:
+        config: The configuration.
+        table: N rows.
+        features: How inputs are made.
+        hold: Rows of splits whose inputs are wanted in memory if the others stay in their files, and if they fit.
+
+    Raises:
+        DataError: A cell does not fit.
+    """
+    skip = config.data.image.on_bad == "skip"
+    if isinstance(table, StoredTable):
+        return open_stream(table, features, config.data.shuffle_buffer, hold, skip=skip)
+    if not isinstance(table, Table):
+        raise TypeError(type(table).__name__)
+    unreadable: list[int] | None = [] if skip else None
+    inputs, notes = features.transform(table, unreadable=unreadable)
+    return inputs, notes, unreadable or []
+
+
+def find_rankings(config: RunConfig, table: AnyTable, names: Sequence[str]) -> dict[int, Ranking]:
     """The lists that the rows of each task with ``ranking`` form, by the position of the task in ``names``.
 
     A list is the rows of one source with one value in the group's column; rows without a value are in none.
@@ -231,7 +271,7 @@ def find_rankings(config: RunConfig, table: Table, names: Sequence[str]) -> dict
     for i, name in enumerate(names):
         options = config.tasks[name].common.ranking
         if options is not None:
-            numbers = (table.frame[options.group].rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy()
+            numbers = (table.values(options.group).rank("dense").cast(pl.Int64) - 1).fill_null(-1).to_numpy()
             lists = numbers + table.source_of_rows() * (numbers.max(initial=0) + 1)
             rankings[i] = Ranking(options.k, np.where(numbers < 0, -1, lists))
     return rankings
@@ -270,7 +310,7 @@ def load_fitted(config: RunConfig, state: Mapping[str, Any]) -> tuple[Features, 
 
 
 def encode_labels(
-    config: RunConfig, table: Table, tasks: Sequence[Task], spec: InputSpec, without: Sequence[int] = ()
+    config: RunConfig, table: AnyTable, tasks: Sequence[Task], spec: InputSpec, without: Sequence[int] = ()
 ) -> tuple[np.ndarray, TokenLabels | None]:
     """Labels of fitted tasks, as ``Data.targets`` and ``Data.tokens`` hold them.
 
@@ -285,7 +325,7 @@ def encode_labels(
         DataError: Lists, of every task, an absent column or the cells that are no label of it.
     """
     who = _label_columns(config.tasks)  # in the user's order
-    if table.sources == ("",) or not any(column in table.frame.columns for column in who):
+    if table.sources == ("",) or not any(column in table.schema for column in who):
         table.require(list(who), who)
     table = table.with_empty(who)  # one of several sources need not have the labels of all tasks
     problems: list[Problem] = []
@@ -495,26 +535,57 @@ def choose_threads(config: RunConfig, parameters: int) -> int:
     return cores if operations >= MANY_OPERATIONS else 1
 
 
-def read_rows(config: RunConfig) -> tuple[Table, Splits]:
-    """All rows and how they are split: each source by itself, then one below the other.
+def streams(config: RunConfig) -> bool:
+    """Whether the rows of a configuration stay in their files: by what it says, or by the memory that is free now."""
+    try:
+        return "" in config.sources and _stay(config)[0] is not None
+    except UserError:  # told when they are read
+        return False
+
+
+def _stay(config: RunConfig) -> tuple[StoredTable | None, str]:
+    """The rows of the one source if they stay in their files, and why they do or do not, if that was to be decided."""
+    component, wanted = config.sources[""].component, config.data.in_memory
+    source: Source = SOURCES.build(component.name, **component.options)
+    if wanted is True or not isinstance(source, TableSource) or why_whole(config.sources, config.tasks) is not None:
+        return None, ""
+    table = source.stored()
+    if wanted is False:
+        return table, "streamed (data.in_memory=false)"
+    needed, free = _MEMORY_PER_BYTE * table.height * table.bytes_per_row(), free_memory()
+    if free is None or needed <= _MEMORY_SHARE * free:
+        known = "" if free is None else f" of {size_text(free)} that are free"
+        return None, f"in memory: about {size_text(needed)}{known}"
+    why = f"in memory they would take about {size_text(needed)}, more than half of the {size_text(free)} that are free"
+    return table, f"streamed: {why}"
+
+
+def read_rows(config: RunConfig) -> tuple[AnyTable, Splits, str]:
+    """All rows and how they are split: each source by itself, then one below the other; and where they are, in words.
 
     Raises:
         UserError: The problems of all sources, each with the source's own keys.
     """
-    tables: dict[str, Table] = {}
+    tables: dict[str, AnyTable] = {}
+    whole: dict[str, Table] = {}
+    storage = ""
     splits: dict[str, Splits] = {}
     problems: list[Problem] = []
     several = "" not in config.sources
     for name, given in config.sources.items():
         where = f"data.sources.{name}" if several else "data"
         try:
-            source: Source = SOURCES.build(given.component.name, **given.component.options)
-            tables[name] = rename_columns(source.read(), given.rename, f"{where}.rename")
+            if several:
+                source: Source = SOURCES.build(given.component.name, **given.component.options)
+                tables[name] = whole[name] = rename_columns(source.read(), given.rename, f"{where}.rename")
+            else:
+                stored, storage = _stay(config)
+                tables[name] = stored or SOURCES.build(given.component.name, **given.component.options).read()
         except UserError as error:
             problems += [_at(where, problem) for problem in error.problems]
     if problems:
         raise DataError(problems)
-    table = combine(tables, source_column=config.data.source_as_input) if several else tables[""]
+    table = combine(whole, source_column=config.data.source_as_input) if several else tables[""]
     _require_columns(config, table, tables)
     for name, own in tables.items():
         where = f"data.sources.{name}" if several else "data"
@@ -525,8 +596,8 @@ def read_rows(config: RunConfig) -> tuple[Table, Splits]:
     if problems:
         raise DataError(problems)
     if not several:
-        return table, splits[""]
-    return table, combine_splits(splits, {name: own.frame.height for name, own in tables.items()})
+        return table, splits[""], storage
+    return table, combine_splits(splits, {name: own.height for name, own in tables.items()}), ""
 
 
 def _at(where: str, problem: Problem) -> Problem:
@@ -542,10 +613,10 @@ class _Fitted(NamedTuple):
     weights: np.ndarray | None
 
 
-def _labels(name: str, task: TaskConfig, table: Table, *, some: bool = False) -> Column:
+def _labels(name: str, task: TaskConfig, table: AnyTable, *, some: bool = False) -> Column:
     """The label column of a task, with labels from those sources only that label it."""
     if not task.common.labelled:
-        return Column(name, pl.Series(name, [None] * table.frame.height, pl.String), partial(table.where, name))
+        return Column(name, pl.Series(name, [None] * table.height, pl.String), partial(table.where, name))
     column = label_column(table, task.targets(name), task.common, some=some)
     if task.sources is None:
         return column
@@ -555,7 +626,7 @@ def _labels(name: str, task: TaskConfig, table: Table, *, some: bool = False) ->
     return replace(column, values=values)
 
 
-def _fit_task(name: str, task: TaskConfig, table: Table, train: np.ndarray) -> _Fitted:
+def _fit_task(name: str, task: TaskConfig, table: AnyTable, train: np.ndarray) -> _Fitted:
     kind = _new_kind(task)
     column = _labels(name, task, table, some=True)
     if kind.per_token:
@@ -566,7 +637,7 @@ def _fit_task(name: str, task: TaskConfig, table: Table, train: np.ndarray) -> _
     return _encode(name, task, table, kind)
 
 
-def _encode(name: str, task: TaskConfig, table: Table, kind: Kind) -> _Fitted:
+def _encode(name: str, task: TaskConfig, table: AnyTable, kind: Kind) -> _Fitted:
     column = _labels(name, task, table)
     if kind.per_token:
         return _Fitted(kind, kind.encode(label_tokens(column)[0]), None)
@@ -578,12 +649,12 @@ def _join_labels(
     names: Sequence[str],
     fitted: Mapping[str, _Fitted],
     config: RunConfig,
-    table: Table,
+    table: AnyTable,
     spec: InputSpec,
     without: Sequence[int],
 ) -> tuple[np.ndarray, TokenLabels | None]:
     """The labels of the rows side by side, and those of their tokens."""
-    none = np.full(table.frame.height, np.nan, np.float32)
+    none = np.full(table.height, np.nan, np.float32)
     own = [none if fitted[name].kind.per_token else fitted[name].targets for name in names]
     labels = _side_by_side(own, [fitted[name].weights for name in names], without)
     weighted = any(fitted[name].weights is not None for name in names)
@@ -596,7 +667,7 @@ def _new_kind(task: TaskConfig) -> Kind:
     return kind
 
 
-def _weights(options: TaskOptions, kind: Kind, targets: np.ndarray, table: Table) -> np.ndarray | None:
+def _weights(options: TaskOptions, kind: Kind, targets: np.ndarray, table: AnyTable) -> np.ndarray | None:
     """What each row counts (N,) for a task, by its label and by its weight; None for 1 each."""
     weights = kind.row_weights(targets)
     if options.sample_weight is None:
@@ -667,7 +738,7 @@ def _token_labels(
     names: Sequence[str],
     fitted: Mapping[str, _Fitted],
     config: RunConfig,
-    table: Table,
+    table: AnyTable,
     spec: InputSpec,
     weighted: bool,
 ) -> TokenLabels | None:
@@ -702,7 +773,7 @@ def _token_labels(
     return TokenLabels(blocks[0], labels, rows_too=len(own) < len(names))
 
 
-def _require_columns(config: RunConfig, table: Table, tables: Mapping[str, Table]) -> None:
+def _require_columns(config: RunConfig, table: AnyTable, tables: Mapping[str, AnyTable]) -> None:
     """Finds columns that the configuration names and that are not there, those of the splits in each source."""
     problems: list[Problem] = []
     everything = {**config.tasks, **config.left_out}
@@ -722,7 +793,7 @@ def _require_columns(config: RunConfig, table: Table, tables: Mapping[str, Table
     for name, task in everything.items():
         for source in task.sources or ():
             for target in task.targets(name):
-                if target in table.frame.columns and target not in tables[source].frame.columns:
+                if target in table.schema and target not in tables[source].schema:
                     with collecting(problems):
                         tables[source].require([target], {target: f"tasks.{name}.target"})
     if problems:
@@ -742,7 +813,7 @@ def _label_columns(tasks: Mapping[str, TaskConfig]) -> dict[str, str]:
     return who
 
 
-def _reserved(config: RunConfig, table: Table) -> dict[str, str]:
+def _reserved(config: RunConfig, table: AnyTable) -> dict[str, str]:
     """Columns that are something else than inputs."""
     given = config.data.inputs if isinstance(config.data.inputs, list) else []
     listed = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in given]

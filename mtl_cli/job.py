@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,7 @@ def _training(
     begun = resume and bool(folder.checkpoints())
     origin = None if begun or config.init_from is None else read_run(config.init_from, device="cpu")
     columns = _stored_columns(config, folder) if begun else None
+    config = _read_as_begun(config, folder) if begun else config
     with signals() if interrupted is None else nullcontext(interrupted) as asked:
         run = set_up(config, folder, asked, origin=origin, columns=columns, read=read, bar=bar)
         trainer = run.trainer
@@ -276,7 +277,7 @@ def describe(run: Run) -> str:
     ]
     parts = [
         f"columns ({data.table.files})", _shorten(format_report(data.features.report())), "",
-        f"rows: {sizes}, {data.splits.method}", *_describe_sources(run),
+        f"rows: {sizes}, {data.splits.method}", *([data.storage] if data.storage else []), *_describe_sources(run),
         *(f"note: {note}" for note in [*at_most(data.notes, MANY_TASKS), *_cost(run)]), "",
         text_table(header, labels), *more, "",
         text_table(["parameters", *columns], counted), "",
@@ -299,9 +300,8 @@ def _cost(run: Run) -> list[str]:
 
 def flops_per_row(run: Run) -> int:
     """FLOPs of a forward pass of a batch of training rows, by its rows; see ``MultiTaskModel.count_flops``."""
-    inputs = run.trainer.train.inputs
-    rows = min(run.config.data.batch_size, len(inputs.numeric))
-    return round(run.trainer.learner.model.count_flops(inputs.part(0, rows)) / rows)
+    inputs = run.trainer.train.example(run.config.data.batch_size)
+    return round(run.trainer.learner.model.count_flops(inputs) / len(inputs.numeric))
 
 
 def _describe_sources(run: Run) -> list[str]:
@@ -473,7 +473,7 @@ def _name_rows(data: Data, column: str | None, rows: Sequence[int]) -> list[str]
     index = data.splits.train[list(rows)].tolist()
     if column is None:
         return [data.table.row(row) for row in index]
-    return [f"{column} {value}" for value in data.table.frame[column].gather(index).to_list()]
+    return [f"{column} {value}" for value in data.table.values(column).gather(index).to_list()]
 
 
 def _stored_columns(config: RunConfig, folder: RunFolder) -> Features | None:
@@ -481,6 +481,14 @@ def _stored_columns(config: RunConfig, folder: RunFolder) -> Features | None:
     if config.init_from is None or not (folder.path / "data.json").exists():
         return None
     return stored_features(config, folder)
+
+
+def _read_as_begun(config: RunConfig, folder: RunFolder) -> RunConfig:
+    """The order of the rows depends on whether they are streamed: it must not depend on the memory free now."""
+    if config.data.in_memory != "auto" or not (folder.path / "data.json").exists():
+        return config
+    streamed = bool(folder.read_sealed("data.json", DATA_FORMAT).get("streamed", False))
+    return replace(config, data=replace(config.data, in_memory=not streamed))
 
 
 def _refuse_other_data(run: Run) -> None:

@@ -168,8 +168,18 @@ class MixingOptions:
 
 @dataclass(frozen=True)
 class DataOptions(MixingOptions, FeatureOptions):
-    """The keys of ``data`` that every source has."""
+    """The keys of ``data`` that every source has.
 
+    Args:
+        in_memory: ``true``: the data are read whole; ``false``: they stay in their Parquet files, from where training
+            reads them ahead, again in each epoch; ``auto``: that, if they would take more than half of the memory that
+            is free.
+        shuffle_buffer: Of data that stay in their files: least number of rows that are shuffled together, row groups
+            being read whole. As many are read ahead.
+    """
+
+    in_memory: Literal["auto"] | bool = "auto"
+    shuffle_buffer: PositiveInt = 65536
     id: str | None = None
     split: SplitOptions = field(default_factory=SplitOptions)
     batch_size: PositiveInt = 256
@@ -401,6 +411,8 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
     tasks = _tasks(raw.get("tasks"), found)
     _check_together(raw, top, components, tasks, found)
     _check_sources(raw.get("data"), top, data, tasks, found)
+    if isinstance(data, DataOptions) and data.in_memory is False and (why := why_whole(sources, tasks)) is not None:
+        found.append(Problem("data.in_memory", f"cannot be false: {why[0]}", why[1]))
     if found:
         raise ConfigError([with_origin(_renamed(p, raw), origin) for p in _distinct(found)])
     only = top["only"]
@@ -430,6 +442,36 @@ def seconds(text: str | float) -> float:
     if len(parts) not in (3, 4) or any(part < 0 for part in parts):
         raise ValueError(text)
     return float(sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600, 86400), strict=False)))
+
+
+def why_whole(sources: Mapping[str, SourceConfig], tasks: Mapping[str, TaskConfig]) -> tuple[str, str] | None:
+    """Why data have to be read whole, and what to do about it; None if they can be streamed.
+
+    Example:
+        >>> source = SourceConfig(Component("table", {"path": "a.csv"}), SplitOptions())
+        >>> why_whole({"": source}, {})[0]
+        'a.csv is no Parquet file'
+    """
+    if "" not in sources:
+        return "several sources (data.sources) are read whole", "Join them into one table (data.source=table)."
+    name, options = sources[""].component.name, sources[""].component.options
+    if name != "table":
+        return f"data.source={name} is read whole", "Write its rows as a Parquet file, for data.source=table."
+    given = [options[key] for key in ("path", "train", "val", "test") if options.get(key) is not None]
+    files = [file for value in given for file in ([value] if isinstance(value, str) else value)]
+    other = next((file for file in files if not file.lower().endswith((".parquet", ".pq"))), None)
+    if other is not None:
+        reader = "polars.scan_csv('{}', infer_schema=False)" if ".csv" in other.lower() else "polars.read_...('{}')"
+        writer = "sink_parquet" if ".csv" in other.lower() else "write_parquet"
+        once = f"{reader.format(other)}.{writer}('{other.split('.')[0]}.parquet')"
+        return f"{other} is no Parquet file", f"Write it as Parquet once: {once}."
+    if options.get("decimal", ".") != "." or options.get("thousands") is not None:
+        what = "data.decimal and data.thousands say how numbers are written as text, which is decided over all rows"
+        return what, "Write the Parquet file with numbers as numbers."
+    tokens = [task for task, config in tasks.items() if _class_flag(KINDS, config.kind.name, "per_token", False)]
+    if tokens:
+        return f"task '{tokens[0]}' labels tokens, which are read whole", "Write data.in_memory=true."
+    return None
 
 
 def task_metrics(tasks: Mapping[str, TaskConfig]) -> dict[str, dict[str, bool | None]]:
@@ -1083,5 +1125,6 @@ __all__ = [
     "seconds",
     "task_metrics",
     "validate",
+    "why_whole",
     "with_origin",
 ]

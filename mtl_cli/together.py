@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from tqdm import tqdm
 
-from mtl_cli.build import Data, build_data
+from mtl_cli.build import Data, build_data, streams
 from mtl_cli.data import Features
 from mtl_cli.loop.stacked import Stack, likeness, weighs_losses
 from mtl_cli.loop.trainer import Step, StepResult
@@ -50,6 +50,7 @@ def why_alone(config: RunConfig) -> str | None:
         f"tasks.{', '.join(hidden)}.hidden": bool(hidden),
         "product_of": any(task.common.product_of is not None for task in config.tasks.values()),
         "freeze": bool(config.freeze),
+        f"data.in_memory={str(config.data.in_memory).lower()} (the data are streamed)": streams(config),
         "data.source=interactions (rows are drawn anew in each epoch)": any(
             source.component.name == "interactions" for source in config.sources.values()
         ),

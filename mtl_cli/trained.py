@@ -26,9 +26,10 @@ from mtl_cli.build import (
     load_fitted,
     model_spec,
     name_source,
+    read_inputs,
     read_rows,
 )
-from mtl_cli.data import Features, Source, Splits, Table
+from mtl_cli.data import AnyTable, Features, Source, Splits, Table
 from mtl_cli.data.batches import Origins, Ranking, Rows
 from mtl_cli.data.input_columns import Findings
 from mtl_cli.data.table import Part
@@ -165,7 +166,7 @@ class TrainedRun:
                 chunk.rows.inputs, targets, self.device, tokens=tokens, layout=label_layout(self.tasks, targets)
             )
             outputs.append(chunk.outputs)
-            labels.append(_labels_in_order(rows))
+            labels.append(rows.labels(rows_at_once(rows)))
             groups.append(chunk.table.frame.select(list(lists)))
             for task, columns in zip(self.tasks, target_columns([task.kind for task in self.tasks]), strict=True):
                 of_task = tokens.targets if tokens is not None and task.kind.per_token else targets
@@ -201,14 +202,13 @@ class TrainedRun:
                 f"{table.files}: changed since the training (another fingerprint): the numbers are not those of the "
                 f"training, and rows of {split} may have been trained on."
             )
-        unreadable = self._unreadable()
-        inputs, found = self.features.transform(table, unreadable=unreadable)
-        targets, tokens = encode_labels(self.config, table, self.tasks, self.spec, unreadable or ())
+        inputs, found, unreadable = read_inputs(self.config, table, self.features, {split: getattr(splits, split)})
+        targets, tokens = encode_labels(self.config, table, self.tasks, self.spec, unreadable)
         rankings = find_rankings(self.config, table, [task.name for task in self.tasks])
         data = Data(table, self.features, splits, self.tasks, inputs, targets, (), tokens, rankings)
         rows = data.rows(split, self.device)
         origins = rows.origins_of_positions(rows_at_once(rows))
-        evaluation = self._score(self._forward(rows), _labels_in_order(rows), origins, rows.rankings)
+        evaluation = self._score(self._forward(rows), rows.labels(rows_at_once(rows)), origins, rows.rankings)
         counts = {task.name: task.kind.counts(data.labels(i, split)) for i, task in enumerate(self.tasks)}
         return split, Evaluated(evaluation, len(rows), counts, changed, (*notes, *found))
 
@@ -269,9 +269,10 @@ class TrainedRun:
         names, kinds = [task.name for task in self.tasks], [task.kind for task in self.tasks]
         return score(outputs, labels, names, kinds, [task.weight for task in self.tasks], origins, rankings)
 
-    def _own_rows(self) -> tuple[Table, Splits]:
+    def _own_rows(self) -> tuple[AnyTable, Splits]:
         try:
-            return read_rows(self.config)
+            table, splits, _ = read_rows(self.config)
+            return table, splits
         except DataError as error:
             hint = (
                 f"The training read it from the folder {self.state['folder']}: run the command there, or name --data."
@@ -287,15 +288,6 @@ class _Chunk(NamedTuple):
     rows: Rows  # without labels
     outputs: Tensor  # (O, positions)
     unreadable: list[int]  # rows that have no inputs
-
-
-def _labels_in_order(rows: Rows) -> Tensor:
-    """Labels (positions, T) or (positions, T + K) in the order of the outputs, on the CPU."""
-    return (
-        torch.cat([labels for _, labels in rows.in_order(rows_at_once(rows))]).cpu()
-        if len(rows)
-        else rows.targets.cpu()
-    )
 
 
 def _places(

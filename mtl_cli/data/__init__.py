@@ -15,6 +15,6 @@ Example:
 from mtl_cli.data.features import FeatureOptions, Features
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.splits import SplitOptions, Splits, split_rows
-from mtl_cli.data.table import Table
+from mtl_cli.data.table import AnyTable, Table
 
-__all__ = ["FeatureOptions", "Features", "Source", "SplitOptions", "Splits", "Table", "split_rows"]
+__all__ = ["AnyTable", "FeatureOptions", "Features", "Source", "SplitOptions", "Splits", "Table", "split_rows"]

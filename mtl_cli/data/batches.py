@@ -1,4 +1,4 @@
-"""BATCHES: rows in memory, and the order in which an epoch visits them."""
+"""BATCHES: the rows of a split, and the order in which an epoch visits them."""
 
 from __future__ import annotations
 
@@ -65,6 +65,18 @@ class Ranking:
 
     k: int
     groups: np.ndarray
+
+
+class Window(NamedTuple):
+    """Rows that are read together, and visited by an epoch one after another.
+
+    Args:
+        stop: Where they end in the order of the epoch.
+        chunks: Numbers of the chunks of rows that they are.
+    """
+
+    stop: int
+    chunks: tuple[int, ...]
 
 
 class Rows:
@@ -134,6 +146,39 @@ class Rows:
         """Whether some task labels the tokens of the rows."""
         return self._tokens is not None
 
+    @property
+    def streamed(self) -> bool:
+        """Whether the inputs stay in their files, see ``StreamedRows``."""
+        return False
+
+    def reach(self, epoch: Epoch, step: int) -> None:
+        """Called before the batch ``step`` of an epoch is gathered: rows that are not in memory are read."""
+
+    def let_go(self) -> None:
+        """Called when the last batch is gathered: nothing more is read ahead."""
+
+    def example(self, rows: int) -> Inputs:
+        """The inputs of so many rows or less, always the same ones."""
+        return self.inputs.part(0, min(rows, len(self)))
+
+    def stream(
+        self, own: np.ndarray, source: int, first: int, count: int, seed: int, shuffle: bool
+    ) -> tuple[np.ndarray, tuple[Window, ...]]:
+        """``count`` rows from place ``first`` on in the endless stream of a source: permutation after permutation.
+
+        Args:
+            own: The source's rows.
+            source: Its number.
+            first: Where to begin.
+            count: How many.
+            seed: The run's seed.
+            shuffle: Whether to permute.
+
+        Returns:
+            The rows (count,), and the windows that they are read in with the one that comes next; none in memory.
+        """
+        return own[_stream(len(own), first, count, seed, source if shuffle else None)], ()
+
     def by_source(self) -> list[np.ndarray]:
         """The rows of each source, S arrays of indices."""
         return [np.flatnonzero(self.origins.codes == code) for code in range(len(self.origins.names))]
@@ -155,6 +200,12 @@ class Rows:
                 starts = self.inputs.ragged(self._tokens.block).starts[start : stop + 1]
                 targets = self._with_tokens(targets, self.token_targets[int(starts[0]) : int(starts[-1])])
             yield self.inputs.part(start, stop), targets
+
+    def labels(self, size: int) -> Tensor:
+        """The labels that ``in_order`` gives with all rows, on the CPU."""
+        if self._tokens is None:
+            return self.targets.cpu()
+        return torch.cat([targets for _, targets in self.in_order(size)]).cpu() if len(self) else self.targets.cpu()
 
     def origins_of_positions(self, size: int) -> Origins:
         """The source of each position, of all rows in order and ``size`` at a time."""
@@ -191,6 +242,7 @@ class Epoch:
         scale: (steps, K) on the device: task weight / count, the factor on each position's loss, or 0.
         absent: For each step, the tasks without any label.
         drawn: (steps, S) int64 on the CPU: rows of each source in each batch.
+        windows: Of rows that are streamed: what is read for which part of the order, and what comes after it.
     """
 
     order: Tensor
@@ -199,6 +251,7 @@ class Epoch:
     scale: Tensor
     absent: tuple[tuple[int, ...], ...]
     drawn: np.ndarray
+    windows: tuple[Window, ...] = ()
 
 
 def plan_epoch(
@@ -232,10 +285,11 @@ def plan_epoch(
     members = rows.by_source()
     sizes = np.array([len(own) for own in members])
     counts, before = mixing.counts(sizes, epoch), mixing.drawn_before(sizes, epoch)
-    streams = [
-        own[_stream(len(own), int(first), int(count), seed, source if shuffle else None)]
+    ordered = [
+        rows.stream(own, source, int(first), int(count), seed, shuffle)
         for source, (own, first, count) in enumerate(zip(members, before, counts, strict=True))
     ]
+    streams = [stream for stream, _ in ordered]
     if mixing.method == "round_robin":
         batches = _in_turns([_cut(stream, batch_size, drop_last) for stream in streams])
     else:
@@ -260,6 +314,7 @@ def plan_epoch(
         torch.from_numpy(scale).float().to(device),
         absent,
         drawn,
+        ordered[0][1],
     )
 
 
@@ -289,7 +344,7 @@ def _stream(size: int, first: int, count: int, seed: int, source: int | None) ->
     if count == 0:
         return np.zeros(0, np.int64)
     rounds = range(first // size, (first + count - 1) // size + 1)
-    places = [np.arange(size) if source is None else _permutation(size, seed, lap, source) for lap in rounds]
+    places = [np.arange(size) if source is None else permutation(size, seed, lap, source) for lap in rounds]
     start = first - rounds[0] * size
     stream: np.ndarray = np.concatenate(places)[start : start + count]
     return stream
@@ -301,7 +356,7 @@ def _mixed(streams: Sequence[np.ndarray], seed: int, epoch: int, shuffle: bool) 
     if len(streams) == 1:
         return order
     if shuffle:
-        places = _permutation(len(order), seed, epoch, len(streams))
+        places = permutation(len(order), seed, epoch, len(streams))
     else:
         spread = [(np.arange(len(stream)) + 0.5) / max(len(stream), 1) for stream in streams]
         places = np.argsort(np.concatenate(spread), kind="stable")
@@ -309,7 +364,8 @@ def _mixed(streams: Sequence[np.ndarray], seed: int, epoch: int, shuffle: bool) 
     return mixed
 
 
-def _permutation(size: int, seed: int, number: int, salt: int) -> np.ndarray:
+def permutation(size: int, seed: int, number: int, salt: int) -> np.ndarray:
+    """A random order of ``size`` places, a function of the arguments alone."""
     key = seed * 1_000_003 + number + salt * 0x9E3779B97F4A7C15
     generator = torch.Generator().manual_seed(key % 2**63)
     order: np.ndarray = torch.randperm(size, generator=generator).numpy()

@@ -11,7 +11,7 @@ import polars as pl
 
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.splits import Splits
-from mtl_cli.data.table import Drawn, Table
+from mtl_cli.data.table import AnyTable, Drawn, Table
 from mtl_cli.errors import DataError, Problem, did_you_mean
 
 SOURCE_COLUMN = "source"
@@ -172,7 +172,7 @@ def combine_splits(splits: Mapping[str, Splits], sizes: Mapping[str, int]) -> Sp
     return Splits(rows["train"], rows["val"], rows["test"], told, notes)
 
 
-def own_column_notes(table: Table, inputs: Sequence[str]) -> list[str]:
+def own_column_notes(table: AnyTable, inputs: Sequence[str]) -> list[str]:
     """What becomes of the inputs that some sources do not have."""
     by_sources: dict[tuple[str, ...], list[str]] = {}
     for column in inputs:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from mtl_cli.data.table import Table
+from mtl_cli.data.table import AnyTable
 
 _PROBE = 1000  # rows that are compared before a whole column is
 _EXAMPLE = 24  # characters
@@ -34,19 +34,19 @@ class ReportRow:
     role: str
 
 
-def describe(table: Table, kinds: Mapping[str, str], left_out: Mapping[str, str]) -> tuple[ReportRow, ...]:
+def describe(table: AnyTable, kinds: Mapping[str, str], left_out: Mapping[str, str]) -> tuple[ReportRow, ...]:
     """The report on a table whose inputs have the types ``kinds``."""
     rows = []
-    for series in table.frame.iter_columns():
-        name = series.name
-        markers = ", ".join(f"{marker} {count}" for marker, count in sorted(table.missing.get(name, {}).items()))
-        first = series.drop_nulls().head(1)
-        example = str(first[0].to_list() if isinstance(first[0], pl.Series) else first[0]) if len(first) else ""
+    for name, dtype in table.schema.items():
+        facts = table.facts(name)
+        markers = ", ".join(f"{marker} {count}" for marker, count in sorted(facts.markers.items()))
+        first = facts.first.to_list() if isinstance(facts.first, pl.Series) else facts.first
+        example = "" if first is None else str(first)
         example = " ".join(example.split())  # a line break would tear the table
         example = example if len(example) <= _EXAMPLE else example[: _EXAMPLE - 3] + "..."
         role = f"left out: {left_out[name]}" if name in left_out else "input"
-        kind = kinds.get(name, str(series.dtype))
-        rows.append(ReportRow(name, kind, series.null_count(), markers, example, role))
+        kind = kinds.get(name, str(dtype))
+        rows.append(ReportRow(name, kind, facts.missing, markers, example, role))
     return tuple(rows)
 
 
@@ -66,7 +66,7 @@ def format_report(rows: Sequence[ReportRow]) -> str:
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)
 
 
-def copies_of_targets(table: Table, inputs: Sequence[str], reserved: Mapping[str, str]) -> list[str]:
+def copies_of_targets(table: AnyTable, inputs: Sequence[str], reserved: Mapping[str, str]) -> list[str]:
     """Notes about inputs that equal a target in every row that has one: the model would copy the answer.
 
     Args:
@@ -76,12 +76,14 @@ def copies_of_targets(table: Table, inputs: Sequence[str], reserved: Mapping[str
     """
     notes = []
     for target, role in reserved.items():
-        if not role.startswith("target") or target not in table.frame.columns:
+        if not role.startswith("target") or target not in table.schema:
             continue
-        labels = table.frame[target]
+        first = table.head(target, _PROBE)
         for name in inputs:
-            values = table.frame[name]
-            if _equal(values.head(_PROBE), labels.head(_PROBE)) and _equal(values, labels) and labels.count() > 1:
+            if not _equal(table.head(name, _PROBE), first):
+                continue
+            labels = table.values(target)
+            if _equal(table.values(name), labels) and labels.count() > 1:
                 notes.append(
                     f"{table.files}, column '{name}': equals column '{target}', the {role}, in every labelled row. "
                     f"If it is a copy, write data.exclude=[{name}]."

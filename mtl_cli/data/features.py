@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.column_types import ColumnType, infer_type
 from mtl_cli.data.feature_report import ReportRow, copies_of_targets, describe, format_report
-from mtl_cli.data.images import ImageInput, fit_image, image_values
+from mtl_cli.data.images import ImageInput, fit_image_arrays, fit_image_files, image_values
 from mtl_cli.data.input_columns import (
     CategoryInput,
     Findings,
     NumericInput,
     constant_notes,
     encode,
+    fit_block,
     fit_category,
     fit_numeric,
     refuse_missing_cells,
@@ -27,7 +30,7 @@ from mtl_cli.data.input_columns import (
 from mtl_cli.data.number_text import plain_numbers
 from mtl_cli.data.scaling import Scaler
 from mtl_cli.data.selection import select_columns
-from mtl_cli.data.table import Table
+from mtl_cli.data.table import AnyTable, Table
 from mtl_cli.data.texts import TextInput, TokensInput
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.schema import FeatureOptions, ImageOptions
@@ -65,7 +68,7 @@ class Features:
 
     @classmethod
     def fit(
-        cls, table: Table, options: FeatureOptions, train_rows: np.ndarray, reserved: Mapping[str, str]
+        cls, table: AnyTable, options: FeatureOptions, train_rows: np.ndarray, reserved: Mapping[str, str]
     ) -> Features:
         """Decides the type of every input column from all rows, and takes statistics from the training rows only.
 
@@ -101,28 +104,35 @@ class Features:
         undecided = [
             n for n, declared in selection.inputs.items() if declared in (None, "numeric") and n not in table.types
         ]
-        table = plain_numbers(table, undecided)
+        if isinstance(table, Table):
+            table = plain_numbers(table, undecided)
         for name, declared in selection.inputs.items():
             with collecting(problems):
                 known = "image" if table.types.get(name) == "image" else None
-                types[name], found = infer_type(table.column(name), declared or known)
+                wide = declared in ("text", "image") or table.schema[name].is_nested()  # its cells are not looked at
+                column = next(table.pieces(name))[1] if wide else table.column(name)
+                types[name], found = infer_type(column, declared or known)
                 notes += found
         bins = _bins(options, types)
         for name, kind in types.items():
-            column = table.column(name)
+            pieces = functools.partial(table.pieces, name)
             with collecting(problems):
                 if kind == "image":
-                    blocks.append(fit_image(_from_files(table, column, options.image), train_rows, options.image))
+                    blocks.append(_fit_image(table, name, train_rows, options.image))
                     continue
                 if options.missing_inputs == "error":
-                    refuse_missing_cells(column)
+                    refuse_missing_cells(column for _, column in pieces())
                 if kind == "text":
                     blocks.append(TextInput(name, options.text))
                 elif kind == "tokens":
                     blocks.append(TokensInput(name, options.text))
                 elif kind == "category":
-                    categorical.append(fit_category(column, train_rows, options.min_count))
+                    categorical.append(fit_category(table.column(name), train_rows, options.min_count))
+                elif kind == "block":
+                    numeric.append(fit_block(pieces, train_rows, options.scale, options.missing_inputs))
+                    notes += constant_notes(numeric[-1], next(pieces())[1])
                 else:
+                    column = table.column(name)
                     numeric.append(fit_numeric(column, kind, train_rows, options.scale, options.missing_inputs, bins))
                     notes += constant_notes(numeric[-1], column)
         if problems:
@@ -210,7 +220,7 @@ class Features:
                     blocks[block.name] = image_values(_from_files(table, source, block.options), block, damaged)
                 else:
                     if self.refuse_missing:
-                        refuse_missing_cells(source)
+                        refuse_missing_cells([source])
                     blocks[block.name] = block.values(source)
                     if source.values.null_count():  # read as empty
                         found.missing[source.head] += source.values.null_count()
@@ -287,7 +297,13 @@ class Features:
             flag += column.indicator
 
 
-def _from_files(table: Table, column: Column, options: ImageOptions) -> Column:
+def _fit_image(table: AnyTable, name: str, train_rows: np.ndarray, options: ImageOptions) -> ImageInput:
+    if table.schema[name] == pl.String:  # paths
+        return fit_image_files(_from_files(table, table.column(name), options), train_rows, options)
+    return fit_image_arrays(functools.partial(table.pieces, name), train_rows, options)
+
+
+def _from_files(table: AnyTable, column: Column, options: ImageOptions) -> Column:
     """A column of images; paths start from the folder of their file, unless a root is given."""
     return column if options.root is not None else replace(column, values=table.resolve_paths(column.name))
 

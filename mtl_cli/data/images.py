@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.table import Pieces, rows_in
 from mtl_cli.errors import ConfigError, DataError, Problem
 from mtl_cli.schema import ImageOptions
 from mtl_cli.types import Block, Column
@@ -55,29 +56,55 @@ class ImageInput:
         return cls(**{**saved, **lists, "options": ImageOptions(**saved["options"])})
 
 
-def fit_image(column: Column, train_rows: np.ndarray, options: ImageOptions) -> ImageInput:
-    """Finds the size of the images, and the mean and deviation of their pixels in the training rows.
+def fit_image_files(column: Column, train_rows: np.ndarray, options: ImageOptions) -> ImageInput:
+    """Finds the size of images in files, and the mean and deviation of their pixels in the training rows.
 
     Raises:
         DataError: The column holds no images, or the first of them cannot be read.
-        ConfigError: Pillow is needed and not installed.
+        ConfigError: Pillow is not installed.
     """
-    values = column.values
-    if values.dtype == pl.String:
-        train = train_rows[values.is_not_null().to_numpy()[train_rows]]
-        first, _ = _read_first(column, train, options)
-        shape = first.shape
-        rows = train[:_MEASURED]
-        pixels, unreadable = _read_files(column, rows, shape, options)
-        pixels = np.delete(pixels, [int(np.flatnonzero(rows == row)[0]) for row in unreadable], 0)
-    else:
-        shape = _array_shape(column)
-        pixels = values.gather(train_rows).drop_nulls().to_numpy().reshape(-1, *shape)
-    _check_finite(column, pixels)
-    mean = pixels.mean((0, 1, 2), dtype=np.float64)
-    std = pixels.std((0, 1, 2), dtype=np.float64)
+    train = train_rows[column.values.is_not_null().to_numpy()[train_rows]]
+    first, _ = _read_first(column, train, options)
+    rows = train[:_MEASURED]
+    pixels, unreadable = _read_files(column, rows, first.shape, options)
+    pixels = np.delete(pixels, [int(np.flatnonzero(rows == row)[0]) for row in unreadable], 0)
+    return _measured(column.name, first.shape, lambda: [pixels], options)
+
+
+def fit_image_arrays(pieces: Pieces, train_rows: np.ndarray, options: ImageOptions) -> ImageInput:
+    """The same for arrays of pixels in the table, a stretch of rows at a time.
+
+    Raises:
+        DataError: The column holds no images, or pixels that are not finite.
+    """
+    first = next(pieces())[1]
+    shape = _array_shape(first)
+
+    def training() -> Iterator[np.ndarray]:
+        for start, column in pieces():
+            rows = rows_in(train_rows, start, len(column.values))
+            pixels = column.values.gather(rows).drop_nulls().to_numpy().reshape(-1, *shape)
+            _check_finite(column, pixels)
+            yield pixels
+
+    return _measured(first.name, shape, training, options)
+
+
+def _measured(
+    name: str, shape: tuple[int, int, int], pieces: Callable[[], Iterable[np.ndarray]], options: ImageOptions
+) -> ImageInput:
+    """The column, with mean and deviation of each channel over pixels (n, H, W, channels) in one or more parts."""
+    pixels, total = 0, np.zeros(shape[2])
+    for part in pieces():
+        pixels += part.size // shape[2]
+        total = total + part.sum((0, 1, 2), dtype=np.float64)
+    mean, squares = total / max(pixels, 1), np.zeros(shape[2])
+    for part in pieces():
+        centred = part - mean
+        squares = squares + (centred * centred).sum((0, 1, 2))
+    std = np.sqrt(squares / max(pixels, 1))
     std = np.where(std > 0, std, 1.0)
-    return ImageInput(column.name, shape, tuple(mean.tolist()), tuple(std.tolist()), options)
+    return ImageInput(name, shape, tuple(mean.tolist()), tuple(std.tolist()), options)
 
 
 def image_values(column: Column, image: ImageInput, unreadable: list[int] | None) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +12,7 @@ import polars as pl
 
 from mtl_cli.data.column_types import block_width, category_text, numeric_values
 from mtl_cli.data.scaling import Scale, Scaler
+from mtl_cli.data.table import Pieces, rows_in
 from mtl_cli.errors import DataError, Problem, did_you_mean
 from mtl_cli.types import Column
 
@@ -92,18 +94,46 @@ def fit_numeric(
     missing_inputs: MissingInputs,
     bins: int = 0,
 ) -> NumericInput:
-    """Measures a numeric, date or block column on its training rows; ``bins`` is the most bins to cut it into.
+    """Measures a numeric or date column on its training rows; ``bins`` is the most bins to cut it into.
 
     Raises:
         DataError: A cell of any row is no number; training and other rows are held to the same rules.
     """
-    width = block_width(column) if kind == "block" else 1
-    values = numeric_values(column, kind, width)[train_rows]
-    scaler = Scaler.fit(values, scale, fill_mean=missing_inputs == "mean")
-    lacking = column.own is not None  # by a source: the model must know
-    indicator = lacking or (missing_inputs == "indicator" and bool(np.isnan(values).any()))
-    edges = _edges(scaler.transform(values), bins) if kind != "block" else ()
-    return NumericInput(column.name, kind, width, scaler, indicator, edges)
+    values = numeric_values(column, kind, 1)[train_rows]
+    scaler = Scaler.fit(lambda: [values], scale, fill_mean=missing_inputs == "mean")
+    indicator = _flagged(column, missing_inputs, absent=bool(np.isnan(values).any()))
+    return NumericInput(column.name, kind, 1, scaler, indicator, _edges(scaler.transform(values), bins))
+
+
+def fit_block(pieces: Pieces, train_rows: np.ndarray, scale: Scale, missing_inputs: MissingInputs) -> NumericInput:
+    """Measures a block column on its training rows, a stretch of rows at a time.
+
+    Raises:
+        DataError: As ``fit_numeric``; or all values are needed at once, and there are several stretches.
+    """
+    first = next(pieces())[1]
+    width = next((found for _, column in pieces() if (found := block_width(column))), 0)
+    absent = 0
+
+    def training() -> Iterator[np.ndarray]:
+        nonlocal absent
+        for number, (start, column) in enumerate(pieces()):
+            values = numeric_values(column, "block", width)[rows_in(train_rows, start, len(column.values))]
+            absent += int(np.isnan(values).sum())
+            if scale == "quantile" and number:
+                what = "'quantile' needs all rows of a column of lists at once, and the data are streamed"
+                raise DataError(
+                    Problem("data.scale", f"{what}, got column '{column.name}'", "Write data.scale=standard.")
+                )
+            yield values
+
+    scaler = Scaler.fit(training, scale, fill_mean=missing_inputs == "mean")
+    return NumericInput(first.name, "block", width, scaler, _flagged(first, missing_inputs, absent=absent > 0))
+
+
+def _flagged(column: Column, missing_inputs: MissingInputs, *, absent: bool) -> bool:
+    """Whether an input says where cells are missing; where a source lacks the column the model must know."""
+    return column.own is not None or (missing_inputs == "indicator" and absent)
 
 
 def _edges(scaled: np.ndarray, bins: int) -> tuple[float, ...]:
@@ -159,7 +189,7 @@ def write_numeric(
     count = int(missing.sum() if source.own is None else missing[source.own].sum())
     if count:
         if refuse:
-            refuse_missing_cells(source)
+            refuse_missing_cells([source])
         found.missing[source.head] += count
     out[:, start : start + column.width] = column.scaler.transform(values)
     if flag is not None:
@@ -178,7 +208,7 @@ def encode(
     count = text.null_count() if source.own is None else text.filter(pl.Series(source.own)).null_count()
     if count:
         if refuse:
-            refuse_missing_cells(source)
+            refuse_missing_cells([source])
         found.missing[source.head] += count
     known = list(category.values)
     coded = text.replace_strict(known, range(1, len(known) + 1), default=0, return_dtype=pl.Int64) if known else None
@@ -215,22 +245,29 @@ def _cells(count: int, one: str, many: str) -> str:
     return f"{count} {f'cell {one}' if count == 1 else f'cells {many}'}"
 
 
-def refuse_missing_cells(column: Column) -> None:
-    """Refuses missing cells of a column, missing elements of lists included.
+def refuse_missing_cells(pieces: Iterable[Column]) -> None:
+    """Refuses missing cells of a column that is given whole or in stretches, missing elements of lists included.
 
     Raises:
         DataError: Names the first and counts the others.
     """
+    first, count = "", 0
+    for column in pieces:
+        rows = _missing_rows(column)
+        first = first or (column.where(int(rows[0])) if len(rows) else "")
+        count += len(rows)
+    if count:
+        others = count - 1
+        more = f", as {'is' if others == 1 else 'are'} {others} more cell{'s' * (others > 1)} of the column"
+        hint = "Fill it, or set data.missing_inputs to indicator or mean."
+        raise DataError(Problem(first, f"is missing{more if others else ''}", hint))
+
+
+def _missing_rows(column: Column) -> np.ndarray:
     series = column.values
     absent = series.is_null()
     if series.dtype.is_nested():
         lists = series.arr.to_list() if isinstance(series.dtype, pl.Array) else series
         lists = lists.cast(pl.List(pl.Float64))
         absent |= lists.list.eval(pl.element().is_null() | pl.element().is_nan()).list.any().fill_null(False)
-    rows = np.flatnonzero(absent.to_numpy() if column.own is None else absent.to_numpy() & column.own)
-    if len(rows):
-        others = len(rows) - 1
-        more = f", as {'is' if others == 1 else 'are'} {others} more cell{'s' * (others > 1)} of the column"
-        more = more if others else ""
-        hint = "Fill it, or set data.missing_inputs to indicator or mean."
-        raise DataError(Problem(column.where(int(rows[0])), f"is missing{more}", hint))
+    return np.flatnonzero(absent.to_numpy() if column.own is None else absent.to_numpy() & column.own)

@@ -9,13 +9,13 @@ import numpy as np
 import polars as pl
 
 from mtl_cli.data.number_text import parse_numbers
-from mtl_cli.data.table import Table
+from mtl_cli.data.table import AnyTable
 from mtl_cli.errors import DataError, Problem, did_you_mean
 from mtl_cli.schema import TaskOptions
 from mtl_cli.types import Column, Plain
 
 
-def label_column(table: Table, targets: Sequence[str], options: TaskOptions, *, some: bool = True) -> Column:
+def label_column(table: AnyTable, targets: Sequence[str], options: TaskOptions, *, some: bool = True) -> Column:
     """The labels of a task, null in every row that has none for it.
 
     A row has no label where its cell is missing or holds one of ``missing_label``, where ``mask_by`` does not hold,
@@ -32,7 +32,7 @@ def label_column(table: Table, targets: Sequence[str], options: TaskOptions, *, 
             row must.
 
     Example:
-        >>> from mtl_cli.data.table import Part
+        >>> from mtl_cli.data.table import Part, Table
         >>> frame = pl.DataFrame({"clicked": ["1", "0", "1"], "bought": ["0", "0", "?"]})
         >>> table = Table(frame, (Part("a.csv", 0, 3, lines=True),))
         >>> options = TaskOptions(kind="binary", missing_label="?", mask_by={"clicked": 1})
@@ -48,7 +48,7 @@ def label_column(table: Table, targets: Sequence[str], options: TaskOptions, *, 
     for other, wanted in (options.mask_by or {}).items():
         holds = _holds(_readable(table, other).values, _as_list(wanted))
         if some and not holds.any():
-            found = table.frame[other].drop_nulls().cast(pl.String, strict=False).unique().head(1000).to_list()
+            found = table.values(other).drop_nulls().cast(pl.String, strict=False).unique().head(1000).to_list()
             hint = did_you_mean(", ".join(map(str, _as_list(wanted))), map(str, found))
             raise DataError(Problem(f"mask_by.{other}", f"no row of {table.files} holds {wanted!r}", hint))
         masked |= ~holds
@@ -59,7 +59,7 @@ def label_column(table: Table, targets: Sequence[str], options: TaskOptions, *, 
     return Column(name, values, functools.partial(table.where, name))
 
 
-def row_weights(table: Table, name: str, labelled: np.ndarray) -> np.ndarray:
+def row_weights(table: AnyTable, name: str, labelled: np.ndarray) -> np.ndarray:
     """What each row counts: the numbers of a column, (N,) float64; 1 in rows without a label.
 
     Args:
@@ -82,7 +82,7 @@ def row_weights(table: Table, name: str, labelled: np.ndarray) -> np.ndarray:
     return weights
 
 
-def _readable(table: Table, name: str) -> Column:
+def _readable(table: AnyTable, name: str) -> Column:
     column = table.column(name)
     if column.values.dtype in (pl.Binary, pl.Object):
         what = f"must hold numbers, text or lists, got type {column.values.dtype}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -34,31 +34,43 @@ class Scaler:
     quantiles: np.ndarray
 
     @classmethod
-    def fit(cls, values: np.ndarray, method: Scale, *, fill_mean: bool) -> Scaler:
+    def fit(cls, pieces: Callable[[], Iterable[np.ndarray]], method: Scale, *, fill_mean: bool) -> Scaler:
         """Takes the statistics of the training rows.
 
         Numbers that are only 0 and 1 are kept as they are. A number with one value, or none, becomes 0 everywhere
         (with ``none`` it is kept).
 
         Args:
-            values: (N, W) float64 training rows; NaN where missing.
+            pieces: Gives the training rows, (N, W) float64 and NaN where missing, in one or more parts; for
+                ``quantile`` in one. It is gone through twice.
             method: ``standard``: (x - mean) / std; ``quantile``: to a standard normal by rank, clipped to 5; ``none``.
             fill_mean: Whether missing values of numbers that are kept become their mean, instead of 0. Scaled numbers
                 have mean (or median) 0 already.
 
         Example:
-            >>> scaler = Scaler.fit(np.array([[1.0], [3.0]]), "standard", fill_mean=False)
+            >>> scaler = Scaler.fit(lambda: [np.array([[1.0], [3.0]])], "standard", fill_mean=False)
             >>> scaler.transform(np.array([[3.0], [np.nan]])).tolist()
             [[1.0], [0.0]]
         """
-        absent = np.isnan(values)
-        count = np.maximum((~absent).sum(axis=0), 1)
-        mean = np.where(absent, 0.0, values).sum(axis=0) / count
-        centred = np.where(absent, 0.0, values - mean)
-        std = np.sqrt((centred * centred).sum(axis=0) / count)
-        low = np.where(absent, np.inf, values).min(axis=0, initial=np.inf)
-        high = np.where(absent, -np.inf, values).max(axis=0, initial=-np.inf)
-        binary = (absent | (values == 0) | (values == 1)).all(axis=0)
+        known: Any = 0
+        total: Any = 0.0
+        squares: Any = 0.0
+        low: Any = np.inf
+        high: Any = -np.inf
+        binary: Any = True
+        for values in pieces():
+            absent = np.isnan(values)
+            known = known + (~absent).sum(axis=0)
+            total = total + np.where(absent, 0.0, values).sum(axis=0)
+            low = np.minimum(low, np.where(absent, np.inf, values).min(axis=0, initial=np.inf))
+            high = np.maximum(high, np.where(absent, -np.inf, values).max(axis=0, initial=-np.inf))
+            binary = binary & (absent | (values == 0) | (values == 1)).all(axis=0)
+        count = np.maximum(known, 1)
+        mean = total / count
+        for values in pieces():
+            centred = np.where(np.isnan(values), 0.0, values - mean)
+            squares = squares + (centred * centred).sum(axis=0)
+        std = np.sqrt(squares / count)
         scaled = {"standard": _STANDARD, "quantile": _QUANTILE, "none": _KEEP}[method]
         mode = np.where(binary, _KEEP, scaled)
         if method != "none":
@@ -66,7 +78,8 @@ class Scaler:
             mode = np.where((low >= high) | (std == 0), _CONSTANT, mode)
         standard = mode == _STANDARD
         fill = np.where((mode == _KEEP) & fill_mean, mean, 0.0)
-        return cls(mode, np.where(standard, mean, 0.0), np.where(standard, std, 1.0), fill, _quantiles(values, mode))
+        quantiles = _quantiles(next(iter(pieces())), mode) if method == "quantile" else np.zeros((len(mode), 0))
+        return cls(mode, np.where(standard, mean, 0.0), np.where(standard, std, 1.0), fill, quantiles)
 
     @property
     def constant(self) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mtl_cli.data.table import Table
+from mtl_cli.data.table import AnyTable
 from mtl_cli.errors import DataError, Problem, did_you_mean, shown
 
 _TYPES = ("numeric", "category", "text", "image")
@@ -26,7 +26,9 @@ class Selection:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def select_columns(table: Table, inputs: str | list[Any], exclude: list[str], reserved: Mapping[str, str]) -> Selection:
+def select_columns(
+    table: AnyTable, inputs: str | list[Any], exclude: list[str], reserved: Mapping[str, str]
+) -> Selection:
     """Chooses the input columns.
 
     Args:
@@ -41,7 +43,7 @@ def select_columns(table: Table, inputs: str | list[Any], exclude: list[str], re
 
     Example:
         >>> import polars as pl
-        >>> from mtl_cli.data.table import Part
+        >>> from mtl_cli.data.table import Part, Table
         >>> table = Table(pl.DataFrame({"id": ["7"], "x": ["1"], "y": ["0"]}), (Part("a.csv", 0, 1, lines=True),))
         >>> select_columns(table, "*", ["id"], {"y": "target of task 'y'"})
         Selection(inputs={'x': None}, left_out={'id': 'data.exclude', 'y': "target of task 'y'"})
@@ -54,7 +56,7 @@ def select_columns(table: Table, inputs: str | list[Any], exclude: list[str], re
         problems += wrong
         if wrong:
             continue
-        matched = _match(name, table.frame.columns)
+        matched = _match(name, list(table.schema))
         if not matched:
             problems.append(_no_column(key, name, table))
         if matched == [name]:
@@ -70,7 +72,7 @@ def select_columns(table: Table, inputs: str | list[Any], exclude: list[str], re
         problems.append(Problem("data.inputs", f"no column of {table.files} is left as an input, got {shown(inputs)}"))
     if problems:
         raise DataError(problems)
-    reasons = {c: reserved.get(c) or excluded.get(c) or "not in data.inputs" for c in table.frame.columns}
+    reasons = {c: reserved.get(c) or excluded.get(c) or "not in data.inputs" for c in table.schema}
     return Selection(chosen, {c: reason for c, reason in reasons.items() if c not in chosen})
 
 
@@ -103,17 +105,17 @@ def _match(name: str, columns: list[str]) -> list[str]:
     return [c for c in columns if fnmatch.fnmatchcase(c, name)]
 
 
-def _excluded(table: Table, exclude: list[str], problems: list[Problem]) -> dict[str, str]:
+def _excluded(table: AnyTable, exclude: list[str], problems: list[Problem]) -> dict[str, str]:
     found: dict[str, str] = {}
     for i, name in enumerate(exclude):
-        matched = _match(name, table.frame.columns)
+        matched = _match(name, list(table.schema))
         if not matched:
             problems.append(_no_column(f"data.exclude[{i}]", name, table))
         found.update(dict.fromkeys(matched, "data.exclude"))
     return found
 
 
-def _no_column(key: str, name: str, table: Table) -> Problem:
+def _no_column(key: str, name: str, table: AnyTable) -> Problem:
     try:
         table.require([name], {name: key})
     except DataError as error:

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import polars as pl
 
-from mtl_cli.data.table import Table
+from mtl_cli.data.table import AnyTable
 from mtl_cli.errors import ConfigError, DataError, Problem
 from mtl_cli.schema import SplitOptions
 
@@ -46,7 +46,7 @@ class Splits:
     notes: tuple[str, ...] = ()
 
 
-def split_rows(table: Table, options: SplitOptions) -> Splits:
+def split_rows(table: AnyTable, options: SplitOptions) -> Splits:
     """Splits the rows of a table.
 
     The same table and options give the same splits on every machine, whatever the seed of the training.
@@ -56,7 +56,7 @@ def split_rows(table: Table, options: SplitOptions) -> Splits:
         DataError: A column is absent or holds unknown or missing values, or training or validation would be empty.
 
     Example:
-        >>> from mtl_cli.data.table import Part
+        >>> from mtl_cli.data.table import Part, Table
         >>> table = Table(pl.DataFrame({"s": ["train", "Train", "dev", "test"]}), (Part("x.csv", 0, 4, lines=True),))
         >>> splits = split_rows(table, SplitOptions(column="s"))
         >>> splits.train.tolist(), splits.val.tolist(), splits.test.tolist(), splits.method
@@ -64,7 +64,7 @@ def split_rows(table: Table, options: SplitOptions) -> Splits:
     """
     method = _resolve(table, options)
     notes = [_unused(name, method) for name in _unused_columns(options, method)]
-    make: dict[str, Callable[[Table, SplitOptions, list[str]], tuple[np.ndarray, str]]] = {
+    make: dict[str, Callable[[AnyTable, SplitOptions, list[str]], tuple[np.ndarray, str]]] = {
         "files": _by_files,
         "column": _by_column,
         "random": _at_random,
@@ -92,7 +92,7 @@ def _some(rows: np.ndarray, share: float, seed: int) -> np.ndarray:
     return rows[np.sort(drawn)]
 
 
-def _resolve(table: Table, options: SplitOptions) -> str:
+def _resolve(table: AnyTable, options: SplitOptions) -> str:
     method: str = options.method
     needs = {"column": options.column, "group": options.group, "stratified": options.stratify}
     if method == "auto":
@@ -118,8 +118,8 @@ def _resolve(table: Table, options: SplitOptions) -> str:
     if method in needs:
         name = str(needs[method])
         table.require([name], {name: f"data.split.{key}"})
-        if table.frame.schema[name].is_nested():
-            raise DataError(_problem(key, f"column '{name}' holds lists, got type {table.frame.schema[name]}"))
+        if table.schema[name].is_nested():
+            raise DataError(_problem(key, f"column '{name}' holds lists, got type {table.schema[name]}"))
     return method
 
 
@@ -137,13 +137,13 @@ def _unused(key: str, method: str) -> str:
     return f"data.split.{key} is not used: the rows are split by method '{method}'."
 
 
-def _by_files(table: Table, options: SplitOptions, notes: list[str]) -> tuple[np.ndarray, str]:
+def _by_files(table: AnyTable, options: SplitOptions, notes: list[str]) -> tuple[np.ndarray, str]:
     return _carve(_codes(cast(pl.Series, table.given_split)), options, notes), "by files"  # _resolve has checked it
 
 
-def _by_column(table: Table, options: SplitOptions, notes: list[str]) -> tuple[np.ndarray, str]:
+def _by_column(table: AnyTable, options: SplitOptions, notes: list[str]) -> tuple[np.ndarray, str]:
     name = str(options.column)
-    raw = table.frame[name].cast(pl.String)
+    raw = table.values(name).cast(pl.String)
     clean = raw.str.strip_chars().str.to_lowercase()
     words = clean.replace_strict(list(_WORDS), list(_WORDS.values()), default=None, return_dtype=pl.String)
     if words.null_count():
@@ -172,8 +172,8 @@ def _carve(codes: np.ndarray, options: SplitOptions, notes: list[str]) -> np.nda
     return codes
 
 
-def _at_random(table: Table, options: SplitOptions, notes: list[str]) -> tuple[np.ndarray, str]:  # noqa: ARG001
-    rows = table.frame.height
+def _at_random(table: AnyTable, options: SplitOptions, notes: list[str]) -> tuple[np.ndarray, str]:  # noqa: ARG001
+    rows = table.height
     return _draw(rows, options), f"at random ({options.val:g} val, {options.test:g} test, seed {options.seed})"
 
 
@@ -193,16 +193,16 @@ def _share(count: int, fraction: float) -> int:
     return min(count, max(1, round(count * fraction))) if fraction > 0 else 0
 
 
-def _stratified(table: Table, options: SplitOptions, notes: list[str]) -> tuple[np.ndarray, str]:
+def _stratified(table: AnyTable, options: SplitOptions, notes: list[str]) -> tuple[np.ndarray, str]:
     name = str(options.stratify)
-    keys = _dense(table.frame[name])
+    keys = _dense(table.values(name))
     sizes = np.bincount(keys)
     single = np.flatnonzero(sizes[keys] == 1)
     if 2 * len(single) > len(keys) > 0:
         what = f"cannot be stratified by: {len(single)} of {len(keys)} rows hold a value of their own"
         raise DataError(Problem(f"{table.files}, column '{name}'", what, "Choose a column with few values."))
     if len(single):
-        values = ", ".join(repr(v) for v in table.frame[name].gather(single[:5]).to_list())
+        values = ", ".join(repr(v) for v in table.values(name).gather(single[:5]).to_list())
         more = f" and {len(single) - 5} more" if len(single) > 5 else ""
         notes.append(f"Column '{name}' has values that occur once; their rows went to train: {values}{more}.")
     codes = np.zeros(len(keys), np.int8)
@@ -221,9 +221,9 @@ def _stratified(table: Table, options: SplitOptions, notes: list[str]) -> tuple[
     return codes, f"stratified by '{name}' ({options.val:g} val, {options.test:g} test, seed {options.seed})"
 
 
-def _by_group(table: Table, options: SplitOptions, notes: list[str]) -> tuple[np.ndarray, str]:
+def _by_group(table: AnyTable, options: SplitOptions, notes: list[str]) -> tuple[np.ndarray, str]:
     name = str(options.group)
-    column = table.frame[name]
+    column = table.values(name)
     if column.null_count():
         row = int(np.flatnonzero(column.is_null().to_numpy())[0])
         count = f"{column.null_count()} of {len(column)} rows"
@@ -249,9 +249,9 @@ def _dense(column: pl.Series) -> np.ndarray:
     return dense
 
 
-def _check_filled(table: Table, rows: dict[str, np.ndarray], text: str) -> None:
+def _check_filled(table: AnyTable, rows: dict[str, np.ndarray], text: str) -> None:
     names = {"train": "training", "val": "validation"}
-    count = table.frame.height
+    count = table.height
     problems = [
         Problem(table.files, f"no {word} rows, got {count} row{'s' * (count != 1)} split {text}")
         for name, word in names.items()

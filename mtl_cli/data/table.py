@@ -1,17 +1,22 @@
-"""The user's rows in memory, and the way from any cell back to its place in a file."""
+"""The user's rows, and the way from any cell back to its place in a file."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from mtl_cli.errors import DataError, Problem, did_you_mean
 from mtl_cli.types import Column
+
+#: A column as stretches of rows, each with its first row; made anew by each call.
+Pieces = Callable[[], Iterator[tuple[int, Column]]]
 
 
 @dataclass(frozen=True)
@@ -64,16 +69,40 @@ class Drawn:
     item: str
 
 
-@dataclass(frozen=True, eq=False)
-class Table:
-    """N rows, as read: nothing scaled, filled or left out.
+def rows_in(rows: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Those of some rows (sorted) that are among ``count`` rows from ``first`` on, counted from there.
+
+    Example:
+        >>> rows_in(np.array([1, 4, 5, 9]), 4, 3).tolist()
+        [0, 1]
+    """
+    begin, end = np.searchsorted(rows, [first, first + count])
+    found: np.ndarray = rows[begin:end] - first
+    return found
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a report says of a column.
 
     Args:
-        frame: N rows. Columns of text files are text; a missing cell is null.
+        missing: Number of missing cells.
+        markers: What they held, with counts.
+        first: The first value that is there, if any.
+    """
+
+    missing: int
+    markers: Mapping[str, int]
+    first: Any
+
+
+class AnyTable(ABC):
+    """N rows, as read: nothing scaled, filled or left out. They are in memory (``Table``) or stay in their files.
+
+    Attributes:
         parts: Where the rows came from, in order.
         given_split: Per row ``train``, ``val`` or ``test`` if the files were given per split.
         fingerprint: sha256 (hex) over the bytes of all files in order; for embedded data over name and library version.
-        missing: Per column that has missing cells, how many from which marker (``empty``, ``NA``, ``null``, ``NaN``).
         notes: What the user should know about the files.
         converted: Columns whose numbers were written with other decimal or group signs.
         types: What the source knows about columns that their values do not say: ``image`` of a path; ``name`` of a
@@ -81,15 +110,43 @@ class Table:
         drawn: Rows that were not read but drawn, and are drawn anew for each epoch.
     """
 
-    frame: pl.DataFrame
     parts: tuple[Part, ...]
-    given_split: pl.Series | None = None
-    fingerprint: str = ""
-    missing: dict[str, dict[str, int]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    converted: tuple[str, ...] = ()
-    types: Mapping[str, str] = field(default_factory=dict)
-    drawn: tuple[Drawn, ...] = ()
+    given_split: pl.Series | None
+    fingerprint: str
+    notes: tuple[str, ...]
+    converted: tuple[str, ...]
+    types: Mapping[str, str]
+    drawn: tuple[Drawn, ...]
+
+    @property
+    @abstractmethod
+    def height(self) -> int:
+        """N."""
+
+    @property
+    @abstractmethod
+    def schema(self) -> Mapping[str, pl.DataType]:
+        """The columns in order, and how their values are stored."""
+
+    @abstractmethod
+    def values(self, name: str) -> pl.Series:
+        """All cells of a column that is there; null where missing."""
+
+    @abstractmethod
+    def pieces(self, name: str) -> Iterator[tuple[int, Column]]:
+        """A column that need not fit into memory: one stretch of rows after the other, each with its first row."""
+
+    @abstractmethod
+    def head(self, name: str, rows: int) -> pl.Series:
+        """The first cells of a column."""
+
+    @abstractmethod
+    def facts(self, name: str) -> Facts:
+        """What a report says of a column."""
+
+    @abstractmethod
+    def with_empty(self, columns: Iterable[str]) -> AnyTable:
+        """The table with those of the columns that it lacks added, without values, as a source's that has them not."""
 
     @property
     def files(self) -> str:
@@ -105,7 +162,7 @@ class Table:
             >>> table.resolve_paths("photo").to_list()
             ['photos/7.png', '/all/8.png', None]
         """
-        cells = self.frame[column]
+        cells = self.values(column)
         if cells.dtype != pl.String or not any(part.folder for part in self.parts):
             return cells
         paths: list[str | None] = []
@@ -166,28 +223,18 @@ class Table:
         """The sources that do not have a column."""
         return tuple(dict.fromkeys(part.source for part in self.parts if not part.has(column)))
 
-    def with_empty(self, columns: Iterable[str]) -> Table:
-        """The table with those of the columns that it lacks added, without values, as a source's that has them not."""
-        absent = [name for name in columns if name not in self.frame.columns]
-        if not absent:
-            return self
-        frame = self.frame.with_columns(pl.lit(None).alias(name) for name in absent)
-        own = frozenset(self.frame.columns)
-        parts = tuple(replace(p, columns=own if p.columns is None else p.columns - set(absent)) for p in self.parts)
-        return replace(self, frame=frame, parts=parts)
-
     def column(self, name: str) -> Column:
         """One column with the places of its cells.
 
         Raises:
             DataError: There is no such column.
         """
-        if name not in self.frame.columns:
+        if name not in self.schema:
             raise DataError(Problem(self.files, f"no column '{name}'", self._way_out(name)))
         own = None
         if self.lacking(name):
             own = np.repeat([part.has(name) for part in self.parts], [part.rows for part in self.parts])
-        return Column(name, self.frame[name], functools.partial(self.where, name), own)
+        return Column(name, self.values(name), functools.partial(self.where, name), own)
 
     def require(self, names: Iterable[str], who: Mapping[str, str]) -> None:
         """Checks that columns exist.
@@ -205,7 +252,8 @@ class Table:
             Traceback (most recent call last):
             mtl_cli.errors.DataError: tasks.income.target: no column 'incme' in people.csv. Did you mean 'income'?
         """
-        absent = [name for name in dict.fromkeys(names) if name not in self.frame.columns]
+        schema = self.schema
+        absent = [name for name in dict.fromkeys(names) if name not in schema]
         if absent:
             raise DataError(
                 [Problem(who[name], f"no column '{name}' in {self.files}", self._way_out(name)) for name in absent]
@@ -213,9 +261,65 @@ class Table:
 
     def _way_out(self, name: str) -> str:
         # Numbers as names mean that the first row of data was taken for the header.
-        numbers = [c for c in self.frame.columns if c.lstrip("+-").replace(".", "", 1).isdigit()]
-        if self.frame.width > 0 and 2 * len(numbers) >= self.frame.width and any(p.lines for p in self.parts):
-            shown = ", ".join(self.frame.columns[:5])
+        columns = list(self.schema)
+        numbers = [c for c in columns if c.lstrip("+-").replace(".", "", 1).isdigit()]
+        if columns and 2 * len(numbers) >= len(columns) and any(p.lines for p in self.parts):
+            shown = ", ".join(columns[:5])
             hint = "Write the column names there, or set data.header=false."
             return f"The first line was read as the header: {shown}. {hint}"
-        return did_you_mean(name, self.frame.columns)
+        return did_you_mean(name, columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Table(AnyTable):
+    """N rows in memory.
+
+    Args, besides the attributes of ``AnyTable``:
+        frame: N rows. Columns of text files are text; a missing cell is null.
+        missing: Per column that has missing cells, how many from which marker (``empty``, ``NA``, ``null``, ``NaN``).
+    """
+
+    frame: pl.DataFrame
+    parts: tuple[Part, ...]
+    given_split: pl.Series | None = None
+    fingerprint: str = ""
+    missing: dict[str, dict[str, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
+    types: Mapping[str, str] = field(default_factory=dict)
+    drawn: tuple[Drawn, ...] = ()
+
+    @property
+    def height(self) -> int:
+        return self.frame.height
+
+    @functools.cached_property
+    def schema(self) -> Mapping[str, pl.DataType]:
+        return self.frame.schema
+
+    def values(self, name: str) -> pl.Series:
+        return self.frame[name]
+
+    def pieces(self, name: str) -> Iterator[tuple[int, Column]]:
+        yield 0, self.column(name)
+
+    def head(self, name: str, rows: int) -> pl.Series:
+        return self.frame[name].head(rows)
+
+    def some(self, rows: np.ndarray) -> Table:
+        """Some of the rows, as a table whose cells have no places."""
+        return replace(self, frame=self.frame[rows])
+
+    def facts(self, name: str) -> Facts:
+        series = self.frame[name]
+        first = series.drop_nulls().head(1)
+        return Facts(series.null_count(), self.missing.get(name, {}), first[0] if len(first) else None)
+
+    def with_empty(self, columns: Iterable[str]) -> Table:
+        absent = [name for name in columns if name not in self.frame.columns]
+        if not absent:
+            return self
+        frame = self.frame.with_columns(pl.lit(None).alias(name) for name in absent)
+        own = frozenset(self.frame.columns)
+        parts = tuple(replace(p, columns=own if p.columns is None else p.columns - set(absent)) for p in self.parts)
+        return replace(self, frame=frame, parts=parts)

@@ -97,7 +97,7 @@ def evaluate(
     curves: bool = False,
 ) -> Evaluation:
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
-    labels = torch.cat([labels for _, labels in rows.in_order(rows_at_once(rows))]).cpu()
+    labels = rows.labels(rows_at_once(rows))
     origins = rows.origins_of_positions(rows_at_once(rows))
     return score(predict(learner, rows), labels, names, kinds, weights, origins, rows.rankings, curves=curves)
 
@@ -107,7 +107,7 @@ def mean_losses(learner: Learner, rows: Rows, names: Sequence[str], kinds: Seque
 
     Metrics load scikit-learn, which takes as long as a third of the start.
     """
-    labels = torch.cat([labels for _, labels in rows.in_order(rows_at_once(rows))]).cpu()
+    labels = rows.labels(rows_at_once(rows))
     found: dict[str, float | None] = {}
     for name, kind, part in zip(names, kinds, _by_task(predict(learner, rows), labels, kinds), strict=True):
         loss = _mean_loss(kind, *part) if part.known.any() else math.nan

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mtl_cli.data.batches import Epoch, Rows, plan_epoch
+from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.types import Inputs
 
 if TYPE_CHECKING:
@@ -37,7 +38,15 @@ class ValidationBatches:
     _plans: dict[int, Epoch] = field(default_factory=dict)
 
     def at(self, step: int) -> tuple[Epoch, int]:
-        """The plan of a pass over all validation rows, and the batch in it that belongs to ``step``."""
+        """The plan of a pass over all validation rows, and the batch in it that belongs to ``step``.
+
+        Raises:
+            ConfigError: The validation rows are not in memory: whether they are may differ from start to start, and the
+                batches with it.
+        """
+        if self.rows.streamed:
+            what = f"looks at validation rows in each step, and all {len(self.rows):,} of them do not fit into memory"
+            raise ConfigError(Problem("balancing", what, "Give fewer (data.split.val), or use another method."))
         number, batch = divmod(step, -(-len(self.rows) // self.batch_size))
         if number not in self._plans:
             plan = plan_epoch(

@@ -33,7 +33,7 @@ def likeness(trainer: Trainer) -> Hashable | None:
     plain = learner.loss_scale is None and learner.autocast is None and learner.piece is None
     if not plain or trainer.schedule.skip_nonfinite or not weighs_losses(balancing):
         return None
-    if trainer.train.changes or trainer.train.labels_tokens:
+    if trainer.train.changes or trainer.train.labels_tokens or trainer.train.streamed:
         return None
     model = model_likeness(learner.model)
     if model is None:

@@ -227,14 +227,17 @@ class Trainer:
         with tqdm(
             total=self.total_steps(), initial=self.progress.step, unit="step", disable=disable, mininterval=0.2
         ) as bar:
-            while not self.progress.finished:
-                self.train.draw(self.schedule.seed, self.progress.epoch)
-                epoch = plan_epoch(
-                    self.train, self.progress.epoch, batch_size=self.schedule.batch_size, weights=self._weights,
-                    seed=self.schedule.seed, shuffle=self.schedule.shuffle, drop_last=self.schedule.drop_last,
-                    mixing=self.schedule.mixing,
-                )  # fmt: skip
-                yield from self._run_epoch(epoch, bar)
+            try:
+                while not self.progress.finished:
+                    self.train.draw(self.schedule.seed, self.progress.epoch)
+                    epoch = plan_epoch(
+                        self.train, self.progress.epoch, batch_size=self.schedule.batch_size, weights=self._weights,
+                        seed=self.schedule.seed, shuffle=self.schedule.shuffle, drop_last=self.schedule.drop_last,
+                        mixing=self.schedule.mixing,
+                    )  # fmt: skip
+                    yield from self._run_epoch(epoch, bar)
+            finally:
+                self.train.let_go()
 
     def evaluate(self, rows: Rows, *, curves: bool = False) -> Evaluation:
         """Metrics of the present weights on some rows; with ``curves`` also what a report draws of the predictions."""
@@ -336,6 +339,7 @@ class Trainer:
         bar.set_postfix(epoch=progress.epoch, best=self.best.score, refresh=False)
 
     def _step(self, epoch: Epoch, step: int) -> Steps[None]:
+        self.train.reach(epoch, step)
         if self._looks and self.progress.step % self.schedule.diagnostics_every == 0:
             self._look(epoch, step)
         before = Snapshot(self.learner) if self.schedule.skip_nonfinite else None
@@ -552,6 +556,7 @@ class Trainer:
         if not self.schedule.skip_nonfinite and self.folder.checkpoint("last").exists():
             self.load_weights("last")  # the present ones are spoilt, and training ends here
         if bool(self.learner.parameters.values.isfinite().all()):
+            self.train.reach(epoch, step)
             guilty = rows_without_finite_loss(self.learner, self.train, index)
             if guilty:
                 return f", at {shown(self._name_rows(guilty))}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import IO
 
 import polars as pl
 
+from mtl_cli.data.memory import free_memory
 from mtl_cli.data.table import Part, Table
 from mtl_cli.errors import ConfigError, DataError, Problem, nearest
 
@@ -111,14 +111,6 @@ def folder_of(name: str) -> str:
     return "" if folder == Path() else str(folder)
 
 
-def free_memory() -> int | None:
-    """Bytes of memory that are free, if the system says it."""
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _reclaimable()
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
 def refuse_too_large(name: str, unpacked: int) -> None:
     """Refuses a packed file whose content would not fit into memory: a few kilobytes can unpack to any size.
 
@@ -145,25 +137,16 @@ def read_unzipped(file: IO[bytes], name: str) -> bytes:
     return b"".join(parts)
 
 
-def _reclaimable() -> int:
-    """Memory that Linux uses for files and gives back when asked."""
-    try:
-        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Cached:", "SReclaimable:")))
-
-
 def join_files(files: list[File], fingerprint: str) -> Table:
     """One table from files with the same columns.
 
     Raises:
         DataError: The columns differ, or a file that was given for a split is empty.
     """
-    problems = [*_column_differences(files), *_empty_splits(files)]
+    problems = [*column_differences(files), *_empty_splits(files)]
     if problems:
         raise DataError(problems)
-    return Table(_stack(files), _parts(files), _given_split(files), fingerprint)
+    return Table(stack_frames(files), _parts(files), _given_split(files), fingerprint)
 
 
 def _empty_splits(files: list[File]) -> list[Problem]:
@@ -172,7 +155,8 @@ def _empty_splits(files: list[File]) -> list[Problem]:
     return [Problem(file.name, "holds no rows", f"Leave data.{file.split} out, or give it rows.") for file in empty]
 
 
-def _column_differences(files: list[File]) -> list[Problem]:
+def column_differences(files: list[File]) -> list[Problem]:
+    """Columns that a file lacks or has more than the first one, or stores in another way."""
     first = files[0]
     problems = []
     for file in files[1:]:
@@ -197,7 +181,8 @@ def _join_safely(one: pl.DataType, other: pl.DataType) -> bool:
     return pl.Null in (one, other) or (one.is_numeric() and other.is_numeric())
 
 
-def _stack(files: list[File]) -> pl.DataFrame:
+def stack_frames(files: list[File]) -> pl.DataFrame:
+    """The rows of all files, in types that keep what each of them holds."""
     if len(files) == 1:
         return files[0].frame
     columns = files[0].frame.columns

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -17,14 +19,18 @@ from mtl_cli.data.number_text import convert_numbers
 from mtl_cli.data.sources._files import (
     File,
     check_paths,
+    column_differences,
     existing_file,
     folder_of,
     join_files,
     mark_missing,
     read_unzipped,
+    stack_frames,
 )
+from mtl_cli.data.sources._parquet import row_groups
 from mtl_cli.data.sources._unzip import unzipped
 from mtl_cli.data.sources.base import Source
+from mtl_cli.data.stored import StoredFile, StoredTable, file_state
 from mtl_cli.data.table import Part, Table
 from mtl_cli.data.text_file import parse_text, parse_text_blocks
 from mtl_cli.errors import DataError, Problem, shown
@@ -106,6 +112,41 @@ class TableSource(Source):
             raise DataError(problems)
         table = join_files(files, hasher.hexdigest())
         return self._interpret(table, (), None)
+
+    def stored(self) -> StoredTable:
+        """The rows, left in their files, which are Parquet files.
+
+        Raises:
+            DataError: Absent, damaged or unequal files; every file's problems are listed.
+        """
+        files: list[StoredFile] = []
+        empty: list[File] = []
+        problems: list[Problem] = []
+        for name, split in self._files:
+            with collecting(problems):
+                path = existing_file(name)
+                state = file_state(path)
+                suffix, _ = _format(path, name)
+                if not state[0]:
+                    raise DataError(Problem(name, "is an empty file"))
+                with _readable(name, suffix):
+                    files.append(StoredFile(name, path, split, row_groups(path), state))
+                    empty.append(File(name, split, _plain(pl.scan_parquet(path, glob=False).head(0).collect()), False))
+        if problems:
+            raise DataError(problems)
+        problems = column_differences(empty)
+        problems += [
+            Problem(file.name, "holds no rows", "Leave it out, or give it rows.") for file in files if not file.rows
+        ]
+        if problems:
+            raise DataError(problems)
+        starts = [0, *accumulate(file.rows for file in files)]
+        parts = tuple(
+            Part(file.name, first, file.rows, lines=False, folder=folder_of(file.name))
+            for file, first in zip(files, starts, strict=False)
+        )
+        schema = stack_frames(empty).schema
+        return StoredTable(files, parts, schema, self._missing, functools.partial(_readable, suffix=".parquet"))
 
     def chunks(self, rows: int, *, verbatim: Collection[str] = (), converted: Collection[str] = ()) -> Iterator[Table]:
         """Reads text and Parquet files piece by piece, other formats whole."""

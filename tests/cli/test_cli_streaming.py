@@ -1,0 +1,170 @@
+"""Data larger than memory, at the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mtl_cli import build
+from mtl_cli.run.checkpoint import load
+
+TASK = """\
+# @package _global_
+data: {source: table, path: people.parquet, id: id, batch_size: 16, shuffle_buffer: 40}
+shared_dim: 8
+encoder: {hidden: [8]}
+tasks:
+  spend: {kind: regression}
+  stays: {kind: binary}
+trainer: {max_epochs: 2, device: cpu, threads: 1}
+hydra: {run: {dir: run}}
+"""
+LINE = ["--config-dir", "conf", "task=mine"]
+
+
+@pytest.fixture
+def people(tmp_path, monkeypatch):
+    """A Parquet file with ten row groups, and a task for it."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(200, 3))
+    frame = pl.DataFrame(
+        {
+            "id": [f"p{i}" for i in range(200)],
+            "age": x[:, 0],
+            "visits": [None if i % 9 == 0 else v for i, v in enumerate(x[:, 1])],
+            "city": ["abcd"[i % 4] for i in range(200)],
+            "spend": x[:, 0] * 3 + x[:, 2],
+            "stays": [None if i % 7 == 0 else int(v > 0) for i, v in enumerate(x[:, 1])],
+        }
+    )
+    frame.write_parquet("people.parquet", row_group_size=20)
+    (tmp_path / "conf/task").mkdir(parents=True)
+    (tmp_path / "conf/task/mine.yaml").write_text(TASK)
+    return tmp_path
+
+
+def _summary(run):
+    return json.loads((run / "summary.json").read_text())
+
+
+def test_a_streamed_run_ends_as_any_other_and_its_numbers_are_found_again(people, cli):
+    ended = cli(*LINE, "data.in_memory=false")
+    assert (ended.code, ended.err) == (0, "")
+    held = "at least 40 rows are shuffled together, validation rows in memory"
+    assert f"streamed (data.in_memory=false); {held}" in ended.out
+    assert cli(*LINE, "data.in_memory=true", "hydra.run.dir=whole").code == 0
+    ours, theirs = (json.loads((people / run / "data.json").read_text()) for run in ("run", "whole"))
+    differing = {key for key in ours if ours[key] != theirs[key]}
+    assert (differing, ours["streamed"]) == ({"streamed", "checksum"}, True)
+    first = [json.loads((people / run / "metrics.jsonl").read_text().splitlines()[0]) for run in ("run", "whole")]
+    assert first[0]["step"] == first[1]["step"] == 10  # as many steps, in another order
+    assert first[0]["train/loss"] != first[1]["train/loss"]
+    for split in ("val", "test", "train"):
+        assert cli("mtl-evaluate", "run", "--split", split, "--out", f"{split}.json").code == 0
+        found, known = (
+            json.loads((people / f"{split}.json").read_text())["metrics"],
+            _summary(people / "run")["metrics"],
+        )
+        assert split == "train" or found == {key: known[key] for key in found}
+    assert cli("mtl-predict", "run", "--data", "people.parquet", "--out", "predicted.csv").code == 0
+    assert pl.read_csv("predicted.csv")["id"].to_list() == [f"p{i}" for i in range(200)]
+
+
+def test_validation_rows_that_do_not_fit_are_streamed_with_the_same_numbers(people, cli, monkeypatch):
+    assert cli(*LINE, "data.in_memory=false").code == 0
+    monkeypatch.setattr("mtl_cli.data.streaming.free_memory", lambda: 1000)
+    ended = cli(*LINE, "data.in_memory=false", "hydra.run.dir=other")
+    assert "validation rows too" in ended.out
+    assert _summary(people / "run")["metrics"] == _summary(people / "other")["metrics"]
+    ended = cli(*LINE, "data.in_memory=false", "hydra.run.dir=third", "balancing=auto_lambda")
+    assert ended.code == 2
+    assert "balancing: looks at validation rows in each step, and all 20 of them do not fit into memory" in ended.err
+
+
+def test_auto_streams_what_would_take_more_than_half_of_the_free_memory(people, cli, monkeypatch):
+    needed = 2 * 200 * SIZE_OF_ROW
+    monkeypatch.setattr(build, "free_memory", lambda: 2 * needed + 8000)
+    ended = cli(*LINE)
+    assert "in memory: about 0.0 MB of 0.0 MB that are free" in ended.out
+    monkeypatch.setattr(build, "free_memory", lambda: needed)
+    ended = cli(*LINE, "hydra.run.dir=streamed")
+    assert "streamed: in memory they would take about 0.0 MB, more than half of the 0.0 MB that are free" in ended.out
+    assert json.loads((people / "streamed/data.json").read_text())["streamed"]
+
+
+SIZE_OF_ROW = 44  # bytes: three floats of 8, a whole number of 8, and two texts, near enough
+
+
+def test_a_run_goes_on_as_it_began_whatever_memory_is_free_now(people, cli, monkeypatch):
+    for free, run in ((1, "run"), (10**12, "whole")):
+        monkeypatch.setattr(build, "free_memory", lambda free=free: free)
+        assert cli(*LINE, f"hydra.run.dir={run}").code == 0
+        assert cli(*LINE, f"hydra.run.dir={run}-half", "trainer.max_epochs=1").code == 0
+        monkeypatch.setattr(build, "free_memory", lambda free=free: 10**12 // free)  # the other way round
+        assert cli(f"resume={run}-half", "trainer.max_epochs=2", *LINE).code == 0
+        one, other = (load(people / name / "checkpoints/last.pt") for name in (run, f"{run}-half"))
+        assert all(bool((value == other["model"][key]).all()) for key, value in one["model"].items())
+
+
+def test_methods_with_passes_of_their_own_and_accumulation_find_their_rows(people, cli):
+    given = ["balancing=moco", "trainer.accumulate_grad_batches=2", "trainer.diagnostics_every=3"]
+    ended = cli(*LINE, "data.in_memory=false", *given, "data.drop_last=true")
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_streamed_jobs_of_a_stacked_sweep_are_trained_one_by_one(people, cli):
+    given = ["hydra/launcher=stacked", "hydra.sweep.dir=sweep"]
+    ended = cli("-m", *LINE, "seed=0,1", "data.in_memory=false", *given)
+    assert ended.code == 0
+    assert "data.in_memory=false (the data are streamed)" in ended.out + ended.err
+    assert cli(*LINE, "seed=1", "data.in_memory=false", "hydra.run.dir=alone").code == 0
+    metrics = {json.dumps(_summary(path.parent)["metrics"]) for path in people.glob("sweep/*/summary.json")}
+    assert json.dumps(_summary(people / "alone")["metrics"]) in metrics
+
+
+def test_a_first_update_that_diverges_names_its_rows(people, cli):
+    ended = cli(*LINE, "data.in_memory=false", "optimizer=sgd", "optimizer.lr=1e30")
+    assert ended.code == 1
+    assert "id p" in ended.err
+
+
+MEASURE = """\
+import resource, sys
+from mtl_cli.cli import run_command
+code = run_command(sys.argv[1:])
+print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+sys.exit(code)
+"""
+
+
+def _peak(folder, *arguments):
+    """Largest memory of a process that trains, in bytes."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+    command = [sys.executable, "-c", MEASURE, *LINE, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.rpartition("PEAK")[2])
+
+
+def test_memory_does_not_grow_with_the_file(people):
+    draw, columns = np.random.default_rng(0), 100
+    for rows, name in ((5_000, "small"), (150_000, "large")):
+        x = draw.normal(size=(rows, columns)).astype(np.float32)
+        frame = pl.DataFrame({f"x{i}": x[:, i] for i in range(columns)})
+        frame = frame.with_columns(id=pl.int_range(rows), spend=pl.col("x0") * 2, stays=(pl.col("x1") > 0).cast(int))
+        frame.write_parquet(f"{name}.parquet", row_group_size=5000)
+        del x, frame
+    size = 150_000 * columns * 4  # of the inputs alone, as they are trained on
+    given = ["data.batch_size=1000", "trainer.max_epochs=1", "data.bins=0", "data.split.val=0.02"]
+    peaks = {
+        name: _peak(people, f"data.path={name}.parquet", "data.in_memory=false", f"hydra.run.dir={name}", *given)
+        for name in ("small", "large")
+    }
+    assert (peaks["large"] - peaks["small"]) * 2 < size, peaks
+    assert Path("large/summary.json").exists()
