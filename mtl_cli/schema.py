@@ -11,6 +11,7 @@ import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import Any, Literal
 
 from mtl_cli.errors import ConfigError, Problem, did_you_mean, shown
@@ -461,10 +462,7 @@ def why_whole(sources: Mapping[str, SourceConfig], tasks: Mapping[str, TaskConfi
     files = [file for value in given for file in ([value] if isinstance(value, str) else value)]
     other = next((file for file in files if not file.lower().endswith((".parquet", ".pq"))), None)
     if other is not None:
-        reader = "polars.scan_csv('{}', infer_schema=False)" if ".csv" in other.lower() else "polars.read_...('{}')"
-        writer = "sink_parquet" if ".csv" in other.lower() else "write_parquet"
-        once = f"{reader.format(other)}.{writer}('{other.split('.')[0]}.parquet')"
-        return f"{other} is no Parquet file", f"Write it as Parquet once: {once}."
+        return f"{other} is no Parquet file", _as_parquet(other)
     if options.get("decimal", ".") != "." or options.get("thousands") is not None:
         what = "data.decimal and data.thousands say how numbers are written as text, which is decided over all rows"
         return what, "Write the Parquet file with numbers as numbers."
@@ -472,6 +470,19 @@ def why_whole(sources: Mapping[str, SourceConfig], tasks: Mapping[str, TaskConfi
     if tokens:
         return f"task '{tokens[0]}' labels tokens, which are read whole", "Write data.in_memory=true."
     return None
+
+
+def _as_parquet(file: str) -> str:
+    """How a table in another format becomes a Parquet file, without being read whole."""
+    path = PurePath(file)
+    suffix = next((s for s in reversed(path.suffixes) if s not in (".gz", ".zst")), "")
+    readers = dict.fromkeys((".jsonl", ".ndjson"), "scan_ndjson('{}')") | dict.fromkeys(
+        (".arrow", ".feather"), "scan_ipc('{}')"
+    )
+    text = "scan_csv('{}', infer_schema=False" + (", separator='\\t')" if suffix == ".tsv" else ")")
+    reader = readers.get(suffix, text).format(file)
+    target = path.with_name(path.name.removesuffix("".join(path.suffixes)) + ".parquet")
+    return f"Write it as Parquet once: polars.{reader}.sink_parquet('{target}')."
 
 
 def task_metrics(tasks: Mapping[str, TaskConfig]) -> dict[str, dict[str, bool | None]]:

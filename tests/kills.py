@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import polars as pl
+
 from mtl_cli.run.checkpoint import checksum, load
 
 TASK = """\
@@ -30,6 +32,13 @@ tasks:
 trainer: {max_epochs: 3, device: cpu, threads: 1}
 hydra: {run: {dir: run}}
 """
+
+
+#: The small task with the rows of the first source alone, which stay in a Parquet file of nine row groups.
+STREAMED = [
+    "data.sources=null", "+data.source=table", "+data.path=shop.parquet", "tasks.segment.source=null",
+    "data.in_memory=false", "data.shuffle_buffer=9", "data.batch_size=4",
+]  # fmt: skip
 
 
 class Killed(NamedTuple):
@@ -84,6 +93,8 @@ def write_small_task(folder, rows=36):
             holed = [cells[0], *("" if draw.random() < 0.05 else cell for cell in cells[1:])]
             lines.append(",".join(map(str, holed)))
         (folder / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        cells = pl.read_csv(folder / f"{name}.csv", infer_schema=False)
+        cells.write_parquet(folder / f"{name}.parquet", row_group_size=4)
     (folder / "conf/task").mkdir(parents=True)
     (folder / "conf/task/small.yaml").write_text(TASK)
 

@@ -20,7 +20,9 @@ from mtl_cli.errors import DataError, Problem
 from mtl_cli.types import Column
 
 _HEAD = 1000  # rows that are kept
-_ROWS = 16_384  # at a time, where all are gone through
+_ROWS = 16_384  # at a time, where all are gone through, and
+_PIECE = 1 << 22  # bytes; a row group may hold
+_CUT = 8  # times as much
 _BYTES = 1 << 24
 
 
@@ -168,7 +170,7 @@ class StoredTable(AnyTable):
         return self._last[1]
 
     def pieces(self, name: str) -> Iterator[tuple[int, Column]]:
-        for stretch in self.stretches(_ROWS):
+        for stretch in self._stretches_of(name):
             yield stretch.first, self.read(stretch, [name]).column(name)
 
     def head(self, name: str, rows: int) -> pl.Series:
@@ -177,7 +179,7 @@ class StoredTable(AnyTable):
 
     def facts(self, name: str) -> Facts:
         if name not in self._facts:
-            self._facts[name] = _joined(self.read(s, [name]).facts(name) for s in self.stretches(_ROWS))
+            self._facts[name] = _joined(self.read(s, [name]).facts(name) for s in self._stretches_of(name))
         return self._facts[name]
 
     def with_empty(self, columns: Iterable[str]) -> StoredTable:
@@ -188,6 +190,12 @@ class StoredTable(AnyTable):
     def bytes_per_row(self) -> float:
         """Bytes that a row takes in memory, from the first rows."""
         return self._head.estimated_size() / max(self._head.height, 1)
+
+    def _stretches_of(self, name: str) -> list[Stretch]:
+        """All rows, as many of a column at a time as make up a moderate number of bytes."""
+        width = self._head[name].estimated_size() / max(self._head.height, 1)
+        rows = max(int(min(_PIECE / max(width, 1.0), _ROWS)), 1)
+        return self.stretches(rows, _CUT * rows)
 
     @functools.cached_property
     def _head(self) -> pl.DataFrame:

@@ -7,7 +7,7 @@ import itertools
 import random
 
 import pytest
-from kills import World, Zygote
+from kills import STREAMED, World, Zygote
 
 # State of every sort: dropout's generator, weights that a method learns, several checkpoints.
 STATEFUL = [
@@ -56,9 +56,9 @@ def _fault_points(events):
     }
 
 
-def _kill_at_points_and_later(zygote, folder, points, later):
+def _kill_at_points_and_later(zygote, folder, points, later, arguments=()):
     """Kills a run at each fault point and then so many times at a random moment, where it has not ended before."""
-    world = World(zygote, folder, [*STATEFUL, "trainer.max_epochs=2"])
+    world = World(zygote, folder, [*STATEFUL, *arguments, "trainer.max_epochs=2"])
     draw, known = random.Random(0), _fault_points(world.events)
     moments = [
         [{"seconds": draw.uniform(0.4, 0.8) * world.ended.seconds} for _ in range(later)] for _ in points or known
@@ -72,6 +72,11 @@ def test_killed_while_it_writes_and_again_at_any_moment(zygote, tmp_path):
     _kill_at_points_and_later(zygote, tmp_path, points, later=3)
 
 
+def test_killed_while_its_rows_are_streamed(zygote, tmp_path):
+    points = ["half a temporary file", "between rename and fsync of the folder"]
+    _kill_at_points_and_later(zygote, tmp_path, points, later=2, arguments=STREAMED)
+
+
 def test_killed_while_a_finished_run_is_given_more_epochs(zygote, tmp_path):
     world = World(zygote, tmp_path, ["trainer.max_epochs=2"], finished=["trainer.max_epochs=1"])
     new_limits = _number(world.events, "replace run/config.yaml", 1) + 1  # they stand there, nothing was trained
@@ -82,6 +87,11 @@ def test_killed_while_a_finished_run_is_given_more_epochs(zygote, tmp_path):
 @pytest.mark.slow
 def test_killed_in_every_sort_of_write(zygote, tmp_path):
     _kill_at_points_and_later(zygote, tmp_path, None, later=1)
+
+
+@pytest.mark.slow
+def test_killed_in_every_sort_of_write_while_its_rows_are_streamed(zygote, tmp_path):
+    _kill_at_points_and_later(zygote, tmp_path, None, later=2, arguments=[*STREAMED, "data.epoch=21"])
 
 
 @pytest.mark.slow

@@ -29,6 +29,65 @@ def _mistake(name, arguments, message, *, mine=None, experiment=None, files=None
 
 
 MISTAKES = [
+    # memory
+    _mistake(
+        "streaming of what is no Parquet file",
+        "--config-dir conf task=mine data.in_memory=false",
+        (
+            "data.in_memory (command line): cannot be false: people.csv is no Parquet file. Write it as Parquet once: "
+            "polars.scan_csv('people.csv', infer_schema=False).sink_parquet('people.parquet')."
+        ),
+        mine=DATA + TASKS,
+    ),
+    _mistake(
+        "streaming of a file of another format among several",
+        "--config-dir conf task=mine data.in_memory=false data.path=[a.parquet,old/b.v2.jsonl]",
+        (
+            "data.in_memory (command line): cannot be false: old/b.v2.jsonl is no Parquet file. Write it as Parquet "
+            "once: polars.scan_ndjson('old/b.v2.jsonl').sink_parquet('old/b.parquet')."
+        ),
+        mine=DATA + TASKS,
+    ),
+    _mistake(
+        "streaming of an embedded data set",
+        "task=digits data.in_memory=false",
+        (
+            "data.in_memory (command line): cannot be false: data.source=sklearn is read whole. "
+            "Write its rows as a Parquet file, for data.source=table."
+        ),
+    ),
+    _mistake(
+        "streaming of several sources",
+        "--config-dir conf task=mine data.in_memory=false",
+        (
+            "data.in_memory (command line): cannot be false: several sources (data.sources) are read whole. "
+            "Join them into one table (data.source=table)."
+        ),
+        mine="data: {sources: {a: {path: a.parquet}}}\n" + TASKS,
+    ),
+    _mistake(
+        "streaming of numbers written in another way",
+        "--config-dir conf task=mine data.in_memory=false data.path=a.parquet +data.decimal=','",
+        (
+            "data.in_memory (command line): cannot be false: data.decimal and data.thousands say how numbers are "
+            "written as text, which is decided over all rows. Write the Parquet file with numbers as numbers."
+        ),
+        mine=DATA + TASKS,
+    ),
+    _mistake(
+        "streaming of labelled tokens",
+        "--config-dir conf task=mine data.in_memory=false data.path=a.parquet",
+        (
+            "data.in_memory (command line): cannot be false: task 'pos' labels tokens, which are read whole. "
+            "Write data.in_memory=true."
+        ),
+        mine=DATA + "tasks:\n  pos: {kind: tagging}\n",
+    ),
+    _mistake(
+        "another word for streaming",
+        "task=digits data.in_memory=no",
+        "data.in_memory (command line): must be auto or true or false, got 'no'.",
+    ),
     # keys
     _mistake(
         "a misspelt key on the command line",
