@@ -210,8 +210,8 @@ def _block(column: Column, width: int) -> np.ndarray:
 
 
 def _float64(series: pl.Series) -> np.ndarray:
-    """float64 with NaN for null."""
-    values: np.ndarray = series.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    """float64 with NaN for null, which is what a null becomes here."""
+    values: np.ndarray = series.cast(pl.Float64).to_numpy()
     return values
 
 
