@@ -74,7 +74,7 @@ def test_omniglot_alphabets(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_school(tmp_path, monkeypatch):
-    """Explained variance over all test pupils, where ridge regressions that share nothing or all have 0.333 and 0.342."""
+    """Explained variance over all test pupils; ridge regressions that share nothing or all have 0.333 and 0.342."""
     monkeypatch.chdir(tmp_path)
     if not SHARED.is_dir():
         pytest.skip(f"needs the data sets in {SHARED}")
