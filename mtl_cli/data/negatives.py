@@ -16,7 +16,7 @@ class Negatives:
         rows: (M,) int64, places in the training rows.
         column: Position of the item in ``Inputs.categorical``.
         users: (M,) int64 codes of their users.
-        items: (I,) int64 codes to draw from.
+        items: (I,) int64 codes to draw from, also those of items that only the first drawing met.
         taken: Sorted ``user * span + item`` of what users have taken.
         span: More than any item's code.
     """
@@ -38,11 +38,12 @@ class Negatives:
             users: (N,) codes of the users; of rows of other sources below 0.
             codes: (N,) codes of the items.
         """
-        read = users >= 0
+        own = users >= 0
+        read = own.copy()
         read[rows] = False
         span = int(codes.max()) + 1
         taken = np.unique(users[read] * span + codes[read])
-        return cls(rows, column, users[rows], np.unique(codes[read]), taken, span)
+        return cls(rows, column, users[rows], np.unique(codes[own]), taken, span)
 
     def draw(self, seed: int, epoch: int) -> np.ndarray:
         """(M,) item codes of epoch ``epoch``, a function of seed and epoch."""

@@ -22,3 +22,14 @@ def test_a_table_of_real_data_takes_one_short_file(cli, task, split):
         column = pl.read_parquet(path).filter(pl.col(split) == "train")[options.get("target", name)]
         assert f"{column.count():,}" in ended.out
         assert column.null_count() == 0 or f"{column.count():,} ({column.null_count():,} missing)" in ended.out
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not on this machine")
+def test_one_task_for_each_school(cli):
+    frame = pl.read_parquet(SHARED / "school/school.parquet")
+    tasks = yaml.safe_load((CONFIGS / "task/school.yaml").read_text())["tasks"]
+    assert list(tasks) == [f"school_{number}" for number in sorted(frame["school"].unique())]
+    assert [options["mask_by"]["school"] for options in tasks.values()] == list(range(len(tasks)))
+    ended = cli("task=school", f"data.path={SHARED}/school/school.parquet", "dry_run=true", "hydra.run.dir=run")
+    assert ended.code == 0, ended.err
+    assert "not in data.inputs" in ended.out  # the school itself is not read: the heads know it

@@ -51,6 +51,11 @@ def test_lists_hold_the_interaction_and_the_other_candidates(files):
     assert table.drawn[0].first == 16
 
 
+def test_items_that_nobody_took_are_drawn_too(files):
+    drawn = read(candidates="lists.parquet", negatives=50).frame[16:]
+    assert set(drawn["item"]) == set(range(10))  # 9 is in a list alone
+
+
 def test_list_whose_first_is_no_interaction_is_whole_all_the_same(files):
     lists = {"user": ["u0", "u9"], "split": ["test", "test"], "candidates": [[7, 9], [0, 1]]}
     pl.DataFrame(lists).write_parquet("lists.parquet")
@@ -114,15 +119,16 @@ def test_negatives_of_an_epoch_are_a_function_of_seed_and_epoch():
 
 def test_negatives_are_items_of_the_source_that_the_user_has_not_taken():
     own = negatives()
-    assert own.items.tolist() == [1, 2, 4]
+    assert own.items.tolist() == [1, 2, 3, 4]  # nobody took 3; 5 is of another source
     drawn = np.array([own.draw(0, epoch) for epoch in range(50)])
-    assert set(drawn[:, 0]) == {4}  # user 0 took 1 and 2
-    assert set(drawn[:, 1]) == {2}  # user 1 took 1 and 4
+    assert set(drawn[:, 0]) == {3, 4}  # user 0 took 1 and 2
+    assert set(drawn[:, 1]) == {2, 3}  # user 1 took 1 and 4
     codes = torch.zeros(7, 3, dtype=torch.int64)
     own.write(codes, 0, 0)
-    assert codes.tolist() == [[0, 0, 0]] * 3 + [[0, 4, 0]] + [[0, 0, 0]] * 2 + [[0, 2, 0]]
+    first, second = own.draw(0, 0).tolist()
+    assert codes.tolist() == [[0, 0, 0]] * 3 + [[0, first, 0]] + [[0, 0, 0]] * 2 + [[0, second, 0]]
 
 
 def test_user_who_has_taken_everything_does_not_hang_the_run():
-    own = Negatives.of(np.array([1]), 0, np.array([0, 0]), np.array([3, 9]))
+    own = Negatives.of(np.array([1]), 0, np.array([0, 0]), np.array([3, 3]))
     assert own.draw(0, 0).tolist() == [3]

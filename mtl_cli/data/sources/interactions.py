@@ -21,8 +21,9 @@ class InteractionsSource(Source):
     """Files of what users took, as a table with a column of labels: 1 for what they took, 0 for what they did not.
 
     Each interaction is a row with label 1, and gives ``negatives`` rows with label 0 at the end of the table. Their
-    item is drawn uniformly among those that the user never took, for the training rows anew in every epoch, a function
-    of seed and epoch.
+    item is drawn uniformly among all items of the files, candidates included, that the user never took: also those
+    that nobody took in training, which would else stand above what is taken seldom. For the training rows it is drawn
+    anew in every epoch, a function of seed and epoch.
 
     A row of ``candidates`` is a list of items for one user, the first of them taken and the others not. An interaction
     that is the first of a list (same user, item, and other columns that both files have, such as the split) belongs to
@@ -137,7 +138,7 @@ class InteractionsSource(Source):
         if count == 0 or positives.height == 0:
             return positives.head(0)
         taken = everything.filter(pl.col(self._label) == 1)
-        items = taken[self._item].unique(maintain_order=True)
+        items = everything[self._item].unique(maintain_order=True)
         rows = positives[np.repeat(np.arange(positives.height), count)].with_columns(
             pl.lit(0, pl.Int8).alias(self._label)
         )
