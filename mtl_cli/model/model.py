@@ -169,7 +169,7 @@ class MultiTaskModel(nn.Module):
         with FlopCounter() as counter:
             self.heads(self.sharing.forward(x))  # not called: a compiled module would be compiled for it
         self.train(training)
-        return counter.total
+        return int(counter.total)
 
     def count_parameters(self) -> ParameterCounts:
         """How many parameters there are, and whose they are."""
