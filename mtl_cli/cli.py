@@ -20,14 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mtl_cli import composition
+from mtl_cli.commands.entry import leave
 from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError
-from mtl_cli.run import RunFolder, find_resumable, flatten, is_locked, remove_if_empty
+from mtl_cli.run import RunFolder, find_resumable, flatten, is_locked, remove_if_empty, settings_text
 from mtl_cli.run.atomic import write_error
 from mtl_cli.schema import RunConfig, validate
 from mtl_cli.steps import Steps, run_alone
@@ -301,7 +301,7 @@ def _training(
                 # one, its configuration first: a run whose status says something can be gone on with.
                 if resume:
                     run.set_status("running")
-                text = yaml.safe_dump({**raw, "resume": None}, sort_keys=False, allow_unicode=True)
+                text = settings_text({**raw, "resume": None})
                 run.write_config(text, overrides)
                 if not resume:
                     run.set_status("running")
@@ -411,7 +411,7 @@ def _record_failure(folder: Path, overrides: list[str], error: Exception) -> Non
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point of ``mtl-train``. Ends the process with the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    sys.exit(run_command(arguments))
+    leave(run_command(arguments))
 
 
 def run_command(arguments: Sequence[str]) -> int:

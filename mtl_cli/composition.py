@@ -6,6 +6,7 @@ override is applied, and ``schema.validate`` alone decides what is a key: one ru
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -247,6 +248,12 @@ def _meet(path: str, other: str) -> bool:
 def _values(file: Path) -> dict[str, str]:
     """What a file sets: the values of mappings as they are written, by their key paths; of lists and others ``""``."""
     text = file.read_text(encoding="utf-8")
+    return _values_in(text, _package(file, text))
+
+
+@functools.cache
+def _values_in(text: str, package: str) -> dict[str, str]:
+    """The same for the text of a file: the jobs of a sweep are composed of few of them."""
     found: dict[str, str] = {}
 
     def walk(node: yaml.Node | None, path: str) -> None:
@@ -256,7 +263,7 @@ def _values(file: Path) -> dict[str, str]:
         elif path:
             found[path] = node.value if isinstance(node, yaml.ScalarNode) else ""
 
-    walk(yaml.compose(text, Loader=yaml.SafeLoader), _package(file, text))
+    walk(yaml.compose(text, Loader=yaml.SafeLoader), package)
     found.pop("defaults", None)
     return found
 

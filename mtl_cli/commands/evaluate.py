@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl_cli.commands.entry import Parser, check_data, check_device, check_out, check_run, note, run
+from mtl_cli.commands.entry import Parser, check_data, check_device, check_out, check_run, leave, note, run
 from mtl_cli.errors import ConfigError, Problem, RunError, did_you_mean
 from mtl_cli.run import write_json
 
@@ -24,7 +23,7 @@ With --data: on all rows of a labelled file. A row without a label for a task do
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point of ``mtl-evaluate``. Ends the process with the exit code."""
-    sys.exit(run(evaluate, argv))
+    leave(run(evaluate, argv))
 
 
 def evaluate(argv: Sequence[str]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mtl_cli.commands.entry import Parser, check_out, check_run, note, run
+from mtl_cli.commands.entry import Parser, check_out, check_run, leave, note, run
 from mtl_cli.errors import ConfigError
 
 _DESCRIPTION = """\
@@ -22,7 +21,7 @@ file is tried before it is kept: its outputs are those of the model to 1e-5, wha
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point of ``mtl-export``. Ends the process with the exit code."""
-    sys.exit(run(export, argv))
+    leave(run(export, argv))
 
 
 def export(argv: Sequence[str]) -> None:

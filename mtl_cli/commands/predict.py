@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl_cli.commands.entry import Parser, check_data, check_device, check_out, check_run, note, run
+from mtl_cli.commands.entry import Parser, check_data, check_device, check_out, check_run, leave, note, run
 from mtl_cli.errors import ConfigError
 from mtl_cli.run.atomic import replacing
 
@@ -26,7 +25,7 @@ and class names. Categories that the training did not have count as unknown; how
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point of ``mtl-predict``. Ends the process with the exit code."""
-    sys.exit(run(predict, argv))
+    leave(run(predict, argv))
 
 
 def predict(argv: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtl_cli.balancing import LossBalancing
 from mtl_cli.balancing.autograd import GradientAccumulator
-from mtl_cli.loop.step import clip, update
+from mtl_cli.loop.step import Learner, clip, update
 from mtl_cli.loop.trainer import Step, StepResult, Trainer
 from mtl_cli.model.stacked import likeness as model_likeness
 from mtl_cli.model.stacked import stack_models
@@ -146,19 +146,18 @@ class _Program:
         features, into_sharing = self._model.sharing.with_backward(inputs)
         outputs, into_heads = self._model.heads.with_backward(features)
         sums, slopes = self._sums_and_slopes(outputs, labels, complete=steps[0].trainer.train.labelled is None)
-        results, factors = [], []
-        for step, own in zip(steps, sums, strict=True):
-            factor, weights = _balance(step, own)
-            results.append((own, weights))
-            factors.append(factor)
-        per_row = self._objective.per_row(torch.stack(factors, 1)).t().unsqueeze(2)  # (R, O, 1)
+        scales = torch.stack([step.epoch.scale[step.index] for step in steps])  # (R, K)
+        losses = sums * scales
+        weights = [_balance(step, own) for step, own in zip(steps, losses, strict=True)]
+        factors = torch.stack([every for every, _ in weights]) * scales
+        per_row = self._objective.per_row(factors.t()).t().unsqueeze(2)  # (R, O, 1)
         into_sharing(into_heads((slopes * per_row).contiguous()))
         if self._rows is not None:
             self._all_gradients.index_copy_(0, self._rows, self._gradient)
         for step in steps:
             clip(step.trainer.learner)
             update(step.trainer.learner, step.trainer.progress.step, step.epoch.absent[step.index])
-        return results
+        return [(own, of_present) for own, (_, of_present) in zip(sums, weights, strict=True)]
 
     def _sums_and_slopes(self, outputs: Tensor, labels: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
         """Of outputs (R, O, B) and labels (R, B, T): sums of the row losses (R, K), and their derivative (R, O, B)."""
@@ -185,20 +184,27 @@ def _gather(steps: Sequence[Step]) -> tuple[Inputs, Tensor]:
     return Inputs(numeric.view(*lead, -1), codes), labels.view(*lead, -1)
 
 
-def _balance(step: Step, sums: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Factors (K,) on the row losses of one training, and the weights (k,) that its balancing method gave the tasks."""
-    learner, scale, absent = step.trainer.learner, step.epoch.scale[step.index], step.epoch.absent[step.index]
-    tasks, losses = learner.objective.all_tasks, sums * scale
+def _balance(step: Step, losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of the losses (K,) of one training by its balancing method: (K,), and (k,) of those with labels."""
+    learner, absent = step.trainer.learner, step.epoch.absent[step.index]
+    balancing, tasks, everyone = learner.balancing, learner.objective.all_tasks, losses
     if absent:
-        tasks = torch.tensor([t for t in tasks.tolist() if t not in absent], device=scale.device)
+        tasks = torch.tensor([t for t in tasks.tolist() if t not in absent], device=losses.device)
         losses = losses[tasks]
-    found: list[Tensor] = []
-    for optimizer in learner.optimizers[1:]:  # of what the method itself learns
+    if isinstance(balancing, LossBalancing) and not balancing.has_parameters:
+        weights = balancing.weights(losses, tasks)
+    else:
+        weights = _balance_and_learn(learner, losses, tasks)
+    return (torch.zeros_like(everyone).index_copy(0, tasks, weights) if absent else weights), weights
+
+
+def _balance_and_learn(learner: Learner, losses: Tensor, tasks: Tensor) -> Tensor:
+    """The weights (k,) of the losses (k,) by a method that learns from them, with the gradient of what it learns."""
+    given: list[Tensor] = []
+    for optimizer in learner.optimizers[1:]:
         optimizer.flat.zero_gradient()
     accumulator = GradientAccumulator(learner.balancing, learner.parameters.shared, learner.parameters.private, tasks)
     with torch.enable_grad():
-        accumulator.add(losses, found.append)
-        _, weights = accumulator.finish()
-    (given,) = found
-    every = torch.zeros_like(scale).index_copy(0, tasks, given) if absent else given
-    return every * scale, weights
+        accumulator.add(losses, given.append)
+        accumulator.finish()
+    return given[0]

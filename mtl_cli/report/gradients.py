@@ -24,7 +24,9 @@ def gradient_plots(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]
     plots = []
     if len(tasks) > 1:
         cells = [[1.0 if a == b else _mean(records, "cosine", a, b) for b in shown] for a in shown]
-        plots.append(("mean cosine between gradients, below 0 they conflict", svg.heat_map(shown, cells)))
+        plots.append(
+            ("mean cosine between gradients, below 0 they conflict", svg.matrix(shown, shown, cells, full=1.0))
+        )
         pairs = [(a, b) for i, a in enumerate(shown) for b in shown[i + 1 :]][:_MOST_TASKS]
         series = [_over(records, f"cosine/{a}/{b}", f"{a}, {b}") for a, b in pairs]
         plots.append(("cosine between gradients", svg.lines(series, "step", "cosine")))

@@ -111,9 +111,10 @@ def _result(summary: Mapping[str, Any]) -> tuple[list[str], list[Column]]:
 
 def _run_curves(records: Sequence[Record], summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     train, val = ([r for r in records if r["split"] == split] for split in ("train", "val"))
-    tasks = dict.fromkeys(k.split("/")[1] for r in train for k in r if k.endswith("/loss") and k.count("/") == 2)
+    logged = dict.fromkeys(k.split("/")[1] for r in train for k in r if k.endswith("/loss") and k.count("/") == 2)
+    tasks = [*summary["tasks"]] if summary else [*logged]  # in the user's order, once that is known
     plots = [(f"{SCORE} (val)", svg.lines([_over(val, "val/mean", "mean")], "epoch", "mean"))]
-    for task in list(tasks)[:_MOST_PLOTS]:
+    for task in tasks[:_MOST_PLOTS]:
         losses = [_over(train, f"train/{task}/loss", "train"), _over(val, f"val/{task}/loss", "val")]
         plots.append((f"{task}: loss", svg.lines(losses, "epoch", "loss")))
         metric = summary.get("primary", {}).get(task)
@@ -263,10 +264,11 @@ def _plots(plots: Sequence[tuple[str, str]]) -> str:
 
 def _table(table: Sequence[Column]) -> str:
     numeric = [all(cell is None or isinstance(cell, int | float) for cell in column.cells) for column in table]
-    head = "".join(f"<th>{escape(column.name)}</th>" for column in table)
+    kinds = ["n" if is_number else "t" for is_number in numeric]
+    head = "".join(f'<th class="{kind}">{escape(c.name)}</th>' for kind, c in zip(kinds, table, strict=True))
     rows = []
     for row in zip(*(column.cells for column in table), strict=True):
-        cells = (_table_cell(cell, "n" if is_number else "t") for cell, is_number in zip(row, numeric, strict=True))
+        cells = (_table_cell(cell, kind) for cell, kind in zip(row, kinds, strict=True))
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 

@@ -2,7 +2,7 @@
 
 #: Of what is drawn, on the page and in files of their own.
 DRAWING = """
-text{fill:var(--dim);font-size:11px;font-family:inherit}.name,.label{fill:var(--fg)}
+text{fill:var(--dim);font-size:11px;font-family:inherit}.name,.label{fill:var(--fg)}.on{fill:var(--bg)}
 .grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--dim)}.line{fill:none;stroke-width:2}.whisker{stroke:var(--fg);stroke-width:1.5}
 .bar.up{fill:var(--up)}.bar.down{fill:var(--down)}
 .cell.up{fill:var(--c0)}.cell.down{fill:var(--c1)}.many{fill-opacity:.55}
@@ -24,9 +24,10 @@ STYLE = (
 main{max-width:1100px;margin:0 auto;padding:20px 16px 60px}h1{font-size:1.35rem;overflow-wrap:anywhere}
 h2{font-size:1.05rem;margin:28px 0 10px}summary h2{display:inline}details{margin-top:24px}
 pre{background:var(--card);padding:14px;border-radius:8px;white-space:pre-wrap;overflow-wrap:anywhere;font-size:.9rem;line-height:1.45}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
+@media(max-width:600px){pre{padding:10px;font-size:.7rem}}
+.scroll{overflow-x:auto}.plots+.scroll{margin-top:16px}table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
 th,td{padding:5px 12px 5px 0;border-bottom:1px solid var(--line);white-space:nowrap;text-align:left}
-th{cursor:pointer;color:var(--dim);font-weight:600}td.n{text-align:right}
+th{cursor:pointer;color:var(--dim);font-weight:600}th.n,td.n{text-align:right}
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr));gap:16px}
 figure{margin:0;background:var(--card);border-radius:8px;padding:12px}figcaption{font-size:.88rem;color:var(--dim);margin-bottom:6px}
 svg{width:100%;height:auto;display:block}

@@ -97,37 +97,6 @@ def bars(values: Sequence[Bar], x_label: str) -> str:
     return _figure(parts, bottom + _BOTTOM)
 
 
-def heat_map(names: Sequence[str], cells: Sequence[Sequence[float | None]]) -> str:
-    """A square of numbers between -1 and 1, the stronger the colour the farther from 0.
-
-    Args:
-        names: Of the rows, and of the columns.
-        cells: A row for each name; None is left empty.
-    """
-    if not names:
-        return '<p class="none">no numbers</p>'
-    left, top = 120, 96
-    side = min((WIDTH - left - _RIGHT) / len(names), 44.0)
-    parts = []
-    for i, name in enumerate(names):
-        middle = side * (i + 0.5)
-        parts.append(_text("name", left - 8, top + middle + 4, _short(name, 18), "end"))
-        turned = f'transform="translate({left + middle + 4:.1f} {top - 8}) rotate(-60)"'
-        parts.append(f'<text class="name" {turned}>{escape(_short(name, 16))}</text>')
-    for i, row in enumerate(cells):
-        for j, value in enumerate(row):
-            if value is None or not math.isfinite(value):
-                continue
-            place = f'x="{left + side * j:.1f}" y="{top + side * i:.1f}" width="{side - 1:.1f}" height="{side - 1:.1f}"'
-            kind = "up" if value >= 0 else "down"
-            told = escape(f"{names[i]}, {names[j]}: {value:+.3f}")
-            opacity = f'fill-opacity="{min(abs(value), 1.0):.2f}"'
-            parts.append(f'<rect class="bar {kind}" {place} {opacity}><title>{told}</title></rect>')
-            if side >= 30:
-                parts.append(_text("name", left + side * (j + 0.5), top + side * (i + 0.5) + 4, f"{value:.2f}"))
-    return _figure(parts, top + side * len(names) + 8)
-
-
 def scatter(points: Series, line: Series, x_label: str, y_label: str) -> str:
     """Points, and a line to hold them against."""
     known = [(x, y) for x, y in points.points if y is not None and math.isfinite(y) and math.isfinite(x)]
@@ -143,19 +112,26 @@ def scatter(points: Series, line: Series, x_label: str, y_label: str) -> str:
 
 
 def matrix(
-    rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[float]], *, by_row: bool = False
+    rows: Sequence[str],
+    columns: Sequence[str],
+    cells: Sequence[Sequence[float | None]],
+    *,
+    by_row: bool = False,
+    full: float | None = None,
 ) -> str:
     """Numbers as cells, the stronger the colour the larger the number; negative ones in another colour.
 
     Args:
         rows: Names of the rows.
         columns: Names of the columns.
-        cells: The numbers.
-        by_row: Whether a colour is full at the sum of its row (shares of a class), else at the largest number of all.
+        cells: The numbers; one that is None or not finite is left empty.
+        by_row: Whether a colour is full at the sum of its row (shares of a class).
+        full: Else the number at which it is; None: the largest of all.
     """
     if not rows or not columns:
         return '<p class="none">no numbers</p>'
-    largest = max((abs(value) for row in cells for value in row), default=0.0) or 1.0
+    known = [[value for value in row if value is not None and math.isfinite(value)] for row in cells]
+    largest = full or max((abs(value) for row in known for value in row), default=0.0) or 1.0
     left, top = 110, 70 if max(map(len, columns)) > 3 else 28
     wide = min((WIDTH - left - _RIGHT) / len(columns), 56.0)
     high = min(wide, 26.0)
@@ -165,16 +141,20 @@ def matrix(
         slanted = ' rotate(-45)" text-anchor="start"' if top > 28 else '" text-anchor="middle"'
         parts.append(f'<text class="name" transform="{place}{slanted}>{escape(_short(name, 12))}</text>')
     for i, (name, row) in enumerate(zip(rows, cells, strict=True)):
-        down, full = top + high * i, (sum(map(abs, row)) or 1.0) if by_row else largest
+        down, most = top + high * i, (sum(map(abs, known[i])) or 1.0) if by_row else largest
         parts.append(_text("name", left - 8, down + high / 2 + 4, _short(name, 16), "end"))
         for j, value in enumerate(row):
+            if value is None or not math.isfinite(value):
+                continue
+            share = min(abs(value) / most, 1.0)
             size = f'x="{left + wide * j:.1f}" y="{down:.1f}" width="{wide - 1:.1f}" height="{high - 1:.1f}"'
-            shade = f'class="cell {"up" if value >= 0 else "down"}" fill-opacity="{0.06 + 0.8 * abs(value) / full:.3f}"'
+            shade = f'class="cell {"up" if value >= 0 else "down"}" fill-opacity="{0.06 + 0.8 * share:.3f}"'
             told = escape(f"{name}, {columns[j]}: {_number(value)}")
             parts.append(f"<rect {size} {shade}><title>{told}</title></rect>")
             if wide >= 28 and high >= 16:
                 text = str(value) if isinstance(value, int) else f"{value:.2f}"
-                parts.append(_text("name", left + wide * (j + 0.5), down + high / 2 + 4, text))
+                kind = "on" if share > 0.6 else "name"  # readable on a strong colour too
+                parts.append(_text(kind, left + wide * (j + 0.5), down + high / 2 + 4, text))
     return _figure(parts, top + high * len(rows) + 10)
 
 
@@ -183,12 +163,15 @@ class _Axis:
 
     def __init__(self, values: Sequence[float], *, log: bool = False, exact: bool = False) -> None:
         self._log = log
+        whole = exact and all(value == int(value) for value in values)  # epochs: there is no epoch 1.5
         low, high = min(values), max(values)
         if log:
             self.low, self.high = math.log10(low), math.log10(high)
             self.ticks = sorted(set(values)) if len(set(values)) <= 6 else [low, high]
         else:
             step = _step(high - low if high > low else max(abs(high), 1.0) * 0.1)
+            if whole:
+                step = max(math.ceil(step), 1)
             self.low = low if exact else math.floor(low / step) * step
             self.high = high if exact else math.ceil(high / step) * step
             first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)

@@ -8,7 +8,7 @@ from mtl_cli.run.folder import RunFolder, State, is_run_folder
 from mtl_cli.run.lock import is_locked
 from mtl_cli.run.metrics_log import MetricsLog
 from mtl_cli.run.search import find_resumable, remove_if_empty
-from mtl_cli.run.settings import digest, flatten
+from mtl_cli.run.settings import digest, flatten, settings_text
 from mtl_cli.run.summary import versions
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "is_locked",
     "is_run_folder",
     "remove_if_empty",
+    "settings_text",
     "versions",
     "write_bytes",
     "write_json",

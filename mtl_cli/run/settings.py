@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -12,6 +13,7 @@ from mtl_cli.run.atomic import finite
 
 # LibYAML's, where PyYAML has it: the other one takes minutes for a few thousand brackets. Both make plain values only.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _MOST_VALUES = 1_000_000  # a few lines of YAML can stand for more values than any memory holds
 
 
@@ -49,6 +51,16 @@ def parse_settings(text: str) -> dict[str, Any]:
             raise ValueError(f"it stands for more than {_MOST_VALUES:,} values")
         waiting += [value for value in inner if isinstance(value, dict | list)]
     return settings
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    r"""Plain mappings and values as the text of a config.yaml.
+
+    Example:
+        >>> settings_text({"seed": 0, "only": None})
+        'seed: 0\nonly: null\n'
+    """
+    return str(yaml.dump(dict(settings), Dumper=_DUMPER, sort_keys=False, allow_unicode=True))
 
 
 def digest(value: Any) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
+import pickle
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -122,7 +122,8 @@ class _ComposedOnce:
     def __init__(self, loader: Any) -> None:
         self._loader = loader
         self._known: dict[tuple[str, ...], DictConfig] = {}
-        self._firsts: dict[tuple[str, ...], tuple[DictConfig, list[str]]] = {}
+        # Pickled: to be unpickled takes a configuration a third of the time that to be copied does.
+        self._firsts: dict[tuple[str, ...], tuple[bytes, list[str]]] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -136,7 +137,7 @@ class _ComposedOnce:
         if config is None:
             config = self._loader.load_sweep_config(master_config, sweep_overrides)
             if _are_apart(keys):
-                self._firsts[tuple(keys)] = copy.deepcopy(config), list(sweep_overrides)
+                self._firsts[tuple(keys)] = pickle.dumps(config), list(sweep_overrides)
         if len(self._known) < _REMEMBERED:
             self._known[key] = config
         return config
@@ -150,7 +151,7 @@ class _ComposedOnce:
         pairs = [_PARSER.parse_overrides(list(pair)) for pair in other]
         if any(isinstance(override.value(), dict) for pair in pairs for override in pair):
             return None  # Hydra merges mappings: what the first gave would stay
-        config = copy.deepcopy(first)
+        config: DictConfig = pickle.loads(first)  # our own, of this process
         for _, new in pairs:
             OmegaConf.update(config, new.key_or_group, new.value(), merge=True, force_add=True)
         with read_write(config.hydra), open_dict(config.hydra):

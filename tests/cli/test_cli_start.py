@@ -43,28 +43,46 @@ def test_nothing_heavy_is_loaded_without_training(tmp_path, arguments, out, last
     assert list(tmp_path.iterdir()) == []
 
 
-FIRST_STEP = """
-import os, sys
+LOADED = """
+import sys
 import mtl_cli.loop.trainer as trainer
 from mtl_cli.cli import run_command
 
 def first_step(*arguments, **options):
-    print(sorted({"sklearn", "scipy", "torch._dynamo"} & set(sys.modules)), file=sys.stderr)
-    os._exit(0)
+    print("at the first step", sorted({"sklearn", "scipy", "torch._dynamo"} & set(sys.modules)), file=sys.stderr)
+    trainer.train_step = step
+    return step(*arguments, **options)
 
-trainer.train_step = first_step
-run_command(sys.argv[1:])
+step, trainer.train_step = trainer.train_step, first_step
+code = run_command(sys.argv[1:])
+print("in the end", code, sorted({"torch._dynamo", "torch._inductor"} & set(sys.modules)), file=sys.stderr)
 """
 
 
-def test_metrics_and_compilers_are_not_loaded_before_the_first_step(tmp_path):
+def test_metrics_are_not_loaded_before_the_first_step_and_compilers_never(tmp_path):
     (tmp_path / "conf/task").mkdir(parents=True)
     (tmp_path / "data.csv").write_text("a,y\n" + "".join(f"{i},{i * i % 7}\n" for i in range(60)))
     (tmp_path / "conf/task/mine.yaml").write_text(
         "# @package _global_\ndata: {source: table, path: data.csv}\ntasks: {y: {kind: regression}}\n"
     )
-    ended = _python("-c", FIRST_STEP, "--config-dir", "conf", "task=mine", cwd=tmp_path)
-    assert ended.stderr.splitlines()[-1] == "[]"
+    ended = _python("-c", LOADED, "--config-dir", "conf", "task=mine", "trainer.max_steps=1", cwd=tmp_path)
+    assert ended.stderr.splitlines() == ["at the first step []", "in the end 0 []"]
+
+
+LEAVES = """
+import atexit, sys, threading, time
+from mtl_cli.commands.entry import leave
+
+atexit.register(print, "tidied up")
+threading.Thread(target=lambda: (time.sleep(0.2), print("thread ended"))).start()
+print("written", end=" ")
+leave(3)
+"""
+
+
+def test_a_command_that_ends_waits_for_what_is_to_be_done(tmp_path):
+    ended = _python("-c", LEAVES, cwd=tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "written thread ended\ntidied up\n", "")
 
 
 def test_help_tells_how_to_begin(cli):

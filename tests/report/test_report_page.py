@@ -103,10 +103,17 @@ def test_gradients_of_the_tasks(tmp_path):
     assert "few rows in common" in text
 
 
-def test_heat_map_leaves_unknown_cells_empty():
-    drawing = svg.heat_map(["a", "b"], [[1.0, None], [float("nan"), -0.5]])
+def test_a_matrix_leaves_unknown_cells_empty():
+    drawing = svg.matrix(["a", "b"], ["a", "b"], [[1.0, None], [float("nan"), -0.5]], full=1.0)
     assert drawing.count("<rect") == 2
-    assert 'class="bar down"' in drawing
+    assert 'class="cell down" fill-opacity="0.460"' in drawing
+    assert '<text class="on"' in drawing, "the text on the strongest colour is light, or dark in the dark"
+
+
+def test_epochs_are_whole_numbers():
+    drawing = svg.lines([svg.Series("a", [(1, 0.5), (2, 0.6), (3, 0.7)])], "epoch", "mean")
+    ticks = re.findall(r'<text class="tick"[^>]*middle">([^<]*)<', drawing)
+    assert ticks == ["1", "2", "3"]
 
 
 @pytest.fixture

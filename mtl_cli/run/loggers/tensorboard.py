@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-import yaml
-
 from mtl_cli.registry import LOGGERS
 from mtl_cli.run.loggers.base import Logger, RunFacts
+from mtl_cli.run.settings import settings_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -44,9 +43,9 @@ class TensorBoard(Logger):
         )  # fmt: skip
         if known is None:
             texts = {
-                "config": yaml.safe_dump(dict(self.run.config), sort_keys=False, allow_unicode=True),
+                "config": settings_text(self.run.config),
                 "overrides": "\n".join(self.run.overrides),
-                "facts": yaml.safe_dump(dict(self.run.facts), sort_keys=False),
+                "facts": settings_text(self.run.facts),
             }
             for name, text in texts.items():
                 self._writer.add_text(name, "".join(f"    {line}\n" for line in text.splitlines()), 0)
