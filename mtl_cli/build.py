@@ -188,9 +188,9 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
             problems += [Problem(f"tasks.{name}: {p.where}", p.what, p.hint) for p in error.problems]
     roles = _reserved(config, table)
     reserved = {column: role for column, role in roles.items() if column not in config.data.allow_inputs}
-    features = None
+    features, as_numbers = None, table
     try:
-        features = Features.fit(table, config.data, splits.train, reserved)
+        features, as_numbers = Features.fit_reading(table, config.data, splits.train, reserved)
     except DataError as error:
         problems += error.problems
     if problems or features is None:
@@ -201,7 +201,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
         what = f"is {config.input_dim}, but the data give {features.input_dim} ({features.describe_width()})"
         raise ConfigError(Problem("input_dim", what, "Write input_dim=null to take it from the data."))
     unreadable: list[int] | None = [] if config.data.image.on_bad == "skip" else None
-    inputs, notes = features.transform(table, unreadable=unreadable)
+    inputs, notes = features.transform(as_numbers, unreadable=unreadable)
     notes = [*own_column_notes(table, features.optional), *notes]
     names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name].kind.group_key())))
     tasks = tuple(Task(name, fitted[name].kind, config.tasks[name].common.weight) for name in names)

@@ -102,7 +102,7 @@ def fit_numeric(
     scaler = Scaler.fit(values, scale, fill_mean=missing_inputs == "mean")
     lacking = column.own is not None  # by a source: the model must know
     indicator = lacking or (missing_inputs == "indicator" and bool(np.isnan(values).any()))
-    edges = _edges(scaler.transform(values), bins) if kind != "block" else ()
+    edges = _edges(scaler.transform(values), bins) if bins and kind != "block" else ()
     return NumericInput(column.name, kind, width, scaler, indicator, edges)
 
 
@@ -112,7 +112,7 @@ def _edges(scaled: np.ndarray, bins: int) -> tuple[float, ...]:
     Distinct values, not rows: where nine rows of ten hold a 0, quantiles of rows would leave one bin for all others.
     """
     distinct = np.unique(scaled.astype(np.float32))
-    if bins == 0 or len(distinct) <= 2:
+    if len(distinct) <= 2:
         return ()
     edges = np.unique(np.quantile(distinct, np.linspace(0, 1, min(bins, len(distinct) - 1) + 1)))
     return tuple(float(edge) for edge in edges)
