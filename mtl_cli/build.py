@@ -202,9 +202,9 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
             problems += [Problem(f"tasks.{name}: {p.where}", p.what, p.hint) for p in error.problems]
     roles = _reserved(config, table)
     reserved = {column: role for column, role in roles.items() if column not in config.data.allow_inputs}
-    features = None
+    features, as_numbers = None, table
     try:
-        features = Features.fit(table, config.data, splits.train, reserved)
+        features, as_numbers = Features.fit_reading(table, config.data, splits.train, reserved)
     except DataError as error:
         problems += error.problems
     if problems or features is None:
@@ -214,7 +214,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     if config.input_dim not in (None, features.input_dim):
         what = f"is {config.input_dim}, but the data give {features.input_dim} ({features.describe_width()})"
         raise ConfigError(Problem("input_dim", what, "Write input_dim=null to take it from the data."))
-    inputs, notes, unreadable = read_inputs(config, table, features, {"val": splits.val})
+    inputs, notes, unreadable = read_inputs(config, as_numbers, features, {"val": splits.val})
     if isinstance(inputs, Stream):
         held = "validation rows in memory" if "val" in inputs.held else "validation rows too"
         storage = f"{storage}; at least {config.data.shuffle_buffer:,} rows are shuffled together, {held}"

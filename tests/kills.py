@@ -14,6 +14,7 @@ from typing import NamedTuple
 import polars as pl
 
 from mtl_cli.run.checkpoint import checksum, load
+from mtl_cli.trained import load_run
 
 TASK = """\
 # @package _global_
@@ -118,6 +119,7 @@ class World:
         assert self.ended.code == 0, (self._here / "err.txt").read_text()
         self.unbroken = self._here.rename(folder / "unbroken")
         assert_finished(self.unbroken / "run")
+        self._predictions = predictions(self.unbroken)
 
     @property
     def events(self):
@@ -137,6 +139,7 @@ class World:
         self._assert_quiet(folder, ended, kills, 0)
         assert_finished(folder / "run")
         assert_same(folder / "run", self.unbroken / "run", kills)
+        assert predictions(folder) == self._predictions, kills
         return took_effect
 
     def _new(self):
@@ -181,6 +184,12 @@ def assert_same(run, unbroken, why=None):
             assert [key for key in states[1] if checksum(states[0][key]) != checksum(states[1][key])] == [], (name, why)
         else:
             assert one.read_bytes() == other.read_bytes(), (name, why)
+
+
+def predictions(folder):
+    """What a run predicts for all rows, as CSV: every digit of every number."""
+    run = load_run(folder / "run")
+    return [run.predict(folder / f"{source}.csv", source=source).write_csv() for source in ("shop", "street")]
 
 
 def _without_times(path):

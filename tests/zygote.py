@@ -116,17 +116,23 @@ class _File:
         self._file.flush()
 
 
+# Loaded when first needed, which takes seconds
+_LATE = ("sklearn.datasets", "sklearn.metrics", "torch._dynamo", "torch.fx.experimental.symbolic_shapes")
+
+
 def _import_everything():
-    import sklearn.datasets
-    import sklearn.metrics  # noqa: F401  loaded when first needed
     import torch
     from hydra._internal.hydra import Hydra
+    from hydra.core.plugins import Plugins
 
     import mtl_cli
 
+    for name in _LATE:
+        importlib.import_module(name)
     for module in pkgutil.walk_packages(mtl_cli.__path__, "mtl_cli."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    Plugins.instance()  # looks through all installed packages
     # Hydra composes everything once more just to look for hydra.mode in it: half of the time of a command.
     Hydra.get_mode = lambda *_, **__: None
     torch.set_num_threads(1)

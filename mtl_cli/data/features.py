@@ -93,6 +93,13 @@ class Features:
             >>> notes
             ["a.csv, column 'c': 1 cell holds a category unknown from training: 'z' (1)."]
         """
+        return cls.fit_reading(table, options, train_rows, reserved)[0]
+
+    @classmethod
+    def fit_reading(
+        cls, table: AnyTable, options: FeatureOptions, train_rows: np.ndarray, reserved: Mapping[str, str]
+    ) -> tuple[Features, AnyTable]:
+        """``fit``, and the table with texts of numbers read as such: ``transform`` need not read them once more."""
         selection = select_columns(table, options.inputs, options.exclude, reserved)
         numeric: list[NumericInput] = []
         categorical: list[CategoryInput] = []
@@ -141,10 +148,11 @@ class Features:
         rows = describe(as_read, types, selection.left_out)
         optional = tuple(name for name in selection.inputs if table.lacking(name))
         refuse = options.missing_inputs == "error"
-        return cls(
+        features = cls(
             tuple(numeric), tuple(categorical), refuse, tuple(notes), rows, optional, tuple(blocks),
             options.unknown == "error",
         )  # fmt: skip
+        return features, table
 
     @property
     def spec(self) -> InputSpec:

@@ -102,7 +102,8 @@ def fit_numeric(
     values = numeric_values(column, kind, 1)[train_rows]
     scaler = Scaler.fit(lambda: [values], scale, fill_mean=missing_inputs == "mean")
     indicator = _flagged(column, missing_inputs, absent=bool(np.isnan(values).any()))
-    return NumericInput(column.name, kind, 1, scaler, indicator, _edges(scaler.transform(values), bins))
+    edges = _edges(scaler.transform(values), bins) if bins else ()
+    return NumericInput(column.name, kind, 1, scaler, indicator, edges)
 
 
 def fit_block(pieces: Pieces, train_rows: np.ndarray, scale: Scale, missing_inputs: MissingInputs) -> NumericInput:
@@ -142,7 +143,7 @@ def _edges(scaled: np.ndarray, bins: int) -> tuple[float, ...]:
     Distinct values, not rows: where nine rows of ten hold a 0, quantiles of rows would leave one bin for all others.
     """
     distinct = np.unique(scaled.astype(np.float32))
-    if bins == 0 or len(distinct) <= 2:
+    if len(distinct) <= 2:
         return ()
     edges = np.unique(np.quantile(distinct, np.linspace(0, 1, min(bins, len(distinct) - 1) + 1)))
     return tuple(float(edge) for edge in edges)

@@ -84,7 +84,10 @@ def row_weights(table: AnyTable, name: str, labelled: np.ndarray) -> np.ndarray:
 
 def _readable(table: AnyTable, name: str) -> Column:
     column = table.column(name)
-    if column.values.dtype in (pl.Binary, pl.Object):
+    inner = column.values.dtype
+    while isinstance(inner, pl.List | pl.Array):
+        inner = inner.inner  # type: ignore[assignment]
+    if inner in (pl.Binary, pl.Object, pl.Duration, pl.Time):
         what = f"must hold numbers, text or lists, got type {column.values.dtype}"
         raise DataError(Problem(f"{table.files}, column '{name}'", what, "Write it as text or as numbers."))
     return column

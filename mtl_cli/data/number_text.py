@@ -84,12 +84,9 @@ def plain_numbers(table: Table, columns: Collection[str], *, decided: bool = Fal
 
 
 def _doubtful(name: str) -> pl.Expr:
-    """Numbers that may be codes: with leading zeros, or with more digits than float64 keeps, and a few others."""
-    text, doubtful = pl.col(name), pl.col(name).str.len_bytes() >= _DIGITS
-    for sign in ("", "-", "+"):
-        padded = text.str.starts_with(f"{sign}0") & ~text.str.starts_with(f"{sign}0.")
-        doubtful |= padded & (text.str.len_bytes() > len(sign) + 1)
-    return doubtful.fill_null(False)
+    """Numbers that may be codes: with leading zeros, or with more digits than float64 keeps."""
+    text = pl.col(name).str
+    return ((text.len_bytes() >= _DIGITS) | text.contains(r"^[+-]?0\d")).fill_null(False)
 
 
 def convert_numbers(

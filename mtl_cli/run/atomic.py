@@ -42,7 +42,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)  # noqa: PTH105 - one module for all four system calls
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -115,8 +115,12 @@ def write_error(path: Path, error: OSError) -> TrainingError:
     return TrainingError(str(Problem(str(path), f"cannot be written, got '{reason}'", hint)))
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename in ``folder`` survive a power cut."""
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in ``folder``, or a new entry of it, survive a power cut.
+
+    Raises:
+        OSError: The operating system refused.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

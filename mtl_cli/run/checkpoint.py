@@ -24,7 +24,7 @@ import torch
 
 from mtl_cli import __version__
 from mtl_cli.errors import Problem, RunError
-from mtl_cli.run.atomic import replacing, write_error
+from mtl_cli.run.atomic import replacing, sync_folder, write_error
 
 FORMAT = 1
 _PLAIN = (int, float, str, bool, type(None))
@@ -54,7 +54,9 @@ def save(path: Path, state: dict[str, Any], *copies: Path) -> None:
     plain = _plain(state, "state")
     content = {"format": FORMAT, "mtl_train": __version__, "checksum": checksum(plain), "state": plain}
     try:
-        path.parent.mkdir(exist_ok=True)  # not its parents: a run folder that is gone must not come back half empty
+        if not path.parent.is_dir():  # not its parents: a run folder that is gone must not come back half empty
+            path.parent.mkdir(exist_ok=True)
+            sync_folder(path.parent.parent)
     except OSError as error:
         raise write_error(path, error) from error
     try:

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Literal, get_args
 
 from mtl_cli.errors import Problem, RunError
-from mtl_cli.run.atomic import TEMPORARY_SUFFIX, write_bytes, write_json, write_text
+from mtl_cli.run.atomic import TEMPORARY_SUFFIX, sync_folder, write_bytes, write_json, write_text
 from mtl_cli.run.clock import now
 from mtl_cli.run.lock import FolderLock
 from mtl_cli.run.settings import digest, parse_settings
@@ -116,6 +116,7 @@ class RunFolder:
             else:
                 _refuse_run(path)
                 _refuse_foreign_files(path)
+                _sync_parents(path)
             _remove_leftovers(path)
         except BaseException:
             lock.release()
@@ -359,6 +360,13 @@ def _make(path: Path) -> None:
     except OSError as error:
         what = f"cannot be made, got '{error.strerror or error}'"
         raise RunError(Problem(str(path), what, "Choose another folder.")) from error
+
+
+def _sync_parents(path: Path) -> None:
+    """Makes a new folder survive a power cut, whoever made it and its parents; a parent may be closed to us."""
+    for folder in path.resolve().parents:
+        with contextlib.suppress(OSError):
+            sync_folder(folder)
 
 
 def _refuse_run(path: Path) -> None:

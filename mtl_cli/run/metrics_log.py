@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_cli.errors import Problem, RunError
-from mtl_cli.run.atomic import finite, write_error
+from mtl_cli.run.atomic import finite, sync_folder, write_error
 
 
 class MetricsLog:
@@ -36,6 +36,7 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ends_whole = False
+        self._has_lasting_name = False
         self._follow: Callable[[dict[str, Any]], None] | None = None
 
     def followed_by(self, follow: Callable[[dict[str, Any]], None]) -> None:
@@ -76,11 +77,15 @@ class MetricsLog:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 os.fsync(descriptor)
-                return os.fstat(descriptor).st_size
+                size = os.fstat(descriptor).st_size
             finally:
                 os.close(descriptor)
+            if not self._has_lasting_name:  # the bytes are safe, but a file that the folder does not list is lost
+                sync_folder(self.path.parent)
+                self._has_lasting_name = True
         except OSError as error:
             raise write_error(self.path, error) from error
+        return size
 
     def truncate(self, size: int) -> None:
         """Cuts what was written after a checkpoint, so that a resumed run does not say it twice.

@@ -20,7 +20,7 @@ sweep_dir: Path | None = None
 #: Whether its jobs run in this process, one after the other.
 in_this_process = True
 _BASIC = "hydra._internal.core_plugins.basic_"
-_OWN = {"sweeper": (f"{_BASIC}sweeper",), "launcher": (f"{_BASIC}launcher", hydra_launcher.MODULE)}
+_OWN = {"sweeper": f"{_BASIC}sweeper", "launcher": hydra_launcher.MODULE}
 
 
 class SweepCallback(Callback):
@@ -57,10 +57,14 @@ class SweepCallback(Callback):
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002
         """Keeps a failed job from Hydra, which would print a line of its own; its failure is recorded already.
 
-        Only where jobs run in this process one after the other: else whoever started them must be told.
+        Only where jobs run in this process one after the other: else whoever started them must be told. There Hydra
+        would also keep the configurations of all jobs until the end of the sweep, and nobody reads them.
         """
         plain = _is_plain(config, "sweeper") and _is_plain(config, "launcher")
-        if plain and job_return.status == JobStatus.FAILED and config.hydra.mode == RunMode.MULTIRUN:
+        if not plain or config.hydra.mode != RunMode.MULTIRUN:
+            return
+        job_return.cfg = job_return.hydra_cfg = None
+        if job_return.status == JobStatus.FAILED:
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
 
 

@@ -1,4 +1,4 @@
-"""``hydra/launcher=stacked``: jobs of a sweep that have the same shapes are trained as one model."""
+"""Hydra's launchers of jobs in this process, one after the other or stacked as one model; composed once each."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -42,6 +44,26 @@ class Entrance(Protocol):
 
 
 @dataclass
+class BasicConf:
+    """``hydra/launcher=basic``, the default: it has no options."""
+
+    _target_: str = f"{MODULE}.OneByOneLauncher"
+
+
+class OneByOneLauncher(BasicLauncher):
+    """Hydra's basic launcher. Jobs that differ in values alone are not composed from all files again."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self._loader = _ComposedOnce(hydra_context.config_loader)
+        hydra_context.config_loader = self._loader  # type: ignore[assignment]
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        with self._loader.for_use():
+            return super().launch(job_overrides, initial_job_idx)
+
+
+@dataclass
 class StackedConf:
     """The options of the launcher.
 
@@ -62,14 +84,15 @@ class StackedLauncher(Launcher):
         self._max_jobs = max_jobs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        # The sweeper composes every job once to see whether it can be, before it calls `launch`.
-        hydra_context.config_loader = _ComposedOnce(hydra_context.config_loader)  # type: ignore[assignment]
+        self._loader = _ComposedOnce(hydra_context.config_loader)
+        hydra_context.config_loader = self._loader  # type: ignore[assignment]
         self._context, self._function, self._config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         setup_globals()
         Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-        configs = [self._compose(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
+        with self._loader.for_use():
+            configs = [self._compose(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         returns: dict[int, JobReturn] = {}
         jobs: dict[int, Any] = {}
         for i, config in enumerate(configs):
@@ -116,14 +139,25 @@ class StackedLauncher(Launcher):
 class _ComposedOnce:
     """A configuration loader that composes jobs which choose the same files once, and each of them not twice.
 
-    Jobs that differ in values alone are copies of the first of them, with other values.
+    Jobs that differ in values alone are copies of the first of them, with other values. Before a sweeper launches
+    anything it composes every job to see whether it can be, and throws it away: of those jobs it gets the first one.
     """
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
         self._known: dict[tuple[str, ...], DictConfig] = {}
-        # Pickled: to be unpickled takes a configuration a third of the time that to be copied does.
-        self._firsts: dict[tuple[str, ...], tuple[bytes, list[str]]] = {}
+        # Of each choice of keys the first job: to look at, pickled (a third of a copy's time), and its overrides.
+        self._firsts: dict[tuple[str, ...], tuple[DictConfig, bytes, list[str]]] = {}
+        self._used = False
+
+    @contextmanager
+    def for_use(self) -> Iterator[None]:
+        """While it is open, what is composed is a job's own."""
+        self._used = True
+        try:
+            yield
+        finally:
+            self._used = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -132,27 +166,35 @@ class _ComposedOnce:
         key = tuple(sweep_overrides)
         if key in self._known:
             return self._known.pop(key)
-        keys = [line.partition("=")[0] if line.startswith("++") else line for line in sweep_overrides]
-        config = self._copy(tuple(keys), sweep_overrides)
-        if config is None:
-            config = self._loader.load_sweep_config(master_config, sweep_overrides)
-            if _are_apart(keys):
-                self._firsts[tuple(keys)] = pickle.dumps(config), list(sweep_overrides)
-        if len(self._known) < _REMEMBERED:
+        keys = tuple(line.partition("=")[0] if line.startswith("++") else line for line in sweep_overrides)
+        values = self._values(keys, sweep_overrides)
+        if values is not None:
+            first, pickled, _ = self._firsts[keys]
+            return self._copy(pickled, values, sweep_overrides) if self._used else first
+        config: DictConfig = self._loader.load_sweep_config(master_config, sweep_overrides)
+        if _are_apart(keys):
+            pickled = pickle.dumps(config)
+            self._firsts[keys] = pickle.loads(pickled), pickled, list(sweep_overrides)
+        if not self._used and len(self._known) < _REMEMBERED:
             self._known[key] = config
         return config
 
-    def _copy(self, keys: tuple[str, ...], overrides: Sequence[str]) -> DictConfig | None:
-        """What Hydra would compose, from the first job with these keys; None if there is none, or it cannot be told."""
+    def _values(self, keys: tuple[str, ...], overrides: Sequence[str]) -> list[Override] | None:
+        """What makes a job differ from the first with these keys; None if there is none, or it cannot be told."""
         if keys not in self._firsts:
             return None
-        first, lines = self._firsts[keys]
+        lines = self._firsts[keys][2]
         other = [(old, new) for old, new in zip(lines, overrides, strict=True) if old != new]
         pairs = [_PARSER.parse_overrides(list(pair)) for pair in other]
         if any(isinstance(override.value(), dict) for pair in pairs for override in pair):
             return None  # Hydra merges mappings: what the first gave would stay
+        return [new for _, new in pairs]
+
+    @staticmethod
+    def _copy(first: bytes, values: Sequence[Override], overrides: Sequence[str]) -> DictConfig:
+        """What Hydra would compose, from the first job."""
         config: DictConfig = pickle.loads(first)  # our own, of this process
-        for _, new in pairs:
+        for new in values:
             OmegaConf.update(config, new.key_or_group, new.value(), merge=True, force_add=True)
         with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.overrides.task = list(overrides)
@@ -194,9 +236,9 @@ def _is_plain(config: DictConfig) -> bool:
 
 
 def register(entrance: Entrance) -> None:
-    """Makes the launcher known to Hydra, before it composes anything."""
+    """Makes the launchers known to Hydra, before it composes anything."""
     StackedLauncher.entrance = entrance
-    StackedLauncher.__module__ = MODULE
+    StackedLauncher.__module__ = OneByOneLauncher.__module__ = MODULE
     package = MODULE.partition(".")[0]
     try:
         import_module(package)
@@ -204,5 +246,6 @@ def register(entrance: Entrance) -> None:
         sys.modules[package] = ModuleType(package)
         sys.modules[package].__path__ = []
     sys.modules[MODULE] = sys.modules[__name__]
-    Plugins.instance().register(StackedLauncher)
-    ConfigStore.instance().store(group="hydra/launcher", name="stacked", node=StackedConf, provider="mtl-train")
+    for launcher, name, node in ((OneByOneLauncher, "basic", BasicConf), (StackedLauncher, "stacked", StackedConf)):
+        Plugins.instance().register(launcher)  # Hydra has loaded its own plugins by now
+        ConfigStore.instance().store(group="hydra/launcher", name=name, node=node, provider="mtl-train")

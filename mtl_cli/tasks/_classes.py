@@ -44,6 +44,15 @@ def label_texts(values: pl.Series) -> pl.Series:
     return values.cast(pl.String)
 
 
+def _texts(column: Column) -> pl.Series:
+    """The labels of a column with one in each cell, as text."""
+    if column.values.dtype.is_nested():
+        what = f"must hold one label in each cell, got type {column.values.dtype}"
+        hint = "Take kind: multilabel for any number of labels, kind: tagging for one of each token."
+        raise DataError(Problem(column.head, what, hint))
+    return label_texts(column.values)
+
+
 def sort_classes(labels: Sequence[str]) -> list[str]:
     """Distinct labels in their natural order: as numbers if all are numbers, else as text."""
     distinct = sorted(set(labels))  # first as text, so that 007 and 7 come in one order in every process
@@ -67,9 +76,9 @@ def class_codes(
         origin: Where these come from, for messages.
 
     Raises:
-        DataError: Labels that are not among the classes, each with the place of its first row.
+        DataError: Labels that are not among the classes, each with the place of its first row; or lists.
     """
-    texts = label_texts(column.values)
+    texts = _texts(column)
     known = label_texts(pl.Series(list(classes), dtype=pl.String))
     places = {text: place for place, text in enumerate(known.to_list())}
     meanings = {_meaning(text): place for text, place in places.items()}
@@ -101,12 +110,12 @@ def fit_classes(column: Column, train: np.ndarray, declared: Sequence[str] | Non
     """The classes: as declared, or those of the training rows in natural order.
 
     Raises:
-        DataError: Two labels of the training rows look like two spellings of one class (``1`` and ``True``, ``Yes`` and
-            ``yes``), and the classes are not declared.
+        DataError: Cells hold lists; or two labels of the training rows look like two spellings of one class (``1`` and
+            ``True``, ``Yes`` and ``yes``), and the classes are not declared.
     """
     if declared is not None:
         return list(declared)
-    texts = label_texts(column.values).gather(train)
+    texts = _texts(column).gather(train)
     found = sort_classes([t for t in texts.unique().to_list() if t is not None])
     meanings: dict[str, str] = {}
     problems = []

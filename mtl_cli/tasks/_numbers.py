@@ -11,6 +11,8 @@ import polars as pl
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.types import Column
 
+_LARGEST = 1e150  # sums of squares of millions of these are still numbers
+
 Transform = Literal["none", "log1p", "log", "sqrt", "asinh"]
 
 
@@ -91,7 +93,7 @@ def read_numbers(column: Column) -> np.ndarray:
     """(N,) float64, NaN where missing.
 
     Raises:
-        DataError: Cells that are no finite numbers, five at most.
+        DataError: Cells that are no finite numbers, or too large to be squared; five at most.
     """
     values = column.values
     if values.dtype.is_nested():
@@ -101,6 +103,7 @@ def read_numbers(column: Column) -> np.ndarray:
     hint = "Correct the cell, or name the value in the task's `missing_label`."
     refuse(column, bad.to_numpy(), "is not a number", hint)
     read: np.ndarray = numbers.fill_null(float("nan")).to_numpy().astype(np.float64)
+    refuse(column, np.abs(read) > _LARGEST, f"is beyond {_LARGEST:g}", "Correct the cell, or take a larger unit.")
     return read
 
 

@@ -168,7 +168,10 @@ class Multilabel(Kind):
             values = texts.list.eval(pl.element().str.strip_chars()).list.eval(pl.element().filter(pl.element() != ""))
         counts = values.list.len().fill_null(0).to_numpy()
         rows = np.repeat(np.arange(len(values)), counts)
-        labels = label_texts(values.filter(pl.Series(counts > 0)).explode())
+        single = values.filter(pl.Series(counts > 0)).explode()
+        if single.dtype.is_nested():
+            raise DataError(Problem(column.head, f"must hold lists of labels, got type {column.values.dtype}"))
+        labels = label_texts(single)
         known = labels.is_not_null()
         return rows[known.to_numpy()], labels.filter(known)
 

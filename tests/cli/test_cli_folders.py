@@ -184,3 +184,29 @@ def test_new_checkpoint_is_on_the_disk_before_an_old_one_goes(cli, tmp_path, mon
         assert name != events[place][1].name
         assert any(e[0] == "fsync" and e[1].name.startswith(f".{name}.") for e in events[:last])
         assert ("fsync", folder) in [(e[0], e[1].resolve()) for e in events[last:place]]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux to tell which file is synced")
+def test_every_file_of_a_run_is_on_the_disk_with_its_name_and_folder(cli, tmp_path, monkeypatch):
+    # What a power cut may take: bytes that were not synced, and names in a folder that was not synced after them
+    files, folders, fsync, replace = {}, {}, os.fsync, os.replace
+    moment = iter(range(10**6))
+
+    def synced(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        (folders if path.is_dir() else files)[path] = next(moment)
+        return fsync(descriptor)
+
+    def replaced(source, target):
+        files[Path(target).absolute()] = files.pop(Path(source).absolute())
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+    assert cli(*QUICK[:-1], "hydra.run.dir=new/run").code == 0
+    run_folder = tmp_path / "new/run"
+    for path in run_folder.rglob("*"):
+        if path.is_file() and path.name != "train.log":  # a log may lose its last lines
+            assert files[path] < folders[path.parent], path
+    for folder in (run_folder / "checkpoints", run_folder, tmp_path / "new"):
+        assert folder.parent in folders, folder

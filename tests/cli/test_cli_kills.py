@@ -56,25 +56,28 @@ def _fault_points(events):
     }
 
 
-def _kill_at_points_and_later(zygote, folder, points, later, arguments=()):
-    """Kills a run at each fault point and then so many times at a random moment, where it has not ended before."""
+def _kill_at_points_and_later(zygote, folder, points, events, moments, arguments=()):
+    """Kills a run at each fault point, then before some early changes of a file, then at some random moments.
+
+    Returns how many kills took effect: all but those for which a run has ended before.
+    """
     world = World(zygote, folder, [*STATEFUL, *arguments, "trainer.max_epochs=2"])
-    draw, known = random.Random(0), _fault_points(world.events)
-    moments = [
-        [{"seconds": draw.uniform(0.4, 0.8) * world.ended.seconds} for _ in range(later)] for _ in points or known
-    ]
-    kills = [[known[point], *after] for point, after in zip(points or known, moments, strict=True)]
-    assert sum(map(world.kill_and_compare, kills)) >= len(kills)
+    draw, known, took_effect = random.Random(0), _fault_points(world.events), 0
+    for point in points or known:
+        early = [{"event": draw.randint(1, 25), "half": draw.random() < 0.5} for _ in range(events)]
+        late = [{"seconds": draw.uniform(0.1, 0.8) * world.ended.seconds} for _ in range(moments)]
+        took_effect += world.kill_and_compare([known[point], *early, *late])
+    return took_effect
 
 
 def test_killed_while_it_writes_and_again_at_any_moment(zygote, tmp_path):
     points = ["in the first line of metrics", "half a temporary file"]
-    _kill_at_points_and_later(zygote, tmp_path, points, later=3)
+    assert _kill_at_points_and_later(zygote, tmp_path, points, events=4, moments=1) >= 10
 
 
 def test_killed_while_its_rows_are_streamed(zygote, tmp_path):
     points = ["half a temporary file", "between rename and fsync of the folder"]
-    _kill_at_points_and_later(zygote, tmp_path, points, later=2, arguments=STREAMED)
+    assert _kill_at_points_and_later(zygote, tmp_path, points, events=0, moments=2, arguments=STREAMED) >= 3
 
 
 def test_killed_while_a_finished_run_is_given_more_epochs(zygote, tmp_path):
@@ -86,12 +89,13 @@ def test_killed_while_a_finished_run_is_given_more_epochs(zygote, tmp_path):
 
 @pytest.mark.slow
 def test_killed_in_every_sort_of_write(zygote, tmp_path):
-    _kill_at_points_and_later(zygote, tmp_path, None, later=1)
+    assert _kill_at_points_and_later(zygote, tmp_path, None, events=1, moments=1) >= 22
 
 
 @pytest.mark.slow
 def test_killed_in_every_sort_of_write_while_its_rows_are_streamed(zygote, tmp_path):
-    _kill_at_points_and_later(zygote, tmp_path, None, later=2, arguments=[*STREAMED, "data.epoch=21"])
+    options = [*STREAMED, "data.epoch=21"]
+    assert _kill_at_points_and_later(zygote, tmp_path, None, events=0, moments=2, arguments=options) >= 22
 
 
 @pytest.mark.slow

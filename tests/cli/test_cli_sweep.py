@@ -9,6 +9,10 @@ import sys
 
 import pytest
 import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+from mtl_cli import cli as entry
+from mtl_cli.sweep.hydra_launcher import OneByOneLauncher
 
 QUICK = [
     "task=digits",
@@ -164,6 +168,43 @@ def test_interpolation_in_a_sweep_is_each_jobs_own(cli, tmp_path):
     ended = cli("-m", *QUICK, "shared_dim=8,16", "encoder.hidden=['${shared_dim}']")
     assert (ended.code, ended.err) == (0, "")
     assert "2 jobs: 2 done" in ended.out
+
+
+@pytest.fixture
+def compositions(monkeypatch):
+    """Counts how often Hydra composes a job of a sweep from all files."""
+    calls, real = [], ConfigLoaderImpl.load_sweep_config
+
+    def counting(self, *arguments, **options):
+        calls.append(arguments)
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", counting)
+    return calls
+
+
+GRID = [
+    "seed=0,1", "optimizer.lr=0.1,1e-2", "sharing=hard,separate", "encoder.hidden=[8],['${shared_dim}']",
+    "extra=null,'a=b ${seed}'",
+]  # fmt: skip
+
+
+def test_jobs_are_configured_as_hydra_would_and_composed_once_for_each_choice_of_files(
+    cli, tmp_path, monkeypatch, compositions
+):
+    seen = {"own": [], "hydra": []}
+    for how, configs in seen.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(entry, "_sweep_job", lambda job, of=configs: of.append((job.number, job.raw, job.overrides)))
+            patch.setattr(entry, "run_alone", lambda _: None)
+            if how == "hydra":
+                patch.delattr(OneByOneLauncher, "setup")
+                patch.delattr(OneByOneLauncher, "launch")
+            compositions.clear()
+            assert cli("-m", *QUICK, *GRID).code == 0
+            assert len(compositions) == {"own": 2, "hydra": 2 * 32}[how]  # Hydra: once more before it launches them
+    assert len(seen["own"]) == 32
+    assert seen["own"] == seen["hydra"]
 
 
 def test_mistake_in_the_grid_is_found_before_the_first_job(cli, tmp_path):

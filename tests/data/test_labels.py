@@ -1,5 +1,7 @@
 """Which rows carry a label for a task, and what they count."""
 
+from datetime import timedelta
+
 import polars as pl
 import pytest
 
@@ -103,9 +105,13 @@ def test_columns_of_tasks_have_roles():
     }
 
 
-def test_bytes_are_refused_as_labels():
-    table = Table(pl.DataFrame({"a": [b"x", b"\xff"]}), (Part("a.parquet", 0, 2, lines=False),))
+@pytest.mark.parametrize(
+    ("cells", "dtype"),
+    [([b"x", b"\xff"], "Binary"), ([timedelta(1), None], "Duration"), ([[timedelta(1)], []], "List")],
+)
+def test_cells_that_are_no_labels_are_refused(cells, dtype):
+    table = Table(pl.DataFrame({"a": cells}), (Part("a.parquet", 0, 2, lines=False),))
     with pytest.raises(
-        DataError, match=r"^a\.parquet, column 'a': must hold numbers, text or lists, got type Binary\."
+        DataError, match=rf"^a\.parquet, column 'a': must hold numbers, text or lists, got type {dtype}"
     ):
         label_column(table, ["a"], TaskOptions(kind="binary"))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mtl_cli.data import Table
 from mtl_cli.data.table import Part
-from mtl_cli.data.text_file import parse_text_blocks
+from mtl_cli.data.text_file import parse_text, parse_text_blocks
 from mtl_cli.errors import ConfigError, DataError
 from mtl_cli.registry import SOURCES
 
@@ -383,6 +383,29 @@ def test_what_a_csv_writer_wrote_is_read_cell_for_cell(data, width, sep, end):
     table = read_text(buffer.getvalue(), sep=sep, missing=[])
     assert table.frame.rows() == [tuple(row) for row in rows]
     assert table.parts[0].lines is not any("\n" in cell for row in rows for cell in row)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([",", "\n", "\r\n", "\r", "a", "0", " ", ";", "\x00", "\ufeff", "é"]), max_size=14))
+def test_text_without_quotes_is_read_alike_with_and_without_a_scan(pieces):
+    def outcome(text):
+        try:
+            return [column.to_list() for column in parse_text(text, "x.csv", ",", "utf-8")[0].iter_columns()]
+        except DataError as error:
+            return str(error)
+
+    text = ("a,b\n" + "".join(pieces)).encode()
+    found = outcome(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mtl_cli.data.text_file._parse_unquoted", lambda *_: None)
+        assert outcome(text) == found
+
+
+def test_a_long_row_does_not_make_up_for_a_short_one():
+    assert error_of("a,b\n1,2\n1,2,3\n4\n5,6\n") == (
+        "x.csv, line 3: has 3 cells where the header has 2, got '1,2,3'.\n"
+        "x.csv, line 4: has 1 cell where the header has 2, got '4'."
+    )
 
 
 def test_large_files_are_scanned_in_pieces(monkeypatch):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -118,3 +119,20 @@ def test_other_refusals_of_the_system_name_the_file(log, monkeypatch):
     for call in (log.size, lambda: log.truncate(0)):
         with pytest.raises(TrainingError, match=r"metrics\.jsonl: cannot be written, got 'Input/output error'"):
             call()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux to tell which file is synced")
+def test_what_a_checkpoint_may_rely_on_is_on_the_disk_with_its_name(log, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def noted(descriptor):
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        return fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    log.append({"epoch": 1})
+    log.size()
+    assert synced == [log.path.resolve(), log.path.parent.resolve()]
+    log.append({"epoch": 2})
+    log.size()
+    assert synced[2:] == [log.path.resolve()]  # its name is there for good

@@ -207,3 +207,9 @@ def test_many_classes_are_described_by_the_most_frequent():
     text = describe_classes(codes, list("abcdefg"))
     assert text == "a: 25%, b: 12%, c: 12%, d: 12%, 3 more"
     assert describe_classes(codes[:4], list("abcde")) == "a: 25%, b: 25%, c: 25%, d: 25%, e: 0%"
+
+
+@pytest.mark.parametrize("kind", [Binary, Multiclass, Ordinal])
+def test_lists_are_no_single_labels(kind):
+    with pytest.raises(DataError, match=r"must hold one label in each cell, got type List\(.*kind: multilabel"):
+        _fit(kind(), [["a"], ["b", "a"]])

@@ -144,3 +144,8 @@ def test_label_of_another_split_is_named_with_its_row():  # LAB-06
 def test_declared_labels_must_differ(classes):
     with pytest.raises(ConfigError, match="must be two or more different labels"):
         Multilabel(classes=classes)
+
+
+def test_lists_of_lists_are_refused():
+    with pytest.raises(DataError, match=r"must hold lists of labels, got type List\(List\("):
+        _fit([[["a"]], [["b"], ["a"]]])

@@ -95,6 +95,11 @@ def test_text_and_infinity_are_refused_with_their_rows():
     )
 
 
+def test_numbers_whose_squares_are_none_are_refused_with_their_rows():
+    with pytest.raises(DataError, match=r"^people\.csv, column 'y', row 2: -1e\+308 is beyond 1e\+150\. Correct"):
+        _fit([1.0, -1e308, 2.0])
+
+
 @pytest.mark.parametrize("values", [[1.0, NAN, 3.0], ["1", None, "3"], [1, None, 3]], ids=["nan", "text", "null"])
 def test_missing_target_is_nan_however_it_is_stored(values):
     encoded = _fit(values).encode(column(values))

@@ -1,18 +1,18 @@
-"""One command line after the other in this process, with the globals put back after each test."""
+"""One command line after the other in this process: whatever is drawn, it ends well or with a clear error."""
 
 import contextlib
 import io
 import json
-import os
 import signal
 from pathlib import Path
 
 import pytest
 from hydra._internal.hydra import Hydra
+from hypothesis import HealthCheck, Phase, given, settings
 
 from mtl_cli.cli import run_command
 
-SECONDS = 60  # what takes longer hangs
+SECONDS = 60  # of processor time: what takes longer hangs, on a busy machine too
 
 
 @pytest.fixture
@@ -25,18 +25,48 @@ def outcome(tmp_path, monkeypatch):
     def run(*arguments):
         out, err = io.StringIO(), io.StringIO()
         before = set(Path.cwd().iterdir())
-        signal.signal(signal.SIGALRM, lambda *_: os.abort())
-        signal.alarm(SECONDS)
+        previous = signal.signal(signal.SIGPROF, _hangs)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 code = run_command([str(argument) for argument in arguments])
         finally:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, previous)
         new = [path for path in Path.cwd().iterdir() if path not in before]
         _check(code, out.getvalue(), err.getvalue(), new)
         return code, err.getvalue()
 
     return run
+
+
+@pytest.fixture
+def fuzz():
+    """Draws so many examples, always the same ones, and tells all that went wrong: ``fuzz(strategy, 100, run)``."""
+
+    def draw(strategy, examples, run):
+        wrong, codes = [], set()
+
+        @settings(
+            max_examples=examples, derandomize=True, deadline=None, database=None, phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        @given(strategy)
+        def each(drawn):
+            try:
+                codes.add(run(drawn)[0])
+            except Exception as error:
+                wrong.append((drawn, f"{type(error).__name__}: {error}"))
+
+        each()
+        assert not wrong, "\n\n".join(f"{drawn!r}\n{what}" for drawn, what in wrong)
+        return codes
+
+    return draw
+
+
+def _hangs(*_):
+    raise TimeoutError(f"hangs: more than {SECONDS} s of processor time")
 
 
 def _check(code, out, err, new):
