@@ -309,7 +309,8 @@ def _parse_unquoted(data: bytes, header: list[str], sep: str) -> pl.DataFrame | 
     cuts = sum(np.count_nonzero(array[i : i + _CHUNK] == ord(sep)) for i in range(0, len(array), _CHUNK))
     if rows == 0 or cuts != (rows + 1) * (len(header) - 1):
         return None
-    frame = _cells(data, sep)
+    # A separator too many is not refused at the very end of a text, only before a line end.
+    frame = _cells(data if data.endswith(b"\n") else data + b"\n", sep)
     return _named(frame, header) if frame.shape == (rows, len(header)) else None
 
 

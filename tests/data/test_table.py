@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mtl_cli.data import Table
@@ -386,6 +386,8 @@ def test_what_a_csv_writer_wrote_is_read_cell_for_cell(data, width, sep, end):
 
 
 @settings(max_examples=200, deadline=None)
+@example([",", "\n", ",", ","])
+@example(["\n", ",", ","])
 @given(st.lists(st.sampled_from([",", "\n", "\r\n", "\r", "a", "0", " ", ";", "\x00", "\ufeff", "é"]), max_size=14))
 def test_text_without_quotes_is_read_alike_with_and_without_a_scan(pieces):
     def outcome(text):
