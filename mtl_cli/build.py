@@ -20,7 +20,7 @@ from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data import AnyTable, Features, Source, Splits, Table, split_rows
 from mtl_cli.data.batches import Layout, Origins, Ranking, Rows, TokenLabels
 from mtl_cli.data.collecting import collecting
-from mtl_cli.data.combine import NamedSource, combine, combine_splits, own_column_notes, rename_columns
+from mtl_cli.data.combine import SOURCE_COLUMN, NamedSource, combine, combine_splits, own_column_notes, rename_columns
 from mtl_cli.data.labels import label_column, label_roles, row_weights
 from mtl_cli.data.memory import free_memory, size_text
 from mtl_cli.data.mixing import Mixing
@@ -41,7 +41,16 @@ from mtl_cli.model.sharing import Sharing
 from mtl_cli.optim import FlatParameters
 from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, LOGGERS, OPTIMIZERS, SCHEDULERS, SHARINGS, SOURCES
 from mtl_cli.run.loggers import Logger, RunFacts
-from mtl_cli.schema import Component, RunConfig, TaskConfig, TaskOptions, is_per_task, task_metrics, why_whole
+from mtl_cli.schema import (
+    Component,
+    DataOptions,
+    RunConfig,
+    TaskConfig,
+    TaskOptions,
+    is_per_task,
+    task_metrics,
+    why_whole,
+)
 from mtl_cli.seeding import seed_everything
 from mtl_cli.tasks import Kind, target_columns
 from mtl_cli.types import Column, Inputs, InputSpec
@@ -204,7 +213,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     reserved = {column: role for column, role in roles.items() if column not in config.data.allow_inputs}
     features, as_numbers = None, table
     try:
-        features, as_numbers = Features.fit_reading(table, config.data, splits.train, reserved)
+        features, as_numbers = Features.fit_reading(table, _with_source(config.data), splits.train, reserved)
     except DataError as error:
         problems += error.problems
     if problems or features is None:
@@ -236,6 +245,13 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     notes = [*table.notes, *splits.notes, *features.notes, *notes]
     rankings = find_rankings(config, table, names)
     return Data(table, features, splits, tasks, inputs, labels, tuple(notes), tokens, rankings, storage=storage)
+
+
+def _with_source(options: DataOptions) -> DataOptions:
+    """With the source among the inputs where it is to be one: a list that names the others need not name it too."""
+    if not options.source_as_input or isinstance(options.inputs, str):
+        return options
+    return replace(options, inputs=[*options.inputs, SOURCE_COLUMN])
 
 
 def read_inputs(

@@ -55,6 +55,13 @@ def test_rows_labels_and_numbers_of_two_sources(cli, mine, tmp_path, records):
     assert features["optional"] == ["pages", "book", "minutes", "movie"]
 
 
+def test_source_is_an_input_where_the_inputs_are_a_list_without_it(cli, mine, tmp_path):
+    ended = cli(*RUN.split(), "data.source_as_input=true", "data.inputs=[user, pages, minutes]")
+    assert (ended.code, ended.err) == (0, "")
+    features = json.loads((tmp_path / "run/data.json").read_text())["features"]
+    assert [column["name"] for column in features["categorical"]] == ["user", "source"]
+
+
 def test_source_given_alone_under_sources_is_the_same_run(cli, mine, tmp_path, write):
     head = "stars: {kind: regression}\n"
     write({"conf/task/one.yaml": f"{HEAD}data: {{source: table, path: books.csv, exclude: [label]}}\ntasks:\n  {head}"})
