@@ -385,7 +385,7 @@ def test_what_a_csv_writer_wrote_is_read_cell_for_cell(data, width, sep, end):
     assert table.parts[0].lines is not any("\n" in cell for row in rows for cell in row)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 @example([",", "\n", ",", ","])
 @example(["\n", ",", ","])
 @given(st.lists(st.sampled_from([",", "\n", "\r\n", "\r", "a", "0", " ", ";", "\x00", "\ufeff", "é"]), max_size=14))
@@ -407,6 +407,10 @@ def test_a_long_row_does_not_make_up_for_a_short_one():
     assert error_of("a,b\n1,2\n1,2,3\n4\n5,6\n") == (
         "x.csv, line 3: has 3 cells where the header has 2, got '1,2,3'.\n"
         "x.csv, line 4: has 1 cell where the header has 2, got '4'."
+    )
+    assert error_of("a,b\n\n,,") == (  # a parser may take the last separator for nothing
+        "x.csv, line 2: has 1 cell where the header has 2, got ''.\n"
+        "x.csv, line 3: has 3 cells where the header has 2, got ',,'."
     )
 
 
