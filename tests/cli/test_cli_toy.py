@@ -21,7 +21,7 @@ def test_losses_are_those_of_the_papers_code():
 
 @pytest.mark.slow
 def test_the_sum_gets_stuck_where_methods_on_gradients_do_not():
-    # reference/methods.md 3, '2-D toy', measured with TorchJD: equal 3 of 5, the others stuck at x2 above 0; MGDA 5 of 5;
+    # reference/methods.md 3, '2-D toy', by TorchJD: equal 3 of 5, the others stuck at x2 above 0; MGDA 5 of 5;
     # with UPGrad and PCGrad the rest are below the wall and on their way.
     ends = {
         name: [(path.reached, path.points[-1][1]) for path in found]
