@@ -14,7 +14,7 @@ from mtl_cli.run import MetricsLog, RunFolder, flatten
 from mtl_cli.sweep import comparison, grouping, method_table, payoff
 from mtl_cli.sweep.comparison import FRACTION, Method
 from mtl_cli.sweep.leaderboard import answer
-from mtl_cli.sweep.records import JobRecord, summarise
+from mtl_cli.sweep.records import JobRecord, computed_on, summarise
 from mtl_cli.sweep.table import Cell, Column, columns, markdown_table, text
 
 Record = Mapping[str, Any]
@@ -120,6 +120,8 @@ def _result(summary: Mapping[str, Any]) -> tuple[list[str], list[Column]]:
         f"{summary['rows']['train']:,} training rows, {summary['epochs']} epochs, {summary['steps']:,} steps",
         f"{summary['seconds']:.1f} s" + (f", {speed:,.0f} rows/s" if speed else ""),
     ]
+    if place := computed_on(summary):
+        facts.append(f"computed on {place}; another device or number of threads may change the last digits")
     return facts, table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class JobRecord:
         train_rows: Rows that it was trained on.
         rows_per_second: Training rows per second of training time.
         data_fingerprint: Of the data that it was trained on.
+        computed_on: Device and number of CPU threads, in words.
     """
 
     job: str
@@ -57,6 +58,7 @@ class JobRecord:
     train_rows: int | None = None
     rows_per_second: float | None = None
     data_fingerprint: str | None = None
+    computed_on: str | None = None
 
     def value(self, task: str, split: str | None = None) -> float | None:
         """The primary metric of a task on a split; None: the test split if it has one, else the validation split."""
@@ -82,7 +84,7 @@ def collect(sweep_dir: Path | str) -> list[JobRecord]:
 
 
 def summarise(records: Sequence[JobRecord]) -> str:
-    """How the jobs ended, on one line.
+    """How the jobs ended, on one line; and on what, where that may have made their numbers differ.
 
     Example:
         >>> summarise([JobRecord("a", "done"), JobRecord("b", "failed"), JobRecord("c", "done")])
@@ -90,7 +92,24 @@ def summarise(records: Sequence[JobRecord]) -> str:
     """
     counts = [(status, sum(record.status == status for record in records)) for status in STATUSES]
     parts = [f"{count} {status}" for status, count in counts if count]
-    return f"{len(records)} job{'' if len(records) == 1 else 's'}" + (f": {', '.join(parts)}" if parts else "")
+    told = f"{len(records)} job{'' if len(records) == 1 else 's'}" + (f": {', '.join(parts)}" if parts else "")
+    places = sorted({record.computed_on for record in records if record.computed_on})
+    if len(places) > 1:
+        told += f"; computed on {' and on '.join(places)}: that alone may change the last digits"
+    return told
+
+
+def computed_on(summary: Mapping[str, Any]) -> str | None:
+    """What a run was computed on, from its summary; None in runs of older versions.
+
+    Example:
+        >>> computed_on({"device": "cpu", "threads": 2})
+        'cpu with 2 CPU threads'
+    """
+    device, threads = summary.get("device"), summary.get("threads")
+    if device is None or threads is None:
+        return None
+    return f"{device} with {threads} CPU thread{'' if threads == 1 else 's'}"
 
 
 def _record(folder: Path) -> JobRecord:
@@ -144,6 +163,7 @@ def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
         "train_rows": summary.get("rows", {}).get("train"),
         "rows_per_second": _number(summary.get("rows_per_second")),
         "data_fingerprint": summary.get("data_fingerprint"),
+        "computed_on": computed_on(summary),
     }
 
 

@@ -52,6 +52,7 @@ def _run(path, sharing="hard", seed=0, accuracy=0.9, task="digit", state="done")
                     "primary": {task: "accuracy"}, "higher_is_better": {task: True}, "seconds": 1.5, "epochs": 3,
                     "steps": 9, "rows_per_second": 1234.5, "rows": {"train": 100, "val": 10, "test": 10},
                     "parameters": {"total": 30, "shared": 20, "tasks": {task: 10}}, "data_fingerprint": "x",
+                    "device": "cpu", "threads": 2,
                 },
             )  # fmt: skip
 
@@ -75,6 +76,7 @@ def test_page_of_a_run(tmp_path, capsys):
     text = _page(tmp_path / "run" / "report.html")
     assert "<b>mean on test: 0.9000</b>" in text
     assert "100 training rows, 3 epochs, 9 steps" in text
+    assert "computed on cpu with 2 CPU threads; another device or number of threads may change the last digits" in text
     assert "mean weight that balancing gave" in text
     assert text.count("<polyline") == 1 + 3 + 1  # mean; losses of train and val and the accuracy; the weight
 

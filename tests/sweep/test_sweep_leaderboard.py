@@ -169,6 +169,15 @@ def test_no_jobs_is_no_table():
     assert summarise([JobRecord("a", "done")]) == "1 job: 1 done"
 
 
+def test_jobs_computed_on_different_things_are_told_of():
+    one, two = (JobRecord(str(n), "done", computed_on=f"cpu with {n} CPU threads") for n in (1, 2))
+    assert summarise([one, one]) == "2 jobs: 2 done"
+    assert summarise([one, two]) == (
+        "2 jobs: 2 done; computed on cpu with 1 CPU threads and on cpu with 2 CPU threads: "
+        "that alone may change the last digits"
+    )
+
+
 def _order(*records):
     return [line.split()[:2] for line in format_table(list(records)).splitlines()[1 : len(records) + 1]]
 
