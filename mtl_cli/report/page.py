@@ -73,6 +73,20 @@ def sweep_page(name: str, records: Sequence[JobRecord], logs: Mapping[str, Seque
     return _page(name, parts)
 
 
+def picture_page(title: str, told: str, table: Sequence[Column], plots: Sequence[tuple[str, str]]) -> str:
+    """A page of one table and plots.
+
+    Args:
+        title: Its title.
+        told: A sentence or two above the table.
+        table: The table.
+        plots: Title and SVG text of each plot.
+    """
+    return _page(
+        title, [f"<p>{escape(told)}</p>", _section("Results", _table(table)), _section("Plots", _plots(plots))]
+    )
+
+
 def run_markdown(run: RunFolder) -> str:
     """The result of one run as Markdown: its facts, and the metrics of each task."""
     if not (run.path / "summary.json").exists():
