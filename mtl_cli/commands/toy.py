@@ -20,7 +20,7 @@ from mtl_cli.sweep.table import Column
 
 _HELP = """The two-dimensional example of CAGrad (Liu et al. 2021) and Nash-MTL (Navon et al. 2022), five starts.
 
-Two losses of two numbers have a wall between three of the starts and the front, where neither loss can fall without the
+Two losses of two numbers have a wall between two of the starts and the front, where neither loss can fall without the
 other rising: x2 about -8.4, x1 between -7 and 7. On the wall their gradients conflict and differ in length, and the sum
 gets stuck. It shows what a method does, not how it trains a model.
 """
