@@ -2,7 +2,8 @@
 
 delta-m is the mean over tasks of the relative change of the primary metric in per cent, its sign turned where lower is
 better: **above 0 is better than the same tasks trained apart** (``sharing=separate`` on the same rows, with the same
-settings otherwise). Vandenhende et al. 2022, 'Multi-Task Learning for Dense Prediction Tasks', eq. 5.
+settings otherwise). Vandenhende et al. 2022, 'Multi-Task Learning for Dense Prediction Tasks', eq. 5. R2 is a share
+(of the variance) already and may be 0 or below, where its relative change means nothing: its difference counts itself.
 """
 
 from __future__ import annotations
@@ -157,17 +158,24 @@ def delta_m(job: JobRecord, base: JobRecord) -> float | None:
 
 
 def relative_change(job: JobRecord, base: JobRecord, task: str, split: str | None = None) -> float | None:
-    """Change of one task's primary metric in per cent of the baseline's, above 0 for better.
+    """Change of one task's primary metric in per cent of the baseline's (R2: of the variance), above 0 for better.
 
     On ``split``; None for the test split if there is one, else the validation split.
+
+    Example:
+        >>> one, two = (JobRecord("", "done", metrics={"test/a/r2": r2}, primary={"a": "r2"}) for r2 in (0.1, -0.1))
+        >>> round(relative_change(one, two, "a"), 6)
+        20.0
     """
-    if job.primary.get(task) is None or job.primary.get(task) != base.primary.get(task):
+    metric = job.primary.get(task)
+    if metric is None or metric != base.primary.get(task):
         return None
     ours, theirs = job.value(task, split), base.value(task, split)
-    if ours is None or theirs is None or theirs == 0:
+    if ours is None or theirs is None:
         return None
     sign = 1 if job.higher_is_better.get(task, True) else -1
-    return 100 * sign * (ours - theirs) / abs(theirs)
+    whole = 1.0 if metric == "r2" else abs(theirs)
+    return None if whole == 0 else 100 * sign * (ours - theirs) / whole
 
 
 def paired(method: Method, base: Method) -> list[tuple[JobRecord, JobRecord]]:

@@ -1,5 +1,6 @@
 """Much of everything: tasks, columns, categories, jobs, and names that are hard to write."""
 
+import functools
 import json
 import os
 import signal
@@ -133,7 +134,9 @@ def test_a_sweep_of_500_jobs_that_is_interrupted_goes_on(tiny, tmp_path, launche
         return {name for name, state in states.items() if state == "done"}
 
     with (tmp_path / "out.txt").open("w") as out:
-        process = subprocess.Popen(line, cwd=tmp_path, stdout=out, stderr=out)
+        # A shell's background job is born deaf to Ctrl-C, and so would be its children.
+        hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(line, cwd=tmp_path, stdout=out, stderr=out, preexec_fn=hears)
         while len(done()) < 20 and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
