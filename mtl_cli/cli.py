@@ -459,6 +459,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> tuple[int, str]:
 
 def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
     composition.check_flags(flags)
+    _check_alone()
     if own is not None and not own.is_dir():
         raise ConfigError(Problem("--config-dir", f"there is no folder '{own}' in {Path.cwd()}"))
     if own is not None:
@@ -485,6 +486,14 @@ def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
     if _jobs_failed():
         print(_explain(RuntimeError(), overrides)[1], file=sys.stderr)
     return int(_jobs_failed() > 0)
+
+
+def _check_alone() -> None:
+    """Refuses to be one of several processes of torchrun: each would train the whole run by itself."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes not in ("", "1"):
+        hint = "Start it without torchrun; several runs at once: mtl-train -m ... hydra/launcher=joblib."
+        raise ConfigError(Problem("WORLD_SIZE", f"a run is trained in one process, got {processes}", hint))
 
 
 def _jobs_failed() -> int:

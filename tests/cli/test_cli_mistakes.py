@@ -888,3 +888,17 @@ def test_mistake_is_told(cli, write, tmp_path, arguments, message, files):
     assert ended.code == 2
     assert ended.out == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_one_of_several_processes_of_torchrun_is_refused(cli, monkeypatch, tmp_path):
+    """Each of them would train the whole run; one that is alone (WORLD_SIZE=1) is an ordinary run."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    ended = cli("task=digits")
+    assert ended.code == 2
+    assert ended.err == (
+        "WORLD_SIZE: a run is trained in one process, got 2. "
+        "Start it without torchrun; several runs at once: mtl-train -m ... hydra/launcher=joblib.\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert cli("task=digits", "sharing=hrad").err.startswith("sharing (command line): there is no sharing 'hrad'.")
