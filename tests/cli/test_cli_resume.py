@@ -1,5 +1,6 @@
 """A run that was stopped, however it was stopped, goes on as if nothing had happened."""
 
+import functools
 import json
 import os
 import re
@@ -39,8 +40,10 @@ def unbroken(tmp_path_factory):
 def _start(folder, arguments):
     command = [sys.executable, "-m", "mtl_cli", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # A shell's background job is born deaf to Ctrl-C, and so would be its children.
+    hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with (folder / "out.txt").open("w") as out, (folder / "err.txt").open("w") as err:
-        return subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, env=environment)
+        return subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, env=environment, preexec_fn=hears)
 
 
 def _wait_for_lines(process, file, count):
