@@ -65,6 +65,15 @@ def _own_part(path):
     return relative.parts[0].removesuffix(".py")
 
 
+def test_top_level_holds_what_belongs_there():
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
+        pytest.skip("no clone: git says what is of the repository")
+    listed = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
+    visible = {line.split("/")[0] for line in listed.splitlines() if not line.startswith(".")}
+    assert visible == {"LICENSE", "Makefile", "README.md", "configs", "mtl_cli", "pyproject.toml", "tests"}
+
+
 def test_every_part_has_its_place():
     parts = {_own_part(path) for path in SOURCES} - {"__init__"}
     assert parts == set(ROW)
