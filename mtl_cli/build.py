@@ -554,15 +554,19 @@ def choose_threads(config: RunConfig, parameters: int) -> int:
 def streams(config: RunConfig) -> bool:
     """Whether the rows of a configuration stay in their files: by what it says, or by the memory that is free now."""
     try:
-        return "" in config.sources and _stay(config)[0] is not None
+        return "" in config.sources and _stay(config, _source(config.sources[""].component))[0] is not None
     except UserError:  # told when they are read
         return False
 
 
-def _stay(config: RunConfig) -> tuple[StoredTable | None, str]:
-    """The rows of the one source if they stay in their files, and why they do or do not, if that was to be decided."""
-    component, wanted = config.sources[""].component, config.data.in_memory
+def _source(component: Component) -> Source:
     source: Source = SOURCES.build(component.name, **component.options)
+    return source
+
+
+def _stay(config: RunConfig, source: Source) -> tuple[StoredTable | None, str]:
+    """The rows of the one source if they stay in their files, and why they do or do not, if that was to be decided."""
+    wanted = config.data.in_memory
     if wanted is True or not isinstance(source, TableSource) or why_whole(config.sources, config.tasks) is not None:
         return None, ""
     table = source.stored()
@@ -591,12 +595,12 @@ def read_rows(config: RunConfig) -> tuple[AnyTable, Splits, str]:
     for name, given in config.sources.items():
         where = f"data.sources.{name}" if several else "data"
         try:
+            source = _source(given.component)
             if several:
-                source: Source = SOURCES.build(given.component.name, **given.component.options)
                 tables[name] = whole[name] = rename_columns(source.read(), given.rename, f"{where}.rename")
             else:
-                stored, storage = _stay(config)
-                tables[name] = stored or SOURCES.build(given.component.name, **given.component.options).read()
+                stored, storage = _stay(config, source)
+                tables[name] = stored or source.read()
         except UserError as error:
             problems += [_at(where, problem) for problem in error.problems]
     if problems:

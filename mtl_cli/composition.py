@@ -20,7 +20,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mtl_cli.errors import ConfigError, Problem, did_you_mean
+from mtl_cli.errors import ConfigError, Problem, did_you_mean, nearest
 from mtl_cli.schema import Origin, with_origin
 
 TOP_LEVEL = (
@@ -183,8 +183,8 @@ def check_overrides(overrides: Sequence[str], multirun: bool, groups: Mapping[st
         if top in groups and not _chooses(override):
             what = f"must be the name of a choice, got {value}"
             problems.append(Problem(f"{top} (command line)", what, did_you_mean(value, groups[top])))
-        near = did_you_mean(top, [*groups, *TOP_LEVEL])
-        if top not in groups and top not in TOP_LEVEL and "." not in top and near.startswith("Did"):
+        near = nearest(top, [*groups, *TOP_LEVEL])
+        if top not in groups and top not in TOP_LEVEL and "." not in top and near:
             problems.append(Problem(f"{top} (command line)", "unknown key", near))
     if problems:
         raise ConfigError(problems)

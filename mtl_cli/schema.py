@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any, Literal
 
-from mtl_cli.errors import ConfigError, Problem, did_you_mean, shown
+from mtl_cli.errors import ConfigError, Problem, did_you_mean, nearest, shown
 from mtl_cli.registry import (
     BALANCINGS,
     ENCODERS,
@@ -731,7 +731,7 @@ def _task(options: Mapping[str, Any], where: str, others: list[Any], found: list
     if not isinstance(kind, str) or kind not in KINDS.names():
         what = "must be given" if kind is None else f"unknown kind {kind!r}"
         hint = did_you_mean(str(kind), KINDS.names())
-        if kind is None and (near := did_you_mean(where.removeprefix("tasks."), map(str, others))).startswith("Did"):
+        if kind is None and (near := nearest(where.removeprefix("tasks."), map(str, others))):
             hint = f"{hint} Or is it another task? {near}"  # a misspelt name makes a task of its own
         elif kind is None and options.get("type") is not None:
             hint = f"Did you write 'type' for it? {hint}"

@@ -1,5 +1,7 @@
 """Small worlds that tests share: columns, rows of labels, and a learner without a configuration file."""
 
+import signal
+import subprocess
 from functools import partial
 
 import numpy as np
@@ -193,3 +195,9 @@ def base_table(rows, **columns):
     values = {name: [row[i] for row in rows] for i, name in enumerate(names)} | columns
     lines = zip(*values.values(), strict=True)
     return "\n".join([",".join(values), *(",".join(map(str, line)) for line in lines)]) + "\n"
+
+
+def start(command, **options):
+    """A process that hears Ctrl-C: a shell's background job is born deaf to it, and so would be its children."""
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, preexec_fn=hears, **options)

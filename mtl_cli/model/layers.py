@@ -181,8 +181,7 @@ class Bag(nn.Module):
         self.weight = nn.Parameter(torch.randn(*lead, ids, dim) * 0.02)
 
     def forward(self, ids: Tensor, dropout: float = 0.0, starts: Tensor | None = None) -> Tensor:
-        like = self.weight.new_empty(()).expand(ids.shape)
-        factors = dropout_factors(like, dropout) if dropout else None
+        factors = dropout_factors(self.weight.new_empty(()).expand(ids.shape), dropout) if dropout else None
         ids = ids.long()
         if self.weight.dim() == 2:
             return _sums(ids, self.weight, factors, starts)

@@ -1,6 +1,5 @@
 """Much of everything: tasks, columns, categories, jobs, and names that are hard to write."""
 
-import functools
 import json
 import os
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from worlds import start
 
 from mtl_cli import cli as entry
 from mtl_cli.commands import predict
@@ -134,9 +134,7 @@ def test_a_sweep_of_500_jobs_that_is_interrupted_goes_on(tiny, tmp_path, launche
         return {name for name, state in states.items() if state == "done"}
 
     with (tmp_path / "out.txt").open("w") as out:
-        # A shell's background job is born deaf to Ctrl-C, and so would be its children.
-        hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        process = subprocess.Popen(line, cwd=tmp_path, stdout=out, stderr=out, preexec_fn=hears)
+        process = start(line, cwd=tmp_path, stdout=out, stderr=out)
         while len(done()) < 20 and process.poll() is None:
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)

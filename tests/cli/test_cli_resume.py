@@ -1,11 +1,9 @@
 """A run that was stopped, however it was stopped, goes on as if nothing had happened."""
 
-import functools
 import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from worlds import start
 
 from mtl_cli.cli import run_command
 from mtl_cli.run import RunFolder
@@ -40,10 +39,8 @@ def unbroken(tmp_path_factory):
 def _start(folder, arguments):
     command = [sys.executable, "-m", "mtl_cli", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    # A shell's background job is born deaf to Ctrl-C, and so would be its children.
-    hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with (folder / "out.txt").open("w") as out, (folder / "err.txt").open("w") as err:
-        return subprocess.Popen(command, cwd=folder, stdout=out, stderr=err, env=environment, preexec_fn=hears)
+        return start(command, cwd=folder, stdout=out, stderr=err, env=environment)
 
 
 def _wait_for_lines(process, file, count):
@@ -175,7 +172,7 @@ trainer.train_step = slow
 sys.exit(run_command({LONG!r}))
 """
     with (tmp_path / "out.txt").open("w") as out, (tmp_path / "err.txt").open("w") as err:
-        process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=out, stderr=err)
+        process = start([sys.executable, "-c", script], cwd=tmp_path, stdout=out, stderr=err)
     try:
         while not (tmp_path / "slow").exists():
             assert process.poll() is None

@@ -193,11 +193,12 @@ class MLP(Encoder):
             return dropout_factors(y, self._dropout) if self._dropout else None
         if not any(draws.share for draws in self._draws):
             return None
-        noise = torch.ones_like(y)
-        for own, (share, generator) in zip(noise, self._draws, strict=True):
-            if share:
-                own.copy_(dropout_factors(own, share, generator))
-        return noise
+        return torch.stack(
+            [
+                dropout_factors(own, share, generator) if share else torch.ones_like(own)
+                for own, (share, generator) in zip(y, self._draws, strict=True)
+            ]
+        )
 
     def _read(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """What the first layer reads, and the rows of the embedding table in it (B, columns)."""
