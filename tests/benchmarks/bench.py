@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import statistics
 import subprocess
 import sys
@@ -263,41 +264,45 @@ def run(workload: str, threads: int) -> None:
         )
 
 
-BALANCING = {  # ours: the aggregator of TorchJD, its arguments, the bar (rows/s over those of its loop)
+BALANCING = {  # ours: the aggregator of TorchJD, its arguments, the bar with four tasks (rows/s over those of its loop)
+    "equal": ("Sum", {}, 0.0),
     "pcgrad": ("PCGrad", {}, 2.5),
     "mgda": ("MGDA", {}, 2.5),
     "upgrad": ("UPGrad", {}, 2.5),
     "cagrad": ("CAGrad", {"c": 0.5}, 4.0),
-    "nash_mtl": ("NashMTL", {"n_tasks": len(MIXED)}, 15.0),
+    "nash_mtl": ("NashMTL", {"n_tasks": ...}, 15.0),
 }
 
 
-def balance(threads: int) -> None:
-    """Methods on gradients against TorchJD's own loop, whose solvers need ``pip install 'torchjd[full]'``."""
+def balance(threads: int, count: int) -> None:
+    """Methods on gradients of ``count`` tasks against TorchJD's own loop and against equal weights."""
     rows, batch = 12_800, 256
     torch.set_num_threads(threads)
-    x, targets = make_data(rows, MIXED)
-    print(f"\nw4: {rows:,} x {WIDTH} rows, D {SHARED}, {len(MIXED)} tasks, batch {batch}, {threads} thread(s)")
-    batches = loader_loop(x, targets, MIXED, batch, experts=0).batches
+    tasks = [(f"{name}{i}", kind, outputs) for i, (name, kind, outputs) in zip(range(count), itertools.cycle(MIXED))]
+    x, targets = make_data(rows, tasks)
+    print(f"\nw4: {rows:,} x {WIDTH} rows, D {SHARED}, {count} tasks, batch {batch}, {threads} thread(s)")
+    batches = loader_loop(x, targets, tasks, batch, experts=0).batches
+    equal = Product(x, targets, tasks, batch, 0, threads, "equal")
     for name, (aggregator, options, bar) in BALANCING.items():
-        try:
-            other, note = TorchJDLoop(MIXED, batches, aggregator, **options), ""
-        except ImportError:
-            other, note = TorchJDLoop(MIXED, batches, "Mean"), f" (its Mean: {aggregator} needs packages not installed)"
-        pair = Product(x, targets, MIXED, batch, 0, threads, name), other
-        seconds: tuple[list[float], list[float]] = ([], [])
+        options = {option: count if value is ... else value for option, value in options.items()}
+        theirs = TorchJDLoop(tasks, batches, aggregator, **options)
+        contenders = Product(x, targets, tasks, batch, 0, threads, name), theirs, equal
+        seconds: list[list[float]] = [[], [], []]
         for turn in range(ROUNDS + 1):
-            for i in (0, 1) if turn % 2 else (1, 0):
+            for i in (0, 1, 2) if turn % 2 else (2, 1, 0):
                 began = time.perf_counter()
-                pair[i].epoch()
+                contenders[i].epoch()
                 if turn:  # the first one warms up
                     seconds[i].append(time.perf_counter() - began)
-        ratios = [theirs / ours for ours, theirs in zip(*seconds, strict=True)]
-        reached = f"bar {bar:g}x {'reached' if statistics.median(ratios) >= bar else 'MISSED'}" if not note else ""
+        steps = [1e6 * statistics.median(each) / (rows / batch) for each in seconds]
+        ratios = [theirs / ours for ours, theirs, _ in zip(*seconds, strict=True)]
+        cost = statistics.median(ours / least for ours, _, least in zip(*seconds, strict=True))
+        verdict = f"  bar {bar:g}x {'reached' if statistics.median(ratios) >= bar else 'MISSED'}"
         print(
-            f"  {name:10} {1e6 * statistics.median(seconds[0]) / (rows / batch):7.0f} us/step, TorchJD "
-            f"{1e6 * statistics.median(seconds[1]) / (rows / batch):7.0f}{note}: {statistics.median(ratios):6.2f}x "
-            f"({min(ratios):.2f} to {max(ratios):.2f}), train loss {pair[0].last:.4f}, {other.last:.4f}  {reached}"
+            f"  {name:9}{steps[0]:6.0f} us/step, {cost:4.2f}x of equal; TorchJD {steps[1]:7.0f}: "
+            f"{statistics.median(ratios):6.2f}x ({min(ratios):.2f} to {max(ratios):.2f}), "
+            f"train loss {contenders[0].last:.4f}, {contenders[1].last:.4f}"
+            + (verdict if bar and count == len(MIXED) else "")
         )
 
 
@@ -467,6 +472,7 @@ if __name__ == "__main__":
         elif what == "w6":
             sweep()
         elif what == "w4":
-            balance(arguments.threads)
+            for count in (2, 4, 5, 10):
+                balance(arguments.threads, count)
         else:
             run(what, arguments.threads)
