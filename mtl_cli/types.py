@@ -188,12 +188,14 @@ class Inputs(NamedTuple):
     Shape:
         numeric (B, F) float32; categorical (B, number of categorical columns) int64, codes counted from 0
         in each column; blocks by column: images (B, H, W, channels) uint8 or float32, texts ``Ragged`` ids (M,) int32,
-        tokens ``Ragged`` ids (M, ids of a token) int32.
+        tokens ``Ragged`` ids (M, ids of a token) int32; wanted (K, B) bool, whether anybody will look at what
+        is made of a row for a task, or None: at all of it. A model may leave the rest at 0.
     """
 
     numeric: torch.Tensor
     categorical: torch.Tensor
     blocks: Mapping[str, torch.Tensor | Ragged] = MappingProxyType({})
+    wanted: torch.Tensor | None = None
 
     def rows(self, index: torch.Tensor) -> Inputs:
         """The rows at ``index`` (an int64 tensor on the same device), in that order."""
@@ -202,7 +204,8 @@ class Inputs(NamedTuple):
         blocks = {
             k: b.rows(index) if isinstance(b, Ragged) else b.index_select(0, index) for k, b in self.blocks.items()
         }
-        return Inputs(self.numeric.index_select(0, index), codes, blocks)
+        wanted = None if self.wanted is None else self.wanted.index_select(1, index)
+        return Inputs(self.numeric.index_select(0, index), codes, blocks, wanted)
 
     def ragged(self, name: str) -> Ragged:
         """A block of rows of different lengths."""
@@ -214,9 +217,11 @@ class Inputs(NamedTuple):
     def part(self, start: int, stop: int) -> Inputs:
         """The rows from ``start`` to ``stop``."""
         blocks = {k: b.part(start, stop) if isinstance(b, Ragged) else b[start:stop] for k, b in self.blocks.items()}
-        return Inputs(self.numeric[start:stop], self.categorical[start:stop], blocks)
+        wanted = None if self.wanted is None else self.wanted[:, start:stop]
+        return Inputs(self.numeric[start:stop], self.categorical[start:stop], blocks, wanted)
 
     def to(self, device: torch.device) -> Inputs:
         """The same inputs on ``device``."""
         blocks = {key: block.to(device) for key, block in self.blocks.items()}
-        return Inputs(self.numeric.to(device), self.categorical.to(device), blocks)
+        wanted = None if self.wanted is None else self.wanted.to(device)
+        return Inputs(self.numeric.to(device), self.categorical.to(device), blocks, wanted)

@@ -167,7 +167,9 @@ class MultiTaskModel(nn.Module):
         training = self.training
         self.eval()
         with FlopCounter() as counter:
-            self.heads(self.sharing.forward(x))  # not called: a compiled module would be compiled for it
+            self.heads(
+                self.sharing.forward(x._replace(wanted=None))
+            )  # not called: a compiled module would be compiled for it
         self.train(training)
         return int(counter.total)
 

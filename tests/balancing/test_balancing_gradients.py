@@ -80,14 +80,14 @@ def test_update_is_the_reference_vector(method, expected):
         torch.testing.assert_close(found, torch.tensor(update, dtype=torch.float32), rtol=0, atol=1.1e-3)
 
 
-ORACLES = {  # ours: theirs for K tasks, the accuracy of its solver
-    "imtl_g": (lambda k: IMTLG(), 1e-5),
-    "aligned_mtl": (lambda k: AlignedMTL(), 2e-4),
-    "config": (lambda k: ConFIG(), 1e-5),
-    "upgrad": (lambda k: UPGrad(), 1e-5),
-    "dualproj": (lambda k: DualProj(), 1e-5),
-    "cagrad": (lambda k: CAGrad(c=0.5), 3e-4),
-    "nash_mtl": (lambda k: NashMTL(n_tasks=k, optim_niter=100), 1e-3),
+ORACLES = {  # ours: theirs, its options, the accuracy of its solver
+    "imtl_g": (IMTLG, {}, 1e-5),
+    "aligned_mtl": (AlignedMTL, {}, 2e-4),
+    "config": (ConFIG, {}, 1e-5),
+    "upgrad": (UPGrad, {}, 1e-5),
+    "dualproj": (DualProj, {}, 1e-5),
+    "cagrad": (CAGrad, {"c": 0.5}, 3e-4),
+    "nash_mtl": (NashMTL, {"optim_niter": 100}, 1e-3),
 }
 
 
@@ -95,10 +95,12 @@ ORACLES = {  # ours: theirs for K tasks, the accuracy of its solver
 @pytest.mark.parametrize("name", ORACLES)
 @pytest.mark.filterwarnings("ignore:You are solving a parameterized problem that is not DPP")
 def test_update_is_that_of_torchjd(name, jacobian):
-    if name == "nash_mtl" and len(jacobian) == 1:
-        pytest.skip("TorchJD's Nash-MTL does not take one task")
-    oracle, accuracy = ORACLES[name]
-    expected = oracle(len(jacobian))(jacobian.double()).float()
+    oracle, options, accuracy = ORACLES[name]
+    if name == "nash_mtl":
+        if len(jacobian) == 1:
+            pytest.skip("TorchJD's Nash-MTL does not take one task")
+        options = {**options, "n_tasks": len(jacobian)}
+    expected = oracle(**options)(jacobian.double()).float()
     scale = float(expected.abs().max())
     torch.testing.assert_close(_update(name, jacobian) / scale, expected / scale, rtol=0, atol=accuracy)
 

@@ -1,11 +1,14 @@
 """What every registered encoder promises: features for each row alone, the same each time, copies in one go."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from worlds import encoder_world
 
 from mtl_cli.errors import ConfigError
-from mtl_cli.registry import ENCODERS
+from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.registry import ENCODERS, SHARINGS
 from mtl_cli.types import Block, InputSpec
 
 every_encoder = pytest.mark.parametrize("name", ENCODERS.names())
@@ -57,6 +60,39 @@ def test_copies_computed_together_are_the_copies_alone(name):
     together.square().sum().backward()
     assert sum(p.numel() for p in stack.parameters()) == 3 * sum(p.numel() for p in encoders[0].parameters())
     assert all(p.shape[0] == 3 and p.grad is not None for p in stack.parameters())
+
+
+@pytest.mark.parametrize("positions", ["rows", "tokens", "both"])
+@pytest.mark.parametrize("sharing", ["separate", "soft"])
+@every_encoder
+def test_copies_may_leave_out_what_nobody_wants_and_nothing_else(name, sharing, positions):
+    encoder = ENCODERS.load(name)
+    if positions != "rows" and encoder.reads != "tokens":
+        pytest.skip("gives features to rows")
+    spec, inputs = encoder_world(encoder.reads, rows=7)
+    make = EncoderMaker(encoder, replace(spec, positions=positions), 6)
+    copies = SHARINGS.build(sharing, make, ["a", "b", "c", "d"])
+    wanted = torch.tensor([[1, 0, 0, 1, 0, 0, 0], [0, 1, 1, 0, 0, 0, 1], [0] * 7, [0, 0, 0, 0, 0, 1, 1]]) > 0
+    alone = make()
+    wanted_positions = torch.zeros(4, alone.positions(inputs), dtype=torch.bool)
+    for own, rows in zip(wanted_positions, wanted, strict=True):
+        own[alone.places(inputs, rows.nonzero().flatten())] = True
+    features, gradients = [], []
+    slope = torch.randn(*wanted_positions.shape, 6, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(5)
+    copies.eval()  # without dropout, whose draws are of the rows that are computed
+    for rows in (inputs, inputs._replace(wanted=wanted)):
+        for parameter in copies.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        out, backward = copies.with_backward(rows)
+        backward(slope * wanted_positions.unsqueeze(2))
+        torch.testing.assert_close(copies(rows), out)
+        features.append(out)
+        gradients.append([parameter.grad for parameter in copies.parameters()])
+    torch.testing.assert_close(features[1][wanted_positions], features[0][wanted_positions], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)
+    left_out = not features[1][~wanted_positions].any()
+    assert left_out == encoder.costly
 
 
 @every_encoder

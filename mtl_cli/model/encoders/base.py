@@ -29,10 +29,13 @@ class Encoder(nn.Module, ABC):
     Attributes:
         reads: The type of ``Inputs.blocks`` that it reads besides numbers and categories (``image``), or None.
         most_blocks: How many columns of that type it can read.
+        costly: Whether encoding a row costs much more than calling an encoder once more: copies of it then leave out
+            rows that nobody wants of them, instead of being computed at once.
         inner_widths: Channels of the outputs of all stages but the last, whose output is the features.
     """
 
     reads: ClassVar[str | None] = None
+    costly: ClassVar[bool] = False
     most_blocks: ClassVar[int] = 1_000_000
     inner_widths: Sequence[int] = ()
 
@@ -95,6 +98,14 @@ class Encoder(nn.Module, ABC):
             x (..., positions of the stage, channels) -> (..., B, channels); axes of an image's height and width stay.
         """
         return x
+
+    def positions(self, inputs: Inputs) -> int:
+        """For how many positions there are features: for the rows, unless an encoder gives them to tokens."""
+        return len(inputs.numeric)
+
+    def places(self, inputs: Inputs, rows: Tensor) -> Tensor:  # noqa: ARG002  where tokens are what has features
+        """Which of the positions are those of some rows, in the order in which the rows alone would have them."""
+        return rows
 
     def tables(self) -> list[str]:
         """Names of the parameters that are embeddings of categories, words or tokens.

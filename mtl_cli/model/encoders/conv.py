@@ -53,6 +53,7 @@ class Conv(Encoder):
     """
 
     reads: ClassVar[str] = "image"
+    costly: ClassVar[bool] = True
     most_blocks: ClassVar[int] = 1
 
     def __init__(

@@ -49,6 +49,7 @@ class SequenceEncoder(Encoder):
     """
 
     reads: ClassVar[str] = "tokens"
+    costly: ClassVar[bool] = True
     most_blocks: ClassVar[int] = 1
 
     def __init__(
@@ -103,6 +104,16 @@ class SequenceEncoder(Encoder):
         sums = x.new_zeros(*x.shape[:-2], len(inputs.numeric), x.shape[-1]).index_add(-2, tokens.row_of_each(), x)
         mean = sums / tokens.lengths().clamp(min=1).unsqueeze(1)
         return mean if self._positions == "rows" else torch.cat([mean, x], -2)
+
+    def positions(self, inputs: Inputs) -> int:
+        rows, tokens = len(inputs.numeric), len(inputs.ragged(self._tokens).values)
+        return {"rows": rows, "tokens": tokens, "both": rows + tokens}[self._positions]
+
+    def places(self, inputs: Inputs, rows: Tensor) -> Tensor:
+        if self._positions == "rows":
+            return rows
+        tokens = inputs.ragged(self._tokens).places(rows)
+        return tokens if self._positions == "tokens" else torch.cat([rows, len(inputs.numeric) + tokens])
 
     def tables(self) -> list[str]:
         return ["bag.weight", *([] if self.row is None else [f"row.{name}" for name in self.row.tables()])]

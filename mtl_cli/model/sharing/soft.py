@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.ownership import Ownership, stacked
-from mtl_cli.model.sharing.base import Sharing, make_encoders
+from mtl_cli.model.sharing._copies import Copies
 from mtl_cli.registry import SHARINGS
-from mtl_cli.types import Inputs, NonNegative
+from mtl_cli.types import NonNegative
 
 
 @SHARINGS.register("soft")
-class SoftSharing(Sharing):
+class SoftSharing(Copies):
     """Soft parameter sharing: K encoders, and a penalty on how much they differ.
 
     The penalty is ``strength`` times, with ``tie: l2``, sum_t |theta_t - mean|^2 (Evgeniou & Pontil 2004) or, with
@@ -35,7 +34,7 @@ class SoftSharing(Sharing):
 
     Example:
         >>> from mtl_cli.model.encoders.mlp import MLP
-        >>> from mtl_cli.types import InputSpec
+        >>> from mtl_cli.types import Inputs, InputSpec
         >>> sharing = SoftSharing(EncoderMaker(MLP, InputSpec(3), 8), ["a", "b"])
         >>> sharing(Inputs(torch.zeros(2, 3), torch.zeros(2, 0, dtype=torch.int64))).shape
         torch.Size([2, 2, 8])
@@ -51,14 +50,8 @@ class SoftSharing(Sharing):
         tie: Literal["l2", "trace_norm"] = "l2",
         strength: NonNegative = 0.01,
     ) -> None:
-        super().__init__()
-        encoders = make_encoders(make_encoder, task_names)
-        self._num_tasks, self._trace_norm, self._strength = len(encoders), tie == "trace_norm", strength
-        self.encoders = type(encoders[0]).stack(encoders)
-
-    def forward(self, inputs: Inputs) -> Tensor:
-        features: Tensor = self.encoders(inputs)
-        return features
+        super().__init__(make_encoder, task_names)
+        self._trace_norm, self._strength = tie == "trace_norm", strength
 
     def penalty(self) -> Tensor | None:
         if not self._strength:
@@ -75,6 +68,3 @@ class SoftSharing(Sharing):
         flat = torch.cat([p.detach().reshape(self._num_tasks, -1) for p in self.encoders.parameters()], 1).double()
         lengths = flat.norm(dim=1).clamp(min=1e-12)
         return {"relative_distance": (torch.cdist(flat, flat) / (lengths[:, None] * lengths).sqrt()).tolist()}
-
-    def owners(self) -> list[Ownership]:
-        return stacked(self.parameters(), range(self._num_tasks))
