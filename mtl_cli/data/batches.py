@@ -125,13 +125,11 @@ class Rows:
             self.labelled = labelled + of_tokens
             self.shares = (labelled if self.shares is None else self.shares) + of_tokens
             self.token_targets = torch.from_numpy(np.ascontiguousarray(tokens.targets, dtype=np.float32)).to(device)
-        if (
-            self.labelled is not None
-            and not self.streamed
-            and 2 * np.count_nonzero(self.labelled) <= self.labelled.size
-        ):
-            # Most rows are of other tasks, as those of several sources are: worth telling.
-            inputs = inputs._replace(wanted=torch.from_numpy(np.ascontiguousarray(self.labelled.T > 0)))
+        of_tasks = None if self.labelled is None or self.streamed else self.labelled.T > 0
+        if of_tasks is not None and 2 * of_tasks.sum() > of_tasks.size:
+            of_tasks = None  # worth telling only where most rows are of other tasks, as those of several sources are
+        wanted = None if of_tasks is None else torch.from_numpy(np.ascontiguousarray(of_tasks))
+        inputs = inputs._replace(wanted=wanted)
         self.inputs = inputs.to(device)
         self.targets = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32)).to(device)
 

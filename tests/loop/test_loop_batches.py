@@ -54,6 +54,16 @@ def test_rows_come_as_they_are_without_shuffling():
     assert _plan(_rows(), 5, shuffle=False).order.tolist() == list(range(10))
 
 
+def test_rows_that_are_mostly_of_other_tasks_say_which_task_they_are_of():
+    rows = _rows(targets=[[1, NAN], [NAN, 1], [1, NAN], [NAN, NAN]])
+    own = torch.tensor([[True, False, True, False], [False, True, False, False]])
+    order = torch.tensor([2, 0, 1])
+    assert torch.equal(rows.gather(order)[0].wanted, own[:, order])
+    assert torch.equal(torch.cat([batch.wanted for batch, _ in rows.in_order(3)], 1), own)
+    for targets in ([[1, 1], [NAN, 1], [1, NAN]], [[1, 1], [1, 1]]):  # all at once costs no more
+        assert Rows(rows.inputs.part(0, len(targets)), np.array(targets), CPU).inputs.wanted is None
+
+
 @pytest.mark.parametrize("seed", [0, 2**31, 2**63 - 1, 10**30])
 def test_any_seed_will_do(seed):
     assert len(_plan(_rows(), 7, seed=seed).order) == 10
