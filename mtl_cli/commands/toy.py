@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor
 
 from mtl_cli.balancing import GradientBalancing, LossBalancing
-from mtl_cli.commands.entry import Parser, check_out, run
+from mtl_cli.commands.entry import Parser, check_out, leave, run
 from mtl_cli.errors import ConfigError, Problem, did_you_mean
 from mtl_cli.registry import BALANCINGS
-from mtl_cli.report import picture_page, svg
+from mtl_cli.report import Plot, picture_report, svg
 from mtl_cli.run import write_text
 from mtl_cli.sweep.table import Column
 
@@ -106,7 +105,7 @@ def losses(x: Tensor) -> Tensor:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point. Ends the process with the exit code."""
-    sys.exit(run(toy, argv))
+    leave(run(toy, argv))
 
 
 def toy(argv: Sequence[str]) -> None:
@@ -161,9 +160,9 @@ def _page(paths: Mapping[str, Sequence[Path2D]], steps: int, lr: float) -> str:
             svg.Series(start, [*path.points[:: max(1, steps // _SHOWN)], path.points[-1]])
             for start, path in zip(starts, found, strict=True)
         ]
-        plots.append((name, svg.lines([*series, svg.Series("front", FRONT)], "x1", "x2")))
+        plots.append(Plot(f"paths-{name}", name, svg.lines([*series, svg.Series("front", FRONT)], "x1", "x2")))
     told = f"Adam, lr {lr:g}, {steps:,} steps. Where each path ends; * is on the front."
-    return picture_page("Two losses of two numbers", told, table, plots)
+    return picture_report("Two losses of two numbers", told, table, plots).page()
 
 
 if __name__ == "__main__":
