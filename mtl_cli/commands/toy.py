@@ -1,4 +1,8 @@
-"""``python -m mtl_cli.commands.toy``: how methods move on two losses of two numbers, as a page with their paths."""
+"""``mtl-toy``: how methods move on two losses of two numbers, as a page with their paths.
+
+A command of its own and no experiment of ``mtl-train``: there are no rows, no labels and no heads here, the losses are
+below zero, and five points walk at once. It calls the same methods as the training does.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +108,7 @@ def losses(x: Tensor) -> Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point. Ends the process with the exit code."""
+    """The entry point of ``mtl-toy``. Ends the process with the exit code."""
     leave(run(toy, argv))
 
 
@@ -115,7 +119,7 @@ def toy(argv: Sequence[str]) -> None:
         ConfigError: An argument cannot be used.
         TrainingError: The page cannot be written.
     """
-    parser = Parser("python -m mtl_cli.commands.toy", _HELP, "python -m mtl_cli.commands.toy mgda upgrad --steps 20000")
+    parser = Parser("mtl-toy", _HELP, "mtl-toy mgda upgrad --steps 20000")
     parser.add_argument("methods", nargs="*", default=METHODS, metavar="METHOD", help=f"default: {' '.join(METHODS)}")
     parser.add_argument("--steps", type=int, default=10_000, metavar="N", help="of Adam; default: 10000")
     parser.add_argument("--lr", type=float, default=5e-3, metavar="RATE", help="its learning rate; default: 0.005")
@@ -151,7 +155,7 @@ def _page(paths: Mapping[str, Sequence[Path2D]], steps: int, lr: float) -> str:
     table = [Column("method", [*paths])]
     for i, start in enumerate(starts):
         ends = [found[i] for found in paths.values()]
-        shown = [f"({p.points[-1][0]:.2f}, {p.points[-1][1]:.2f})" + (" *" if p.reached else "") for p in ends]
+        shown = [_place(*p.points[-1]) + (" *" if p.reached else "") for p in ends]
         table.append(Column(f"from {start}", [*shown]))
     table.append(Column("reached", [sum(path.reached for path in found) for found in paths.values()]))
     plots = []
@@ -163,6 +167,10 @@ def _page(paths: Mapping[str, Sequence[Path2D]], steps: int, lr: float) -> str:
         plots.append(Plot(f"paths-{name}", name, svg.lines([*series, svg.Series("front", FRONT)], "x1", "x2")))
     told = f"Adam, lr {lr:g}, {steps:,} steps. Where each path ends; * is on the front."
     return picture_report("Two losses of two numbers", told, table, plots).page()
+
+
+def _place(x1: float, x2: float) -> str:
+    return f"({round(x1, 2) + 0.0:.2f}, {round(x2, 2) + 0.0:.2f})"  # never -0.00
 
 
 if __name__ == "__main__":
