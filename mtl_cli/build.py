@@ -31,7 +31,7 @@ from mtl_cli.data.streaming import Stream, StreamedRows, open_stream
 from mtl_cli.data.token_labels import label_tokens, spread_labels
 from mtl_cli.errors import ConfigError, DataError, Problem, UserError, did_you_mean
 from mtl_cli.loop import Learner, Objective
-from mtl_cli.loop.monitor import Monitor, monitor_direction
+from mtl_cli.loop.monitor import Monitor
 from mtl_cli.loop.step import compile_trunk
 from mtl_cli.loop.trainer import Task
 from mtl_cli.model import MultiTaskModel
@@ -47,8 +47,8 @@ from mtl_cli.schema import (
     RunConfig,
     TaskConfig,
     TaskOptions,
+    is_higher_better,
     is_per_task,
-    task_metrics,
     why_whole,
 )
 from mtl_cli.seeding import seed_everything
@@ -496,10 +496,7 @@ def build_loggers(config: RunConfig, run: RunFacts) -> dict[str, Logger]:
 
 def build_monitor(name: str, tasks: Mapping[str, TaskConfig]) -> Monitor:
     """The number of that name, with its direction."""
-    direction = monitor_direction(name, task_metrics(tasks))
-    if direction is None:
-        raise ConfigError(Problem("monitor", f"there is no number '{name}'"))
-    return Monitor(name, direction)
+    return Monitor(name, is_higher_better(name, tasks))
 
 
 def autocast_type(config: RunConfig) -> torch.dtype | None:

@@ -99,57 +99,45 @@ def training(
         bar: Whether to show a progress bar.
     """
     with _Trackers(config, folder) as trackers:
-        return (yield from _training(config, folder, trackers, resume, interrupted, read, bar))
-
-
-def _training(
-    config: RunConfig,
-    folder: RunFolder,
-    trackers: _Trackers,
-    resume: bool,
-    interrupted: Callable[[], int | None] | None,
-    read: Callable[[RunConfig, Features | None], Data],
-    bar: bool,
-) -> Steps[float | None]:
-    started = time.monotonic()
-    folder.set_status("running")
-    settings = digest(folder.read_settings())
-    begun = resume and bool(folder.checkpoints())
-    origin = None if begun or config.init_from is None else read_run(config.init_from, device="cpu")
-    columns = _stored_columns(config, folder) if begun else None
-    config = _read_as_begun(config, folder) if begun else config
-    with signals() if interrupted is None else nullcontext(interrupted) as asked:
-        run = set_up(config, folder, asked, origin=origin, columns=columns, read=read, bar=bar)
-        trainer = run.trainer
-        if resume:
-            _refuse_other_data(run)
-        folder.write_sealed("data.json", run.data.state(config))
-        log.info("%s", describe(run))
-        if run.start is not None:
-            folder.write_json("init.json", run.start.to_json())
-        if begun:
-            _load_newest(trainer)
-            _reopen(trainer)
-            log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
-        else:
-            trainer.diagnostics.truncate(0)
-            trainer.metrics.truncate(0)  # of a process that died before its first checkpoint
-        train_started = time.monotonic()
-        rows_before = trainer.progress.rows
-        trackers.follow(run)
-        yield from trainer.steps()
-    train_seconds = time.monotonic() - train_started
-    summary = _summarise(run, time.monotonic() - started, train_seconds, trainer.progress.rows - rows_before)
-    summary["config"] = settings
-    report = trainer.learner.model.sharing.report()
-    if report:
-        names = [trainer.tasks[position].name for position in trainer.learner.model.with_head]
-        folder.write_json("sharing.json", {"tasks": names, **report})
-    folder.write_json("summary.json", summary)
-    folder.set_status("done", exit_code=0)
-    trackers.final = {key: value for key, value in summary["metrics"].items() if key.startswith("test/")}
-    log.info("run folder: %s", folder.path)
-    return trainer.best.score
+        started = time.monotonic()
+        folder.set_status("running")
+        settings = digest(folder.read_settings())
+        begun = resume and bool(folder.checkpoints())
+        origin = None if begun or config.init_from is None else read_run(config.init_from, device="cpu")
+        columns = _stored_columns(config, folder) if begun else None
+        config = _read_as_begun(config, folder) if begun else config
+        with signals() if interrupted is None else nullcontext(interrupted) as asked:
+            run = set_up(config, folder, asked, origin=origin, columns=columns, read=read, bar=bar)
+            trainer = run.trainer
+            if resume:
+                _refuse_other_data(run)
+            folder.write_sealed("data.json", run.data.state(config))
+            log.info("%s", describe(run))
+            if run.start is not None:
+                folder.write_json("init.json", run.start.to_json())
+            if begun:
+                _load_newest(trainer)
+                _reopen(trainer)
+                log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
+            else:
+                trainer.diagnostics.truncate(0)
+                trainer.metrics.truncate(0)  # of a process that died before its first checkpoint
+            train_started = time.monotonic()
+            rows_before = trainer.progress.rows
+            trackers.follow(run)
+            yield from trainer.steps()
+        train_seconds = time.monotonic() - train_started
+        summary = _summarise(run, time.monotonic() - started, train_seconds, trainer.progress.rows - rows_before)
+        summary["config"] = settings
+        report = trainer.learner.model.sharing.report()
+        if report:
+            names = [trainer.tasks[position].name for position in trainer.learner.model.with_head]
+            folder.write_json("sharing.json", {"tasks": names, **report})
+        folder.write_json("summary.json", summary)
+        folder.set_status("done", exit_code=0)
+        trackers.final = {key: value for key, value in summary["metrics"].items() if key.startswith("test/")}
+        log.info("run folder: %s", folder.path)
+        return trainer.best.score
 
 
 def audit(config: RunConfig, folder: Path) -> None:

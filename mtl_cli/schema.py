@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any, Literal
 
 from mtl_cli.errors import ConfigError, Problem, did_you_mean, nearest, shown
@@ -498,6 +499,26 @@ def _known_metrics(kind: str, ranking: RankingOptions | None) -> dict[str, bool 
     """Metrics that a task can report: of the lists that it ranks, if it does, and of its kind."""
     listed = {} if ranking is None else {f"ndcg@{ranking.k}": True, f"hr@{ranking.k}": True}
     return {**listed, **KINDS.literal(kind, "metrics")}
+
+
+def is_higher_better(monitor: str, tasks: Mapping[str, TaskConfig] = MappingProxyType({})) -> bool:
+    """Whether a higher value of what is monitored is better.
+
+    Args:
+        monitor: A name as ``monitor_names`` has them.
+        tasks: The tasks, whose kinds say it; of one that is not known the name of the metric does.
+
+    Example:
+        >>> is_higher_better("mean"), is_higher_better("val/loss"), is_higher_better("val/income/rmse")
+        (True, False, False)
+    """
+    *_, task, metric = ["", *monitor.split("/")]
+    better: dict[str, bool | None] = {"loss": False}
+    for kind in KINDS.names():
+        better |= KINDS.literal(kind, "metrics")
+    if task in tasks:
+        better |= task_metrics({task: tasks[task]})[task]
+    return better.get(metric) is not False
 
 
 def monitor_names(tasks: Mapping[str, TaskConfig]) -> list[str]:
@@ -1132,6 +1153,7 @@ __all__ = [
     "TaskConfig",
     "TrainerOptions",
     "conform",
+    "is_higher_better",
     "is_per_task",
     "seconds",
     "task_metrics",

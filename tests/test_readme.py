@@ -12,7 +12,7 @@ import pytest
 
 from mtl_cli import registry
 from mtl_cli.cli import MAY_CHANGE, run_command
-from mtl_cli.commands import evaluate, export, predict
+from mtl_cli.commands import evaluate, export, predict, toy
 from mtl_cli.commands.entry import run
 
 TESTS = Path(__file__).resolve().parent
@@ -94,6 +94,13 @@ def test_commands_after_training_run(own_data):
     assert (own_data / "predictions.csv").exists()
     assert (own_data / "metrics.json").exists()
     assert (own_data / "model.pt2").exists()
+
+
+def test_the_toy_runs(own_data):
+    lines = [line.partition(" #")[0].split() for line in TEXT.splitlines() if line.startswith("    mtl-toy")]
+    assert len(lines) == 1
+    assert run(toy.toy, [*lines[0][1:], "--steps", "2"]) == 0
+    assert (own_data / "toy.html").exists()
 
 
 def test_promises_name_tests_that_there_are():

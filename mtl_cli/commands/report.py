@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from mtl_cli.errors import MTLError, Problem, RunError, UserError
-from mtl_cli.run import MetricsLog, RunFolder, is_run_folder, write_text
+from mtl_cli.commands.entry import Parser, leave, run
+from mtl_cli.errors import ConfigError, Problem, RunError
+from mtl_cli.run import MetricsLog, RunFolder, is_run_folder, write_bytes, write_text
 from mtl_cli.run.atomic import write_error
 from mtl_cli.sweep import JobRecord, collect, format_table
 from mtl_cli.sweep.leaderboard import whole_json, whole_markdown
+
+if TYPE_CHECKING:
+    from mtl_cli.report import Report
 
 _HELP = """Tables and plots of a run or of sweeps, as one HTML page without any network.
 
@@ -21,70 +24,110 @@ _HELP = """Tables and plots of a run or of sweeps, as one HTML page without any 
   mtl-report sweeps/first --format md            the leaderboard again, as Markdown
   mtl-report sweeps/first --format svg           each plot as a file: plots/*.svg in its folder
 """
+_Shown = TypeVar("_Shown")
+_TABLES: Mapping[str, Callable[[Sequence[JobRecord]], str]] = {
+    "md": whole_markdown,
+    "json": whole_json,
+    "text": format_table,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point of ``mtl-report``. Ends the process with the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="mtl-report", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    leave(run(report, argv))
+
+
+def report(argv: Sequence[str]) -> None:
+    """Runs the command.
+
+    Raises:
+        UserError: An argument or a folder cannot be used.
+        TrainingError: The result cannot be written.
+    """
+    parser = Parser("mtl-report", _HELP, "mtl-report runs/digits/2026-01-01_12-00-00 --format svg --out figures")
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a run folder, or folders of sweeps")
-    parser.add_argument("--format", choices=("html", "md", "json", "text", "svg"), default="html", help="default: html")
-    out = "default: report.html (svg: the folder plots) in the first DIR; else printed"
+    formats = ("html", *_TABLES, "svg", "png")
+    parser.add_argument("--format", choices=formats, default="html", help="default: html")
+    out = "default: report.html (svg, png: the folder plots) in the first DIR; else printed"
     parser.add_argument("--out", type=Path, metavar="FILE", help=out)
-    arguments = parser.parse_args(argv)
-    try:
-        if arguments.format == "svg":
-            _write_plots(arguments.folders, arguments.out or arguments.folders[0] / "plots")
-            return
-        text = _report(arguments.folders, arguments.format)
-        file = arguments.out or (arguments.folders[0] / "report.html" if arguments.format == "html" else None)
-        if file is None:
-            print(text, end="" if text.endswith("\n") else "\n")
-        else:
-            write_text(file, text)
-            print(file)
-    except MTLError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2 if isinstance(error, UserError) else 1)
+    given = parser.parse_args(argv)
+    folders: list[Path] = given.folders
+    if given.format in ("svg", "png"):
+        _write_plots(folders, given.out or folders[0] / "plots", given.format)
+        return
+    text = _found(folders).page() if given.format == "html" else _told(folders, given.format)
+    file = given.out or (folders[0] / "report.html" if given.format == "html" else None)
+    if file is None:
+        print(text, end="" if text.endswith("\n") else "\n")
+    else:
+        write_text(file, text)
+        print(file)
 
 
-def _report(folders: Sequence[Path], form: str) -> str:
+def _found(folders: Sequence[Path]) -> Report:
+    """What there is to show."""
+    from mtl_cli.report import run_report, sweep_report
+
+    single = _single_run(folders, shown=True)
+    if single is not None:
+        settings = single.read_settings()
+        return _undamaged(single, lambda: run_report(single, settings))
+    records = _collect(folders)
+    logs = {name: _log(path) for name, path in _jobs(folders).items()}
+    return sweep_report(", ".join(folder.resolve().name for folder in folders), records, logs)
+
+
+def _told(folders: Sequence[Path], form: str) -> str:
+    """The tables as text."""
+    single = _single_run(folders, shown=form == "md")
+    if single is None:
+        return _TABLES[form](_collect(folders))
+    from mtl_cli.report import run_markdown
+
+    return _undamaged(single, lambda: run_markdown(single))
+
+
+def _single_run(folders: Sequence[Path], *, shown: bool) -> RunFolder | None:
+    """The run, if it is one and not sweeps.
+
+    Args:
+        folders: What was given.
+        shown: Whether the format can show a run.
+    """
     runs = [folder for folder in folders if folder.is_dir() and is_run_folder(folder)]
-    if runs and (len(folders) > 1 or form not in ("html", "md")):
+    if not runs:
+        return None
+    if len(folders) > 1 or not shown:
         what = "is a run; several folders, and the formats json and text, are for sweeps"
         raise RunError(f"{runs[0]}: {what}.")
-    if runs:
-        from mtl_cli.report import run_markdown, run_page
-
-        run = RunFolder.open(runs[0])
-        settings = run.read_settings()
-        try:
-            return run_markdown(run) if form == "md" else run_page(run, settings)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            what = f"cannot be shown: summary.json or metrics.jsonl is damaged ({type(error).__name__}: {error})"
-            raise RunError(
-                Problem(str(run.path), what, f"mtl-train resume={run.path} makes the first anew.")
-            ) from error
-    records = _collect(folders)
-    if form == "html":
-        from mtl_cli.report import sweep_page
-
-        logs = {name: _log(path) for name, path in _jobs(folders).items()}
-        return sweep_page(", ".join(folder.resolve().name for folder in folders), records, logs)
-    return {"md": whole_markdown, "json": whole_json, "text": format_table}[form](records)
+    return RunFolder.open(runs[0])
 
 
-def _write_plots(folders: Sequence[Path], out: Path) -> None:
+def _undamaged(single: RunFolder, show: Callable[[], _Shown]) -> _Shown:
+    try:
+        return show()
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        what = f"cannot be shown: summary.json or metrics.jsonl is damaged ({type(error).__name__}: {error})"
+        hint = f"mtl-train resume={single.path} makes the first anew."
+        raise RunError(Problem(str(single.path), what, hint)) from error
+
+
+def _write_plots(folders: Sequence[Path], out: Path, form: str) -> None:
+    """Writes each plot as a file; files of other names in the folder stay as they are."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(Problem("--out", f"must be a folder for the plots, got the file '{out}'"))
     from mtl_cli.report import plot_files
+    from mtl_cli.report.png import painter
 
-    files = plot_files(_report(folders, "html"))
+    paint = painter() if form == "png" else str.encode
+    files = {f"{name}.{form}": paint(text) for name, text in plot_files(_found(folders).plots).items()}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise write_error(out, error) from error
-    for name, text in files.items():
-        write_text(out / name, text)
+    for name, data in files.items():
+        write_bytes(out / name, data)
+    for name in files:
         print(out / name)
 
 

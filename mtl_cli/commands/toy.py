@@ -1,8 +1,11 @@
-"""``python -m mtl_cli.commands.toy``: how methods move on two losses of two numbers, as a page with their paths."""
+"""``mtl-toy``: how methods move on two losses of two numbers, as a page with their paths.
+
+A command of its own and no experiment of ``mtl-train``: there are no rows, no labels and no heads here, the losses are
+below zero, and five points walk at once. It calls the same methods as the training does.
+"""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +14,10 @@ import torch
 from torch import Tensor
 
 from mtl_cli.balancing import GradientBalancing, LossBalancing
-from mtl_cli.commands.entry import Parser, check_out, run
+from mtl_cli.commands.entry import Parser, check_out, leave, run
 from mtl_cli.errors import ConfigError, Problem, did_you_mean
 from mtl_cli.registry import BALANCINGS
-from mtl_cli.report import picture_page, svg
+from mtl_cli.report import Plot, picture_report, svg
 from mtl_cli.run import write_text
 from mtl_cli.sweep.table import Column
 
@@ -105,8 +108,8 @@ def losses(x: Tensor) -> Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point. Ends the process with the exit code."""
-    sys.exit(run(toy, argv))
+    """The entry point of ``mtl-toy``. Ends the process with the exit code."""
+    leave(run(toy, argv))
 
 
 def toy(argv: Sequence[str]) -> None:
@@ -116,7 +119,7 @@ def toy(argv: Sequence[str]) -> None:
         ConfigError: An argument cannot be used.
         TrainingError: The page cannot be written.
     """
-    parser = Parser("python -m mtl_cli.commands.toy", _HELP, "python -m mtl_cli.commands.toy mgda upgrad --steps 20000")
+    parser = Parser("mtl-toy", _HELP, "mtl-toy mgda upgrad --steps 20000")
     parser.add_argument("methods", nargs="*", default=METHODS, metavar="METHOD", help=f"default: {' '.join(METHODS)}")
     parser.add_argument("--steps", type=int, default=10_000, metavar="N", help="of Adam; default: 10000")
     parser.add_argument("--lr", type=float, default=5e-3, metavar="RATE", help="its learning rate; default: 0.005")
@@ -152,7 +155,7 @@ def _page(paths: Mapping[str, Sequence[Path2D]], steps: int, lr: float) -> str:
     table = [Column("method", [*paths])]
     for i, start in enumerate(starts):
         ends = [found[i] for found in paths.values()]
-        shown = [f"({p.points[-1][0]:.2f}, {p.points[-1][1]:.2f})" + (" *" if p.reached else "") for p in ends]
+        shown = [_place(*p.points[-1]) + (" *" if p.reached else "") for p in ends]
         table.append(Column(f"from {start}", [*shown]))
     table.append(Column("reached", [sum(path.reached for path in found) for found in paths.values()]))
     plots = []
@@ -161,9 +164,13 @@ def _page(paths: Mapping[str, Sequence[Path2D]], steps: int, lr: float) -> str:
             svg.Series(start, [*path.points[:: max(1, steps // _SHOWN)], path.points[-1]])
             for start, path in zip(starts, found, strict=True)
         ]
-        plots.append((name, svg.lines([*series, svg.Series("front", FRONT)], "x1", "x2")))
+        plots.append(Plot(f"paths-{name}", name, svg.lines([*series, svg.Series("front", FRONT)], "x1", "x2")))
     told = f"Adam, lr {lr:g}, {steps:,} steps. Where each path ends; * is on the front."
-    return picture_page("Two losses of two numbers", told, table, plots)
+    return picture_report("Two losses of two numbers", told, table, plots).page()
+
+
+def _place(x1: float, x2: float) -> str:
+    return f"({round(x1, 2) + 0.0:.2f}, {round(x2, 2) + 0.0:.2f})"  # never -0.00
 
 
 if __name__ == "__main__":

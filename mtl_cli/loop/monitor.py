@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,20 +119,3 @@ class EarlyStopping:
         """Puts back what ``state`` gave."""
         best, waited = state
         self.best, self.waited = None if best is None else float(best), int(waited)
-
-
-def monitor_direction(name: str, tasks: Mapping[str, Mapping[str, bool | None]]) -> bool | None:
-    """Whether higher is better for a monitor name; None if there is no such number.
-
-    Args:
-        name: As the user wrote it.
-        tasks: For each task its metrics and whether higher is better.
-    """
-    if name in ("mean", "val/mean", "worst", "val/worst"):
-        return True
-    if name in ("loss", "val/loss"):
-        return False
-    parts = name.split("/")
-    if len(parts) == 3 and parts[0] == "val" and parts[1] in tasks:
-        return False if parts[2] == "loss" else tasks[parts[1]].get(parts[2])
-    return None

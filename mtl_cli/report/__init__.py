@@ -1,6 +1,6 @@
-"""A run, a sweep or several sweeps as one self-contained HTML page."""
+"""A run, a sweep or several sweeps as one self-contained HTML page, or plot by plot."""
 
-from mtl_cli.report.files import plot_files
-from mtl_cli.report.page import picture_page, run_markdown, run_page, sweep_page
+from mtl_cli.report.page import Report, picture_report, run_markdown, run_report, sweep_report
+from mtl_cli.report.plots import Plot, plot_files
 
-__all__ = ["picture_page", "plot_files", "run_markdown", "run_page", "sweep_page"]
+__all__ = ["Plot", "Report", "picture_report", "plot_files", "run_markdown", "run_report", "sweep_report"]

@@ -7,41 +7,45 @@ from statistics import fmean
 from typing import Any
 
 from mtl_cli.report import svg
+from mtl_cli.report.plots import Plot, in_order
 from mtl_cli.sweep.table import Cell, Column
 
 FEW_IN_COMMON = 0.3  # of the rows: below it a cosine says little (reported by arXiv 2604.07848, a preprint)
 _MOST_TASKS = 24  # of a plot; a run with hundreds of tasks stays a page
 
 
-def gradient_plots(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Titles and plots: mean cosines, conflicts and norms over the steps.
+def gradient_plots(records: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[Plot]:
+    """Mean cosines, conflicts and norms over the steps.
 
     Args:
         records: The looks, in order.
+        order: The tasks in the user's order.
     """
-    tasks = _tasks(records)
+    tasks = _tasks(records, order)
     shown = tasks[:_MOST_TASKS]
     plots = []
     if len(tasks) > 1:
         cells = [[1.0 if a == b else _mean(records, "cosine", a, b) for b in shown] for a in shown]
-        plots.append(
-            ("mean cosine between gradients, below 0 they conflict", svg.matrix(shown, shown, cells, full=1.0))
-        )
+        title = "mean cosine between gradients, below 0 they conflict"
+        plots.append(Plot("gradient-cosines", title, svg.matrix(shown, shown, cells, full=1.0)))
         pairs = [(a, b) for i, a in enumerate(shown) for b in shown[i + 1 :]][:_MOST_TASKS]
-        series = [_over(records, f"cosine/{a}/{b}", f"{a}, {b}") for a, b in pairs]
-        plots.append(("cosine between gradients", svg.lines(series, "step", "cosine")))
-        conflicts = [_over(records, "conflicting", "conflicting")]
-        plots.append(("share of pairs that conflict", svg.lines(conflicts, "step", "share")))
-        condition = [_over(records, "condition", "condition")]
-        plots.append(("condition number of the gradients", svg.lines(condition, "step", "largest / smallest")))
+        series = [
+            svg.Series(f"{a}, {b}", [(r["step"], _of_pair(r, "cosine", a, b)) for r in records]) for a, b in pairs
+        ]
+        over = svg.lines(series, "step", "cosine")
+        plots.append(Plot("gradient-cosines-over-time", "cosine between gradients", over))
+        conflicts = svg.lines([_over(records, "conflicting", "conflicting")], "step", "share")
+        plots.append(Plot("gradient-conflicts", "share of pairs that conflict", conflicts))
+        condition = svg.lines([_over(records, "condition", "condition")], "step", "largest / smallest")
+        plots.append(Plot("gradient-condition", "condition number of the gradients", condition))
     norms = [_over(records, f"norm/{task}", task) for task in shown]
-    plots.append(("length of each task's gradient", svg.lines(norms, "step", "norm")))
+    plots.append(Plot("gradient-norms", "length of each task's gradient", svg.lines(norms, "step", "norm")))
     return plots
 
 
-def pair_table(records: Sequence[Mapping[str, Any]]) -> list[Column]:
+def pair_table(records: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[Column]:
     """Each pair of tasks: mean cosine, share of looks in conflict, similarity of lengths, rows in common."""
-    tasks = _tasks(records)
+    tasks = _tasks(records, order)
     pairs = [(a, b) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
     conflicts: list[Cell] = []
     for a, b in pairs:
@@ -61,13 +65,19 @@ def pair_table(records: Sequence[Mapping[str, Any]]) -> list[Column]:
     return table
 
 
-def _tasks(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key[5:] for record in records for key in record if key.startswith("norm/")))
+def _tasks(records: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[str]:
+    return in_order({key[5:]: None for record in records for key in record if key.startswith("norm/")}, order)
 
 
 def _values(records: Sequence[Mapping[str, Any]], what: str, a: str, b: str) -> list[float]:
-    found = (record.get(f"{what}/{a}/{b}", record.get(f"{what}/{b}/{a}")) for record in records)
+    found = (_of_pair(record, what, a, b) for record in records)
     return [value for value in found if value is not None]
+
+
+def _of_pair(record: Mapping[str, Any], what: str, a: str, b: str) -> float | None:
+    """A number of two tasks, which stands there under the one first in training."""
+    value: float | None = record.get(f"{what}/{a}/{b}", record.get(f"{what}/{b}/{a}"))
+    return value
 
 
 def _mean(records: Sequence[Mapping[str, Any]], what: str, a: str, b: str) -> float | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from mtl_cli.report import svg
 from mtl_cli.report.gradients import gradient_plots, pair_table
+from mtl_cli.report.plots import Plot, in_order
 from mtl_cli.report.predictions import prediction_plots, sharing_plots
 from mtl_cli.report.style import SCRIPT, STYLE
 from mtl_cli.run import MetricsLog, RunFolder, flatten
@@ -22,8 +24,55 @@ SCORE = "mean of the primary metrics"
 _MOST_PLOTS = 24  # of one sort; a run with hundreds of tasks stays a page
 
 
-def run_page(run: RunFolder, config: Mapping[str, Any]) -> str:
-    """The page of one run.
+@dataclass(frozen=True)
+class Section:
+    """A part of a page.
+
+    Args:
+        title: Its heading.
+        before: HTML above the plots.
+        plots: Plots, beside one another.
+        after: HTML below them.
+        closed: Whether it opens on a click only.
+    """
+
+    title: str
+    before: str = ""
+    plots: Sequence[Plot] = ()
+    after: str = ""
+    closed: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What there is to show, as one page or plot by plot.
+
+    Args:
+        title: Of the page.
+        sections: Its parts.
+    """
+
+    title: str
+    sections: Sequence[Section]
+
+    @property
+    def plots(self) -> list[Plot]:
+        """All plots, in the order of the page."""
+        return [plot for section in self.sections for plot in section.plots]
+
+    def page(self) -> str:
+        """The page, as HTML."""
+        parts = "".join(map(_section, self.sections))
+        return (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{escape(self.title)}</title><style>{STYLE}</style></head><body><main>"
+            f"<h1>{escape(self.title)}</h1>{parts}</main><script>{SCRIPT}</script></body></html>\n"
+        )
+
+
+def run_report(run: RunFolder, config: Mapping[str, Any]) -> Report:
+    """One run.
 
     Args:
         run: Its folder.
@@ -33,58 +82,56 @@ def run_page(run: RunFolder, config: Mapping[str, Any]) -> str:
     finished = (run.path / "summary.json").exists()
     summary = run.read_json("summary.json") if finished else {}
     state = str(run.status["state"])
-    parts = [_section("Result", _run_result(summary, state))]
-    parts.append(_section("Learning curves", _plots(_run_curves(records, summary))))
-    if weights := _weight_curves(records):
-        parts.append(_section("Weights of the tasks", _plots([weights])))
-    parts += _gradients(run)
-    parts += _predictions_and_sharing(run)
-    if summary:
-        parts.append(_section("Parameters", _parameters(summary)))
-    parts.append(_section("Configuration", _settings(config), closed=True))
-    return _page(run.path.name, parts)
+    order = list(summary.get("tasks", ()))
+    sections = [
+        Section("Result", _run_result(summary, state)),
+        Section("Learning curves", plots=_run_curves(records, summary)),
+        Section("Weights of the tasks", plots=_weight_curves(records, order)),
+        _gradients(run, order),
+        Section("Predictions", plots=_drawn(run, "curves.json", prediction_plots, order)),
+        Section("What the tasks share", plots=_drawn(run, "sharing.json", sharing_plots, order)),
+        Section("Parameters", _parameters(summary) if summary else ""),
+        Section("Configuration", _settings(config), closed=True),
+    ]
+    return Report(run.path.name, _filled(sections))
 
 
-def sweep_page(name: str, records: Sequence[JobRecord], logs: Mapping[str, Sequence[Record]]) -> str:
-    """The page of one or several sweeps.
+def sweep_report(name: str, records: Sequence[JobRecord], logs: Mapping[str, Sequence[Record]]) -> Report:
+    """One or several sweeps.
 
     Args:
-        name: Its title.
+        name: The title of the page.
         records: Their jobs.
         logs: The metrics over time of each job, by the job's name.
     """
     among = method_table.ranked_methods(comparison.methods(records))
     told = answer(among)
-    parts = [_section("Answer", f"<pre>{escape(told)}</pre>")] if told else []
-    parts.append(_section("Methods", _table(method_table.method_columns(among)) if among else "<p>none</p>"))
-    plots = [*_grouping_plots(among), *_delta_plots(among), *_trade_off(among), *_data_curves(among)]
-    if plots:
-        parts.append(_section("Score, cost and data", _plots(plots)))
-    if curves := _method_curves(among, logs):
-        parts.append(_section("Learning curves", _plots(curves)))
-    if differences := _differences(among):
-        parts.append(_section("What differs", differences))
     failed = [record for record in records if record.error]
-    if failed:
-        rows = "".join(f"<li><b>{escape(r.job)}</b>: {escape(r.error or '')}</li>" for r in failed)
-        parts.append(_section("Failures", f"<ul>{rows}</ul>"))
+    failures = "".join(f"<li><b>{escape(r.job)}</b>: {escape(r.error or '')}</li>" for r in failed)
     jobs = f"{_table(columns(records))}<p>{escape(summarise(records))}</p>"
-    parts.append(_section("Jobs", jobs, closed=bool(among)))
-    return _page(name, parts)
+    plots = [*_grouping_plots(among), *_delta_plots(among), *_trade_off(among), *_data_curves(among)]
+    sections = [
+        Section("Answer", f"<pre>{escape(told)}</pre>" if told else ""),
+        Section("Methods", _table(method_table.method_columns(among)) if among else "<p>none</p>"),
+        Section("Score, cost and data", plots=plots),
+        Section("Learning curves", plots=_method_curves(among, logs)),
+        Section("What differs", _differences(among)),
+        Section("Failures", f"<ul>{failures}</ul>" if failed else ""),
+        Section("Jobs", jobs, closed=bool(among)),
+    ]
+    return Report(name, _filled(sections))
 
 
-def picture_page(title: str, told: str, table: Sequence[Column], plots: Sequence[tuple[str, str]]) -> str:
-    """A page of where something ended, and of the paths there.
+def picture_report(title: str, told: str, table: Sequence[Column], plots: Sequence[Plot]) -> Report:
+    """Where something ended, and the paths there.
 
     Args:
-        title: Its title.
+        title: The title of the page.
         told: A sentence or two above the table.
         table: The table.
-        plots: Title and SVG text of each plot.
+        plots: The paths.
     """
-    return _page(
-        title, [f"<p>{escape(told)}</p>", _section("Results", _table(table)), _section("Plots", _plots(plots))]
-    )
+    return Report(title, [Section("Results", f"<p>{escape(told)}</p>{_table(table)}"), Section("Plots", plots=plots)])
 
 
 def run_markdown(run: RunFolder) -> str:
@@ -125,49 +172,48 @@ def _result(summary: Mapping[str, Any]) -> tuple[list[str], list[Column]]:
     return facts, table
 
 
-def _run_curves(records: Sequence[Record], summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _run_curves(records: Sequence[Record], summary: Mapping[str, Any]) -> list[Plot]:
     train, val = ([r for r in records if r["split"] == split] for split in ("train", "val"))
     logged = dict.fromkeys(k.split("/")[1] for r in train for k in r if k.endswith("/loss") and k.count("/") == 2)
     tasks = [*summary["tasks"]] if summary else [*logged]  # in the user's order, once that is known
-    plots = [(f"{SCORE} (val)", svg.lines([_over(val, "val/mean", "mean")], "epoch", "mean"))]
+    means = svg.lines([_over(val, "val/mean", "mean")], "epoch", "mean")
+    plots = [Plot("learning-curve", f"{SCORE} (val)", means)]
     for task in tasks[:_MOST_PLOTS]:
         losses = [_over(train, f"train/{task}/loss", "train"), _over(val, f"val/{task}/loss", "val")]
-        plots.append((f"{task}: loss", svg.lines(losses, "epoch", "loss")))
+        plots.append(Plot(f"learning-curve-{task}-loss", f"{task}: loss", svg.lines(losses, "epoch", "loss")))
         metric = summary.get("primary", {}).get(task)
         if metric:
-            scores = [_over(val, f"val/{task}/{metric}", metric)]
-            plots.append((f"{task}: {metric} (val)", svg.lines(scores, "epoch", metric)))
+            scores = svg.lines([_over(val, f"val/{task}/{metric}", metric)], "epoch", metric)
+            plots.append(Plot(f"learning-curve-{task}", f"{task}: {metric} (val)", scores))
     return plots
 
 
-def _weight_curves(records: Sequence[Record]) -> tuple[str, str] | None:
+def _weight_curves(records: Sequence[Record], order: Sequence[str]) -> list[Plot]:
     train = [r for r in records if r["split"] == "train"]
-    keys = dict.fromkeys(key for r in train for key in r if key.endswith("/weight"))
-    series = [_over(train, key, key.split("/")[1]) for key in list(keys)[:_MOST_PLOTS]]
+    tasks = in_order({key.split("/")[1]: None for r in train for key in r if key.endswith("/weight")}, order)
+    series = [_over(train, f"train/{task}/weight", task) for task in tasks[:_MOST_PLOTS]]
     if not any(len({y for _, y in one.points}) > 1 for one in series):
-        return None  # constant weights are in the configuration
-    return "mean weight that balancing gave", svg.lines(series, "epoch", "weight")
+        return []  # constant weights are in the configuration
+    return [Plot("task-weights", "mean weight that balancing gave", svg.lines(series, "epoch", "weight"))]
 
 
-def _gradients(run: RunFolder) -> list[str]:
+def _gradients(run: RunFolder, order: Sequence[str]) -> Section:
     """How the gradients of the tasks related, if the run looked at them."""
     looks = MetricsLog(run.path / "diagnostics.jsonl").read()
+    title = "Gradients of the tasks"
     if not looks:
-        return []
-    pairs = pair_table(looks)
+        return Section(title)
     told = f"<p>{len(looks)} looks at the gradients of the plain losses on the shared parameters.</p>"
-    return [_section("Gradients of the tasks", told + _plots(gradient_plots(looks)) + _table(pairs))]
+    return Section(title, told, gradient_plots(looks, order), _table(pair_table(looks, order)))
 
 
-def _predictions_and_sharing(run: RunFolder) -> list[str]:
-    parts = []
-    for file, title, draw in (
-        ("curves.json", "Predictions", prediction_plots),
-        ("sharing.json", "What the tasks share", sharing_plots),
-    ):
-        if (run.path / file).exists() and (plots := draw(run.read_json(file))):
-            parts.append(_section(title, _plots(plots)))
-    return parts
+def _drawn(
+    run: RunFolder,
+    file: str,
+    draw: Callable[[Mapping[str, Any], Sequence[str]], list[Plot]],
+    order: Sequence[str],
+) -> list[Plot]:
+    return draw(run.read_json(file), order) if (run.path / file).exists() else []
 
 
 def _parameters(summary: Mapping[str, Any]) -> str:
@@ -179,19 +225,20 @@ def _parameters(summary: Mapping[str, Any]) -> str:
     return _table([Column("parameters", names), Column("number", counts)]) + told
 
 
-def _delta_plots(among: Sequence[Method]) -> list[tuple[str, str]]:
+def _delta_plots(among: Sequence[Method]) -> list[Plot]:
     found = payoff.verdicts(among)
     named = dict(zip(map(id, among), comparison.labels(among), strict=True))
     bars = [svg.Bar(_name(named[id(v.method)]), v.delta.mean, v.delta.error) for v in found if v.delta]
     title = "delta-m against the tasks apart, above 0 is better (± standard error)"
-    plots = [(title, svg.bars(bars, "delta-m, %"))] if bars else []
+    plots = [Plot("delta-m", title, svg.bars(bars, "delta-m, %"))] if bars else []
     for verdict in found[:1]:
         tasks = [svg.Bar(task, change.mean, change.error) for task, change in verdict.tasks.items()]
-        plots.append((f"per task: {_name(named[id(verdict.method)])}", svg.bars(tasks[:_MOST_PLOTS], "change, %")))
+        title = f"change per task (± standard error): {_name(named[id(verdict.method)])}"
+        plots.append(Plot("delta-m-per-task", title, svg.bars(tasks[:_MOST_PLOTS], "change, %")))
     return plots
 
 
-def _grouping_plots(among: Sequence[Method]) -> list[tuple[str, str]]:
+def _grouping_plots(among: Sequence[Method]) -> list[Plot]:
     found = grouping.study(among)
     if found is None or len(found.tasks) > grouping.MOST_TASKS:
         return []
@@ -201,10 +248,10 @@ def _grouping_plots(among: Sequence[Method]) -> list[tuple[str, str]]:
         if one.change is not None and len(one.groups) < len(one.tasks)
     ]
     title = "the best grouping for each number of models, mean change against each task alone (± standard error)"
-    return [(title, svg.bars(bars, "change, %"))] if bars else []
+    return [Plot("best-groupings", title, svg.bars(bars, "change, %"))] if bars else []
 
 
-def _trade_off(among: Sequence[Method]) -> list[tuple[str, str]]:
+def _trade_off(among: Sequence[Method]) -> list[Plot]:
     plots = []
     for number, label in (("parameters", "parameters"), ("seconds", "seconds")):
         series = [
@@ -213,11 +260,12 @@ def _trade_off(among: Sequence[Method]) -> list[tuple[str, str]]:
             if (cost := method.number(number)) is not None and (score := method.mean()) is not None
         ]
         if len(series) > 1:
-            plots.append((f"score against {label}", svg.lines(series, label, SCORE, dots=True)))
+            title = f"score against {label}"
+            plots.append(Plot(title, title, svg.lines(series, label, SCORE, dots=True)))
     return plots
 
 
-def _data_curves(among: Sequence[Method]) -> list[tuple[str, str]]:
+def _data_curves(among: Sequence[Method]) -> list[Plot]:
     curves: dict[str, list[tuple[float, float]]] = {}
     for method, names in zip(among, comparison.labels(among), strict=True):
         rows, score = method.number("train_rows"), method.mean()
@@ -227,10 +275,11 @@ def _data_curves(among: Sequence[Method]) -> list[tuple[str, str]]:
     if not curves:
         return []
     series = [svg.Series(name, sorted(points)) for name, points in curves.items()]
-    return [("score against training rows", svg.lines(series, "training rows", SCORE, log_x=True))]
+    title = "score against training rows"
+    return [Plot(title, title, svg.lines(series, "training rows", SCORE, log_x=True))]
 
 
-def _method_curves(among: Sequence[Method], logs: Mapping[str, Sequence[Record]]) -> list[tuple[str, str]]:
+def _method_curves(among: Sequence[Method], logs: Mapping[str, Sequence[Record]]) -> list[Plot]:
     series = []
     for method, names in zip(among, comparison.labels(among), strict=True):
         by_epoch: dict[float, list[float | None]] = {}
@@ -242,7 +291,8 @@ def _method_curves(among: Sequence[Method], logs: Mapping[str, Sequence[Record]]
         points = [(epoch, None if mean is None else mean.mean) for epoch, mean in means.items()]
         if points:
             series.append(svg.Series(_name(names), points))
-    return [(f"{SCORE} (val), mean over seeds", svg.lines(series, "epoch", "mean"))] if series else []
+    title = f"{SCORE} (val), mean over seeds"
+    return [Plot("learning-curves", title, svg.lines(series, "epoch", "mean"))] if series else []
 
 
 def _differences(among: Sequence[Method]) -> str:
@@ -273,11 +323,6 @@ def _name(label: Mapping[str, str]) -> str:
     return ", ".join([*first, *rest]) or "all"
 
 
-def _plots(plots: Sequence[tuple[str, str]]) -> str:
-    figures = (f"<figure><figcaption>{escape(title)}</figcaption>{plot}</figure>" for title, plot in plots)
-    return f'<div class="plots">{"".join(figures)}</div>'
-
-
 def _table(table: Sequence[Column]) -> str:
     numeric = [all(cell is None or isinstance(cell, int | float) for cell in column.cells) for column in table]
     kinds = ["n" if is_number else "t" for is_number in numeric]
@@ -294,16 +339,14 @@ def _table_cell(cell: Cell, kind: str) -> str:
     return f'<td class="{kind}" data-sort="{full}">{escape(text(cell))}</td>'
 
 
-def _section(title: str, body: str, *, closed: bool = False) -> str:
-    if closed:
-        return f"<details><summary><h2>{escape(title)}</h2></summary>{body}</details>"
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+def _filled(sections: Iterable[Section]) -> list[Section]:
+    """Those in which there is something."""
+    return [section for section in sections if section.before or section.plots]
 
 
-def _page(title: str, parts: Sequence[str]) -> str:
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main><h1>{escape(title)}</h1>"
-        f"{''.join(parts)}</main><script>{SCRIPT}</script></body></html>\n"
-    )
+def _section(section: Section) -> str:
+    plots = "".join(plot.figure() for plot in section.plots)
+    body = section.before + (f'<div class="plots">{plots}</div>' if plots else "") + section.after
+    if section.closed:
+        return f"<details><summary><h2>{escape(section.title)}</h2></summary>{body}</details>"
+    return f"<section><h2>{escape(section.title)}</h2>{body}</section>"

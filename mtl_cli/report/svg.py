@@ -1,4 +1,4 @@
-"""Small plots as SVG text. Colours come from the page's style sheet, so that a plot is right in light and dark."""
+"""Small plots as SVG. Colours come from the style sheet around them, so that a plot is right in light and dark."""
 
 from __future__ import annotations
 
@@ -19,10 +19,27 @@ class Series:
     Args:
         name: For the legend.
         points: ``(x, y)``; those with a y that is None are left out and break the line.
+        counts: What each point stands for: the area of its dot grows with it. Empty: all dots are alike.
     """
 
     name: str
     points: Sequence[tuple[float, float | None]]
+    counts: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is drawn, without a title.
+
+    Args:
+        body: SVG elements on an area of ``WIDTH`` by ``height``; nothing if there are no numbers to draw.
+        height: In pixels.
+        legend: Name and class of each colour, if there are several.
+    """
+
+    body: str = ""
+    height: int = HEIGHT
+    legend: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,7 @@ class Bar:
     error: float | None = None
 
 
-def lines(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False, dots: bool = False) -> str:
+def lines(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False, dots: bool = False) -> Drawing:
     """Lines over x, with a legend if there are several.
 
     Args:
@@ -52,26 +69,32 @@ def lines(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool =
     """
     points = [(x, y) for s in series for x, y in s.points if y is not None and math.isfinite(y)]
     if not points:
-        return '<p class="none">no numbers</p>'
+        return Drawing()
     xs, ys = _Axis([x for x, _ in points], log=log_x, exact=not dots), _Axis([y for _, y in points])
     parts = [_grid(xs, ys, x_label, y_label)]
     for i, one in enumerate(series):
         kind = _class(i)
-        known = [(x, y, _x(xs, x), _y(ys, y)) for x, y in one.points if y is not None and math.isfinite(y)]
+        counts = one.counts or [0] * len(one.points)
+        known = [
+            (x, y, n, _x(xs, x), _y(ys, y))
+            for (x, y), n in zip(one.points, counts, strict=True)
+            if y is not None and math.isfinite(y)
+        ]
         if not dots and len(known) > 1:
             path = " ".join(f"{x:.1f},{y:.1f}" for *_, x, y in known)
             parts.append(f'<polyline class="line {kind}" points="{path}"><title>{escape(one.name)}</title></polyline>')
-        for x, y, across, down in known if dots or len(known) <= 30 else []:
-            told = escape(f"{one.name}: {_number(x)}, {_number(y)}")
-            place = f'cx="{across:.1f}" cy="{down:.1f}" r="{4 if dots else 2.5}"'
+        for x, y, n, across, down in known if dots or len(known) <= 30 else []:
+            told = escape(f"{one.name}: {_number(x)}, {_number(y)}" + (f" ({n:,} rows)" if one.counts else ""))
+            radius = 1.5 + 6 * math.sqrt(n / max(counts)) if one.counts else 4 if dots else 2.5
+            place = f'cx="{across:.1f}" cy="{down:.1f}" r="{radius:.3g}"'
             parts.append(f'<circle class="dot {kind}" {place}><title>{told}</title></circle>')
-    return _figure(parts, HEIGHT) + (_legend([s.name for s in series]) if len(series) > 1 else "")
+    return Drawing("".join(parts), legend=_legend([s.name for s in series]) if len(series) > 1 else ())
 
 
-def bars(values: Sequence[Bar], x_label: str) -> str:
+def bars(values: Sequence[Bar], x_label: str) -> Drawing:
     """Horizontal bars from 0, with whiskers."""
     if not values:
-        return '<p class="none">no numbers</p>'
+        return Drawing()
     reach = [v.value + side * (v.error or 0.0) for v in values for side in (-1, 1)]
     axis = _Axis([0.0, *reach])
     row, left = 26, 175
@@ -94,21 +117,21 @@ def bars(values: Sequence[Bar], x_label: str) -> str:
             parts.append(_line("whisker", at(bar.value - bar.error), at(bar.value + bar.error), middle, middle))
         parts.append(_text("name", left - 8, middle + 4, _short(bar.name), "end"))
     parts += [_line("axis", at(0.0), at(0.0), _TOP, bottom), _text("label", left + wide / 2, bottom + 34, x_label)]
-    return _figure(parts, bottom + _BOTTOM)
+    return Drawing("".join(parts), bottom + _BOTTOM)
 
 
-def scatter(points: Series, line: Series, x_label: str, y_label: str) -> str:
+def scatter(points: Series, line: Series, x_label: str, y_label: str) -> Drawing:
     """Points, and a line to hold them against."""
     known = [(x, y) for x, y in points.points if y is not None and math.isfinite(y) and math.isfinite(x)]
     if not known:
-        return '<p class="none">no numbers</p>'
+        return Drawing()
     ends = [(x, y) for x, y in line.points if y is not None]
     xs, ys = _Axis([x for x, _ in [*known, *ends]]), _Axis([y for _, y in [*known, *ends]])
     path = " ".join(f"{_x(xs, x):.1f},{_y(ys, y):.1f}" for x, y in ends)
     parts = [_grid(xs, ys, x_label, y_label)]
     parts += [f'<circle class="dot c0 many" cx="{_x(xs, x):.1f}" cy="{_y(ys, y):.1f}" r="2.5"/>' for x, y in known]
     parts.append(f'<polyline class="line c1" points="{path}"><title>{escape(line.name)}</title></polyline>')
-    return _figure(parts, HEIGHT) + _legend([points.name, line.name])
+    return Drawing("".join(parts), legend=_legend([points.name, line.name]))
 
 
 def matrix(
@@ -118,7 +141,7 @@ def matrix(
     *,
     by_row: bool = False,
     full: float | None = None,
-) -> str:
+) -> Drawing:
     """Numbers as cells, the stronger the colour the larger the number; negative ones in another colour.
 
     Args:
@@ -129,7 +152,7 @@ def matrix(
         full: Else the number at which it is; None: the largest of all.
     """
     if not rows or not columns:
-        return '<p class="none">no numbers</p>'
+        return Drawing()
     known = [[value for value in row if value is not None and math.isfinite(value)] for row in cells]
     largest = full or max((abs(value) for row in known for value in row), default=0.0) or 1.0
     left, top = 110, 70 if max(map(len, columns)) > 3 else 28
@@ -152,10 +175,10 @@ def matrix(
             told = escape(f"{name}, {columns[j]}: {_number(value)}")
             parts.append(f"<rect {size} {shade}><title>{told}</title></rect>")
             if wide >= 28 and high >= 16:
-                text = str(value) if isinstance(value, int) else f"{value:.2f}"
-                kind = "on" if share > 0.6 else "name"  # readable on a strong colour too
+                text = str(value) if isinstance(value, int) else f"{round(value, 2) + 0.0:.2f}"  # never -0.00
+                kind = "on" if share > 0.8 else "name"  # readable on a strong colour too, in light and dark
                 parts.append(_text(kind, left + wide * (j + 0.5), down + high / 2 + 4, text))
-    return _figure(parts, top + high * len(rows) + 10)
+    return Drawing("".join(parts), math.ceil(top + high * len(rows) + 10))
 
 
 class _Axis:
@@ -219,15 +242,8 @@ def _text(kind: str, x: float, y: float, text: str, anchor: str = "middle") -> s
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _figure(parts: Sequence[str], height: float) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img">{"".join(parts)}</svg>'
-
-
-def _legend(names: Sequence[str]) -> str:
-    items = (
-        f'<span class="key"><i class="swatch {_class(i)}"></i>{escape(name)}</span>' for i, name in enumerate(names)
-    )
-    return f'<p class="legend">{"".join(items)}</p>'
+def _legend(names: Sequence[str]) -> list[tuple[str, str]]:
+    return [(name, _class(i)) for i, name in enumerate(names)]
 
 
 def _class(i: int) -> str:

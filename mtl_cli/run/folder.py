@@ -21,6 +21,7 @@ import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -65,6 +66,7 @@ OURS = frozenset(
     }
 )
 _RESERVED = frozenset({"format", "state", "pid", "host", "started", "updated"})
+_WRITTEN_OUT = 300  # seconds: no file system keeps a change of a folder to itself for longer
 _SHOWN = 8  # names that a message lists
 
 
@@ -363,9 +365,14 @@ def _make(path: Path) -> None:
 
 
 def _sync_parents(path: Path) -> None:
-    """Makes a new folder survive a power cut, whoever made it and its parents; a parent may be closed to us."""
+    """Makes a new folder survive a power cut, whoever made it and its parents; a parent may be closed to us.
+
+    A parent that has not changed for a while holds what was made in it for good, and was there before.
+    """
     for folder in path.resolve().parents:
         with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _WRITTEN_OUT:
+                return
             sync_folder(folder)
 
 

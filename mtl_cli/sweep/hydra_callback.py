@@ -10,7 +10,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mtl_cli.registry import KINDS
+from mtl_cli.schema import is_higher_better
 from mtl_cli.sweep import hydra_launcher
 from mtl_cli.sweep.grouping import groups_to_train
 from mtl_cli.sweep.jobs import override_values
@@ -66,22 +66,6 @@ class SweepCallback(Callback):
         job_return.cfg = job_return.hydra_cfg = None
         if job_return.status == JobStatus.FAILED:
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
-
-
-def is_higher_better(monitor: str) -> bool:
-    """The direction of what is monitored, by its name alone.
-
-    Example:
-        >>> is_higher_better("mean"), is_higher_better("val/loss"), is_higher_better("val/income/rmse")
-        (True, False, False)
-    """
-    metric = monitor.rpartition("/")[2]
-    if metric == "loss":
-        return False
-    known: dict[str, bool | None] = {}
-    for kind in KINDS.names():
-        known |= KINDS.literal(kind, "metrics")
-    return known.get(metric) is not False
 
 
 def _task_names(config: DictConfig) -> list[str]:

@@ -59,19 +59,7 @@ def commands(cli, capsys):
 
     def of_run(main, *arguments):
         capsys.readouterr()
-        try:
-            code = run(main, arguments)
-        except SystemExit as stop:
-            code = stop.code
-        return code, capsys.readouterr().err
-
-    def page():
-        capsys.readouterr()
-        try:
-            report.main(["run"])
-        except SystemExit as stop:
-            return stop.code, capsys.readouterr().err
-        return 0, ""
+        return run(main, arguments), capsys.readouterr().err
 
     def library():
         try:
@@ -83,7 +71,7 @@ def commands(cli, capsys):
     return {
         "predict": lambda: of_run(predict.predict, "run", "--data", "rows.csv", "--out", "p.csv", "--overwrite"),
         "evaluate": lambda: of_run(evaluate.evaluate, "run"),
-        "report": page,
+        "report": lambda: of_run(report.report, "run"),
         "load_run": library,
         "resume": lambda: cli("resume=run", "trainer.max_epochs=2")[::2],
         "init_from": lambda: cli(*LINE, "init_from=run", "hydra.run.dir=new")[::2],

@@ -29,6 +29,7 @@ def _needs(package):
 def _sweep(folder, *arguments):
     """A sweep as a process of its own, as launchers need it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+    environment["HOME"] = str(folder)  # where ray leaves a token
     command = [sys.executable, "-m", "mtl_cli", "-m", *QUICK, "hydra.sweep.dir=sweep", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
@@ -63,6 +64,7 @@ def test_an_absent_plugin_is_named_with_its_extra(cli, choice, extra, package):
     [
         pytest.param("joblib", marks=_needs("hydra-joblib-launcher")),
         pytest.param("submitit_local", marks=_needs("hydra-submitit-launcher")),
+        pytest.param("ray", marks=_needs("hydra-ray-launcher")),
     ],
 )
 def test_jobs_in_processes_of_their_own_end_in_the_same_leaderboard(tmp_path, launcher):

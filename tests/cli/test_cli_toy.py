@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mtl_cli.commands.toy import STARTS, losses, main, walk
+from mtl_cli.commands.entry import run
+from mtl_cli.commands.toy import STARTS, losses, toy, walk
 
 
 def test_losses_are_those_of_the_papers_code():
@@ -37,9 +38,7 @@ def test_the_sum_gets_stuck_where_methods_on_gradients_do_not():
 
 
 def test_page_and_count(tmp_path, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["equal", "pcgrad", "rlw", "--steps", "20", "--out", str(tmp_path / "toy.html")])
-    assert ended.value.code == 0
+    assert run(toy, ["equal", "pcgrad", "rlw", "--steps", "20", "--out", str(tmp_path / "toy.html")]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "equal: 0 of 5 starts reach the front"
     text = (tmp_path / "toy.html").read_text()
     assert text.count("<svg") == 3
@@ -49,10 +48,8 @@ def test_page_and_count(tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ["famo", "gradnorm", "uncertainty", "modo"])
 def test_method_that_needs_a_model_is_refused(name, tmp_path, capsys):
-    with pytest.raises(SystemExit) as ended:
-        main([name, "--steps", "0", "--out", str(tmp_path / "toy.html")])
+    assert run(toy, [name, "--steps", "0", "--out", str(tmp_path / "toy.html")]) == 2
     error = capsys.readouterr().err
-    assert ended.value.code == 2
     assert f"METHOD: '{name}' needs more" in error
     assert "--steps: must be at least 1, got 0" in error
     assert not (tmp_path / "toy.html").exists()

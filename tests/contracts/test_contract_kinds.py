@@ -11,6 +11,7 @@ from mtl_cli.data.batches import Layout, Rows
 from mtl_cli.errors import DataError
 from mtl_cli.loop import Objective, evaluate
 from mtl_cli.registry import KINDS
+from mtl_cli.schema import Component, TaskConfig, TaskOptions, is_higher_better
 from mtl_cli.tasks import Kind
 
 LABELS = [0, 1, 1, 0, None, 1, 0, 1]  # a column that any kind can read
@@ -283,3 +284,19 @@ def test_tasks_of_one_group_have_one_loss(name, options):
         assert torch.equal(other.loss(outputs, targets), kind.loss(outputs, targets))
     alone = torch.cat([kind.loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(kind.loss(outputs, targets), alone, rtol=0, atol=1e-12)
+
+
+@every_kind
+def test_a_metric_has_one_direction_in_all_kinds(name):
+    # a search is told it by the metric's name alone
+    for metric, better in KINDS.literal(name, "metrics").items():
+        if better is not None:
+            assert is_higher_better(f"val/mine/{metric}") is better
+    assert not is_higher_better("val/mine/loss")
+
+
+def test_direction_of_a_metric_is_what_the_kind_of_its_task_says(monkeypatch):  # CKP-05
+    monkeypatch.setattr(KINDS, "literal", lambda kind, _: {"score": kind == "binary"})
+    tasks = {name: TaskConfig(TaskOptions(name), Component(name, {})) for name in ("binary", "regression")}
+    assert is_higher_better("val/binary/score", tasks)
+    assert not is_higher_better("val/regression/score", tasks)

@@ -3,7 +3,7 @@
 import pytest
 
 from mtl_cli.loop.evaluate import Evaluation
-from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor, monitor_direction
+from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor
 
 NAN = float("nan")
 HIGH, LOW = Monitor("mean", True), Monitor("val/loss", False)
@@ -112,22 +112,3 @@ def test_patience_survives_a_checkpoint():
 def test_monitor_reads_its_number(name, value):
     evaluation = Evaluation({"a": {"loss": 1.5, "r2": 0.5}}, {"a": "r2"}, 2.0, 0.3, 0.1, ())
     assert Monitor(name, True).value(evaluation) == value
-
-
-@pytest.mark.parametrize(
-    ("name", "direction"),
-    [
-        ("mean", True),
-        ("val/worst", True),
-        ("val/loss", False),
-        ("val/a/loss", False),
-        ("val/a/rmse", False),
-        ("val/a/r2", True),
-        ("val/a/accuracy", None),
-        ("val/b/r2", None),
-        ("train/a/r2", None),
-        ("r2", None),
-    ],
-)
-def test_direction_is_known_by_the_metric(name, direction):  # CKP-05
-    assert monitor_direction(name, {"a": {"r2": True, "rmse": False}}) is direction

@@ -2,16 +2,23 @@
 
 import json
 import re
+import sys
+from functools import partial
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
 
-from mtl_cli.commands.report import main
-from mtl_cli.report import svg
+from mtl_cli.commands.entry import run
+from mtl_cli.commands.report import report
+from mtl_cli.report import Plot, plot_files, svg
 from mtl_cli.run import MetricsLog, RunFolder
 
 HOSTILE = "<script>alert('x')</script>"
+
+
+def _report(arguments):
+    assert run(report, arguments) == 0
 
 
 class _Balanced(HTMLParser):
@@ -30,11 +37,11 @@ class _Balanced(HTMLParser):
 
 
 def _run(path, sharing="hard", seed=0, accuracy=0.9, task="digit", state="done"):
-    with RunFolder.claim(path) as run:
-        run.write_config(
+    with RunFolder.claim(path) as folder:
+        folder.write_config(
             json.dumps({"sharing": {"name": sharing}, "seed": seed, "extra": HOSTILE}), [f"sharing={sharing}"]
         )
-        run.set_status(state)
+        folder.set_status(state)
         log = MetricsLog(path / "metrics.jsonl")
         for epoch in (1, 2, 3):
             log.append(
@@ -43,7 +50,7 @@ def _run(path, sharing="hard", seed=0, accuracy=0.9, task="digit", state="done")
             val = {f"val/{task}/loss": 1.1 / epoch, f"val/{task}/accuracy": accuracy, "val/mean": accuracy}
             log.append({"split": "val", "epoch": epoch, **val})
         if state == "done":
-            run.write_json(
+            folder.write_json(
                 "summary.json",
                 {
                     "tasks": [task], "monitor": "mean", "mode": "max",
@@ -71,7 +78,7 @@ def _page(path):
 
 def test_page_of_a_run(tmp_path, capsys):
     _run(tmp_path / "run", task=HOSTILE.replace("/", "|"))
-    main([str(tmp_path / "run")])
+    _report([str(tmp_path / "run")])
     assert capsys.readouterr().out == f"{tmp_path / 'run/report.html'}\n"
     text = _page(tmp_path / "run" / "report.html")
     assert "<b>mean on test: 0.9000</b>" in text
@@ -83,7 +90,7 @@ def test_page_of_a_run(tmp_path, capsys):
 
 def test_page_of_a_run_that_is_not_finished(tmp_path):
     _run(tmp_path / "run", state="interrupted")
-    main([str(tmp_path / "run"), "--out", str(tmp_path / "page.html")])
+    _report([str(tmp_path / "run"), "--out", str(tmp_path / "page.html")])
     assert "The run is not finished: interrupted." in _page(tmp_path / "page.html")
 
 
@@ -96,7 +103,7 @@ def test_gradients_of_the_tasks(tmp_path):
              f"similarity/a/{HOSTILE[1:-9]}": 0.8, f"overlap/a/{HOSTILE[1:-9]}": 0.1, "conflicting": 0.0,
              "condition": 2.0}
         )  # fmt: skip
-    main([str(tmp_path / "run")])
+    _report([str(tmp_path / "run")])
     text = _page(tmp_path / "run" / "report.html")
     assert "3 looks at the gradients" in text
     assert ">0.12</text>" in text, "the mean of the known cosines, in the heat map"
@@ -105,16 +112,23 @@ def test_gradients_of_the_tasks(tmp_path):
     assert "few rows in common" in text
 
 
+def test_a_calibration_shows_how_many_rows_each_bin_has():
+    drawn = svg.lines([svg.Series("model", [(0.1, 0.0), (0.9, 1.0)], [1, 100])], "chance", "share")
+    radii = [float(radius) for radius in re.findall(r' r="(.*?)"', drawn.body)]
+    assert radii == [2.1, 7.5]
+    assert "(100 rows)" in drawn.body
+
+
 def test_a_matrix_leaves_unknown_cells_empty():
     drawing = svg.matrix(["a", "b"], ["a", "b"], [[1.0, None], [float("nan"), -0.5]], full=1.0)
-    assert drawing.count("<rect") == 2
-    assert 'class="cell down" fill-opacity="0.460"' in drawing
-    assert '<text class="on"' in drawing, "the text on the strongest colour is light, or dark in the dark"
+    assert drawing.body.count("<rect") == 2
+    assert 'class="cell down" fill-opacity="0.460"' in drawing.body
+    assert '<text class="on"' in drawing.body, "the text on the strongest colour is light, or dark in the dark"
 
 
 def test_epochs_are_whole_numbers():
     drawing = svg.lines([svg.Series("a", [(1, 0.5), (2, 0.6), (3, 0.7)])], "epoch", "mean")
-    ticks = re.findall(r'<text class="tick"[^>]*middle">([^<]*)<', drawing)
+    ticks = re.findall(r'<text class="tick"[^>]*middle">([^<]*)<', drawing.body)
     assert ticks == ["1", "2", "3"]
 
 
@@ -124,13 +138,13 @@ def sweep(tmp_path):
     for seed in range(3):
         _run(tmp_path / f"sweep/hard-{seed}", "hard", seed, 0.9 + seed / 1000)
         _run(tmp_path / f"sweep/separate-{seed}", "separate", seed, 0.8 + seed / 1000)
-    with RunFolder.claim(tmp_path / "sweep/broken") as run:
-        run.set_status("failed", error=HOSTILE, exit_code=1)
+    with RunFolder.claim(tmp_path / "sweep/broken") as folder:
+        folder.set_status("failed", error=HOSTILE, exit_code=1)
     return tmp_path / "sweep"
 
 
 def test_page_of_a_sweep_has_the_answer_first(sweep):
-    main([str(sweep)])
+    _report([str(sweep)])
     text = _page(sweep / "report.html")
     titles = re.findall(r"<h2>(.*?)</h2>", text)
     assert titles == [
@@ -151,7 +165,7 @@ def test_page_of_a_sweep_has_the_answer_first(sweep):
     ("form", "start"), [("md", "```\nDoes sharing pay?"), ("text", "rank  sharing"), ("json", "{")]
 )
 def test_other_formats_are_those_of_the_leaderboard(sweep, capsys, form, start):
-    main([str(sweep), "--format", form])
+    _report([str(sweep), "--format", form])
     assert capsys.readouterr().out.startswith(start)
 
 
@@ -159,11 +173,11 @@ def test_several_sweeps_are_one_table_whatever_their_order(sweep, tmp_path, caps
     _run(tmp_path / "other/mmoe-0", "mmoe", 0, 0.95)
     tables = []
     for folders in ((sweep, tmp_path / "other"), (tmp_path / "other", sweep)):
-        main([*map(str, folders), "--format", "text"])
+        _report([*map(str, folders), "--format", "text"])
         tables.append(capsys.readouterr().out)
     assert tables[0] == tables[1]
     assert "mmoe" in tables[0]
-    main([str(sweep), str(tmp_path / "other"), "--out", str(tmp_path / "both.html")])
+    _report([str(sweep), str(tmp_path / "other"), "--out", str(tmp_path / "both.html")])
     assert "other/mmoe-0" in _page(tmp_path / "both.html")
 
 
@@ -179,31 +193,29 @@ def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     _run(tmp_path / "run")
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
+    assert run(report, arguments) == 2
     assert capsys.readouterr().err == message
 
 
 def test_a_line_is_drawn_between_its_bounds_and_breaks_at_nothing():
     drawn = svg.lines([svg.Series("a", [(1, 0.0), (2, None), (3, 1.0)])], "epoch", "score")
-    (points,) = re.findall(r'points="(.*?)"', drawn)
+    (points,) = re.findall(r'points="(.*?)"', drawn.body)
     (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points.split(" "))
     assert x1 < x2 <= svg.WIDTH
     assert 0 <= y2 < y1 <= svg.HEIGHT  # higher is further up
-    assert svg.lines([svg.Series("a", [(1, None)])], "x", "y") == '<p class="none">no numbers</p>'
+    assert svg.lines([svg.Series("a", [(1, None)])], "x", "y") == svg.Drawing()
 
 
 def test_more_series_than_colours_are_told_apart_by_dashes():
     drawn = svg.lines([svg.Series(str(i), [(0, i), (1, i)]) for i in range(9)], "x", "y")
-    assert 'class="line c0 dashed"' in drawn
-    assert 'class="line c0"' in drawn
+    assert 'class="line c0 dashed"' in drawn.body
+    assert 'class="line c0"' in drawn.body
 
 
 def test_bars_start_at_zero():
     drawn = svg.bars([svg.Bar("gain", 2.0, 0.5), svg.Bar("loss", -1.0)], "change")
-    (_, zero) = re.findall(r'<line class="axis" x1="(.*?)" x2="(.*?)"', drawn)[0]
-    gain, loss = re.findall(r'<rect class="bar (\w+)" x="(.*?)" y=".*?" width="(.*?)"', drawn)
+    (_, zero) = re.findall(r'<line class="axis" x1="(.*?)" x2="(.*?)"', drawn.body)[0]
+    gain, loss = re.findall(r'<rect class="bar (\w+)" x="(.*?)" y=".*?" width="(.*?)"', drawn.body)
     assert (gain[0], gain[1]) == ("up", zero)
     assert loss[0] == "down"
     assert float(loss[1]) + float(loss[2]) == pytest.approx(float(zero), abs=0.11)
@@ -220,49 +232,121 @@ def test_predictions_and_gates_are_drawn(tmp_path):
         "digit": {**confusion, "calibration_error": 0.08},
         "ink": {"points": [[1.0, 1.5], [2.0, 1.9], [4.0, 3.0]], "rows": 9},
     }
-    run = RunFolder(tmp_path / "run")
-    run.write_json("curves.json", {"split": "test", "tasks": curves})
-    gates = {"weights": [[0.9, 0.1], [0.25, 0.75]], "entropy": [0.3, 0.5], "rows": 9}
-    run.write_json("sharing.json", {"tasks": ["digit", "ink"], "gates": gates})
-    main([str(tmp_path / "run")])
+    folder = RunFolder(tmp_path / "run")
+    folder.write_json("curves.json", {"split": "test", "tasks": curves})
+    gates = {"weights": [[0.25, 0.75], [0.9, 0.1]], "entropy": [0.5, 0.3], "rows": 9}
+    mixes = [[[1.0, 0.5], [0.25, 1.0]]]
+    folder.write_json("sharing.json", {"tasks": ["ink", "digit"], "gates": gates, "mixes": mixes})
+    _report([str(tmp_path / "run")])
     text = _page(tmp_path / "run" / "report.html")
     assert "digit: calibration (test), mean distance 0.080" in text
     assert "ink: predicted against true (test, 3 of 9 rows)" in text
     assert text.count('class="dot c0 many"') == 3
     shades = [float(shade) for shade in re.findall(r'class="cell up" fill-opacity="([\d.]+)"', text)]
-    confused, weights = shades[:4], shades[4:]
+    confused, weights, mixed = shades[:4], shades[4:8], shades[8:]
     assert confused[0] > confused[1] > confused[2] == pytest.approx(0.06)
     assert confused[3] == pytest.approx(0.86)  # all rows of that class
-    assert weights == sorted(weights, reverse=True)[:1] + weights[1:]
-    assert len(weights) == 4
+    # in the user's order, which has digit first
+    assert weights == pytest.approx([0.06 + 0.8 * weight / 0.9 for weight in (0.9, 0.1, 0.25, 0.75)], abs=1e-3)
+    assert mixed == pytest.approx([0.06 + 0.8 * weight for weight in (1.0, 0.25, 0.5, 1.0)], abs=1e-3)
 
 
 def test_a_matrix_has_a_cell_for_each_number_and_another_colour_below_zero():
     drawn = svg.matrix(["a", "b"], ["x", "y", "z"], [[1, -2, 0], [0.5, 0.25, 2]])
-    ElementTree.fromstring(drawn)
-    assert drawn.count("<rect") == 6
-    assert drawn.count("cell down") == 1
-    assert "<title>a, y: -2</title>" in drawn
-    assert svg.matrix([], [], []) == '<p class="none">no numbers</p>'
+    ElementTree.fromstring(f"<svg>{drawn.body}</svg>")
+    assert drawn.body.count("<rect") == 6
+    assert drawn.body.count("cell down") == 1
+    assert "<title>a, y: -2</title>" in drawn.body
+    assert svg.matrix([], [], []) == svg.Drawing()
+    assert ">-0.00<" not in svg.matrix(["a"], ["x"], [[-0.004]]).body
 
 
 def test_every_plot_is_a_file_of_its_own(sweep, capsys):
-    main([str(sweep), "--format", "svg"])
-    files = sorted((sweep / "plots").glob("*.svg"))
-    assert capsys.readouterr().out.splitlines() == [str(file) for file in files]
-    main([str(sweep)])
+    _report([str(sweep), "--format", "svg"])
+    named = ["delta-m", "delta-m-per-task", "learning-curves", "score-against-parameters", "score-against-seconds"]
+    files = [sweep / "plots" / f"{name}.svg" for name in named]
+    assert sorted(capsys.readouterr().out.splitlines()) == sorted(map(str, files))
+    assert set((sweep / "plots").iterdir()) == set(files)
+    _report([str(sweep)])
     assert len(files) == _page(sweep / "report.html").count("<svg")
     for file in files:
         text = file.read_text(encoding="utf-8")
         ElementTree.fromstring(text)
         assert "var(" not in text
-    curves = next(file for file in files if "mean-over-seeds" in file.name).read_text(encoding="utf-8")
+    curves = (sweep / "plots/learning-curves.svg").read_text(encoding="utf-8")
     assert curves.count('<rect class="swatch') == 2  # the legend is in the file
+
+
+def test_plots_of_a_run_have_names_that_stay_and_leave_other_files_alone(tmp_path, capsys):
+    _run(tmp_path / "run", task="income (EUR)\x0b")
+    out = tmp_path / "figures"
+    _report([str(tmp_path / "run"), "--format", "svg", "--out", str(out)])
+    names = ["learning-curve-income-EUR-loss", "learning-curve-income-EUR", "learning-curve", "task-weights"]
+    files = {out / f"{name}.svg" for name in names}
+    assert set(out.iterdir()) == files
+    for file in files:
+        ElementTree.fromstring(file.read_text(encoding="utf-8"))  # what XML cannot hold is not in it
+    (out / "mine.svg").write_text("mine")
+    (out / "learning-curve.svg").write_text("of another run")
+    _report([str(tmp_path / "run"), "--format", "svg", "--out", str(out)])
+    assert set(out.iterdir()) == {*files, out / "mine.svg"}
+    assert (out / "mine.svg").read_text() == "mine"
+    assert (out / "learning-curve.svg").read_text().startswith("<svg ")
+    capsys.readouterr()
+    assert run(report, [str(tmp_path / "run"), "--format", "svg", "--out", str(out / "mine.svg")]) == 2
+    assert capsys.readouterr().err == f"--out: must be a folder for the plots, got the file '{out / 'mine.svg'}'.\n"
+
+
+def test_no_plot_takes_the_file_of_another():
+    drawing = svg.Drawing("<g/>")
+    names = ["a b", "A-b", "a-b-2", "no numbers", "Größe €"]
+    plots = [Plot(name, "title", drawing if name != "no numbers" else svg.Drawing()) for name in names]
+    assert list(plot_files(plots)) == ["a-b", "A-b-2", "a-b-2-2", "Größe"]
+
+
+def test_a_long_title_is_whole_in_the_file():
+    title = "the best grouping for each number of models, mean change against each task alone (± standard error)"
+    text = Plot("x", title, svg.bars([svg.Bar("a", 1.0)], "change, %")).file()
+    lines = [line.text for line in ElementTree.fromstring(text) if line.tag.endswith("text")]
+    assert len(lines) == 2
+    assert " ".join(lines) == title
+
+
+def test_a_png_is_named_with_its_extra_where_it_is_not_installed(tmp_path, capsys, monkeypatch):
+    _run(tmp_path / "run")
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    assert run(report, [str(tmp_path / "run"), "--format", "png"]) == 2
+    assert capsys.readouterr().err == (
+        "--format: 'png' needs the package resvg-py, which is not installed. "
+        'Install it: pip install "mtl-train[png]".\n'
+    )
+    assert not (tmp_path / "run/plots").exists()
+
+
+def test_plots_as_png(sweep):
+    pytest.importorskip("resvg_py", reason="resvg-py (the extra png) is not installed")
+    _report([str(sweep), "--format", "png"])
+    _report([str(sweep), "--format", "svg"])
+    files = sorted((sweep / "plots").glob("*.png"))
+    assert [file.stem for file in files] == [file.stem for file in sorted((sweep / "plots").glob("*.svg"))]
+    for file in files:
+        data = file.read_bytes()
+        assert data[:8] == b"\x89PNG\r\n\x1a\n"
+        drawn = ElementTree.fromstring(file.with_suffix(".svg").read_text(encoding="utf-8"))
+        assert int.from_bytes(data[16:20], "big") == 3 * int(drawn.get("width"))
+        assert int.from_bytes(data[20:24], "big") == 3 * int(drawn.get("height"))
+
+
+def test_a_png_without_words_is_refused(sweep, capsys, monkeypatch):
+    resvg = pytest.importorskip("resvg_py", reason="resvg-py (the extra png) is not installed")
+    monkeypatch.setattr(resvg, "svg_to_bytes", partial(resvg.svg_to_bytes, skip_system_fonts=True))
+    assert run(report, [str(sweep), "--format", "png"]) == 2
+    assert capsys.readouterr().err.startswith("--format: 'png' needs a font, and this machine has none.")
 
 
 def test_a_run_as_markdown(tmp_path, capsys):
     _run(tmp_path / "run")
-    main([str(tmp_path / "run"), "--format", "md"])
+    _report([str(tmp_path / "run"), "--format", "md"])
     told = capsys.readouterr().out
     assert told.startswith("# run\n\nmean on test: 0.9000 · weights of epoch 3, the best by mean · 100 training rows")
     assert "| digit | accuracy | 0.9000 | 0.4000 |" in told

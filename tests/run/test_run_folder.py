@@ -347,3 +347,13 @@ def test_a_run_with_a_live_process_is_not_found_until_it_dies(tmp_path, holder):
     holder.kill()
     holder.wait(timeout=10)
     assert find_resumable(tmp_path) == tmp_path / "run"
+
+
+def test_a_new_folder_is_made_durable_up_to_where_nothing_changed(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("mtl_cli.run.folder.sync_folder", synced.append)
+    (tmp_path / "old").mkdir()
+    long_ago = time.time() - 3600
+    os.utime(tmp_path, (long_ago, long_ago))
+    RunFolder.claim(tmp_path / "old/runs/digits/first").release()
+    assert synced == [tmp_path / "old/runs/digits", tmp_path / "old/runs", tmp_path / "old"]

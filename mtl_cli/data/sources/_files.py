@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 import polars as pl
 
+from mtl_cli.data.collecting import collecting
 from mtl_cli.data.memory import free_memory
 from mtl_cli.data.table import Part, Table
 from mtl_cli.errors import ConfigError, DataError, Problem, nearest
 
+Fingerprint = Callable[[bytes], None]
 _UNZIPPED_AT_ONCE = 1 << 24  # bytes
 
 
@@ -137,16 +140,30 @@ def read_unzipped(file: IO[bytes], name: str) -> bytes:
     return b"".join(parts)
 
 
-def join_files(files: list[File], fingerprint: str) -> Table:
-    """One table from files with the same columns.
+def read_files(
+    given: Sequence[tuple[str, str | None]], read: Callable[[str, str | None, Fingerprint], list[File]]
+) -> Table:
+    """One table from all files of a source.
+
+    Args:
+        given: What ``check_paths`` gave.
+        read: Rows of the file of a name and split (of each split in it, if it holds several); it calls its last
+            argument with the bytes that the file's identity is made of.
 
     Raises:
-        DataError: The columns differ, or a file that was given for a split is empty.
+        DataError: A file cannot be read, and so for every file; or the columns differ, or a file that was given for a
+            split is empty.
     """
-    problems = [*column_differences(files), *_empty_splits(files)]
+    files: list[File] = []
+    problems: list[Problem] = []
+    hasher = hashlib.sha256()
+    for name, split in given:
+        with collecting(problems):
+            files += read(name, split, hasher.update)
+    problems = problems or [*column_differences(files), *_empty_splits(files)]
     if problems:
         raise DataError(problems)
-    return Table(stack_frames(files), _parts(files), _given_split(files), fingerprint)
+    return Table(stack_frames(files), _parts(files), _given_split(files), hasher.hexdigest())
 
 
 def _empty_splits(files: list[File]) -> list[Problem]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import IO, Literal
 
 import polars as pl
 
-from mtl_cli.data.collecting import collecting
-from mtl_cli.data.sources._files import File, check_paths, existing_file, join_files, mark_missing
+from mtl_cli.data.sources._files import File, Fingerprint, check_paths, existing_file, mark_missing, read_files
 from mtl_cli.data.sources._unzip import unzipped
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Part, Table
@@ -78,16 +76,9 @@ class ConlluSource(Source):
         Raises:
             DataError: Absent or damaged files, or lines that are no CoNLL-U; names file and line.
         """
-        files: list[File] = []
         notes: list[str] = []
-        problems: list[Problem] = []
-        hasher = hashlib.sha256()
-        for name, split in self._files:
-            with collecting(problems):
-                files.append(self._read_file(name, split, hasher.update, notes))
-        if problems:
-            raise DataError(problems)
-        return self._interpret(join_files(files, hasher.hexdigest()), notes)
+        table = read_files(self._files, lambda name, split, add: [self._read_file(name, split, add, notes)])
+        return self._interpret(table, notes)
 
     def chunks(self, rows: int, *, verbatim: Collection[str] = (), converted: Collection[str] = ()) -> Iterator[Table]:
         """Reads the files piece by piece; what is left out in them was told of the training files."""
@@ -111,7 +102,7 @@ class ConlluSource(Source):
         part = Part(name, -first, first + len(sentences), lines=False, places=places)
         return Table(self._frame(sentences), (part,))
 
-    def _read_file(self, name: str, split: str | None, fingerprint: Callable[[bytes], None], notes: list[str]) -> File:
+    def _read_file(self, name: str, split: str | None, fingerprint: Fingerprint, notes: list[str]) -> File:
         fingerprint(existing_file(name).read_bytes())
         with _opened(name) as file:
             reader = _Reader(name, file)

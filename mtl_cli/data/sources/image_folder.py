@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
-from mtl_cli.data.collecting import collecting
 from mtl_cli.data.images import SUFFIXES
-from mtl_cli.data.sources._files import File, check_paths, existing_folder, join_files
+from mtl_cli.data.sources._files import File, Fingerprint, check_paths, existing_folder, read_files
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Table
 from mtl_cli.errors import DataError, Problem, did_you_mean
@@ -59,19 +56,11 @@ class ImageFolderSource(Source):
         Raises:
             DataError: Absent folders, folders without images, or a folder that may be a split.
         """
-        files: list[File] = []
         notes: list[str] = []
-        problems: list[Problem] = []
-        hasher = hashlib.sha256()
-        for name, split in self._folders:
-            with collecting(problems):
-                files.append(self._list(name, split, hasher.update, notes))
-        if problems:
-            raise DataError(problems)
-        table = join_files(files, hasher.hexdigest())
+        table = read_files(self._folders, lambda name, split, add: [self._list(name, split, add, notes)])
         return replace(table, notes=tuple(notes), types={"image": "image", "file": "name"})
 
-    def _list(self, name: str, split: str | None, fingerprint: Callable[[bytes], None], notes: list[str]) -> File:
+    def _list(self, name: str, split: str | None, fingerprint: Fingerprint, notes: list[str]) -> File:
         folder = existing_folder(name)
         paths = _images(folder)
         inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import zipfile
@@ -12,8 +11,15 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from mtl_cli.data.collecting import collecting
-from mtl_cli.data.sources._files import File, check_paths, existing_file, join_files, mark_missing, refuse_too_large
+from mtl_cli.data.sources._files import (
+    File,
+    Fingerprint,
+    check_paths,
+    existing_file,
+    mark_missing,
+    read_files,
+    refuse_too_large,
+)
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Table
 from mtl_cli.errors import DataError, Problem, did_you_mean
@@ -62,24 +68,16 @@ class NpzSource(Source):
         Raises:
             DataError: Absent or damaged files, objects instead of numbers, arrays of unequal length.
         """
-        files: list[File] = []
-        problems: list[Problem] = []
-        hasher = hashlib.sha256()
-        for name, split in self._files:
-            with collecting(problems):
-                raw = existing_file(name).read_bytes()
-                hasher.update(raw)
-                arrays = self._read(raw, name)
-                if self._split_names:
-                    parts = _by_split(arrays, name)
-                    files += [File(name, word, _frame(found, name), lines=False) for word, found in parts.items()]
-                else:
-                    files.append(File(name, split, _frame(arrays, name), lines=False))
-        if problems:
-            raise DataError(problems)
-        table = join_files(files, hasher.hexdigest())
+        table = read_files(self._files, self._read_file)
         frame, missing = mark_missing(table.frame, [])
         return replace(table, frame=frame, missing=missing)
+
+    def _read_file(self, name: str, split: str | None, fingerprint: Fingerprint) -> list[File]:
+        raw = existing_file(name).read_bytes()
+        fingerprint(raw)
+        arrays = self._read(raw, name)
+        parts = _by_split(arrays, name) if self._split_names else {split: arrays}
+        return [File(name, word, _frame(found, name), lines=False) for word, found in parts.items()]
 
     def _read(self, raw: bytes, name: str) -> dict[str, np.ndarray]:
         try:

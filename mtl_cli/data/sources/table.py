@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -18,12 +17,13 @@ from mtl_cli.data.collecting import collecting
 from mtl_cli.data.number_text import convert_numbers
 from mtl_cli.data.sources._files import (
     File,
+    Fingerprint,
     check_paths,
     column_differences,
     existing_file,
     folder_of,
-    join_files,
     mark_missing,
+    read_files,
     read_unzipped,
     stack_frames,
 )
@@ -102,15 +102,7 @@ class TableSource(Source):
         Raises:
             DataError: Absent, damaged or unequal files; every file's problems are listed.
         """
-        files: list[File] = []
-        problems: list[Problem] = []
-        hasher = hashlib.sha256()
-        for name, split in self._files:
-            with collecting(problems):
-                files.append(self._read_file(name, split, hasher.update))
-        if problems:
-            raise DataError(problems)
-        table = join_files(files, hasher.hexdigest())
+        table = read_files(self._files, lambda *file: [self._read_file(*file)])
         return self._interpret(table, (), None)
 
     def stored(self) -> StoredTable:
@@ -186,7 +178,7 @@ class TableSource(Source):
             read = self._read_file(name, None, lambda _: None)
             yield read.frame, read.lines
 
-    def _read_file(self, name: str, split: str | None, fingerprint: Callable[[bytes], None]) -> File:
+    def _read_file(self, name: str, split: str | None, fingerprint: Fingerprint) -> File:
         path = existing_file(name)
         raw = path.read_bytes()
         fingerprint(raw)
