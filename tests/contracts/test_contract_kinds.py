@@ -283,3 +283,13 @@ def test_tasks_of_one_group_have_one_loss(name, options):
         assert torch.equal(other.loss(outputs, targets), kind.loss(outputs, targets))
     alone = torch.cat([kind.loss(outputs[i : i + 1], targets[i : i + 1]) for i in range(2)])
     torch.testing.assert_close(kind.loss(outputs, targets), alone, rtol=0, atol=1e-12)
+
+
+@every_kind
+def test_labels_that_are_missing_or_say_no_affirm_nothing(name):
+    kind, targets = _fit(name)
+    own = kind.affirms(targets)
+    assert own.dtype == bool
+    known = [label is not None for label in LABELS]
+    has_a_no = name in ("binary", "count")
+    assert kind.per_token or own.tolist() == ([label == 1 for label in LABELS] if has_a_no else known)
