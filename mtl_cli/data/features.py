@@ -303,7 +303,11 @@ class Features:
             "rows": [asdict(row) for row in self.rows],
             "optional": list(self.optional),
             "blocks": [column.to_json() for column in self.blocks],
-            "links": [{"columns": list(own.columns), "codes": own.codes.tolist()} for own in self.links],
+            "links": [
+                # one text for each column: a list of numbers would be a line of the file for each
+                {"columns": list(own.columns), "codes": [" ".join(map(str, codes.tolist())) for codes in own.codes]}
+                for own in self.links
+            ],
         }
 
     @classmethod
@@ -322,7 +326,10 @@ class Features:
             tuple(_BLOCKS[column["type"]].from_json(column) for column in saved["blocks"]),
             saved.get("refuse_unknown", False),  # runs of before had no choice
             tuple(
-                Links((own["columns"][0], own["columns"][1]), np.array(own["codes"], np.int64).reshape(2, -1))
+                Links(
+                    (own["columns"][0], own["columns"][1]),
+                    np.stack([np.fromstring(codes, np.int64, sep=" ") for codes in own["codes"]]),
+                )
                 for own in saved.get("links", [])
             ),
         )

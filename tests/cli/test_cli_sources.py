@@ -7,6 +7,8 @@ import polars as pl
 import pytest
 
 from mtl_cli import load_run
+from mtl_cli.commands import export
+from mtl_cli.commands.entry import run
 
 HEAD = "# @package _global_\n"
 TWO = """\
@@ -259,6 +261,7 @@ def test_graph_holds_what_was_taken_in_training_and_nothing_else(cli, shop, tmp_
         assert links.codes.shape == (2, len(found))
 
 
+@pytest.mark.filterwarnings("default")  # torch.export warns of itself
 def test_graph_is_in_the_run_folder(cli, shop, tmp_path):
     arguments = [*RUN.split(), "encoder=graph", "optimizer.weight_decay=0.5"]
     assert cli(*arguments).code == 0
@@ -276,12 +279,15 @@ def test_graph_is_in_the_run_folder(cli, shop, tmp_path):
     # who is unknown takes nothing from the graph: two strangers are one
     others = moved.predict(asked.with_columns(user=pl.lit("another")), id="", source="a")
     assert others[2, "a_prob_1"] == before[2, "a_prob_1"] == others[0, "a_prob_1"]
+    # and mtl-export, which compares its outputs with the model's, has it in the program
+    assert run(export.export, ["elsewhere", "--out", "model.pt2"]) == 0
+    assert "links" not in json.loads((tmp_path / "model.json").read_text())["preprocessing"]
 
 
 def test_run_with_a_graph_goes_on_bit_for_bit(cli, shop, tmp_path):
     for folder, epochs in (("whole", 4), ("parts", 2)):
-        run = ["--config-dir", "conf", "task=mine", "encoder=graph", f"hydra.run.dir={folder}"]
-        assert cli(*run, f"trainer.max_epochs={epochs}").code == 0
+        arguments = ["--config-dir", "conf", "task=mine", "encoder=graph", f"hydra.run.dir={folder}"]
+        assert cli(*arguments, f"trainer.max_epochs={epochs}").code == 0
     assert cli("resume=parts", "trainer.max_epochs=4").code == 0
     whole, parts = ((tmp_path / folder / "metrics.jsonl").read_bytes() for folder in ("whole", "parts"))
     assert whole == parts

@@ -25,8 +25,9 @@ class GraphEncoder(FactorizationMachine):
     single weights, numbers and other categories are as there. Items of several columns (the shops of several tasks)
     are tied by the users that they have in common.
 
-    Only training rows are in the graph, and of these also the very one that is learnt from. It is an input, alike for
-    all tasks: under sharing=separate, too, it holds what was taken in the others.
+    Only training rows are in the graph, and of these also the very one that is learnt from. The run keeps it; a user or
+    an item that is unknown to it is no input. It is alike for all tasks: under sharing=separate, too, it holds what was
+    taken in the others.
 
     Args:
         spec: What the inputs are.
@@ -62,7 +63,7 @@ class GraphEncoder(FactorizationMachine):
         user: str = "user",  # noqa: ARG002  read by linked, as are the items
         items: list[str] = [],  # noqa: ARG002, B006
         init_std: Positive = 0.1,
-        weight_scale: Positive = 8.0,
+        weight_scale: Positive = 32.0,
     ) -> None:
         super().__init__(spec, shared_dim, init_std=init_std, weight_scale=weight_scale)
         self._layers, nodes = layers, len(self.table)
