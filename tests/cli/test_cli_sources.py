@@ -302,6 +302,8 @@ def test_graph_of_columns_that_are_not_there(cli, shop):
     ]
     ended = cli(*RUN.split(), "encoder=graph", "data.inputs=[user]")
     assert ended.err.splitlines() == ["encoder.items: need another categorical input than the user, 'user'."]
+    ended = cli(*RUN.split(), "encoder=graph", "encoder.items=[a_item,b_item,a_item]")
+    assert ended.err.splitlines() == ["encoder.items: name a column twice, got ['a_item', 'b_item', 'a_item']."]
 
 
 def test_graph_needs_all_training_rows_in_memory(cli, tmp_path, write):

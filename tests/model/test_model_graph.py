@@ -52,7 +52,7 @@ def test_vectors_are_the_mean_of_the_powers_of_the_normalised_graph(layers):
 
 def test_features_are_those_of_the_factorization_machine_on_these_vectors():
     encoder, inputs = _filled(), _inputs()
-    plain = FactorizationMachine(SPEC, 6)
+    plain = FactorizationMachine(SPEC, 6, weight_scale=32.0)
     plain.table.data = encoder.rows().detach()
     plain.intercept.data = encoder.intercept.data
     torch.testing.assert_close(encoder(inputs), plain(inputs))
@@ -78,7 +78,7 @@ def test_unknown_user_and_item_have_no_neighbours_and_say_nothing():
 
 def test_without_links_it_is_the_factorization_machine():
     spec = InputSpec(1, SIZES)
-    encoder, inputs, plain = _filled(spec=spec), _inputs(), FactorizationMachine(spec, 6)
+    encoder, inputs, plain = _filled(spec=spec), _inputs(), FactorizationMachine(spec, 6, weight_scale=32.0)
     plain.load_state_dict(encoder.state_dict())  # links are no part of it: data.json has them
     assert torch.equal(encoder(inputs), plain(inputs))
 

@@ -106,6 +106,8 @@ class GraphEncoder(FactorizationMachine):
         ]
         if user in options["items"] or not items:
             problems.append(Problem("encoder.items", f"need another categorical input than the user, '{user}'"))
+        if len(set(items)) < len(items):
+            problems.append(Problem("encoder.items", f"name a column twice, got {items}"))
         if problems:
             raise ConfigError(problems)
         return [(user, item) for item in items]
