@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -223,10 +223,15 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     if config.input_dim not in (None, features.input_dim):
         what = f"is {config.input_dim}, but the data give {features.input_dim} ({features.describe_width()})"
         raise ConfigError(Problem("input_dim", what, "Write input_dim=null to take it from the data."))
+    encoder: type[Encoder] = ENCODERS.load(config.encoder.name)
+    pairs = encoder.linked([column.name for column in features.categorical], config.encoder.options)
     inputs, notes, unreadable = read_inputs(config, as_numbers, features, {"val": splits.val})
     if isinstance(inputs, Stream):
         held = "validation rows in memory" if "val" in inputs.held else "validation rows too"
         storage = f"{storage}; at least {config.data.shuffle_buffer:,} rows are shuffled together, {held}"
+    elif pairs:
+        rows = splits.train[_affirmed(fitted.values(), splits.train)]
+        features = features.with_links(pairs, inputs.categorical.numpy()[rows])
     notes = [*own_column_notes(table, features.optional), *notes]
     names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name].kind.group_key())))
     tasks = tuple(Task(name, fitted[name].kind, config.tasks[name].common.weight) for name in names)
@@ -564,7 +569,8 @@ def _source(component: Component) -> Source:
 def _stay(config: RunConfig, source: Source) -> tuple[StoredTable | None, str]:
     """The rows of the one source if they stay in their files, and why they do or do not, if that was to be decided."""
     wanted = config.data.in_memory
-    if wanted is True or not isinstance(source, TableSource) or why_whole(config.sources, config.tasks) is not None:
+    whole = why_whole(config.sources, config.tasks, config.encoder.name) is not None
+    if wanted is True or whole or not isinstance(source, TableSource):
         return None, ""
     table = source.stored()
     if wanted is False:
@@ -702,6 +708,15 @@ def _check_markers(options: TaskOptions, kind: Kind) -> None:
         classes = ", ".join(kind.classes[:20])
         what = f"{', '.join(map(repr, found))} means 'no label', and is a class of the task ({classes})"
         raise DataError(Problem("missing_label", what, "Correct num_classes, or list the task's `classes`."))
+
+
+def _affirmed(fitted: Iterable[_Fitted], rows: np.ndarray) -> np.ndarray:
+    """In which of the rows some task's label says that something took place, (rows,) bool."""
+    found = np.zeros(len(rows), bool)
+    for own in fitted:
+        if not own.kind.per_token:
+            found |= own.kind.affirms(own.targets[rows])
+    return found
 
 
 def _side_by_side(

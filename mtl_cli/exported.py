@@ -119,7 +119,7 @@ def description(trained: TrainedRun) -> dict[str, Any]:
             },
             "blocks": {block.name: {"shape": ["rows", *block.shape], **asdict(block)} for block in spec.blocks},
         },
-        "preprocessing": features.to_json(),
+        "preprocessing": {key: value for key, value in features.to_json().items() if key != "links"},  # in the program
         "outputs": [
             {
                 "task": name,

@@ -413,8 +413,10 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
     tasks = _tasks(raw.get("tasks"), found)
     _check_together(raw, top, components, tasks, found)
     _check_sources(raw.get("data"), top, data, tasks, found)
-    if isinstance(data, DataOptions) and data.in_memory is False and (why := why_whole(sources, tasks)) is not None:
-        found.append(Problem("data.in_memory", f"cannot be false: {why[0]}", why[1]))
+    encoder = components["encoder"]
+    if isinstance(data, DataOptions) and data.in_memory is False and encoder is not None:
+        why = why_whole(sources, tasks, encoder.name)
+        found += [] if why is None else [Problem("data.in_memory", f"cannot be false: {why[0]}", why[1])]
     if found:
         raise ConfigError([with_origin(_renamed(p, raw), origin) for p in _distinct(found)])
     only = top["only"]
@@ -446,12 +448,14 @@ def seconds(text: str | float) -> float:
     return float(sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600, 86400), strict=False)))
 
 
-def why_whole(sources: Mapping[str, SourceConfig], tasks: Mapping[str, TaskConfig]) -> tuple[str, str] | None:
+def why_whole(
+    sources: Mapping[str, SourceConfig], tasks: Mapping[str, TaskConfig], encoder: str
+) -> tuple[str, str] | None:
     """Why data have to be read whole, and what to do about it; None if they can be streamed.
 
     Example:
         >>> source = SourceConfig(Component("table", {"path": "a.csv"}), SplitOptions())
-        >>> why_whole({"": source}, {})[0]
+        >>> why_whole({"": source}, {}, "mlp")[0]
         'a.csv is no Parquet file'
     """
     if "" not in sources:
@@ -470,6 +474,9 @@ def why_whole(sources: Mapping[str, SourceConfig], tasks: Mapping[str, TaskConfi
     tokens = [task for task, config in tasks.items() if _class_flag(KINDS, config.kind.name, "per_token", False)]
     if tokens:
         return f"task '{tokens[0]}' labels tokens, which are read whole", "Write data.in_memory=true."
+    if _class_flag(ENCODERS, encoder, "reads_links", False):
+        what = f"encoder={encoder} reads what all training rows tie together"
+        return what, "Write data.in_memory=true, or use another encoder."
     return None
 
 

@@ -112,6 +112,19 @@ class Block:
     std: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Links:
+    """Which categories of two input columns the training rows tie together: who took what.
+
+    Args:
+        columns: Positions of the two among the categorical columns.
+        codes: (2, M) int64, the two categories of each link; each link once, in rising order.
+    """
+
+    columns: tuple[int, int]
+    codes: numpy.ndarray
+
+
 @dataclass(frozen=True)
 class InputSpec:
     """What an encoder reads, and for which positions it has to give features.
@@ -124,6 +137,7 @@ class InputSpec:
         positions: ``rows``: features of each row; ``tokens``: of each token of the batch, row after row, for tasks that
             label tokens; ``both``: of the rows first, then of the tokens.
         missing: Of each categorical column whether its last code stands for a missing value.
+        links: For an encoder that reads them, see ``Encoder.linked``.
     """
 
     numeric_dim: int
@@ -132,6 +146,7 @@ class InputSpec:
     blocks: tuple[Block, ...] = ()
     positions: Literal["rows", "tokens", "both"] = "rows"
     missing: tuple[bool, ...] = ()
+    links: tuple[Links, ...] = ()
 
 
 class Ragged(NamedTuple):

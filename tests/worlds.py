@@ -22,7 +22,7 @@ from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS, SCHEDULERS, SHARI
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.multiclass import Multiclass
 from mtl_cli.tasks.regression import Regression
-from mtl_cli.types import Block, Column, Inputs, InputSpec, Ragged
+from mtl_cli.types import Block, Column, Inputs, InputSpec, Links, Ragged
 
 BASE_TRAIN = [  # id, x1, x2, x3, x4, ya, yb
     (1, 0.1, 0.2, 0.3, 0.4, 1.0, 0), (2, 0.5, 0.1, 0.0, 0.2, 2.0, 1), (3, 0.9, 0.8, 0.7, 0.1, 3.0, 2),
@@ -167,7 +167,7 @@ def make_trainer(
 
 
 def encoder_world(reads, rows=5, seed=0):
-    """A spec with numbers, two categories and a block of the type that an encoder reads, and rows for it."""
+    """A spec with numbers, two linked categories and a block of the type that an encoder reads, and rows for it."""
     draw = torch.Generator().manual_seed(seed)
     numeric = torch.randn(rows, 2, generator=draw)
     codes = torch.randint(3, (rows, 2), generator=draw)
@@ -186,7 +186,8 @@ def encoder_world(reads, rows=5, seed=0):
     if reads == "tokens":
         blocks = (Block("forms", "tokens", (3,), 20),)
         values["forms"] = Ragged(torch.randint(20, (int(starts[-1]), 3), generator=draw, dtype=torch.int32), starts)
-    return InputSpec(2, (3, 4), blocks=blocks), Inputs(numeric, codes, values)
+    links = Links((0, 1), np.array([[1, 1, 2], [1, 3, 3]]))
+    return InputSpec(2, (3, 4), blocks=blocks, links=(links,)), Inputs(numeric, codes, values)
 
 
 def base_table(rows, **columns):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -34,7 +34,7 @@ from mtl_cli.data.table import AnyTable, Table
 from mtl_cli.data.texts import TextInput, TokensInput
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.schema import FeatureOptions, ImageOptions
-from mtl_cli.types import Column, Inputs, InputSpec, Ragged
+from mtl_cli.types import Column, Inputs, InputSpec, Links, Ragged
 
 __all__ = ["FeatureOptions", "Features", "format_report"]
 
@@ -51,6 +51,7 @@ class Features:
         categorical: In the order in which their codes stand in ``Inputs.categorical``.
         refuse_missing: Whether a missing cell is an error.
         refuse_unknown: Whether a category that no training row has is an error.
+        links: Which categories of two columns training rows tie together, for an encoder that reads it.
         notes: What ``fit`` found that the user should know.
         rows: The rows of ``report``.
         optional: Inputs that not every source had: a table without them is read as rows of a source without them.
@@ -65,6 +66,7 @@ class Features:
     optional: tuple[str, ...] = ()
     blocks: tuple[BlockInput, ...] = ()
     refuse_unknown: bool = False
+    links: tuple[Links, ...] = ()
 
     @classmethod
     def fit(
@@ -164,7 +166,7 @@ class Features:
         blocks = tuple(column.block for column in self.blocks)
         sizes = tuple(column.size for column in self.categorical)
         missing = tuple(column.missing for column in self.categorical)
-        return InputSpec(width, sizes, edges, blocks, missing=missing)
+        return InputSpec(width, sizes, edges, blocks, missing=missing, links=self.links)
 
     @property
     def input_dim(self) -> int:
@@ -239,6 +241,30 @@ class Features:
             unreadable += sorted(bad)
         return _to_inputs(numeric, codes, blocks), [*found.notes(), *_left_out(bad)]
 
+    def with_links(self, pairs: Sequence[tuple[str, str]], codes: np.ndarray) -> Features:
+        """These columns with the links of some rows.
+
+        Args:
+            pairs: Names of two categorical columns each.
+            codes: (rows, number of categorical columns); a row in which one of two categories is missing or unknown
+                ties nothing.
+
+        Example:
+            >>> names = [CategoryInput("user", ("a", "b"), False), CategoryInput("item", ("x", "y"), False)]
+            >>> codes = np.array([[2, 1], [1, 2], [2, 1], [0, 1]])
+            >>> Features((), tuple(names)).with_links([("user", "item")], codes).links[0].codes.tolist()
+            [[1, 2], [2, 1]]
+        """
+        names = [column.name for column in self.categorical]
+        found = []
+        for pair in pairs:
+            first, second = (names.index(name) for name in pair)
+            here = [(codes[:, i] > 0) & (codes[:, i] <= len(self.categorical[i].values)) for i in (first, second)]
+            own, size = codes[here[0] & here[1]], self.categorical[second].size
+            each = np.unique(own[:, first] * size + own[:, second])
+            found.append(Links((first, second), np.stack(np.divmod(each, size))))
+        return replace(self, links=tuple(found))
+
     def differences(self, other: Features) -> list[str]:
         """How the columns differ from those of ``other``, whatever their order and statistics; none: the same."""
         here, there = self._described(), other._described()
@@ -277,6 +303,11 @@ class Features:
             "rows": [asdict(row) for row in self.rows],
             "optional": list(self.optional),
             "blocks": [column.to_json() for column in self.blocks],
+            "links": [
+                # one text for each column: a list of numbers would be a line of the file for each
+                {"columns": list(own.columns), "codes": [" ".join(map(str, codes.tolist())) for codes in own.codes]}
+                for own in self.links
+            ],
         }
 
     @classmethod
@@ -294,6 +325,13 @@ class Features:
             tuple(saved["optional"]),
             tuple(_BLOCKS[column["type"]].from_json(column) for column in saved["blocks"]),
             saved.get("refuse_unknown", False),  # runs of before had no choice
+            tuple(
+                Links(
+                    (own["columns"][0], own["columns"][1]),
+                    np.stack([np.fromstring(codes, np.int64, sep=" ") for codes in own["codes"]]),
+                )
+                for own in saved.get("links", [])
+            ),
         )
 
     def places(self) -> Iterator[tuple[int, int | None]]:

@@ -109,6 +109,14 @@ class Kind(ABC):
         """
         return None
 
+    def affirms(self, targets: np.ndarray) -> np.ndarray:
+        """Which of the labels (N,) or (N, T) say that something took place, (N,) bool; NaN says nothing.
+
+        Every label does (a rating says that something was rated), unless the kind has one that says no.
+        """
+        affirmed: np.ndarray = ~np.isnan(targets if targets.ndim == 1 else targets[:, 0])
+        return affirmed
+
     def unseen(self, targets: np.ndarray) -> list[str]:  # noqa: ARG002
         """Classes that none of the labels (N,) or (N, T), NaN where missing, is of."""
         return []

@@ -89,6 +89,10 @@ class Binary(ClassKind):
         slope = self._gamma * right * functional.logsigmoid(margin) - wrong
         return rows, slope.mul_(wrong.pow(self._gamma)).mul_(sign)
 
+    def affirms(self, targets: np.ndarray) -> np.ndarray:
+        affirmed: np.ndarray = targets == 1
+        return affirmed
+
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         positive = torch.sigmoid(outputs.squeeze(1).double()).cpu().numpy()
         return {

@@ -69,6 +69,10 @@ class Count(Kind):
     def loss_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         return self.loss(outputs, targets), outputs.clamp(max=_STEEP).exp().sub_(targets.unsqueeze(-2))
 
+    def affirms(self, targets: np.ndarray) -> np.ndarray:
+        affirmed: np.ndarray = targets > 0
+        return affirmed
+
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         with np.errstate(over="ignore"):  # infinity says it
             return {"pred": self._mean * np.exp(outputs.squeeze(1).double().cpu().numpy())}

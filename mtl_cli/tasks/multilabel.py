@@ -130,6 +130,10 @@ class Multilabel(Kind):
         slope = torch.sigmoid(outputs).sub_(targets).masked_fill_(~known, 0.0)
         return self.loss(outputs, targets), slope.div_(known.sum(-2, keepdim=True).clamp(min=1))
 
+    def affirms(self, targets: np.ndarray) -> np.ndarray:
+        affirmed: np.ndarray = (targets == 1).any(1)
+        return affirmed
+
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         probability = torch.sigmoid(outputs.double()).cpu().numpy()
         names = np.asarray(self.classes, dtype=object)

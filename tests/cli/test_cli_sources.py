@@ -6,6 +6,10 @@ import random
 import polars as pl
 import pytest
 
+from mtl_cli import load_run
+from mtl_cli.commands import export
+from mtl_cli.commands.entry import run
+
 HEAD = "# @package _global_\n"
 TWO = """\
 data:
@@ -242,6 +246,79 @@ def test_run_with_drawn_negatives_goes_on_bit_for_bit(cli, shop, tmp_path):
     assert cli("resume=parts", "trainer.max_epochs=4").code == 0
     whole, parts = ((tmp_path / folder / "metrics.jsonl").read_bytes() for folder in ("whole", "parts"))
     assert whole == parts
+
+
+def test_graph_holds_what_was_taken_in_training_and_nothing_else(cli, shop, tmp_path):
+    assert cli(*RUN.split(), "encoder=graph").code == 0
+    features = load_run(tmp_path / "run").features
+    names = [column.name for column in features.categorical]
+    assert [[names[i] for i in links.columns] for links in features.links] == [["user", "a_item"], ["user", "b_item"]]
+    for links, item in zip(features.links, ("a", "b"), strict=True):
+        users, items = (features.categorical[i].values for i in links.columns)
+        found = {(users[u - 1], int(items[i - 1])) for u, i in links.codes.T}
+        took = pl.read_parquet(tmp_path / f"{item}.parquet").filter(pl.col("split") == "train")
+        assert found == set(took.select("user", "item").rows())
+        assert links.codes.shape == (2, len(found))
+
+
+@pytest.mark.filterwarnings("default")  # torch.export warns of itself
+def test_graph_is_in_the_run_folder(cli, shop, tmp_path):
+    arguments = [*RUN.split(), "encoder=graph", "optimizer.weight_decay=0.5"]
+    assert cli(*arguments).code == 0
+    trained = load_run(tmp_path / "run")
+    again = trained.evaluate_split("test")[1].evaluation.flat("test")
+    summary = json.loads((tmp_path / "run/summary.json").read_text())["metrics"]
+    assert {key: summary[key] for key in again} == pytest.approx(again, rel=1e-6)
+    asked = pl.DataFrame({"user": ["u3", "u4", "stranger"], "a_item": [5, 999, 5]})
+    before = trained.predict(asked, id="", source="a")
+    for file in tmp_path.glob("*.parquet"):
+        file.unlink()
+    (tmp_path / "run").rename(tmp_path / "elsewhere")
+    moved = load_run(tmp_path / "elsewhere")
+    assert moved.predict(asked, id="", source="a").equals(before)
+    # who is unknown takes nothing from the graph: two strangers are one
+    others = moved.predict(asked.with_columns(user=pl.lit("another")), id="", source="a")
+    assert others[2, "a_prob_1"] == before[2, "a_prob_1"] == others[0, "a_prob_1"]
+    # and mtl-export, which compares its outputs with the model's, has it in the program
+    assert run(export.export, ["elsewhere", "--out", "model.pt2"]) == 0
+    assert "links" not in json.loads((tmp_path / "model.json").read_text())["preprocessing"]
+
+
+def test_run_with_a_graph_goes_on_bit_for_bit(cli, shop, tmp_path):
+    for folder, epochs in (("whole", 4), ("parts", 2)):
+        arguments = ["--config-dir", "conf", "task=mine", "encoder=graph", f"hydra.run.dir={folder}"]
+        assert cli(*arguments, f"trainer.max_epochs={epochs}").code == 0
+    assert cli("resume=parts", "trainer.max_epochs=4").code == 0
+    whole, parts = ((tmp_path / folder / "metrics.jsonl").read_bytes() for folder in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_graph_of_columns_that_are_not_there(cli, shop):
+    ended = cli(*RUN.split(), "encoder=graph", "encoder.user=usr", "encoder.items=[a_item,b_itm]")
+    assert ended.code == 2
+    assert ended.err.splitlines() == [
+        "encoder.user: no input 'usr' that is a category. Did you mean 'user'?",
+        "encoder.items[1]: no input 'b_itm' that is a category. Did you mean 'b_item'?",
+    ]
+    ended = cli(*RUN.split(), "encoder=graph", "data.inputs=[user]")
+    assert ended.err.splitlines() == ["encoder.items: need another categorical input than the user, 'user'."]
+    ended = cli(*RUN.split(), "encoder=graph", "encoder.items=[a_item,b_item,a_item]")
+    assert ended.err.splitlines() == ["encoder.items: name a column twice, got ['a_item', 'b_item', 'a_item']."]
+
+
+def test_graph_needs_all_training_rows_in_memory(cli, tmp_path, write):
+    frame = pl.DataFrame({"user": ["a", "b"] * 20, "item": ["x", "y", "z", "z"] * 10, "took": [1, 0, 0, 1] * 10})
+    frame.write_parquet(tmp_path / "took.parquet")
+    task = "data: {source: table, path: took.parquet}\ntasks: {took: {kind: binary}}\n"
+    write({"conf/task/mine.yaml": f"{HEAD}encoder: {{layers: 1}}\n{task}"})
+    ended = cli(*RUN.split(), "encoder=graph", "data.in_memory=false")
+    assert (ended.code, ended.err) == (
+        2, "data.in_memory (command line): cannot be false: encoder=graph reads what all training rows tie together. "
+        "Write data.in_memory=true, or use another encoder.\n",
+    )  # fmt: skip
+    assert cli(*RUN.split(), "encoder=graph", "trainer.max_epochs=1").code == 0
+    links = load_run(tmp_path / "run").features.links
+    assert [own.codes.tolist() for own in links] == [[[1, 2], [1, 3]]]  # a took x, b took z
 
 
 def test_ranking_needs_a_binary_task_and_its_column(cli, shop, tmp_path):

@@ -300,3 +300,13 @@ def test_direction_of_a_metric_is_what_the_kind_of_its_task_says(monkeypatch):  
     tasks = {name: TaskConfig(TaskOptions(name), Component(name, {})) for name in ("binary", "regression")}
     assert is_higher_better("val/binary/score", tasks)
     assert not is_higher_better("val/regression/score", tasks)
+
+
+@every_kind
+def test_labels_that_are_missing_or_say_no_affirm_nothing(name):
+    kind, targets = _fit(name)
+    own = kind.affirms(targets)
+    assert own.dtype == bool
+    known = [label is not None for label in LABELS]
+    has_a_no = name in ("binary", "count")
+    assert kind.per_token or own.tolist() == ([label == 1 for label in LABELS] if has_a_no else known)

@@ -495,3 +495,23 @@ def test_many_numeric_columns_get_no_bins_by_themselves():
 def test_edges_survive_json():
     features = fit(table_of(n=[0.1, 0.2, 0.7, 3.0]), bins=2)
     assert Features.from_json(json.loads(json.dumps(features.to_json()))).spec == features.spec
+
+
+def test_links_are_pairs_of_known_categories_and_survive_json():
+    table = table_of(user=["a", "a", "b", None, "b"], item=["x", "x", "y", "y", "z"])
+    features = fit(table, range(4))  # nobody took z in training; a missing user has a code of its own
+    assert features.spec.categories == (4, 3)
+    linked = features.with_links(
+        [("user", "item"), ("item", "user")], np.array([[1, 1], [2, 2], [1, 1], [3, 2], [2, 0]])
+    )
+    assert [(own.columns, own.codes.tolist()) for own in linked.links] == [
+        ((0, 1), [[1, 2], [1, 2]]), ((1, 0), [[1, 2], [1, 2]]),
+    ]  # fmt: skip
+    none = features.with_links([("user", "item")], np.zeros((0, 2), np.int64))
+    for one in (linked, none):
+        again = Features.from_json(json.loads(json.dumps(one.to_json())))
+        assert [own.columns for own in again.links] == [own.columns for own in one.links]
+        for own, other in zip(again.spec.links, one.spec.links, strict=True):
+            assert own.codes.dtype == other.codes.dtype == np.int64
+            assert np.array_equal(own.codes, other.codes)
+            assert own.codes.shape[0] == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -31,12 +31,14 @@ class Encoder(nn.Module, ABC):
         most_blocks: How many columns of that type it can read.
         costly: Whether encoding a row costs much more than calling an encoder once more: copies of it then leave out
             rows that nobody wants of them, instead of being computed at once.
+        reads_links: Whether it reads links of the training rows, see ``linked``: these have to be in memory then.
         inner_widths: Channels of the outputs of all stages but the last, whose output is the features.
     """
 
     reads: ClassVar[str | None] = None
-    costly: ClassVar[bool] = False
     most_blocks: ClassVar[int] = 1_000_000
+    costly: ClassVar[bool] = False
+    reads_links: ClassVar[bool] = False
     inner_widths: Sequence[int] = ()
 
     @classmethod
@@ -60,6 +62,22 @@ class Encoder(nn.Module, ABC):
         if problems:
             raise ConfigError(problems)
         return spec.blocks
+
+    @classmethod
+    def linked(cls, categories: Sequence[str], options: Mapping[str, Any]) -> list[tuple[str, str]]:  # noqa: ARG003
+        """Pairs of categorical columns whose links it reads from ``spec.links``, one ``Links`` for each pair.
+
+        A link is a category of the one column and a category of the other that stand in a training row in which the
+        label of some task says that something took place, see ``Kind.affirms``.
+
+        Args:
+            categories: The categorical columns.
+            options: Those of the constructor.
+
+        Raises:
+            ConfigError: They name a column that is not there.
+        """
+        return []
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> Tensor:

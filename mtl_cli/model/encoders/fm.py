@@ -59,15 +59,20 @@ class FactorizationMachine(Encoder):
         self.intercept = nn.Parameter(torch.zeros(1, 1))
         self._categories, self._dim, self._scale = sum(spec.categories), shared_dim, weight_scale
 
+    def rows(self) -> Tensor:
+        """The vector and the single weight of each category and number, (rows, D); of copies (copies, rows, D)."""
+        return self.table
+
     def forward(self, inputs: Inputs) -> Tensor:
-        lead = self.table.shape[:-2]
+        table = self.rows()
+        lead = table.shape[:-2]
         codes = inputs.categorical + self.offsets
-        picked = self.table.index_select(-2, codes.flatten()) * self.speaks.index_select(0, codes.flatten())
-        picked = picked.view(*lead, *codes.shape, self.table.shape[-1])
+        picked = table.index_select(-2, codes.flatten()) * self.speaks.index_select(0, codes.flatten())
+        picked = picked.view(*lead, *codes.shape, table.shape[-1])
         vectors, weights = picked[..., :-1], picked[..., -1:]
         total, squares, single = vectors.sum(-2), vectors.square().sum(-2), weights.sum(-2) + self.intercept
         if inputs.numeric.shape[1]:
-            rows = self.table[..., self._categories :, :]
+            rows = table[..., self._categories :, :]
             total = total + inputs.numeric @ rows[..., :-1]
             squares = squares + inputs.numeric.square() @ rows[..., :-1].square()
             single = single + inputs.numeric @ rows[..., -1:]
