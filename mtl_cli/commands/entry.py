@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import os
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -50,13 +51,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0 done, 1 our bug or a full disk, 2 the user's error, 130 interrupted."""
+    """Runs a command; returns the exit code: 0 done, 1 our bug or a full disk, 2 the user's error, 130 interrupted, 141
+    when nobody reads what it prints any more.
+    """
     try:
-        command(sys.argv[1:] if argv is None else argv)
+        try:
+            command(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
+    except BrokenPipeError:  # whoever reads what we print has read enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try once more at its end
+        return 128 + signal.SIGPIPE
     except MTLError as error:
         return _failed(error, str(error), 2 if isinstance(error, UserError) else 1)
     except Exception as error:

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -168,3 +171,14 @@ def test_sweep_may_stop_at_its_first_failure(train, cli, tmp_path):
     assert ended.code == 1
     assert "3 jobs: 2 done, 1 failed" in ended.out
     assert ended.out.count("epoch 1: ") == 1
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_whoever_has_read_enough_hears_no_complaint(unbuffered):
+    reading, writing = os.pipe()
+    os.close(reading)
+    code = "from mtl_cli.commands.entry import leave, run; leave(run(lambda _: print('a table')))"
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    ended = subprocess.run([sys.executable, "-c", code], stdout=writing, stderr=subprocess.PIPE, env=env, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (141, b"")
