@@ -234,7 +234,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
         features = features.with_links(pairs, inputs.categorical.numpy()[rows])
     notes = [*own_column_notes(table, features.optional), *notes]
     names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name].kind.group_key())))
-    tasks = tuple(Task(name, fitted[name].kind, config.tasks[name].common.weight) for name in names)
+    tasks = tuple(_task(config, name, fitted[name].kind) for name in names)
     labels, tokens = _join_labels(names, fitted, config, table, features.spec, unreadable)
     notes += _label_notes(tasks, {name: fitted[name].targets for name in names}, splits)
     notes += _chain_notes(config, fitted)
@@ -326,7 +326,7 @@ def load_fitted(config: RunConfig, state: Mapping[str, Any]) -> tuple[Features, 
     for name, saved in state["tasks"].items():
         kind = _new_kind(config.tasks[name])
         kind.load_state(saved["state"])
-        tasks.append(Task(name, kind, config.tasks[name].common.weight))
+        tasks.append(_task(config, name, kind))
     return Features.from_json(state["features"]), tuple(tasks)
 
 
@@ -434,7 +434,7 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         [t.name for t in data.tasks],
     ).to(device)
     names = [task.name for task in data.tasks]
-    balancing = BALANCINGS.build(config.balancing.name, len(names), **_per_task_lists(config.balancing, names)).to(
+    balancing = BALANCINGS.build(config.balancing.name, len(names), **_per_task_lists(config.balancing, data.tasks)).to(
         device
     )
     model.freeze(config.freeze)
@@ -710,6 +710,11 @@ def _check_markers(options: TaskOptions, kind: Kind) -> None:
         raise DataError(Problem("missing_label", what, "Correct num_classes, or list the task's `classes`."))
 
 
+def _task(config: RunConfig, name: str, kind: Kind) -> Task:
+    common = config.tasks[name].common
+    return Task(name, kind, common.weight, common.auxiliary)
+
+
 def _affirmed(fitted: Iterable[_Fitted], rows: np.ndarray) -> np.ndarray:
     """In which of the rows some task's label says that something took place, (rows,) bool."""
     found = np.zeros(len(rows), bool)
@@ -863,13 +868,16 @@ def _reserved(config: RunConfig, table: AnyTable) -> dict[str, str]:
     return {**reserved, **label_roles(tasks)}
 
 
-def _per_task_lists(component: Component, names: Sequence[str]) -> dict[str, Any]:
+def _per_task_lists(component: Component, tasks: Sequence[Task]) -> dict[str, Any]:
     """Options by task name turned into lists in task order; a task that is not named in a mapping gets 1.
+
+    A list without names is of all tasks but the auxiliary ones.
 
     Raises:
         ConfigError: A list names only tasks that are left out.
     """
-    options = dict(component.options)
+    options, names = dict(component.options), [task.name for task in tasks]
+    main = [i for i, task in enumerate(tasks) if not task.auxiliary]
     for key, option in BALANCINGS.options(component.name).items():
         value = options[key]
         if not is_per_task(option.annotation):
@@ -877,7 +885,7 @@ def _per_task_lists(component: Component, names: Sequence[str]) -> dict[str, Any
         if isinstance(value, Mapping):
             options[key] = [float(value.get(name, 1.0)) for name in names]
         else:
-            options[key] = [names.index(name) for name in value if name in names]
-            if value and not options[key]:
+            options[key] = [names.index(name) for name in value if name in names] if value else main
+            if not options[key]:
                 raise ConfigError(Problem(f"balancing.{key}", f"only={list(names)} leaves none of {value}"))
     return options

@@ -334,11 +334,8 @@ def results_table(config: RunConfig, evaluation: Evaluation, split: str, everyth
             f"{metric} {number(value)}" for metric, value in scores.items() if metric not in (main, "loss")
         )
         rows.append([name, main, number(scores[main]), number(scores["loss"]), others])
-    note = (
-        f" of {len(config.tasks) - len(evaluation.undefined)} of {len(config.tasks)} tasks"
-        if evaluation.undefined
-        else ""
-    )
+    counted = len(config.tasks) - len(evaluation.undefined) - len(evaluation.auxiliary)
+    note = f" of {counted} of {len(config.tasks)} tasks" if counted < len(config.tasks) else ""
     table = text_table([split, "metric", "value", "loss", "also"], rows)
     if len(shown) < len(config.tasks):
         table += f"\nthe {len(shown)} worst of {len(config.tasks)} tasks (all in {everything})"
@@ -387,6 +384,8 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
             log.warning("%s", note)
     counts = trainer.learner.model.count_parameters()
     names = [task.name for task in data.tasks]
+    of_all = evaluations["val"].primary
+    primary = {task: metric for task, metric in of_all.items() if not config.tasks[task].common.auxiliary}
     return {
         "format": 1,
         "tasks": list(config.tasks),
@@ -397,10 +396,8 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         else None,
         "weights": which,
         "metrics": {key: value for split, e in evaluations.items() for key, value in e.flat(split).items()},
-        "primary": dict(evaluations["val"].primary),
-        "higher_is_better": {
-            t: task_metrics(config.tasks)[t][primary] for t, primary in evaluations["val"].primary.items()
-        },
+        "primary": primary,
+        "higher_is_better": {task: task_metrics(config.tasks)[task][metric] for task, metric in primary.items()},
         "parameters": {
             "total": counts.total,
             "shared": counts.shared,

@@ -217,6 +217,7 @@ class TaskOptions:
     source: str | list[str] | None = None
     ranking: RankingOptions | None = None
     labelled: bool = True
+    auxiliary: bool = False
     product_of: list[str] | None = None
     after: str | None = None
 
@@ -970,6 +971,9 @@ def _check_together(
         _check_trainer(trainer, components.get("scheduler"), found)
     if len(tasks) == len(names) and not any(problem.where == "only" for problem in found):
         kept = {n: t for n, t in tasks.items() if not isinstance(only, list) or n in only}
+        if kept and all(task.common.auxiliary for task in kept.values()):
+            what, hint = "is true for all tasks, and there is none to judge by", "Write false for those you care for."
+            found.append(Problem(f"tasks.{next(iter(kept))}.auxiliary", what, hint))
         wanted = {"monitor": top.get("monitor")}
         if isinstance(trainer, TrainerOptions):
             wanted["trainer.early_stopping.monitor"] = trainer.early_stopping.monitor

@@ -267,7 +267,8 @@ class TrainedRun:
 
     def _score(self, outputs: Tensor, labels: Tensor, origins: Origins, rankings: Mapping[int, Ranking]) -> Evaluation:
         names, kinds = [task.name for task in self.tasks], [task.kind for task in self.tasks]
-        return score(outputs, labels, names, kinds, [task.weight for task in self.tasks], origins, rankings)
+        weights, auxiliary = [task.weight for task in self.tasks], [task.name for task in self.tasks if task.auxiliary]
+        return score(outputs, labels, names, kinds, weights, origins, rankings, auxiliary)
 
     def _own_rows(self) -> tuple[AnyTable, Splits]:
         try:

@@ -30,6 +30,7 @@ class Evaluation:
     Args:
         tasks: Metrics of each task by name, its ``loss`` among them; None where a metric is not defined.
         primary: The primary metric's name for each task.
+        auxiliary: Tasks that are trained for the others' sake: ``mean``, ``worst`` and ``undefined`` leave them out.
         loss: Sum of the tasks' losses, each times its task weight. (Not what a balancing method minimises.)
         mean: Mean of the primary metrics that are defined, or None.
         worst: The lowest of them, or None.
@@ -47,6 +48,7 @@ class Evaluation:
     worst: float | None
     undefined: tuple[str, ...]
     diverged: tuple[str, ...] = ()
+    auxiliary: tuple[str, ...] = ()
     by_source: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     curves: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
@@ -93,13 +95,15 @@ def evaluate(
     names: Sequence[str],
     kinds: Sequence[Kind],
     weights: Sequence[float],
+    auxiliary: Sequence[str] = (),
     *,
     curves: bool = False,
 ) -> Evaluation:
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
     labels = rows.labels(rows_at_once(rows))
     origins = rows.origins_of_positions(rows_at_once(rows))
-    return score(predict(learner, rows), labels, names, kinds, weights, origins, rows.rankings, curves=curves)
+    outputs = predict(learner, rows)
+    return score(outputs, labels, names, kinds, weights, origins, rows.rankings, auxiliary, curves=curves)
 
 
 def mean_losses(learner: Learner, rows: Rows, names: Sequence[str], kinds: Sequence[Kind]) -> dict[str, float | None]:
@@ -123,6 +127,7 @@ def score(
     weights: Sequence[float],
     origins: Origins,
     rankings: Mapping[int, Ranking] = MappingProxyType({}),
+    auxiliary: Sequence[str] = (),
     *,
     curves: bool = False,
 ) -> Evaluation:
@@ -156,7 +161,7 @@ def score(
         for code in sources if len(sources) > 1 else ():
             part = known & (codes == code)
             by_source[f"{name}@{origins.names[code]}"] = _scores(kind, own, targets, shares, part, ranking, reported)
-    main = {name: scores[name][primary[name]] for name in names}
+    main = {name: scores[name][primary[name]] for name in names if name not in auxiliary}
     defined = [value for value in main.values() if value is not None]
     losses = [scores[name]["loss"] for name in names]
     known_losses = [w * loss for w, loss in zip(weights, losses, strict=True) if loss is not None]
@@ -168,6 +173,7 @@ def score(
         min(defined) if defined else None,
         tuple(name for name, value in main.items() if value is None),
         tuple(diverged),
+        tuple(auxiliary),
         by_source,
         drawn,
     )

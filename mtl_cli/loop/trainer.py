@@ -36,11 +36,19 @@ StepResult = tuple[Tensor, Tensor | None]
 
 @dataclass(frozen=True)
 class Task:
-    """A task as training sees it: its name, its kind and its weight in the loss."""
+    """A task as training sees it.
+
+    Args:
+        name: Its name.
+        kind: Its kind.
+        weight: Factor on its loss.
+        auxiliary: It is trained for what it teaches the others; no mean over tasks counts it.
+    """
 
     name: str
     kind: Kind
     weight: float
+    auxiliary: bool = False
 
 
 @dataclass(frozen=True)
@@ -242,7 +250,8 @@ class Trainer:
     def evaluate(self, rows: Rows, *, curves: bool = False) -> Evaluation:
         """Metrics of the present weights on some rows; with ``curves`` also what a report draws of the predictions."""
         names, kinds = [t.name for t in self.tasks], [t.kind for t in self.tasks]
-        return evaluate(self.learner, rows, names, kinds, [t.weight for t in self.tasks], curves=curves)
+        auxiliary = [t.name for t in self.tasks if t.auxiliary]
+        return evaluate(self.learner, rows, names, kinds, [t.weight for t in self.tasks], auxiliary, curves=curves)
 
     def mean_losses(self, rows: Rows) -> dict[str, float | None]:
         """Loss of each task with the present weights on some rows."""

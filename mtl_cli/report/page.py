@@ -156,7 +156,7 @@ def _result(summary: Mapping[str, Any]) -> tuple[list[str], list[Column]]:
     names = dict.fromkeys(k.rsplit("/", 1)[1] for k in metrics if k.startswith(f"{split}/") and k.count("/") == 2)
     table = [
         Column("task", tasks),
-        Column("measured by", [summary["primary"][task] for task in tasks], "override"),
+        Column("measured by", [summary["primary"].get(task, "auxiliary") for task in tasks], "override"),
         *(Column(name, [metrics.get(f"{split}/{task}/{name}") for task in tasks]) for name in names),
     ]
     best, speed = summary.get("best"), summary["rows_per_second"]

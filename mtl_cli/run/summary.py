@@ -7,7 +7,7 @@ summary.json, written at the end of a training; numbers that are not finite are 
     monitor, mode     what "best" was chosen by (``mean``, ``val/loss``...) and "max" or "min"
     best              {"epoch": 3, "step": 120, "score": 0.91}; score null if no evaluation gave a number
     metrics           flat: "val/TASK/METRIC", "val/mean", "val/loss", the same under "test/"
-    primary           metric that stands for each task: {"digit": "accuracy"}
+    primary           metric that stands for each task but auxiliary ones: {"digit": "accuracy"}
     higher_is_better  the direction of each of them: {"digit": true}
     parameters        {"total": 1, "shared": 1, "tasks": {"digit": 1}, "frozen": 0}
     rows              {"train": 1, "val": 1, "test": 1}

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from worlds import BASE
 
+from mtl_cli import load_run
 from mtl_cli.registry import KINDS
 
 RUN = ["--config-dir", "conf", "task=base", "hydra.run.dir=run"]
@@ -258,3 +259,19 @@ def test_mistake_about_labels_is_told(cli, base, override, message):
     ended = cli(*RUN, override)
     assert ended.code == 2
     assert ended.err.startswith("tasks." + message.replace("*", " (command line)"))
+
+
+def test_auxiliary_task_teaches_and_is_in_no_mean_and_no_comparison(cli, base, tmp_path):
+    base()
+    ended = cli("-m", *RUN[:3], "tasks.b.auxiliary=true", "sharing=separate,hard", "hydra.sweep.dir=sweep")
+    assert ended.code == 0, ended.err
+    board = json.loads((tmp_path / "sweep/leaderboard.json").read_text())
+    assert [list(method["tasks"]) for method in board["methods"]] == [["a"], ["a"]]
+    assert "b/accuracy" not in ended.out
+    for summary in map(json.loads, (path.read_text() for path in tmp_path.glob("sweep/*/summary.json"))):
+        assert (summary["tasks"], summary["primary"]) == (["a", "b"], {"a": "r2"})
+        assert summary["metrics"]["val/mean"] == summary["metrics"]["val/a/r2"]
+        assert summary["metrics"]["val/b/accuracy"] is not None
+    run = next(path.parent for path in tmp_path.glob("sweep/*/summary.json"))
+    evaluation = load_run(run).evaluate_split(None)[1].evaluation
+    assert (evaluation.mean, evaluation.auxiliary) == (evaluation.tasks["a"]["r2"], ("b",))

@@ -84,6 +84,14 @@ MISTAKES = [
         mine=DATA + "tasks:\n  pos: {kind: tagging}\n",
     ),
     _mistake(
+        "nothing but auxiliary tasks",
+        "task=digits only=[digit] tasks.digit.auxiliary=true",
+        (
+            "tasks.digit.auxiliary (command line): is true for all tasks, and there is none to judge by. "
+            "Write false for those you care for."
+        ),
+    ),
+    _mistake(
         "another word for streaming",
         "task=digits data.in_memory=no",
         "data.in_memory (command line): must be auto or true or false, got 'no'.",

@@ -85,6 +85,15 @@ def test_mean_is_over_the_tasks_whose_metric_is_defined():  # MET-02
     assert evaluation.undefined == ("t1",)
 
 
+def test_mean_and_worst_leave_out_auxiliary_tasks():
+    learner, rows = make_learner(three_kinds()), three_kind_rows(40)
+    whole = _evaluate(learner, rows)
+    found = evaluate(learner, rows, NAMES, learner.objective.kinds, (1.0, 1.0, 1.0), ["churn"])
+    rest = [whole.tasks[name][whole.primary[name]] for name in ("amount", "segment")]
+    assert (found.mean, found.worst) == (sum(rest) / 2, min(rest))
+    assert (found.tasks, found.loss) == (whole.tasks, whole.loss)
+
+
 def test_mean_of_no_defined_metric_is_undefined():  # MET-02
     evaluation = _scripted([None, None])
     assert (evaluation.mean, evaluation.worst) == (None, None)
