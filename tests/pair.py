@@ -19,7 +19,8 @@ from mtl_cli.errors import DataError, MTLError
 from mtl_cli.loop import train_step
 from mtl_cli.loop.diagnostics import look
 from mtl_cli.loop.passes import ValidationBatches
-from mtl_cli.processes import Meeting, OneProcess
+from mtl_cli.loop.step import NotFinite
+from mtl_cli.processes import STOP, TIME_OVER, Meeting, OneProcess
 from mtl_cli.registry import BALANCINGS, SHARINGS
 from mtl_cli.types import Inputs
 
@@ -112,6 +113,26 @@ def draw_difference(processes):
     return float((one - train(OneProcess(), encoder={"dropout": 0.5})["weights"]).abs().max())
 
 
+def tasks_not_finite(processes):
+    """The tasks whose loss is named where a row of the second process alone has a label that is infinite."""
+    data, learner = rows(missing=False), replace(learner_of(), processes=processes)
+    data.targets[4, 0] = float("inf")
+    try:
+        train_step(learner, data, _plan(data), 0, 0, only_finite=True)
+    except NotFinite as error:
+        return error.tasks
+    return None
+
+
+def steps_until_all_know(processes, wish):
+    """How many steps it takes until this process knows what the second one wishes for."""
+    for step in range(10):
+        if processes.anyone(wish, processes.rank == 1):
+            return step
+        processes.add_up_losses(torch.zeros(3), torch.zeros(3))
+    return None
+
+
 def told(processes, act):
     """The message with which something fails in this process."""
     try:
@@ -155,6 +176,8 @@ def main():
         "draws": draw_difference(processes),
         "drift": told(processes, lambda: processes.refuse_difference(lambda: str(processes.rank), "weights", "Hint.")),
         "failure": told(processes, lambda: fail_in_second(processes)),
+        "not finite": tasks_not_finite(processes),
+        "wishes": [steps_until_all_know(processes, wish) for wish in (STOP, TIME_OVER)],
         "largest": processes.largest(processes.rank),
     }
     Path(sys.argv[1], f"{processes.rank}.json").write_text(json.dumps(found))

@@ -68,6 +68,14 @@ def test_what_fails_in_one_process_fails_in_all(found):
     assert [own["failure"] for own in found] == ["RunError: process 1: no file", "DataError: no file"]
 
 
+def test_all_stop_for_what_is_not_finite_in_one_process(found):
+    assert [own["not finite"] for own in found] == [[0], [0]]
+
+
+def test_all_hear_of_a_wish_at_the_same_step(found):
+    assert [own["wishes"] for own in found] == [[2, 2], [2, 2]]
+
+
 def test_all_hear_the_largest_number(found):
     assert [own["largest"] for own in found] == [1, 1]
 
