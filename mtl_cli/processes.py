@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -244,7 +245,8 @@ class Processes(OneProcess):
         try:
             yield
         except RuntimeError as error:
-            reason = (str(error).strip().splitlines() or [""])[0][:200]
+            first = (str(error).strip().splitlines() or [""])[0]
+            reason = re.sub(r"^\[[^]]*\] ", "", first).partition(". ")[0][:200]  # without the line of its source
             minutes = TIMEOUT.seconds // 60
             raise ProcessLost(
                 f"process {self.rank}: one of the {self.size} processes of this training is gone, or has not answered "
