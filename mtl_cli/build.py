@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import polars as pl
 import torch
+from torch import nn
 
 from mtl_cli.balancing import Balancing, GradientBalancing
 from mtl_cli.balancing.scale import InitialScale
@@ -39,6 +40,7 @@ from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.ownership import stacked
 from mtl_cli.model.sharing import Sharing
 from mtl_cli.optim import FlatParameters
+from mtl_cli.processes import OneProcess, local_rank, local_size, size
 from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, LOGGERS, OPTIMIZERS, SCHEDULERS, SHARINGS, SOURCES
 from mtl_cli.run.loggers import Logger, RunFacts
 from mtl_cli.schema import (
@@ -420,10 +422,17 @@ def _another_file(component: Component, path: str) -> Source:
     return source
 
 
-def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
-    """The model and all that trains it, initialised from the run's seed."""
+def build_learner(
+    config: RunConfig,
+    data: Data,
+    total_steps: int,
+    processes: OneProcess = OneProcess(),  # noqa: B008
+) -> Learner:
+    """The model and all that trains it, initialised from the run's seed: alike in all processes that train it."""
     device = choose_device(config)
     seed_everything(config.seed)
+    if device.type == "cuda" and processes.size > 1:
+        torch.cuda.set_device(device)
     if device.type == "cuda":  # on a CPU the same threads give the same bytes, and the switch loads the compiler stack
         torch.use_deterministic_algorithms(config.trainer.deterministic)
     model = build_model(
@@ -438,6 +447,8 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         device
     )
     model.freeze(config.freeze)
+    if processes.size > 1:
+        refuse_statistics(model)
     parameters = FlatParameters(model.owners())
     labels = data.targets[data.splits.train][:, list(data.layout.firsts)]
     check_balancing(config.balancing.name, balancing, parameters, labels)
@@ -454,10 +465,24 @@ def build_learner(config: RunConfig, data: Data, total_steps: int) -> Learner:
         piece=config.data.batch_size if config.trainer.accumulate_grad_batches > 1 else None,
         autocast=autocast_type(config),
         loss_scale=InitialScale(len(names)).to(device) if config.loss_scale == "initial" else None,
+        processes=processes,
     )  # fmt: skip
     if config.trainer.compile:
         compile_trunk(learner)
     return learner
+
+
+def refuse_statistics(model: MultiTaskModel) -> None:
+    """Refuses what makes a row's output depend on the other rows of a process.
+
+    Raises:
+        ConfigError: Some layer takes statistics over the rows of a batch.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
+            what = f"'{name}' is a {type(module).__name__}, whose statistics would be of each process's rows alone"
+            hint = "Use LayerNorm or GroupNorm, or train in one process."
+            raise ConfigError(Problem("WORLD_SIZE", what, hint))
 
 
 def build_model(
@@ -518,6 +543,8 @@ def choose_device(config: RunConfig) -> torch.device:
     name = config.trainer.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and size() > 1:  # each process of a machine has its own
+        name = f"cuda:{local_rank()}"
     device = torch.device(name)
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
     if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
@@ -545,11 +572,15 @@ def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters,
 
 
 def choose_threads(config: RunConfig, parameters: int) -> int:
-    """CPU threads: as given, or by the work of a step and the cores this process may use, nothing that varies."""
+    """CPU threads: as given, or by the work of a step and the cores this process may use, nothing that varies.
+
+    Several processes on a machine divide its cores among them.
+    """
     if config.trainer.threads != "auto":
         return config.trainer.threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    operations = 3 * config.data.batch_size * parameters
+    cores = max(cores // local_size(), 1)
+    operations = 3 * config.data.batch_size * parameters // size()
     return cores if operations >= MANY_OPERATIONS else 1
 
 
@@ -575,11 +606,14 @@ def _stay(config: RunConfig, source: Source) -> tuple[StoredTable | None, str]:
     table = source.stored()
     if wanted is False:
         return table, "streamed (data.in_memory=false)"
-    needed, free = _MEMORY_PER_BYTE * table.height * table.bytes_per_row(), free_memory()
+    needed, free = _MEMORY_PER_BYTE * table.height * table.bytes_per_row() * local_size(), free_memory()
     if free is None or needed <= _MEMORY_SHARE * free:
         known = "" if free is None else f" of {size_text(free)} that are free"
         return None, f"in memory: about {size_text(needed)}{known}"
     why = f"in memory they would take about {size_text(needed)}, more than half of the {size_text(free)} that are free"
+    if size() > 1:
+        what = f"is auto, and rows are not streamed in several processes, each of which holds all: {why}"
+        raise ConfigError(Problem("data.in_memory", what, "Write data.in_memory=true, or train in one process."))
     return table, f"streamed: {why}"
 
 

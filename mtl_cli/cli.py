@@ -24,9 +24,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mtl_cli import composition
+from mtl_cli import composition, processes
 from mtl_cli.commands.entry import leave
 from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError
+from mtl_cli.helper import help_the_first
+from mtl_cli.processes import Ending, Meeting, Work
 from mtl_cli.run import RunFolder, find_resumable, flatten, is_locked, remove_if_empty, settings_text
 from mtl_cli.run.atomic import write_error
 from mtl_cli.schema import RunConfig, validate
@@ -67,6 +69,8 @@ class _Invocation:
     jobs_failed: int = 0
     changed: dict[str, str] = {}  # noqa: RUF012  finished jobs of this sweep that are not what it asks for, and why
     started: float = 0.0
+    meeting: Meeting | None = None  # where this process, the first of several, tells the others what to do
+    told: str = ""  # of the error that ended it
 
 
 @dataclass(frozen=True)
@@ -211,6 +215,7 @@ def _no_task(groups: Mapping[str, list[str]]) -> ConfigError:
 
 
 def _single(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
+    _refuse_in_several(config)
     if config.dry_run:
         from mtl_cli.job import audit
 
@@ -251,6 +256,7 @@ def _sweep_job(job: _Job, interrupted: Callable[[], int | None] | None = None, *
 
     ``interrupted`` (given if it is trained together with others) and ``how``: see ``mtl_cli.job.training``.
     """
+    _check_processes(sweeps=True)  # a file may say that it is one
     how["interrupted"] = interrupted
     if interrupted is not None:
         _label.set(f"job {job.number} | ")
@@ -305,6 +311,8 @@ def _training(
                 run.write_config(text, overrides)
                 if not resume:
                     run.set_status("running")
+                if _Invocation.meeting is not None:
+                    how["processes"] = _Invocation.meeting.begin(Work(str(folder.absolute()), resume))
                 return (yield from training(config, run, resume=resume, **how))
             except Interrupted as stop:
                 code = 128 + stop.signal
@@ -411,7 +419,14 @@ def _record_failure(folder: Path, overrides: list[str], error: Exception) -> Non
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point of ``mtl-train``. Ends the process with the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    leave(run_command(arguments))
+    try:
+        processes.check()
+        several = processes.size() > 1
+    except ConfigError:
+        several = False  # the command says so
+    if several and processes.rank() > 0:
+        leave(help_the_first())
+    leave(_lead(arguments) if several else run_command(arguments))
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -443,7 +458,18 @@ def run_command(arguments: Sequence[str]) -> int:
         else:
             os.environ["HYDRA_FULL_ERROR"] = previous
         _finish_sweep()
+    _Invocation.told = text
     print(text, file=sys.stderr)
+    return code
+
+
+def _lead(arguments: Sequence[str]) -> int:
+    """Runs a command line as the first of several processes; the others help, and end as it does."""
+    _Invocation.meeting, _Invocation.told, code = Meeting(), "", 1
+    try:
+        code = run_command(arguments)
+    finally:
+        _Invocation.meeting.end(Ending(code, _Invocation.told))
     return code
 
 
@@ -459,7 +485,7 @@ def _explain(error: Exception, overrides: Sequence[str]) -> tuple[int, str]:
 
 def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
     composition.check_flags(flags)
-    _check_alone()
+    _check_processes("-m" in flags or "--multirun" in flags)
     if own is not None and not own.is_dir():
         raise ConfigError(Problem("--config-dir", f"there is no folder '{own}' in {Path.cwd()}"))
     if own is not None:
@@ -488,12 +514,28 @@ def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
     return int(_jobs_failed() > 0)
 
 
-def _check_alone() -> None:
-    """Refuses to be one of several processes of torchrun: each would train the whole run by itself."""
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes not in ("", "1"):
-        hint = "Start it without torchrun; several runs at once: mtl-train -m ... hydra/launcher=joblib."
-        raise ConfigError(Problem("WORLD_SIZE", f"a run is trained in one process, got {processes}", hint))
+def _check_processes(sweeps: bool) -> None:
+    """Refuses what several processes do not do, before anything is composed."""
+    processes.check()
+    if sweeps and processes.size() > 1:
+        what = f"is a sweep, and torchrun starts {processes.size()} processes for one run"
+        hint = "Start each job with torchrun, or all with a launcher: mtl-train -m ... hydra/launcher=joblib."
+        raise ConfigError(Problem("-m", what, hint))
+
+
+def _refuse_in_several(config: RunConfig) -> None:
+    """Refuses what a configuration asks for and several processes do not do."""
+    if processes.size() == 1:
+        return
+    problems = []
+    if config.data.in_memory is False:
+        what = "is false, and rows are not streamed in several processes, each of which holds all"
+        problems.append(Problem("data.in_memory", what, "Write data.in_memory=true, or train in one process."))
+    if config.trainer.device not in ("auto", "cpu", "cuda"):
+        what = f"is {config.trainer.device} for each of {processes.size()} processes"
+        problems.append(Problem("trainer.device", what, "Write cuda: each takes the GPU of its number; or cpu."))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _jobs_failed() -> int:
@@ -532,6 +574,7 @@ def _resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
     raw["resume"] = None  # what init_from= of the run itself does not go together with
     config = validate(raw, composition.origin_of(overrides, []))
     _refuse_changes(folder, raw)
+    _refuse_in_several(config)
     _train(config, raw, run.read_overrides(), folder, resume=True)
 
 

@@ -33,6 +33,7 @@ from mtl_cli.loop import Trainer
 from mtl_cli.loop.evaluate import Evaluation
 from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.trainer import Interrupted, Limits, Schedule
+from mtl_cli.processes import OneProcess
 from mtl_cli.report_text import at_most, number, text_table
 from mtl_cli.run import RunFolder, digest, versions
 from mtl_cli.run.checkpoint import load
@@ -60,13 +61,20 @@ class Run:
     start: Start | None = None  # what its weights started from, if they did from another run's
 
 
-def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None:
+def train(
+    config: RunConfig,
+    folder: RunFolder,
+    *,
+    resume: bool,
+    processes: OneProcess = OneProcess(),  # noqa: B008
+) -> float | None:
     """Trains in a claimed folder whose config is written.
 
     Args:
         config: The configuration.
         folder: The folder.
         resume: Go on from ``checkpoints/last.pt`` if there is one.
+        processes: Those that train together.
 
     Returns:
         The best value of what is monitored, None if it was never defined.
@@ -76,7 +84,7 @@ def train(config: RunConfig, folder: RunFolder, *, resume: bool) -> float | None
         TrainingError: Training could not go on.
         Interrupted: A signal asked to stop; the state is saved.
     """
-    return run_alone(training(config, folder, resume=resume))
+    return run_alone(training(config, folder, resume=resume, processes=processes))
 
 
 def training(
@@ -87,6 +95,7 @@ def training(
     interrupted: Callable[[], int | None] | None = None,
     read: Callable[[RunConfig, Features | None], Data] = build_data,
     bar: bool = True,
+    processes: OneProcess = OneProcess(),  # noqa: B008  without state
 ) -> Steps[float | None]:
     """``train``, for whoever makes the steps: of one run, or of several together.
 
@@ -97,26 +106,35 @@ def training(
         interrupted: Gives the number of a signal that asked to stop, or None; by default this listens for signals.
         read: Reads the data.
         bar: Whether to show a progress bar.
+        processes: Those that train together.
     """
     with _Trackers(config, folder) as trackers:
         started = time.monotonic()
-        folder.set_status("running")
-        settings = digest(folder.read_settings())
-        begun = resume and bool(folder.checkpoints())
-        origin = None if begun or config.init_from is None else read_run(config.init_from, device="cpu")
-        columns = _stored_columns(config, folder) if begun else None
-        config = _read_as_begun(config, folder) if begun else config
         with signals() if interrupted is None else nullcontext(interrupted) as asked:
-            run = set_up(config, folder, asked, origin=origin, columns=columns, read=read, bar=bar)
-            trainer = run.trainer
-            if resume:
-                _refuse_other_data(run)
+            with processes.alike():
+                folder.set_status("running")
+                settings = digest(folder.read_settings())
+                begun = resume and bool(folder.checkpoints())
+                origin = None if begun or config.init_from is None else read_run(config.init_from, device="cpu")
+                columns = _stored_columns(config, folder) if begun else None
+                config = _read_as_begun(config, folder) if begun else config
+                run = set_up(
+                    config, folder, asked, origin=origin, columns=columns, read=read, bar=bar, processes=processes
+                )
+                trainer = run.trainer
+                if resume:
+                    _refuse_other_data(run)
+            hint = f"All of them must find {run.data.table.files} as they were for the first."
+            processes.refuse_difference(lambda: run.data.table.fingerprint, "data", hint)
             folder.write_sealed("data.json", run.data.state(config))
             log.info("%s", describe(run))
             if run.start is not None:
                 folder.write_json("init.json", run.start.to_json())
             if begun:
-                _load_newest(trainer)
+                with processes.alike():
+                    damaged = _load_newest(trainer)
+                if damaged:  # it must not outlive a run that has nothing left to train
+                    trainer.save("last")
                 _reopen(trainer)
                 log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
             else:
@@ -175,6 +193,7 @@ def set_up(
     columns: Features | None = None,
     read: Callable[[RunConfig, Features | None], Data] = build_data,
     bar: bool = True,
+    processes: OneProcess = OneProcess(),  # noqa: B008  without state
 ) -> Run:
     """Reads the data and builds everything.
 
@@ -187,6 +206,7 @@ def set_up(
         columns: How to read input columns that are the same; None: as ``origin`` does, or by the data alone.
         read: Reads the data.
         bar: Whether to show a progress bar.
+        processes: Those that train together.
     """
     if origin is not None:
         columns = origin.features
@@ -205,7 +225,7 @@ def set_up(
     )  # fmt: skip
     steps = schedule.total_steps(rows, options.max_epochs or 0)
     total = min(s for s in (steps or options.max_steps, options.max_steps or steps, 10**9) if s)
-    learner = build_learner(config, data, total)
+    learner = build_learner(config, data, total, processes)
     begin = None if origin is None else start(origin, config, data, learner.model)
     best = Best(
         build_monitor(options.checkpoint.monitor or config.monitor, config.tasks), options.checkpoint.save_top_k
@@ -232,6 +252,7 @@ def set_up(
 def describe(run: Run) -> str:
     """What is about to be trained: columns, tasks with their labels and first loss, parameters."""
     data, trainer, config = run.data, run.trainer, run.config
+    count = trainer.learner.processes.size
     splits = {name: getattr(data.splits, name) for name in ("train", "val", "test")}
     sizes = ", ".join(f"{len(index):,} {name}" for name, index in splits.items())
     first = trainer.mean_losses(trainer.val)
@@ -271,7 +292,7 @@ def describe(run: Run) -> str:
         text_table(["parameters", *columns], counted), "",
         f"sharing {config.sharing.name}, encoder {config.encoder.name}, balancing {config.balancing.name}, "
         f"{trainer.schedule.steps(trainer.train, 0)} steps per epoch, device {choose_device(config)}, "
-        f"{torch.get_num_threads()} CPU thread(s)",
+        f"{torch.get_num_threads()} CPU thread(s)" + (f" in each of {count} processes" if count > 1 else ""),
         *([] if run.start is None else ["", run.start.describe()]),
     ]  # fmt: skip
     return "\n".join(parts)
@@ -422,6 +443,7 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         "versions": versions(),
         "device": str(device),
         "threads": torch.get_num_threads(),
+        "processes": trainer.learner.processes.size,
     }
 
 
@@ -488,12 +510,16 @@ def _refuse_other_data(run: Run) -> None:
         raise RunError(Problem(f"resume: {run.folder.path}", what, hint))
 
 
-def _load_newest(trainer: Trainer) -> None:
-    """Goes on from last.pt or, where that is damaged or lost, from the newest checkpoint that can be read."""
+def _load_newest(trainer: Trainer) -> bool:
+    """Goes on from last.pt or, where that is damaged or lost, from the newest checkpoint that can be read.
+
+    Returns:
+        Whether last.pt is damaged or lost.
+    """
     folder = trainer.folder
     try:
         trainer.load("last")
-        return
+        return False
     except RunError as error:
         steps = {}
         for name in folder.checkpoints():
@@ -504,7 +530,7 @@ def _load_newest(trainer: Trainer) -> None:
         newest = max(steps, key=lambda name: steps[name])
         log.warning("%s Going on from %s instead.", error, folder.checkpoint(newest))
     trainer.load(newest)
-    trainer.save("last")  # the damaged one must not outlive a run that has nothing left to train
+    return True
 
 
 def _reopen(trainer: Trainer) -> None:

@@ -1127,7 +1127,10 @@ def _class_flag(registry: Registry[Any], name: str, attribute: str, default: Any
 
 
 def _renamed(problem: Problem, raw: Mapping[str, Any]) -> Problem:
-    """Points to our name where the key is what another tool calls it."""
+    """Points to our name where the key is what another tool calls it, or says why there is none."""
+    if problem.what == "unknown key" and problem.where.rpartition(".")[2] == "num_workers":
+        how = "rows are sliced in memory, or read ahead by one thread, which changes no result"
+        return replace(problem, hint=f"There are no workers: {how}. trainer.threads sets the CPU threads.")
     if problem.what == "unknown key" and not problem.hint.startswith("Did"):
         near = difflib.get_close_matches(problem.where, _OTHER_NAMES, n=1, cutoff=0.85)
         if near:

@@ -1,8 +1,11 @@
 """Small worlds that tests share: columns, rows of labels, and a learner without a configuration file."""
 
+import os
 import signal
+import socket
 import subprocess
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -196,6 +199,21 @@ def base_table(rows, **columns):
     values = {name: [row[i] for row in rows] for i, name in enumerate(names)} | columns
     lines = zip(*values.values(), strict=True)
     return "\n".join([",".join(values), *(",".join(map(str, line)) for line in lines)]) + "\n"
+
+
+def start_pair(command, folder, **options):
+    """Two processes of one run, as torchrun would start them; they print to out0.txt, err0.txt, out1.txt, err1.txt."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    own["PYTHONPATH"] = str(Path(__file__).parents[1])
+    pair = []
+    for rank in map(str, range(2)):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **own, "RANK": rank, "LOCAL_RANK": rank}
+        with (folder / f"out{rank}.txt").open("w") as out, (folder / f"err{rank}.txt").open("w") as err:
+            pair.append(start(command, cwd=folder, stdout=out, stderr=err, env=environment, **options))
+    return pair
 
 
 def start(command, **options):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mtl_cli.balancing.base import Balancing, GradientBalancing, LossBalancing
 from mtl_cli.errors import ConfigError, Problem
+from mtl_cli.processes import OneProcess
 
 
 class ByTask(NamedTuple):
@@ -33,7 +34,8 @@ class ByTask(NamedTuple):
 class GradientAccumulator:
     """Adds up the gradients of one step, whose batch may come in several pieces.
 
-    The losses of the pieces add up to the losses of the batch. Gradients end in ``parameter.grad``.
+    The losses of the pieces add up to the losses of the batch, and so do those of several processes: a method sees
+    losses and gradients of the whole batch. Gradients end in ``parameter.grad``.
 
     Args:
         balancing: The method.
@@ -41,6 +43,11 @@ class GradientAccumulator:
         private: Parameters of single tasks, with ``grad`` set.
         tasks: Positions of the tasks that have labels in this step, (k,) int64.
         memory: Gives memory for so many gradients of the shared parameters (rows, P); None: fresh memory.
+        processes: Those that work on the batch.
+        gradients: Vectors that all of ``parameter.grad`` are views of; needed by several processes.
+
+    Attributes:
+        sums: (K,), the weighted sums of the row losses: of the pieces so far, after ``finish`` of the batch.
     """
 
     def __init__(
@@ -50,7 +57,11 @@ class GradientAccumulator:
         private: Sequence[nn.Parameter],
         tasks: Tensor,
         memory: Callable[[int], Tensor] | None = None,
+        processes: OneProcess = OneProcess(),  # noqa: B008  without state
+        gradients: Sequence[Tensor] = (),
     ) -> None:
+        self.sums: Tensor | None = None
+        self._processes, self._gradients = processes, gradients
         self._balancing, self._shared, self._private, self._tasks = balancing, shared, private, tasks
         self._losses: Tensor | None = None  # (k,), of the pieces so far
         self._weights: Tensor | None = None  # (k,), of a linear method: known before the losses
@@ -85,7 +96,11 @@ class GradientAccumulator:
         return self._leaf
 
     def add(
-        self, losses: Tensor, backward: Callable[[Tensor], None] | None = None, by_task: ByTask | None = None
+        self,
+        losses: Tensor,
+        backward: Callable[[Tensor], None] | None = None,
+        by_task: ByTask | None = None,
+        sums: Tensor | None = None,
     ) -> None:
         """Takes the losses (k,) of one piece.
 
@@ -94,6 +109,7 @@ class GradientAccumulator:
             backward: For methods that weight losses: adds the gradient of the losses weighted by a tensor (k,) to
                 ``parameter.grad``.
             by_task: For methods that combine or observe gradients: those of each task.
+            sums: (K,), the weighted sums of the row losses, if they are to be added up too.
         """
         balancing = self._balancing
         if isinstance(balancing, GradientBalancing):
@@ -112,24 +128,28 @@ class GradientAccumulator:
             raise TypeError(f"{type(balancing).__name__} is neither a LossBalancing nor a GradientBalancing")
         losses = losses.detach()
         self._losses = losses if self._losses is None else self._losses + losses
+        self.sums = sums if self.sums is None or sums is None else self.sums + sums
 
     def finish(self) -> tuple[Tensor, Tensor | None]:
         """Puts the combined gradient in place; the losses (k,) of the batch and the weights (k,) if there are any."""
-        balancing, losses, tasks = self._balancing, self._losses, self._tasks
-        if losses is None:
+        balancing, tasks, processes = self._balancing, self._tasks, self._processes
+        if self._losses is None:
             raise RuntimeError("finish() before add()")
+        losses, self.sums = processes.add_up_losses(self._losses, self.sums)
         if isinstance(balancing, GradientBalancing):
             return losses, self._finish_gradients(losses, balancing)
         if not isinstance(balancing, LossBalancing):
             raise TypeError
         if self._observed is not None:
+            processes.add_up(self._observed)
             balancing.observe(self._observed, losses, tasks)
         weights = self._weights
         if weights is None:  # the weights need the losses of the whole batch
             weights = balancing.weights(losses, tasks)
             for backward in self._waiting:
                 backward(weights.detach())
-        if balancing.has_parameters:
+        processes.add_up(*self._gradients)
+        if balancing.has_parameters:  # their gradient comes from losses of the whole batch
             penalty = balancing.penalty(tasks)
             total = (weights * losses).sum()
             (total if penalty is None else total + penalty).backward()
@@ -198,16 +218,20 @@ class GradientAccumulator:
             features = self._features if self._by_task is None else self._by_task.features
             if features is None or self._rows is None:
                 raise RuntimeError("gradients_on=features: cut() must be called for the features")
-            found, weights = balancing.aggregate_features(self._rows, features.detach(), losses, self._tasks)
+            rows, _ = self._processes.joined(self._rows, 1)
+            everywhere, own = self._processes.joined(features.detach(), 0)
+            found, weights = balancing.aggregate_features(rows, everywhere, losses, self._tasks)
             if self._by_task is None:
-                torch.autograd.backward(features, found.to(features.dtype))
+                torch.autograd.backward(features, found[own].to(features.dtype))
             else:
-                self._by_task.backward(found)
+                self._by_task.backward(found[own])
+            self._processes.add_up(*self._gradients)
             return weights
         if self._jacobians is None:
             raise RuntimeError("finish() before add()")
         parts = min(self._pieces, balancing.samples)
         jacobian = self._jacobians[0] if balancing.samples == 1 else self._jacobians[:parts].mul_(parts)
+        self._processes.add_up(jacobian, *self._gradients)  # the second: of heads; those of shared parameters follow
         update, weights = balancing.aggregate(jacobian, losses, self._tasks)
         for parameter, part in zip(self._shared, update.split([p.numel() for p in self._shared]), strict=True):
             parameter.grad.copy_(part.view_as(parameter))  # type: ignore[union-attr]

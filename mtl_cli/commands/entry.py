@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from mtl_cli import processes
 from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, did_you_mean
 from mtl_cli.run import RunFolder
 
@@ -53,8 +54,13 @@ class Parser(argparse.ArgumentParser):
 def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 done, 1 our bug or a full disk, 2 the user's error, 130 interrupted, 141
     when nobody reads what it prints any more.
+
+    Of several processes that ``torchrun`` starts the first does it alone: no row is divided, and none is repeated.
     """
     try:
+        if processes.size() > 1 and processes.rank() > 0:
+            return 0
+        os.environ.pop("WORLD_SIZE", None)
         try:
             command(sys.argv[1:] if argv is None else argv)
         finally:

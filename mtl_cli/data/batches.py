@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
+from mtl_cli.processes import OneProcess
 from mtl_cli.types import Inputs
 
 
@@ -116,7 +117,9 @@ class Rows:
         labelled = ~np.isnan(targets[:, firsts])
         self.labelled: np.ndarray | None = None if labelled.all() else labelled
         self.shares = self.labelled
+        self._weights = 0  # columns of the labels that hold what a row counts
         if layout is not None and layout.weighted:
+            self._weights = len(layout.firsts)
             self.shares = np.where(labelled, targets[:, -len(layout.firsts) :], 0)
         self._tokens = tokens
         if tokens is not None:
@@ -196,6 +199,13 @@ class Rows:
             targets = self._with_tokens(targets, self.token_targets.index_select(0, places))
         return self.inputs.rows(index), targets
 
+    def without_labels(self, index: Tensor) -> tuple[Inputs, Tensor]:
+        """What ``gather`` gives, all labels missing: rows that teach nothing."""
+        inputs, labels = self.gather(index)
+        labels = labels.clone()
+        labels[:, : labels.shape[1] - self._weights] = torch.nan
+        return inputs, labels
+
     def in_order(self, size: int) -> Iterator[tuple[Inputs, Tensor]]:
         """All rows in order, ``size`` at a time."""
         for start in range(0, len(self), size):
@@ -257,6 +267,31 @@ class Epoch:
     absent: tuple[tuple[int, ...], ...]
     drawn: np.ndarray
     windows: tuple[Window, ...] = ()
+
+
+class Piece(NamedTuple):
+    """Rows that are worked on at once.
+
+    Args:
+        inputs: The rows.
+        targets: Their labels (positions, T) or (positions, T + K).
+        complete: No label is missing, so that nothing has to be masked.
+    """
+
+    inputs: Inputs
+    targets: Tensor
+    complete: bool
+
+
+def own_piece(processes: OneProcess, rows: Rows, epoch: Epoch, start: int, stop: int) -> Piece:
+    """This process's share of what an epoch visits from ``start`` to ``stop``.
+
+    A process without a share takes a row that has no labels, so that all do the same.
+    """
+    first, last = processes.share(start, stop)
+    if first == last:
+        return Piece(*rows.without_labels(epoch.order[start : start + 1]), complete=False)
+    return Piece(*rows.gather(epoch.order[first:last]), rows.labelled is None)
 
 
 def plan_epoch(

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from mtl_cli.balancing import GradientBalancing
-from mtl_cli.balancing.autograd import GradientAccumulator
 from mtl_cli.data.batches import Epoch, Rows
 from mtl_cli.loop.step import Learner, pieces
 
@@ -98,13 +97,11 @@ def _gramian(
 ) -> tuple[np.ndarray, list[float]]:
     looking = _Gramian()
     observer = replace(learner, balancing=looking)
-    flat = learner.parameters
-    accumulator = GradientAccumulator(looking, flat.shared, flat.private, tasks, flat.jacobian)
+    accumulator = observer.accumulator(tasks)
     with _unchanged(learner):
-        for inputs, targets in pieces(observer, rows, epoch, step):
-            piece = observer.losses(inputs, targets, scale, complete=rows.labelled is None, cut=accumulator.cut)
-            piece = piece.only(tasks)
-            accumulator.add(piece.losses, piece.backward, piece.by_task)
+        for piece in pieces(observer, rows, epoch, step):
+            found = observer.losses(piece, scale, cut=accumulator.cut).only(tasks)
+            accumulator.add(found.losses, found.backward, found.by_task)
         losses, _ = accumulator.finish()
     return looking.gramian.numpy(), losses.tolist()
 

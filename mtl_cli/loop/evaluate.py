@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -65,9 +66,15 @@ class Evaluation:
 def predict(learner: Learner, rows: Rows) -> Tensor:
     """Outputs (O, positions) of all rows in order, batch by batch, on the CPU.
 
-    Dropout is off and nothing is kept for a backward pass.
+    Dropout is off and nothing is kept for a backward pass. Several processes divide the batches among them: the batches
+    are those of one process, and so is every bit of the outputs.
     """
-    return forward(learner.model, (inputs for inputs, _ in rows.in_order(rows_at_once(rows))), learner.autocast)
+    size = rows_at_once(rows)
+    first, last = learner.processes.share(0, -(-len(rows) // size))
+    batches = (inputs for inputs, _ in islice(rows.in_order(size), first, last))
+    none = torch.empty(sum(kind.num_outputs for kind in learner.objective.kinds), 0)
+    own = forward(learner.model, batches, learner.autocast) if first < last else none
+    return learner.processes.joined(own, 1)[0]
 
 
 def forward(model: MultiTaskModel, batches: Iterable[Inputs], autocast: torch.dtype | None) -> Tensor:

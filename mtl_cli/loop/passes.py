@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_cli.data.batches import Epoch, Rows, plan_epoch
+from mtl_cli.data.batches import Epoch, Piece, Rows, own_piece, plan_epoch
 from mtl_cli.errors import ConfigError, Problem
-from mtl_cli.types import Inputs
 
 if TYPE_CHECKING:
     from mtl_cli.loop.step import Learner
@@ -61,7 +60,7 @@ class StepPasses:
 
     Args:
         learner: What is trained.
-        pieces: Gives inputs and labels of the step's batch, piece by piece.
+        pieces: Gives this process's rows of the step's batch, piece by piece.
         scale: (K,) factor on each row's loss, before ``learner.loss_scale``.
         tasks: Positions of the tasks with labels (k,).
         step: Steps before this one in the whole run.
@@ -74,7 +73,7 @@ class StepPasses:
     def __init__(
         self,
         learner: Learner,
-        pieces: Callable[[], Iterator[tuple[Inputs, Tensor]]],
+        pieces: Callable[[], Iterator[Piece]],
         scale: Tensor,
         tasks: Tensor,
         step: int,
@@ -93,22 +92,24 @@ class StepPasses:
     def losses(self) -> Tensor:
         """Losses (k,) of the step's batch with the present parameters."""
         with torch.no_grad(), self._same_dropout():
-            pieces = [self._losses(inputs, targets, self.scale)[0] for inputs, targets in self._batch()]
-        return torch.stack(pieces).sum(0)[self._tasks]
+            losses = torch.stack([self._losses(piece, self.scale)[0] for piece in self._batch()]).sum(0)
+        self._learner.processes.add_up(losses)
+        return losses[self._tasks]
 
     def gradient(self, weights: Tensor) -> Tensor:
         """Gradient of the losses weighted by ``weights`` (k,)."""
         every = torch.zeros_like(self.scale).index_copy(0, self._tasks, weights)
         self._learner.parameters.zero_gradient()
         with self._same_dropout():
-            for inputs, targets in self._batch():
-                self._losses(inputs, targets, self.scale)[1](every)
-        return self._learner.parameters.gradient.clone()
+            for piece in self._batch():
+                self._losses(piece, self.scale)[1](every)
+        return self._whole_gradient()
 
     def validation_losses(self) -> Tensor:
         """Losses (K,) on a batch of validation rows, NaN without labels."""
         with torch.no_grad(), self._evaluating():
             losses, _, labelled = self._validation_batch()
+        self._learner.processes.add_up(losses)
         return torch.where(labelled, losses, torch.nan)
 
     def validation_gradient(self, weights: Tensor) -> Tensor:
@@ -116,10 +117,15 @@ class StepPasses:
         self._learner.parameters.zero_gradient()
         with self._evaluating():
             self._validation_batch()[1](weights)
-        return self._learner.parameters.gradient.clone()
+        return self._whole_gradient()
+
+    def _whole_gradient(self) -> Tensor:
+        gradient = self._learner.parameters.gradient.clone()
+        self._learner.processes.add_up(gradient)
+        return gradient
 
     def _validation_batch(self) -> tuple[Tensor, Callable[[Tensor], None], Tensor]:
-        """Losses (K,), 0 without labels; their backward pass; which have labels (K,)."""
+        """Losses (K,) of this process's rows, 0 without labels; their backward pass; which have labels at all (K,)."""
         if self._validation is None:
             raise RuntimeError(f"{type(self._learner.balancing).__name__} needs validation rows in every step")
         plan, batch = self._validation.at(self.step)
@@ -127,11 +133,12 @@ class StepPasses:
         scale, loss_scale = plan.scale[batch], self._learner.loss_scale
         if loss_scale is not None:
             scale = scale * loss_scale.known()
-        losses, backward = self._losses(*self._validation.rows.gather(plan.order[start:stop]), scale)
+        piece = own_piece(self._learner.processes, self._validation.rows, plan, start, stop)
+        losses, backward = self._losses(piece, scale)
         return losses, backward, torch.from_numpy(plan.counts[batch] > 0).to(losses.device)
 
-    def _losses(self, inputs: Inputs, targets: Tensor, scale: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
-        found = self._learner.losses(inputs, targets, scale, complete=False)
+    def _losses(self, piece: Piece, scale: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
+        found = self._learner.losses(piece, scale)
         return found.losses, found.backward or partial(torch.autograd.backward, found.losses)
 
     @contextmanager

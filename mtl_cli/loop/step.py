@@ -14,13 +14,13 @@ from torch import Tensor
 from mtl_cli.balancing import Balancing
 from mtl_cli.balancing.autograd import ByTask, GradientAccumulator
 from mtl_cli.balancing.scale import InitialScale
-from mtl_cli.data.batches import Epoch, Rows
+from mtl_cli.data.batches import Epoch, Piece, Rows, own_piece
 from mtl_cli.loop.objective import Objective
 from mtl_cli.loop.passes import StepPasses, ValidationBatches
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.backward import Backward, Jacobian
 from mtl_cli.optim import FlatParameters, Optimizer, Scheduler
-from mtl_cli.types import Inputs
+from mtl_cli.processes import OneProcess
 
 
 class PieceLosses(NamedTuple):
@@ -69,6 +69,7 @@ class Learner:
         piece: Most rows to work on at once (gradients of the pieces add up), or None for the whole batch.
         autocast: Data type of mixed precision, or None.
         loss_scale: Scales the losses before balancing sees them, or None.
+        processes: Those that make each step together; this one works on its share of every piece.
     """
 
     model: MultiTaskModel
@@ -81,22 +82,26 @@ class Learner:
     piece: int | None = None
     autocast: torch.dtype | None = None
     loss_scale: InitialScale | None = None
+    processes: OneProcess = OneProcess()  # noqa: RUF009  without state
 
-    def losses(
-        self,
-        inputs: Inputs,
-        targets: Tensor,
-        scale: Tensor,
-        *,
-        complete: bool,
-        cut: Callable[[Tensor, int], Tensor] | None = None,
-    ) -> PieceLosses:
+    def accumulator(self, tasks: Tensor) -> GradientAccumulator:
+        """What adds up the gradients of a step for the tasks (k,) with labels."""
+        flat = self.parameters
+        return GradientAccumulator(
+            self.balancing, flat.shared, flat.private, tasks, flat.jacobian, self.processes, (flat.gradient,)
+        )
+
+    def losses(self, piece: Piece, scale: Tensor, *, cut: Callable[[Tensor, int], Tensor] | None = None) -> PieceLosses:
         """Losses of some rows; see ``Objective.losses``.
 
         What is known in closed form has no graph. ``cut`` stands between the encoder and the heads where they have one,
         see ``GradientAccumulator.cut``.
         """
-        common = None
+        with self.processes.draws(self.model.training):
+            return self._losses(piece, scale, cut)
+
+    def _losses(self, piece: Piece, scale: Tensor, cut: Callable[[Tensor, int], Tensor] | None) -> PieceLosses:
+        (inputs, targets, complete), common = piece, None
         if self.autocast is None and self.balancing.needs_shared and not self.model.mixed:
             common = self.model.sharing.with_jacobian(inputs)
         if common is not None:
@@ -209,18 +214,16 @@ def train_step(
         balancing.before_step(passes, tasks)
     for optimizer in learner.optimizers:
         optimizer.flat.zero_gradient()
-    flat = learner.parameters
-    accumulator = GradientAccumulator(balancing, flat.shared, flat.private, tasks, flat.jacobian)
-    sums: Tensor | None = None
-    for inputs, targets in pieces(learner, rows, epoch, step):
-        piece = learner.losses(inputs, targets, scale, complete=rows.labelled is None, cut=accumulator.cut)
-        sums = piece.sums if sums is None else sums + piece.sums
+    accumulator = learner.accumulator(tasks)
+    for piece in pieces(learner, rows, epoch, step):
+        found = learner.losses(piece, scale, cut=accumulator.cut)
         if present is not None:
-            piece = piece.only(present)
-        accumulator.add(piece.losses, piece.backward, piece.by_task)
-    if sums is None:
-        raise ValueError("a step without rows")
+            found = found.only(present)
+        accumulator.add(found.losses, found.backward, found.by_task, found.sums)
     batch_losses, weights = accumulator.finish()
+    if accumulator.sums is None:
+        raise ValueError("a step without rows")
+    sums = accumulator.sums
     penalty = learner.model.sharing.penalty()
     if penalty is not None and penalty.requires_grad:  # not of frozen parameters
         penalty.backward()
@@ -253,10 +256,10 @@ def _refuse_what_is_not_finite(sums: Tensor, gradients: list[Tensor]) -> None:
         raise NotFinite(bad)
 
 
-def pieces(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Iterator[tuple[Inputs, Tensor]]:
-    """Inputs and labels of batch ``step``, as many rows at once as the learner takes."""
+def pieces(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Iterator[Piece]:
+    """This process's rows of batch ``step``, as many at once as the learner takes; there is one piece at least."""
     start, stop = epoch.bounds[step]
     part = -(-(stop - start) // learner.balancing.samples)
     size = min(learner.piece or part, part)
     for first in range(start, stop, size):
-        yield rows.gather(epoch.order[first : min(first + size, stop)])
+        yield own_piece(learner.processes, rows, epoch, first, min(first + size, stop))

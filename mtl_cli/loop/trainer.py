@@ -23,8 +23,9 @@ from mtl_cli.loop.finite import LossWatch, Snapshot, rows_without_finite_loss, s
 from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.loop.step import Learner, NotFinite, train_step
-from mtl_cli.run import MetricsLog, RunFolder
-from mtl_cli.run.checkpoint import load, save
+from mtl_cli.processes import STOP, TIME_OVER
+from mtl_cli.run import RunFolder
+from mtl_cli.run.checkpoint import checksum, load
 from mtl_cli.seeding import rng_state, set_rng_state
 from mtl_cli.steps import Steps, run_alone
 from mtl_cli.tasks import Kind
@@ -198,8 +199,8 @@ class Trainer:
         self.best, self.early_stopping = best, early_stopping
         self._interrupted, self._name_rows, self._bar = interrupted, name_rows or _numbers, bar
         self.progress = Progress()
-        self.metrics = MetricsLog(folder.path / "metrics.jsonl")
-        self.diagnostics = MetricsLog(folder.path / "diagnostics.jsonl")
+        self.metrics = folder.log("metrics.jsonl")
+        self.diagnostics = folder.log("diagnostics.jsonl")
         self._weights = np.array([task.weight for task in tasks])
         self._sums = torch.zeros(len(tasks), dtype=torch.float64, device=train.targets.device)
         self._counts = np.zeros(len(tasks))
@@ -230,6 +231,8 @@ class Trainer:
     def steps(self) -> Steps[None]:
         """``fit``, for whoever makes the steps: of one training, or of several together."""
         self._session_start, self._seconds_before = time.monotonic(), self.progress.seconds
+        if self.learner.processes.size > 1:
+            self._refuse_drift(self.state())
         self.learner.model.train()
         disable = None if self._bar else True
         with tqdm(
@@ -258,9 +261,26 @@ class Trainer:
         return mean_losses(self.learner, rows, [t.name for t in self.tasks], [t.kind for t in self.tasks])
 
     def save(self, *names: str) -> None:
-        """Writes the whole state as a checkpoint, under one or more names in this order."""
-        first, *others = (self.folder.checkpoint(name) for name in names)
-        save(first, self.state(), *others)
+        """Writes the whole state as a checkpoint, under one or more names in this order.
+
+        Raises:
+            TrainingError: It cannot be written, or the processes that train do not have the same state.
+        """
+        state = self.state()
+        self._refuse_drift(state)
+        with self.learner.processes.alike():
+            self.folder.write_checkpoint(state, *names)
+
+    def _refuse_drift(self, state: Mapping[str, Any]) -> None:
+        """Makes sure that all processes train the same: each makes every update by itself."""
+        trained = {key: state[key] for key in ("model", "balancing", "loss_scale", "optimizers")}
+        trained["rng"] = state["rng"]["torch"]
+        self.learner.processes.refuse_difference(
+            lambda: checksum(trained),
+            f"step {self.progress.step}: weights, or what goes with them",
+            "All processes need the same versions of everything and the same type of processor. Nothing was saved; "
+            "resume goes on from the last checkpoint.",
+        )
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on as if never stopped."""
@@ -384,7 +404,7 @@ class Trainer:
 
     def _pause(self, epoch: Epoch) -> None:
         """Between two steps of an epoch: stop for a signal, or save if it is time."""
-        signal = self._interrupted()
+        signal = self._stop_signal()
         every = self.schedule.save_every_steps
         due = every is not None and self.progress.step % every == 0
         if signal is not None or due:
@@ -395,6 +415,11 @@ class Trainer:
             self._check_losses(epoch)
         if signal is not None:
             raise Interrupted(signal)
+
+    def _stop_signal(self) -> int | None:
+        """The signal that training is to stop for, in all processes after the same step; None: it goes on."""
+        own, processes = self._interrupted(), self.learner.processes
+        return processes.largest(own or 0) if processes.anyone(STOP, own is not None) else None
 
     def _add_weights(self, weights: Tensor, absent: Sequence[int]) -> None:
         """Takes the weights (k,) that the tasks of a step had."""
@@ -437,8 +462,8 @@ class Trainer:
         self._check_weights()
         self.save(*names, "last")
         for epoch_number in dropped:  # after what takes its place is written
-            self.folder.checkpoint(f"epoch-{epoch_number}").unlink(missing_ok=True)
-        signal = self._interrupted()
+            self.folder.remove_checkpoint(f"epoch-{epoch_number}")
+        signal = self._stop_signal()
         if signal is not None and not progress.finished:
             raise Interrupted(signal)
 
@@ -588,7 +613,9 @@ class Trainer:
         limits = self.limits
         if limits.steps is not None and self.progress.step >= limits.steps:
             return True
-        return limits.seconds is not None and self._seconds() >= limits.seconds
+        if limits.seconds is None:
+            return False
+        return self.learner.processes.anyone(TIME_OVER, self._seconds() >= limits.seconds)
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._session_start

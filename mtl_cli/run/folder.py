@@ -31,6 +31,7 @@ from mtl_cli.errors import Problem, RunError
 from mtl_cli.run.atomic import TEMPORARY_SUFFIX, sync_folder, write_bytes, write_json, write_text
 from mtl_cli.run.clock import now
 from mtl_cli.run.lock import FolderLock
+from mtl_cli.run.metrics_log import MetricsLog, SeenLog
 from mtl_cli.run.settings import digest, parse_settings
 
 State = Literal["running", "done", "failed", "interrupted"]
@@ -222,6 +223,25 @@ class RunFolder:
         """The names of the checkpoints that there are."""
         return sorted(path.stem for path in (self.path / CHECKPOINTS).glob("*.pt") if path.is_file())
 
+    def write_checkpoint(self, state: dict[str, Any], *names: str) -> None:
+        """Writes a training's state as a checkpoint, under one or more names in this order.
+
+        Raises:
+            TrainingError: A file cannot be written.
+        """
+        from mtl_cli.run.checkpoint import save
+
+        first, *others = (self.checkpoint(name) for name in names)
+        save(first, state, *others)
+
+    def remove_checkpoint(self, name: str) -> None:
+        """Removes a checkpoint, if it is there."""
+        self.checkpoint(name).unlink(missing_ok=True)
+
+    def log(self, name: str) -> MetricsLog:
+        """The file ``name`` of the run, one record a line."""
+        return MetricsLog(self.path / name)
+
     def write_config(self, yaml_text: str, overrides: list[str]) -> None:
         """Writes the resolved configuration and the overrides that led to it.
 
@@ -347,6 +367,27 @@ class RunFolder:
             raise RunError(Problem(str(path), f"cannot be read, got '{error.strerror or error}'")) from error
         except UnicodeDecodeError as error:
             raise RunError(Problem(str(path), "is damaged: no UTF-8 text")) from error
+
+
+class SeenRunFolder(RunFolder):
+    """A run's folder as one sees it who helps to train the run and leaves all writing to another process."""
+
+    def set_status(self, state: State, **extra: Any) -> None: ...
+
+    def write_checkpoint(self, state: dict[str, Any], *names: str) -> None: ...
+
+    def remove_checkpoint(self, name: str) -> None: ...
+
+    def log(self, name: str) -> MetricsLog:
+        return SeenLog(self.path / name)
+
+    def write_config(self, yaml_text: str, overrides: list[str]) -> None: ...
+
+    def write_json(self, name: str, obj: object) -> None: ...
+
+    def put_back(self, description: Mapping[str, bytes]) -> None: ...
+
+    def clear(self) -> None: ...
 
 
 def is_run_folder(path: Path) -> bool:

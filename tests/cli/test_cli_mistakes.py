@@ -898,15 +898,25 @@ def test_mistake_is_told(cli, write, tmp_path, arguments, message, files):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_one_of_several_processes_of_torchrun_is_refused(cli, monkeypatch, tmp_path):
-    """Each of them would train the whole run; one that is alone (WORLD_SIZE=1) is an ordinary run."""
+def test_one_of_several_processes_that_cannot_find_the_others_is_refused(cli, monkeypatch, tmp_path):
+    """It would train the whole run; one that is alone (WORLD_SIZE=1) is an ordinary run."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     ended = cli("task=digits")
     assert ended.code == 2
     assert ended.err == (
-        "WORLD_SIZE: a run is trained in one process, got 2. "
-        "Start it without torchrun; several runs at once: mtl-train -m ... hydra/launcher=joblib.\n"
+        "WORLD_SIZE: is 2, for a training in so many processes, and RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not "
+        "set. Start them with torchrun --no-python --nproc-per-node 2 mtl-train ..., or unset WORLD_SIZE.\n"
     )
     assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    assert cli("task=digits").err.startswith("WORLD_SIZE: must be a whole number, got 'many'.")
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert cli("task=digits", "sharing=hrad").err.startswith("sharing (command line): there is no sharing 'hrad'.")
+
+
+def test_workers_are_named_as_what_there_is_not(cli):
+    # DET-04: results cannot depend on their number
+    assert cli("task=digits", "data.num_workers=4").err == (
+        "data.num_workers (command line): unknown key. There are no workers: rows are sliced in memory, or read ahead "
+        "by one thread, which changes no result. trainer.threads sets the CPU threads.\n"
+    )

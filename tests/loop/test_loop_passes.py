@@ -8,7 +8,7 @@ import torch
 from worlds import CPU, NAN, make_learner, make_trainer, three_kind_rows, three_kinds
 
 from mtl_cli.balancing.scale import InitialScale
-from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.data.batches import Rows, own_piece, plan_epoch
 from mtl_cli.loop import train_step
 from mtl_cli.loop.passes import StepPasses, ValidationBatches
 from mtl_cli.registry import BALANCINGS
@@ -30,7 +30,7 @@ def _passes(learner, rows, step=0, **options):
         start, stop = epoch.bounds[step]
         size = learner.piece or stop - start
         for first in range(start, stop, size):
-            yield rows.gather(epoch.order[first : min(first + size, stop)])
+            yield own_piece(learner.processes, rows, epoch, first, min(first + size, stop))
 
     validation = ValidationBatches(rows, 8, np.ones(3), 0)
     return StepPasses(learner, batch, epoch.scale[step], tasks, step, validation, **options), epoch

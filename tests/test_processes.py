@@ -1,0 +1,135 @@
+"""Two processes that train together end as one process does: every method and architecture, one step after another."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import polars as pl
+import pytest
+from pair import worlds
+from torch import nn
+from worlds import start_pair
+
+from mtl_cli import build
+from mtl_cli.build import refuse_statistics
+from mtl_cli.errors import ConfigError, DataError
+from mtl_cli.model import MultiTaskModel
+from mtl_cli.processes import OneProcess, Processes
+from mtl_cli.schema import validate
+
+PAIR = Path(__file__).with_name("pair.py")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each of the two found."""
+    folder = tmp_path_factory.mktemp("pair")
+    pair = start_pair([sys.executable, str(PAIR), str(folder)], folder)
+    try:
+        codes = [process.wait(timeout=240) for process in pair]
+    finally:
+        for process in pair:
+            process.kill()
+            process.wait()
+    assert codes == [0, 0], [(folder / f"err{rank}.txt").read_text() for rank in range(2)]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("world", [name for name, _ in worlds()])
+def test_losses_weights_and_state_are_those_of_one_process(found, world):
+    # DST-01: in the first batch one process has no label of a task, and of another there is none at all
+    for own in found:
+        gaps = own["training"][world]
+        assert max(gaps["losses"], gaps["weights"]) < 1e-6
+        assert gaps["state"] < 1e-5  # some methods keep quotients of small differences
+
+
+@pytest.mark.parametrize("count", ["1", "5", "12"])
+def test_evaluation_counts_every_row_once(found, count):
+    # DST-02
+    assert [own["scores"][count] for own in found] == [0, 0]
+
+
+def test_look_at_the_gradients_is_that_of_one_process(found):
+    assert max(own["look"] for own in found) < 1e-5
+
+
+def test_dropout_is_drawn_by_each_process_and_leaves_the_generators_alike(found):
+    assert min(own["draws"] for own in found) > 0
+
+
+def test_replicas_that_differ_are_noticed_by_all(found):
+    for own in found:
+        assert own["drift"] == "TrainingError: weights: not the same in process 1 as in process 0. Hint."
+
+
+def test_what_fails_in_one_process_fails_in_all(found):
+    assert [own["failure"] for own in found] == ["RunError: process 1: no file", "DataError: no file"]
+
+
+def test_all_stop_for_what_is_not_finite_in_one_process(found):
+    assert [own["not finite"] for own in found] == [[0], [0]]
+
+
+def test_all_hear_of_a_wish_at_the_same_step(found):
+    assert [own["wishes"] for own in found] == [[2, 2], [2, 2]]
+
+
+def test_all_hear_the_largest_number(found):
+    assert [own["largest"] for own in found] == [1, 1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5, 12])
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_shares_are_disjoint_and_complete(count, size):
+    shares = [Processes(rank, size).share(10, 10 + count) for rank in range(size)]
+    assert [row for start, stop in shares for row in range(start, stop)] == list(range(10, 10 + count))
+    assert OneProcess().share(3, 8) == (3, 8)
+
+
+def test_layers_with_statistics_over_a_batch_are_refused():
+    model = MultiTaskModel(3, [1], 4)
+    refuse_statistics(model)
+    model.sharing.encoder.norm = nn.BatchNorm1d(4)
+    with pytest.raises(ConfigError) as refused:
+        refuse_statistics(model)
+    assert str(refused.value) == (
+        "WORLD_SIZE: 'sharing.encoder.norm' is a BatchNorm1d, whose statistics would be of each process's rows alone. "
+        "Use LayerNorm or GroupNorm, or train in one process."
+    )
+
+
+@pytest.mark.parametrize(
+    ("processes", "message"),
+    [
+        ("2", "data.in_memory: is auto, and rows are not streamed in several processes, each of which holds all: "),
+        ("1", ""),
+    ],
+)
+def test_rows_that_do_not_fit_into_memory_are_refused(monkeypatch, tmp_path, processes, message):
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame({"x": [0.5, 1.5] * 4, "y": [1.0, 2.0] * 4}).write_parquet("rows.parquet")
+    parts = {"encoder": "mlp", "sharing": "hard", "balancing": "equal", "optimizer": "adamw", "scheduler": "constant"}
+    chosen = {"trainer": {}, **{part: {"name": name} for part, name in parts.items()}}
+    data = {"source": "table", "path": "rows.parquet"}
+    config = validate({"data": data, "tasks": {"y": {"kind": "regression"}}, **chosen})
+    monkeypatch.setattr(build, "free_memory", lambda: 1)
+    if not message:
+        assert build.streams(config)
+        return
+    with pytest.raises(DataError) as refused:
+        build.read_rows(config)
+    assert str(refused.value).startswith(message)
+    assert str(refused.value).endswith("Write data.in_memory=true, or train in one process.")
+
+
+def test_processes_of_a_machine_divide_its_cores(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
+    config = SimpleNamespace(trainer=SimpleNamespace(threads="auto"), data=SimpleNamespace(batch_size=256))
+    assert build.choose_threads(config, 10**7) == 8
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert build.choose_threads(config, 10**7) == 4
+    assert build.choose_threads(config, 10**6) == 1
