@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -83,6 +84,74 @@ def test_features_of_texts_survive_json():
     assert [block.ids for block in again.spec.blocks] == [77, 77]
     for name in ("review", "words"):
         assert again.transform(table)[0].blocks[name].values.equal(features.transform(table)[0].blocks[name].values)
+
+
+def test_features_of_the_training_rows_have_numbers_of_their_own():
+    table = table_of(text=["a b a c", "b a", "d d d d"], words=[["one", "one"], ["two"], ["three"]])
+    options = FeatureOptions(inputs=[{"name": "text", "type": "text"}], text=replace(PLAIN, min_count=2))
+    features = Features.fit(table, options, np.array([0, 1]), {})
+    inputs, _ = features.transform(table)
+    assert features.spec.blocks[0].ids == 3  # a, b, and all others: c is there once, and d in no training row
+    a, b = sorted([1, 2], key=lambda number: text_ids("ab"[number - 1], replace(PLAIN, ids=1 << 32)))
+    assert inputs.blocks["text"].values.tolist() == [a, b, a, 0, b, a, 0, 0, 0, 0]
+    most = Features.fit(table, replace(options, text=replace(options.text, ids=2)), np.array([0, 1]), {})
+    assert most.spec.blocks[0].ids == 2
+    assert most.transform(table)[0].blocks["text"].values.tolist() == [1, 0, 1, 0, 0, 1, 0, 0, 0, 0]
+    tokens = fit(table, inputs=["words"], text=TextOptions(min_count=1))
+    values = tokens.transform(table)[0].blocks["words"].values
+    assert (
+        tokens.spec.blocks[0].ids
+        == 1 + len(values.unique())
+        == 1 + len({number for word in ("one", "two", "three") for number in token_ids(word, 1 << 32)})
+    )
+    assert not tokens.transform(table_of(words=[["Äh"]]))[0].blocks["words"].values.any()
+    assert fit(table, inputs=["words"], text=TextOptions(min_count=9)).spec.blocks[0].ids == 1
+
+
+def test_same_word_is_another_feature_in_rows_with_another_value():
+    table = table_of(words=[["is"], ["is"], ["is"]], text=["is"] * 3, language=["sv", "en", None])
+    options = {"inputs": ["words", {"name": "text", "type": "text"}], "text": replace(PLAIN, by="language")}
+    inputs, _ = fit(table, **options).transform(table)
+    first = [zlib.crc32(b"sv\0t is") % (1 << 31), zlib.crc32(b"en\0t is") % (1 << 31), token_ids("is", 1 << 31)[0]]
+    assert inputs.blocks["words"].values[:, 0].tolist() == first
+    assert len(inputs.blocks["words"].values.unique()) == 3 * len(set(token_ids("is", 1 << 31)))
+    assert inputs.blocks["text"].values.tolist() == [
+        zlib.crc32(start + b"w is") % (1 << 31) for start in (b"sv\0", b"en\0", b"")
+    ]
+    numbered = fit(table, inputs=["words"], text=TextOptions(by="language", min_count=1))
+    again = Features.from_json(json.loads(json.dumps(numbered.to_json())))
+    assert again.spec == numbered.spec
+    assert again.transform(table)[0].blocks["words"].values.equal(numbered.transform(table)[0].blocks["words"].values)
+    assert not again.transform(table_of(words=[["is"]], language=["no"]))[0].blocks["words"].values.any()
+    with pytest.raises(DataError, match=r"^data.text.by: no column 'language' in reviews.csv. Known: words.$"):
+        again.transform(table_of(words=[["is"]]))
+
+
+def test_values_that_tell_features_apart_are_no_targets():
+    table = table_of(words=[["a"], ["b"]], n=["1", "2"], tag=["x", "y"])
+    reserved = {"tag": "target of task 'tag'"}
+
+    def problems(**options):
+        with pytest.raises(DataError) as caught:
+            Features.fit(table, FeatureOptions(**options), np.array([0]), reserved)
+        return [str(problem) for problem in caught.value.problems]
+
+    assert problems(inputs=["words"], text=TextOptions(by="tag")) == [
+        "data.text.by: column 'tag' cannot be an input, it is the target of task 'tag'. Take it out of data.text.by, "
+        "or write data.allow_inputs=[tag] if the model is meant to see it."
+    ]
+    assert problems(inputs=["words"], text=TextOptions(by="tga", min_count=1)) == [
+        "data.text.by: no column 'tga' in reviews.csv. Did you mean 'tag'?"
+    ]
+    Features.fit(table, FeatureOptions(inputs=["n"], text=TextOptions(by="tga")), np.array([0]), reserved)  # no texts
+
+
+def test_features_of_runs_of_before_are_read():
+    table = table_of(words=[["a"]])
+    saved = fit(table).to_json()
+    (block,) = saved["blocks"]
+    del block["known"], block["options"]["min_count"], block["options"]["by"]
+    assert Features.from_json(saved).transform(table)[0].blocks["words"].values.tolist() == [token_ids("a", 65536)]
 
 
 def test_rows_of_ragged_columns_are_taken_in_any_order():
