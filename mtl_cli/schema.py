@@ -106,6 +106,7 @@ class TextOptions:
             any feature has, and shares by chance.
         by: Column whose values tell features apart: in rows with another value (a language, say) the same word is
             another feature. Rows without a value are as without ``by``. ``source`` where ``source_as_input``.
+        affix: Longest beginning and end of a token that is a feature, in letters.
         words: Longest run of words of a text that is a feature: 1: words alone, 2: pairs as well.
         pieces: [shortest, longest] pieces of the words of a text, in letters; null: none.
         lowercase: Whether texts are read in lower case.
@@ -114,6 +115,7 @@ class TextOptions:
     ids: PositiveInt = 65536
     min_count: PositiveInt | None = None
     by: str | None = None
+    affix: NonNegativeInt = 4
     words: PositiveInt = 2
     pieces: list[PositiveInt] | None = field(default_factory=lambda: [3, 5])
     lowercase: bool = True

@@ -26,9 +26,7 @@ from mtl_cli.schema import TextOptions
 from mtl_cli.types import Block, Column
 
 _WORDS = re.compile(r"\w+|[^\w\s]")
-_AFFIX = 4  # longest prefix and suffix of a token that is a feature of its own
 _ALL = 1 << 32  # values of CRC-32
-TOKEN_FEATURES = 3 + 2 * _AFFIX
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,6 @@ class BagInput(ABC):
     known: tuple[int, ...] | None = None
 
     type: ClassVar[Literal["text", "tokens"]]
-    shape: ClassVar[tuple[int, ...]] = ()
 
     @classmethod
     def fit(cls, name: str, options: TextOptions, table: AnyTable, train_rows: np.ndarray) -> BagInput:
@@ -77,6 +74,11 @@ class BagInput(ABC):
         """What an encoder has to know."""
         ids = self.options.ids if self.known is None else len(self.known) + 1
         return Block(self.name, self.type, self.shape, ids)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Axes of the features of one text or token."""
+        return ()
 
     def groups(self, table: AnyTable) -> pl.Series | None:
         """The value of ``options.by`` in each row as text, null where there is none; None without that option.
@@ -140,18 +142,21 @@ class TokensInput(BagInput):
     """A column of lists of words: each word is known by itself, its beginnings and ends, and its shape."""
 
     type: ClassVar[Literal["text", "tokens"]] = "tokens"
-    shape: ClassVar[tuple[int, ...]] = (TOKEN_FEATURES,)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (3 + 2 * self.options.affix,)
 
     def features(self, column: Column, groups: pl.Series | None) -> tuple[np.ndarray, np.ndarray]:
         if not is_tokens(column.values.dtype):
             raise DataError(Problem(_head(column), f"must hold lists of words, got type {column.values.dtype}"))
-        rows = column.values.to_list()
+        rows, options = column.values.to_list(), replace(self.options, ids=_ALL)
         words = [
             (word or "", seed) for row, seed in zip(rows, _seeds(groups, len(rows)), strict=True) for word in row or ()
         ]
         places = {word: place for place, word in enumerate(dict.fromkeys(words))}
-        distinct = np.array([token_ids(word, _ALL, seed) for word, seed in places], np.int64)
-        ids = distinct.reshape(-1, TOKEN_FEATURES)[np.array([places[word] for word in words], np.int64)]
+        distinct = np.array([token_ids(word, options, seed) for word, seed in places], np.int64)
+        ids = distinct.reshape(-1, *self.shape)[np.array([places[word] for word in words], np.int64)]
         return ids, _starts(token_counts(column.values))
 
 
@@ -183,22 +188,22 @@ def text_ids(text: str, options: TextOptions, seed: int = 0) -> list[int]:
     return ids
 
 
-def token_ids(word: str, ids: int, seed: int = 0) -> list[int]:
-    """The features of a token: itself, in lower case, its shape, and its beginnings and ends of 1 to 4 letters.
+def token_ids(word: str, options: TextOptions, seed: int = 0) -> list[int]:
+    """The features of a token: itself, in lower case, its shape, and its beginnings and ends of 1 to ``affix`` letters.
 
     A token with another ``seed`` has others.
 
     Example:
-        >>> token_ids("Cats", 1000)[1] == token_ids("cats", 1000)[0]
-        False
-        >>> token_ids("Cats", 1000)[-1] == token_ids("hats", 1000)[-1]
-        False
-        >>> token_ids("Cats", 1000)[-2] == token_ids("hats", 1000)[-2]
-        True
+        >>> one, other = (token_ids(word, TextOptions(affix=4)) for word in ("Cats", "hats"))
+        >>> [one[-n] == other[-n] for n in (1, 2)]  # "cats" and "hats", "ats"
+        [False, True]
     """
     lower = word.lower()
-    ends = [("p", lower[:n]) for n in range(1, _AFFIX + 1)] + [("s", f"{n} {lower[-n:]}") for n in range(1, _AFFIX + 1)]
-    return [_number(kind, text, ids, seed) for kind, text in [("t", word), ("l", lower), ("x", _shape(word)), *ends]]
+    sizes = range(1, options.affix + 1)
+    ends = [("p", lower[:n]) for n in sizes] + [("s", f"{n} {lower[-n:]}") for n in sizes]
+    return [
+        _number(kind, text, options.ids, seed) for kind, text in [("t", word), ("l", lower), ("x", _shape(word)), *ends]
+    ]
 
 
 def _shape(word: str) -> str:

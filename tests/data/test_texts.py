@@ -11,7 +11,7 @@ from worlds import column
 
 from mtl_cli.data import FeatureOptions, Features
 from mtl_cli.data.table import Part, Table
-from mtl_cli.data.texts import TOKEN_FEATURES, text_ids, token_ids
+from mtl_cli.data.texts import text_ids, token_ids
 from mtl_cli.data.token_labels import label_tokens, spread_labels
 from mtl_cli.errors import DataError
 from mtl_cli.schema import TextOptions
@@ -69,11 +69,22 @@ def test_lists_of_words_are_tokens():
     inputs, notes = features.transform(table)
     tokens = inputs.blocks["words"]
     assert tokens.starts.tolist() == [0, 2, 2, 2, 3]
-    assert tokens.values.tolist() == [token_ids(word, 1000) for word in ("Cats", "sleep", "cats")]
-    assert tokens.values.shape == (3, TOKEN_FEATURES)
+    assert tokens.values.tolist() == [token_ids(word, TextOptions(ids=1000)) for word in ("Cats", "sleep", "cats")]
+    assert tokens.values.shape == (3, 11)
     assert notes == ["reviews.csv, column 'words': 1 cell is missing."]
     with pytest.raises(DataError, match=r"column 'words': must hold lists of words, got type String"):
         features.transform(table_of(words=["a"]))
+
+
+def test_beginnings_and_ends_are_as_long_as_wanted():
+    def numbers(*features):
+        return [zlib.crc32(feature.encode()) % (1 << 31) for feature in features]
+
+    word = numbers("t Abc", "l abc", "x Xxx")
+    assert token_ids("Abc", replace(PLAIN, affix=0)) == word
+    assert token_ids("Abc", replace(PLAIN, affix=2)) == word + numbers("p a", "p ab", "s 1 c", "s 2 bc")
+    features = fit(table_of(words=[["Abc"]]), text=replace(PLAIN, affix=6))
+    assert features.spec.blocks[0].shape == (15,)
 
 
 def test_features_of_texts_survive_json():
@@ -102,7 +113,7 @@ def test_features_of_the_training_rows_have_numbers_of_their_own():
     assert (
         tokens.spec.blocks[0].ids
         == 1 + len(values.unique())
-        == 1 + len({number for word in ("one", "two", "three") for number in token_ids(word, 1 << 32)})
+        == 1 + len({number for word in ("one", "two", "three") for number in token_ids(word, TextOptions(ids=1 << 32))})
     )
     assert not tokens.transform(table_of(words=[["Äh"]]))[0].blocks["words"].values.any()
     assert fit(table, inputs=["words"], text=TextOptions(min_count=9)).spec.blocks[0].ids == 1
@@ -112,9 +123,9 @@ def test_same_word_is_another_feature_in_rows_with_another_value():
     table = table_of(words=[["is"], ["is"], ["is"]], text=["is"] * 3, language=["sv", "en", None])
     options = {"inputs": ["words", {"name": "text", "type": "text"}], "text": replace(PLAIN, by="language")}
     inputs, _ = fit(table, **options).transform(table)
-    first = [zlib.crc32(b"sv\0t is") % (1 << 31), zlib.crc32(b"en\0t is") % (1 << 31), token_ids("is", 1 << 31)[0]]
+    first = [zlib.crc32(b"sv\0t is") % (1 << 31), zlib.crc32(b"en\0t is") % (1 << 31), token_ids("is", PLAIN)[0]]
     assert inputs.blocks["words"].values[:, 0].tolist() == first
-    assert len(inputs.blocks["words"].values.unique()) == 3 * len(set(token_ids("is", 1 << 31)))
+    assert len(inputs.blocks["words"].values.unique()) == 3 * len(set(token_ids("is", PLAIN)))
     assert inputs.blocks["text"].values.tolist() == [
         zlib.crc32(start + b"w is") % (1 << 31) for start in (b"sv\0", b"en\0", b"")
     ]
@@ -150,8 +161,10 @@ def test_features_of_runs_of_before_are_read():
     table = table_of(words=[["a"]])
     saved = fit(table).to_json()
     (block,) = saved["blocks"]
-    del block["known"], block["options"]["min_count"], block["options"]["by"]
-    assert Features.from_json(saved).transform(table)[0].blocks["words"].values.tolist() == [token_ids("a", 65536)]
+    del block["known"], block["options"]["min_count"], block["options"]["by"], block["options"]["affix"]
+    assert Features.from_json(saved).transform(table)[0].blocks["words"].values.tolist() == [
+        token_ids("a", TextOptions())
+    ]
 
 
 def test_rows_of_ragged_columns_are_taken_in_any_order():
@@ -160,11 +173,11 @@ def test_rows_of_ragged_columns_are_taken_in_any_order():
     table = table_of(words=[["a", "b"], [], ["c"], ["d", "e", "f"]])
     inputs, _ = fit(table).transform(table)
     some = inputs.rows(torch.tensor([3, 1, 0, 3]))
-    expected = [token_ids(word, 65536) for word in "defabdef"]
+    expected = [token_ids(word, TextOptions()) for word in "defabdef"]
     assert some.blocks["words"].values.tolist() == expected
     assert some.blocks["words"].starts.tolist() == [0, 3, 3, 5, 8]
     assert some.blocks["words"].row_of_each().tolist() == [0, 0, 0, 2, 2, 3, 3, 3]
-    assert inputs.part(1, 3).blocks["words"].values.tolist() == [token_ids("c", 65536)]
+    assert inputs.part(1, 3).blocks["words"].values.tolist() == [token_ids("c", TextOptions())]
 
 
 def test_labels_of_tokens_go_where_their_tokens_are():
