@@ -136,7 +136,7 @@ class Features:
                     continue
                 if options.missing_inputs == "error":
                     refuse_missing_cells(column for _, column in pieces())
-                if kind in _BAGS:
+                if kind == "text" or kind == "tokens":
                     blocks.append(_BAGS[kind].fit(name, text, as_read, train_rows))
                 elif kind == "category":
                     categorical.append(fit_category(table.column(name), train_rows, options.min_count))
