@@ -101,12 +101,21 @@ class TextOptions:
 
     Args:
         ids: How many numbers there are for the features; two that share one cannot be told apart.
+        min_count: Features that the training rows have so many times get a number of their own, the most frequent ones
+            if there are more than ``ids``, and all others one together; null: a feature's number is its hash, which
+            any feature has, and shares by chance.
+        by: Column whose values tell features apart: in rows with another value (a language, say) the same word is
+            another feature. Rows without a value are as without ``by``. ``source`` where ``source_as_input``.
+        affix: Longest beginning and end of a token that is a feature, in letters.
         words: Longest run of words of a text that is a feature: 1: words alone, 2: pairs as well.
         pieces: [shortest, longest] pieces of the words of a text, in letters; null: none.
         lowercase: Whether texts are read in lower case.
     """
 
     ids: PositiveInt = 65536
+    min_count: PositiveInt | None = None
+    by: str | None = None
+    affix: NonNegativeInt = 4
     words: PositiveInt = 2
     pieces: list[PositiveInt] | None = field(default_factory=lambda: [3, 5])
     lowercase: bool = True

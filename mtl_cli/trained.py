@@ -220,10 +220,7 @@ class TrainedRun:
             verbatim: Columns to leave as they are, which must be there too, and who names them.
         """
         features = self.features
-        inputs_of = [
-            column.name for part in (features.numeric, features.categorical, features.blocks) for column in part
-        ]
-        needed = {column: "data.inputs" for column in inputs_of if column not in features.optional} | {**verbatim}
+        needed = {c: who for c, who in features.columns.items() if c not in features.optional} | {**verbatim}
         width = max(self.features.spec.numeric_dim + len(self.features.categorical), 1)
         pieces = max(1, min(16, _CELLS // width // EVALUATION_ROWS))
         chunks = source.chunks(

@@ -9,7 +9,6 @@ import polars as pl
 
 from mtl_cli.data.images import is_image
 from mtl_cli.data.number_text import FOREIGN_NUMBER, parse_numbers
-from mtl_cli.data.texts import is_tokens
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.types import Column
 
@@ -106,6 +105,11 @@ def category_text(column: Column) -> pl.Series:
     if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
         raise DataError(Problem(column.head, f"must hold categories, got type {column.values.dtype}"))
     return column.values.cast(pl.String)
+
+
+def is_tokens(dtype: pl.DataType) -> bool:
+    """Whether a column's cells are lists of texts."""
+    return isinstance(dtype, pl.List | pl.Array) and dtype.inner == pl.String
 
 
 def block_width(column: Column) -> int:

@@ -29,17 +29,18 @@ from mtl_cli.data.input_columns import (
 )
 from mtl_cli.data.number_text import plain_numbers
 from mtl_cli.data.scaling import Scaler
-from mtl_cli.data.selection import select_columns
+from mtl_cli.data.selection import readable, select_columns
 from mtl_cli.data.table import AnyTable, Table
-from mtl_cli.data.texts import TextInput, TokensInput
+from mtl_cli.data.texts import BagInput, TextInput, TokensInput
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.schema import FeatureOptions, ImageOptions
 from mtl_cli.types import Column, Inputs, InputSpec, Links, Ragged
 
 __all__ = ["FeatureOptions", "Features", "format_report"]
 
-BlockInput = ImageInput | TextInput | TokensInput
-_BLOCKS: dict[str, type[BlockInput]] = {"image": ImageInput, "text": TextInput, "tokens": TokensInput}
+BlockInput = ImageInput | BagInput
+_BAGS: dict[str, type[BagInput]] = {"text": TextInput, "tokens": TokensInput}
+_BLOCKS: dict[str, type[BlockInput]] = {"image": ImageInput, **_BAGS}
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +123,10 @@ class Features:
                 column = next(table.pieces(name))[1] if wide else table.column(name)
                 types[name], found = infer_type(column, declared or known)
                 notes += found
+        by = [options.text.by] if options.text.by is not None and set(types.values()) & _BAGS.keys() else []
+        wrong = [problem for name in by for problem in readable("data.text.by", name, table, reserved)]
+        problems += wrong
+        text = replace(options.text, by=None) if wrong else options.text
         bins = _bins(options, types)
         for name, kind in types.items():
             pieces = functools.partial(table.pieces, name)
@@ -131,10 +136,8 @@ class Features:
                     continue
                 if options.missing_inputs == "error":
                     refuse_missing_cells(column for _, column in pieces())
-                if kind == "text":
-                    blocks.append(TextInput(name, options.text))
-                elif kind == "tokens":
-                    blocks.append(TokensInput(name, options.text))
+                if kind == "text" or kind == "tokens":
+                    blocks.append(_BAGS[kind].fit(name, text, as_read, train_rows))
                 elif kind == "category":
                     categorical.append(fit_category(table.column(name), train_rows, options.min_count))
                 elif kind == "block":
@@ -148,7 +151,7 @@ class Features:
             raise DataError(problems)
         notes += copies_of_targets(as_read, list(selection.inputs), reserved)
         rows = describe(as_read, types, selection.left_out)
-        optional = tuple(name for name in selection.inputs if table.lacking(name))
+        optional = tuple(name for name in dict.fromkeys([*selection.inputs, *by]) if table.lacking(name))
         refuse = options.missing_inputs == "error"
         features = cls(
             tuple(numeric), tuple(categorical), refuse, tuple(notes), rows, optional, tuple(blocks),
@@ -167,6 +170,13 @@ class Features:
         sizes = tuple(column.size for column in self.categorical)
         missing = tuple(column.missing for column in self.categorical)
         return InputSpec(width, sizes, edges, blocks, missing=missing, links=self.links)
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that ``transform`` reads, and who names them."""
+        inputs = [column.name for part in (self.numeric, self.categorical, self.blocks) for column in part]
+        by = [block.options.by for block in self.blocks if isinstance(block, BagInput) and block.options.by is not None]
+        return dict.fromkeys(by, "data.text.by") | dict.fromkeys(inputs, "data.inputs")
 
     @property
     def input_dim(self) -> int:
@@ -203,9 +213,8 @@ class Features:
         Raises:
             DataError: Lists absent columns, or of each column the first cell that does not fit its type.
         """
-        names = [c.name for c in self.numeric] + [c.name for c in self.categorical] + [c.name for c in self.blocks]
-        table = table.with_empty(self.optional)
-        table.require(names, dict.fromkeys(names, "data.inputs"))
+        table = as_read = table.with_empty(self.optional)
+        table.require(self.columns, self.columns)
         table = plain_numbers(table, [c.name for c in self.numeric if c.type == "numeric"], decided=True)
         # Column by column memory: each input column is written in one stretch.
         numeric = np.zeros((table.frame.height, self.spec.numeric_dim), np.float32, order="F")
@@ -231,7 +240,7 @@ class Features:
                 else:
                     if self.refuse_missing:
                         refuse_missing_cells([source])
-                    blocks[block.name] = block.values(source)
+                    blocks[block.name] = block.values(source, block.groups(as_read))
                     if source.values.null_count():  # read as empty
                         found.missing[source.head] += source.values.null_count()
             bad |= {row: table.where(block.name, row) for row in damaged or ()}

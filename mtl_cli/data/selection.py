@@ -76,6 +76,11 @@ def select_columns(
     return Selection(chosen, {c: reason for c, reason in reasons.items() if c not in chosen})
 
 
+def readable(key: str, name: str, table: AnyTable, reserved: Mapping[str, str]) -> list[Problem]:
+    """Why a column that an option names cannot be read along with the inputs: it is not there, or has another role."""
+    return _refusals(key, name, {}, reserved) if name in table.schema else [_no_column(key, name, table)]
+
+
 def _entries(inputs: str | list[Any]) -> list[tuple[str, Any]]:
     if isinstance(inputs, str):
         return [("data.inputs", inputs)]
@@ -126,8 +131,8 @@ def _no_column(key: str, name: str, table: AnyTable) -> Problem:
 def _refusals(key: str, name: str, excluded: Mapping[str, str], reserved: Mapping[str, str]) -> list[Problem]:
     if name in reserved:
         what = f"column '{name}' cannot be an input, it is the {reserved[name].removeprefix('the ')}"
-        hint = f"Take it out of data.inputs, or write data.allow_inputs=[{name}] if the model is meant to see it."
-        return [Problem(key, what, hint)]
+        way_out = f"write data.allow_inputs=[{name}] if the model is meant to see it."
+        return [Problem(key, what, f"Take it out of {key.partition('[')[0]}, or {way_out}")]
     if name in excluded:
         return [Problem(key, f"column '{name}' is also in data.exclude", "Keep it in one of the two.")]
     return []

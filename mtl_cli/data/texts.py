@@ -1,116 +1,163 @@
-"""Texts and tokens to bags of hashed features: no vocabulary to build, store or download, and nothing is unknown.
+"""Texts and tokens to bags of features: a word, a piece of one, two words in a row.
 
-A feature (a word, a piece of one, two words in a row) is known by its number: CRC-32 of its UTF-8 bytes, modulo how
-many numbers there are. That is the same on every machine and in every version, so a run needs no more than that count.
+A feature is known by its CRC-32, of its UTF-8 bytes. That is the same on every machine and in every version. Its number
+is that modulo how many numbers there are, so that there is no vocabulary to build or store, and nothing is unknown, but
+features share numbers by chance; or, with ``min_count``, its place among those of the training rows.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.column_types import category_text, is_tokens
+from mtl_cli.data.table import AnyTable, rows_in
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.schema import TextOptions
 from mtl_cli.types import Block, Column
 
 _WORDS = re.compile(r"\w+|[^\w\s]")
-_AFFIX = 4  # longest prefix and suffix of a token that is a feature of its own
-TOKEN_FEATURES = 3 + 2 * _AFFIX
+_ALL = 1 << 32  # values of CRC-32
 
 
 @dataclass(frozen=True)
-class TextInput:
-    """A column of texts: each is the bag of its words, pairs of words and pieces of words.
+class BagInput(ABC):
+    """A column whose cells are bags of features.
 
     Args:
         name: The column.
-        options: Which features, and how many numbers for them.
+        options: Which features, and how they get their numbers.
+        known: With ``options.min_count``, the CRC-32 of the features that have a number of their own, ascending:
+            ``known[i]`` has i + 1, and all others 0.
     """
 
     name: str
     options: TextOptions
-    type: str = "text"
+    known: tuple[int, ...] | None = None
+
+    type: ClassVar[Literal["text", "tokens"]]
+
+    @classmethod
+    def fit(cls, name: str, options: TextOptions, table: AnyTable, train_rows: np.ndarray) -> BagInput:
+        """Looks for the features that the training rows have often enough.
+
+        Raises:
+            DataError: The column holds something else.
+        """
+        read = cls(name, options)
+        if options.min_count is None:
+            return read
+        found, counts = np.empty(0, np.int64), np.empty(0, np.int64)
+        groups = read.groups(table)
+        for start, column in table.pieces(name):
+            rows = rows_in(train_rows, start, len(column.values))
+            part = replace(column, values=column.values.gather(rows), own=None)
+            features, _ = read.features(part, None if groups is None else groups.gather(rows + start))
+            values, times = np.unique(features, return_counts=True)
+            found, place = np.unique(np.concatenate([found, values]), return_inverse=True)
+            counts = np.bincount(place, np.concatenate([counts, times]), len(found)).astype(np.int64)
+        often = np.flatnonzero(counts >= options.min_count)
+        most = often[np.argsort(-counts[often], kind="stable")][: options.ids - 1]
+        return replace(read, known=tuple(np.sort(found[most]).tolist()))
 
     @property
     def block(self) -> Block:
         """What an encoder has to know."""
-        return Block(self.name, "text", (), self.options.ids)
+        ids = self.options.ids if self.known is None else len(self.known) + 1
+        return Block(self.name, self.type, self.shape, ids)
 
-    def values(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
-        """The ids (M,) int32 of all texts, and where each text starts (N + 1,) int64; a missing text has none.
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Axes of the features of one text or token."""
+        return ()
+
+    def groups(self, table: AnyTable) -> pl.Series | None:
+        """The value of ``options.by`` in each row as text, null where there is none; None without that option.
 
         Raises:
-            DataError: The column holds no texts.
+            DataError: The column has no values that can be read as text.
         """
+        return None if self.options.by is None else category_text(table.column(self.options.by))
+
+    def values(self, column: Column, groups: pl.Series | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers (M, ...) int32 of the features of all cells, and where each row starts (N + 1,) int64.
+
+        Args:
+            column: N cells; a missing one has no features.
+            groups: See ``groups``.
+
+        Raises:
+            DataError: The column holds something else.
+        """
+        features, starts = self.features(column, groups)
+        if self.known is None:
+            return (features % self.options.ids).astype(np.int32), starts
+        known = np.array([*self.known, _ALL], np.int64)  # one that nothing is, so that every place is one of it
+        place = np.searchsorted(known, features)
+        return np.where(known[place] == features, place + 1, 0).astype(np.int32), starts
+
+    @abstractmethod
+    def features(self, column: Column, groups: pl.Series | None) -> tuple[np.ndarray, np.ndarray]:
+        """CRC-32 (M, ...) int64 of the features of all cells, and where each row starts; see ``values``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        known = None if self.known is None else list(self.known)
+        return {"type": self.type, "name": self.name, "options": vars(self.options), "known": known}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> BagInput:
+        """The column that ``to_json`` described."""
+        known = saved.get("known")  # runs of before had hashed features only
+        return cls(saved["name"], TextOptions(**saved["options"]), None if known is None else tuple(known))
+
+
+@dataclass(frozen=True)
+class TextInput(BagInput):
+    """A column of texts: each is the bag of its words, pairs of words and pieces of words."""
+
+    type: ClassVar[Literal["text", "tokens"]] = "text"
+
+    def features(self, column: Column, groups: pl.Series | None) -> tuple[np.ndarray, np.ndarray]:
         if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
             raise DataError(Problem(_head(column), f"must hold texts, got type {column.values.dtype}"))
-        bags = [text_ids(text or "", self.options) for text in column.values.cast(pl.String).to_list()]
+        texts, options = column.values.cast(pl.String).to_list(), replace(self.options, ids=_ALL)
+        bags = [
+            text_ids(text or "", options, seed) for text, seed in zip(texts, _seeds(groups, len(texts)), strict=True)
+        ]
         return _flat(bags), _starts([len(bag) for bag in bags])
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {**vars(self), "options": vars(self.options)}
-
-    @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> TextInput:
-        """The column that ``to_json`` described."""
-        return cls(**{**saved, "options": TextOptions(**saved["options"])})
 
 
 @dataclass(frozen=True)
-class TokensInput:
-    """A column of lists of words: each word is known by itself, its beginnings and ends, and its shape.
+class TokensInput(BagInput):
+    """A column of lists of words: each word is known by itself, its beginnings and ends, and its shape."""
 
-    Args:
-        name: The column.
-        options: How many numbers there are for the features.
-    """
-
-    name: str
-    options: TextOptions
-    type: str = "tokens"
+    type: ClassVar[Literal["text", "tokens"]] = "tokens"
 
     @property
-    def block(self) -> Block:
-        """What an encoder has to know."""
-        return Block(self.name, "tokens", (TOKEN_FEATURES,), self.options.ids)
+    def shape(self) -> tuple[int, ...]:
+        return (3 + 2 * self.options.affix,)
 
-    def values(self, column: Column) -> tuple[np.ndarray, np.ndarray]:
-        """The ids (M, ids of a token) int32 of all tokens, and where each row starts (N + 1,) int64.
-
-        A missing list is an empty one.
-
-        Raises:
-            DataError: The column holds no lists of texts.
-        """
+    def features(self, column: Column, groups: pl.Series | None) -> tuple[np.ndarray, np.ndarray]:
         if not is_tokens(column.values.dtype):
             raise DataError(Problem(_head(column), f"must hold lists of words, got type {column.values.dtype}"))
-        words = [word or "" for row in column.values.to_list() for word in row or ()]
+        rows, options = column.values.to_list(), replace(self.options, ids=_ALL)
+        words = [
+            (word or "", seed) for row, seed in zip(rows, _seeds(groups, len(rows)), strict=True) for word in row or ()
+        ]
         places = {word: place for place, word in enumerate(dict.fromkeys(words))}
-        known = np.array([token_ids(word, self.options.ids) for word in places], np.int32).reshape(-1, TOKEN_FEATURES)
-        ids = known[np.array([places[word] for word in words], np.int64)]
+        distinct = np.array([token_ids(word, options, seed) for word, seed in places], np.int64)
+        ids = distinct.reshape(-1, *self.shape)[np.array([places[word] for word in words], np.int64)]
         return ids, _starts(token_counts(column.values))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return {**vars(self), "options": vars(self.options)}
-
-    @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> TokensInput:
-        """The column that ``to_json`` described."""
-        return cls(**{**saved, "options": TextOptions(**saved["options"])})
-
-
-def is_tokens(dtype: pl.DataType) -> bool:
-    """Whether a column's cells are lists of texts."""
-    return isinstance(dtype, pl.List | pl.Array) and dtype.inner == pl.String
 
 
 def token_counts(values: pl.Series) -> np.ndarray:
@@ -122,8 +169,8 @@ def token_counts(values: pl.Series) -> np.ndarray:
     return counts
 
 
-def text_ids(text: str, options: TextOptions) -> list[int]:
-    """The features of a text.
+def text_ids(text: str, options: TextOptions, seed: int = 0) -> list[int]:
+    """The features of a text; texts with another ``seed`` have others.
 
     Words are runs of letters, digits and underscores, or single other signs. Pieces are those of ``<word>``: the signs
     tell its edges from its middle.
@@ -134,26 +181,29 @@ def text_ids(text: str, options: TextOptions) -> list[int]:
     """
     words = _WORDS.findall(text.lower() if options.lowercase else text)
     low, high = options.pieces or (1, 0)
-    ids = [number for word in words for number in _word_ids(word, low, high, options.ids)]
+    ids = [number for word in words for number in _word_ids(word, low, high, options.ids, seed)]
     for size in range(2, options.words + 1):
-        ids += [_number("w", " ".join(words[i : i + size]), options.ids) for i in range(len(words) - size + 1)]
+        runs = (" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
+        ids += [_number("w", run, options.ids, seed) for run in runs]
     return ids
 
 
-def token_ids(word: str, ids: int) -> list[int]:
-    """The features of a token: itself, in lower case, its shape, and its beginnings and ends of 1 to 4 letters.
+def token_ids(word: str, options: TextOptions, seed: int = 0) -> list[int]:
+    """The features of a token: itself, in lower case, its shape, and its beginnings and ends of 1 to ``affix`` letters.
+
+    A token with another ``seed`` has others.
 
     Example:
-        >>> token_ids("Cats", 1000)[1] == token_ids("cats", 1000)[0]
-        False
-        >>> token_ids("Cats", 1000)[-1] == token_ids("hats", 1000)[-1]
-        False
-        >>> token_ids("Cats", 1000)[-2] == token_ids("hats", 1000)[-2]
-        True
+        >>> one, other = (token_ids(word, TextOptions(affix=4)) for word in ("Cats", "hats"))
+        >>> [one[-n] == other[-n] for n in (1, 2)]  # "cats" and "hats", "ats"
+        [False, True]
     """
     lower = word.lower()
-    ends = [("p", lower[:n]) for n in range(1, _AFFIX + 1)] + [("s", f"{n} {lower[-n:]}") for n in range(1, _AFFIX + 1)]
-    return [_number(kind, text, ids) for kind, text in [("t", word), ("l", lower), ("x", _shape(word)), *ends]]
+    sizes = range(1, options.affix + 1)
+    ends = [("p", lower[:n]) for n in sizes] + [("s", f"{n} {lower[-n:]}") for n in sizes]
+    return [
+        _number(kind, text, options.ids, seed) for kind, text in [("t", word), ("l", lower), ("x", _shape(word)), *ends]
+    ]
 
 
 def _shape(word: str) -> str:
@@ -165,9 +215,9 @@ def _shape(word: str) -> str:
 
 
 @functools.lru_cache(maxsize=1 << 18)
-def _word_ids(word: str, low: int, high: int, ids: int) -> tuple[int, ...]:
-    marked = f"<{word}>"
-    return (_number("w", word, ids), *(_number("c", piece, ids) for piece in _pieces(marked, low, high)))
+def _word_ids(word: str, low: int, high: int, ids: int, seed: int) -> tuple[int, ...]:
+    pieces = _pieces(f"<{word}>", low, high)
+    return (_number("w", word, ids, seed), *(_number("c", piece, ids, seed) for piece in pieces))
 
 
 def _pieces(text: str, low: int, high: int) -> Iterator[str]:
@@ -175,12 +225,20 @@ def _pieces(text: str, low: int, high: int) -> Iterator[str]:
         yield from (text[i : i + size] for i in range(len(text) - size + 1))
 
 
-def _number(kind: str, text: str, ids: int) -> int:
-    return zlib.crc32(f"{kind} {text}".encode("utf-8", "surrogatepass")) % ids
+def _number(kind: str, text: str, ids: int, seed: int) -> int:
+    return zlib.crc32(f"{kind} {text}".encode("utf-8", "surrogatepass"), seed) % ids
+
+
+def _seeds(groups: pl.Series | None, rows: int) -> Iterable[int]:
+    """What the features of each row start from: the CRC-32 of what stands in front of them, the row's group."""
+    if groups is None:
+        return itertools.repeat(0, rows)
+    seeds = {g: 0 if g is None else zlib.crc32(f"{g}\0".encode("utf-8", "surrogatepass")) for g in groups.unique()}
+    return [seeds[group] for group in groups]
 
 
 def _flat(bags: list[list[int]]) -> np.ndarray:
-    return np.fromiter((number for bag in bags for number in bag), np.int32)
+    return np.fromiter((number for bag in bags for number in bag), np.int64)
 
 
 def _starts(counts: np.ndarray | list[int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -181,19 +182,45 @@ class Bag(nn.Module):
         self.weight = nn.Parameter(torch.randn(*lead, ids, dim) * 0.02)
 
     def forward(self, ids: Tensor, dropout: float = 0.0, starts: Tensor | None = None) -> Tensor:
+        ids, factors = self._flat(ids, dropout)
+        if self.weight.dim() == 2:
+            return _sums(ids, self.weight, factors, starts)
+        copies = len(self.weight)
+        if starts is not None:
+            ends = torch.arange(copies, device=ids.device).unsqueeze(1) * (len(ids) // copies)
+            starts = (starts.unsqueeze(0) + ends).flatten()
+        sums: Tensor = _sums(ids, self.weight.flatten(0, 1), factors, starts).unflatten(0, (copies, -1))
+        return sums
+
+    def with_backward(self, ids: Tensor, dropout: float = 0.0) -> tuple[Tensor, Callable[[Tensor], None]]:
+        """Sums of bags of equal size, ids (B, ids of a bag), without a graph, and their backward pass.
+
+        It adds to the rows of ``weight.grad`` that were read. By autograd each step makes a table of zeros and adds all
+        of it, which takes most of a small step's time where the table is large.
+        """
+        width = self.weight.shape[-1]
+        ids, factors = self._flat(ids, dropout)
+        sums = _sums(ids, self.weight.detach().view(-1, width), factors, None)
+
+        def backward(gradient: Tensor) -> None:
+            if self.weight.grad is None:
+                raise RuntimeError("parameters must have grad")
+            each = gradient.view(-1, 1, width).expand(-1, ids.shape[1], -1)
+            each = each if factors is None else each * factors.unsqueeze(-1)
+            self.weight.grad.view(-1, width).index_add_(0, ids.flatten(), each.flatten(0, 1))
+
+        return (sums if self.weight.dim() == 2 else sums.unflatten(0, (len(self.weight), -1))), backward
+
+    def _flat(self, ids: Tensor, dropout: float) -> tuple[Tensor, Tensor | None]:
+        """The ids of all copies in their tables below one another, and dropout's factors, the same for all copies."""
         factors = dropout_factors(self.weight.new_empty(()).expand(ids.shape), dropout) if dropout else None
         ids = ids.long()
         if self.weight.dim() == 2:
-            return _sums(ids, self.weight, factors, starts)
+            return ids, factors
         copies, rows, _ = self.weight.shape
         shift = torch.arange(copies, device=ids.device) * rows
         many = (ids.unsqueeze(0) + shift.view(-1, *(1,) * ids.dim())).flatten(0, 1)
-        if factors is not None:
-            factors = factors.repeat(copies, *(1,) * (ids.dim() - 1))
-        if starts is not None:
-            starts = (starts.unsqueeze(0) + torch.arange(copies, device=ids.device).unsqueeze(1) * len(ids)).flatten()
-        sums: Tensor = _sums(many, self.weight.flatten(0, 1), factors, starts).unflatten(0, (copies, -1))
-        return sums
+        return many, None if factors is None else factors.repeat(copies, *(1,) * (ids.dim() - 1))
 
 
 def _sums(ids: Tensor, table: Tensor, factors: Tensor | None, starts: Tensor | None) -> Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mtl_cli.registry import KINDS
 from mtl_cli.tasks.multiclass import Multiclass
-from mtl_cli.types import Labels
+from mtl_cli.types import Labels, ProperFraction
 
 
 @KINDS.register("tagging")
@@ -19,6 +19,7 @@ class Tagging(Multiclass):
 
     Args:
         classes: The tags, in the order to show them; taken from the training rows if null.
+        label_smoothing: In [0, 1): this much of the aim is spread evenly over all tags (Szegedy et al. 2016).
 
     Shape:
         C = number of classes, unnormalised log-probabilities of each token.
@@ -37,5 +38,5 @@ class Tagging(Multiclass):
     metrics: ClassVar[Mapping[str, bool | None]] = {"accuracy": True, "f1_macro": True, "log_loss": False}
     per_token: ClassVar[bool] = True
 
-    def __init__(self, *, classes: Labels | None = None) -> None:
-        super().__init__(classes=classes)
+    def __init__(self, *, classes: Labels | None = None, label_smoothing: ProperFraction = 0.0) -> None:
+        super().__init__(classes=classes, label_smoothing=label_smoothing)

@@ -139,6 +139,40 @@ def test_rows_and_words_are_predicted_side_by_side(cli, write, capsys, monkeypat
     assert right == pytest.approx(json.loads(Path("run/summary.json").read_text())["metrics"]["val/tags/accuracy"])
 
 
+LANGUAGES = (
+    HEAD
+    + """\
+data:
+  sources: {swedish: {path: swedish.parquet}, english: {path: english.parquet}}
+  source_as_input: true
+  inputs: [words]
+  text: {by: source, min_count: 1}
+  split: {val: 0.3, test: 0}
+  batch_size: 8
+tasks:
+  tags: {kind: tagging}
+trainer: {max_epochs: 12}
+optimizer: {lr: 0.02}
+"""
+)
+
+
+def test_words_of_two_languages_are_told_apart(cli, write, capsys):
+    """What is a verb in one is a noun in the other, whatever stands beside it."""
+    draw, tags = np.random.default_rng(0), {"swedish": {"is": "NOUN", "barn": "VERB"}, "english": {"is": "VERB"}}
+    for language, tag in tags.items():
+        words = [draw.choice(["is", "barn"], draw.integers(1, 6)).tolist() for _ in range(60)]
+        frame = pl.DataFrame({"words": words, "tags": [[tag.get(word, "NOUN") for word in row] for row in words]})
+        frame.write_parquet(f"{language}.parquet")
+    write({"conf/task/languages.yaml": LANGUAGES})
+    ended = cli("--config-dir", "conf", "task=languages", "hydra.run.dir=run")
+    assert ended.code == 0, ended.err
+    for language in tags:
+        assert _evaluated("--data", f"{language}.parquet", "--source", language)["metrics"]["data/tags/accuracy"] == 1
+    assert run(predict.predict, ["run", "--data", "english.parquet", "--out", "p.parquet"]) == 2
+    assert "--source" in capsys.readouterr().err
+
+
 SHOPS = """\
 # @package _global_
 shared_dim: 8

@@ -33,3 +33,12 @@ def test_one_task_for_each_school(cli):
     ended = cli("task=school", f"data.path={SHARED}/school/school.parquet", "dry_run=true", "hydra.run.dir=run")
     assert ended.code == 0, ended.err
     assert "not in data.inputs" in ended.out  # the school itself is not read: the heads know it
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not on this machine")
+def test_one_task_for_each_language(cli):
+    ended = cli("task=ud_multilingual", f"extra.folder={SHARED}/ud_multilingual", "dry_run=true", "hydra.run.dir=run")
+    assert ended.code == 0, ended.err
+    for language in yaml.safe_load((CONFIGS / "task/ud_multilingual.yaml").read_text())["tasks"]:
+        frame = pl.read_parquet(SHARED / f"ud_multilingual/{language}.parquet").filter(pl.col("split") == "train")
+        assert f"{frame['upos'].list.len().sum():,} (" in ended.out, language

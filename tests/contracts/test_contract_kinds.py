@@ -26,6 +26,7 @@ VARIANTS = [
     ("binary", {"loss": "focal", "focal_gamma": 0.5}),
     ("binary", {"class_weight": "balanced"}),
     ("multiclass", {"label_smoothing": 0.1}),
+    ("tagging", {"label_smoothing": 0.1}),
     ("multiclass", {"loss": "focal"}),
     ("multiclass", {"loss": "focal", "focal_gamma": 0.5}),
     ("multiclass", {"class_weight": {"0": 3.0}}),

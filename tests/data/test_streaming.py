@@ -18,6 +18,7 @@ from mtl_cli.data.sources._parquet import row_groups
 from mtl_cli.data.streaming import Stream, StreamedRows, open_stream
 from mtl_cli.errors import DataError
 from mtl_cli.registry import SOURCES
+from mtl_cli.schema import TextOptions
 from mtl_cli.types import Ragged
 
 ROWS = 61
@@ -66,7 +67,8 @@ def _source(group=7, files=("a.parquet",)):
 
 
 def _options(**options):
-    return FeatureOptions(inputs=["*", {"name": "review", "type": "text"}], **options)
+    text = TextOptions(min_count=2, by="city")
+    return FeatureOptions(inputs=["*", {"name": "review", "type": "text"}], text=text, **options)
 
 
 def _parts(inputs):

@@ -2,6 +2,7 @@
 
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ from worlds import column
 
 from mtl_cli.data import FeatureOptions, Features
 from mtl_cli.data.table import Part, Table
-from mtl_cli.data.texts import TOKEN_FEATURES, text_ids, token_ids
+from mtl_cli.data.texts import text_ids, token_ids
 from mtl_cli.data.token_labels import label_tokens, spread_labels
 from mtl_cli.errors import DataError
 from mtl_cli.schema import TextOptions
@@ -68,11 +69,22 @@ def test_lists_of_words_are_tokens():
     inputs, notes = features.transform(table)
     tokens = inputs.blocks["words"]
     assert tokens.starts.tolist() == [0, 2, 2, 2, 3]
-    assert tokens.values.tolist() == [token_ids(word, 1000) for word in ("Cats", "sleep", "cats")]
-    assert tokens.values.shape == (3, TOKEN_FEATURES)
+    assert tokens.values.tolist() == [token_ids(word, TextOptions(ids=1000)) for word in ("Cats", "sleep", "cats")]
+    assert tokens.values.shape == (3, 11)
     assert notes == ["reviews.csv, column 'words': 1 cell is missing."]
     with pytest.raises(DataError, match=r"column 'words': must hold lists of words, got type String"):
         features.transform(table_of(words=["a"]))
+
+
+def test_beginnings_and_ends_are_as_long_as_wanted():
+    def numbers(*features):
+        return [zlib.crc32(feature.encode()) % (1 << 31) for feature in features]
+
+    word = numbers("t Abc", "l abc", "x Xxx")
+    assert token_ids("Abc", replace(PLAIN, affix=0)) == word
+    assert token_ids("Abc", replace(PLAIN, affix=2)) == word + numbers("p a", "p ab", "s 1 c", "s 2 bc")
+    features = fit(table_of(words=[["Abc"]]), text=replace(PLAIN, affix=6))
+    assert features.spec.blocks[0].shape == (15,)
 
 
 def test_features_of_texts_survive_json():
@@ -85,17 +97,87 @@ def test_features_of_texts_survive_json():
         assert again.transform(table)[0].blocks[name].values.equal(features.transform(table)[0].blocks[name].values)
 
 
+def test_features_of_the_training_rows_have_numbers_of_their_own():
+    table = table_of(text=["a b a c", "b a", "d d d d"], words=[["one", "one"], ["two"], ["three"]])
+    options = FeatureOptions(inputs=[{"name": "text", "type": "text"}], text=replace(PLAIN, min_count=2))
+    features = Features.fit(table, options, np.array([0, 1]), {})
+    inputs, _ = features.transform(table)
+    assert features.spec.blocks[0].ids == 3  # a, b, and all others: c is there once, and d in no training row
+    a, b = sorted([1, 2], key=lambda number: text_ids("ab"[number - 1], replace(PLAIN, ids=1 << 32)))
+    assert inputs.blocks["text"].values.tolist() == [a, b, a, 0, b, a, 0, 0, 0, 0]
+    most = Features.fit(table, replace(options, text=replace(options.text, ids=2)), np.array([0, 1]), {})
+    assert most.spec.blocks[0].ids == 2
+    assert most.transform(table)[0].blocks["text"].values.tolist() == [1, 0, 1, 0, 0, 1, 0, 0, 0, 0]
+    tokens = fit(table, inputs=["words"], text=TextOptions(min_count=1))
+    values = tokens.transform(table)[0].blocks["words"].values
+    assert (
+        tokens.spec.blocks[0].ids
+        == 1 + len(values.unique())
+        == 1 + len({number for word in ("one", "two", "three") for number in token_ids(word, TextOptions(ids=1 << 32))})
+    )
+    assert not tokens.transform(table_of(words=[["Äh"]]))[0].blocks["words"].values.any()
+    assert fit(table, inputs=["words"], text=TextOptions(min_count=9)).spec.blocks[0].ids == 1
+
+
+def test_same_word_is_another_feature_in_rows_with_another_value():
+    table = table_of(words=[["is"], ["is"], ["is"]], text=["is"] * 3, language=["sv", "en", None])
+    options = {"inputs": ["words", {"name": "text", "type": "text"}], "text": replace(PLAIN, by="language")}
+    inputs, _ = fit(table, **options).transform(table)
+    first = [zlib.crc32(b"sv\0t is") % (1 << 31), zlib.crc32(b"en\0t is") % (1 << 31), token_ids("is", PLAIN)[0]]
+    assert inputs.blocks["words"].values[:, 0].tolist() == first
+    assert len(inputs.blocks["words"].values.unique()) == 3 * len(set(token_ids("is", PLAIN)))
+    assert inputs.blocks["text"].values.tolist() == [
+        zlib.crc32(start + b"w is") % (1 << 31) for start in (b"sv\0", b"en\0", b"")
+    ]
+    numbered = fit(table, inputs=["words"], text=TextOptions(by="language", min_count=1))
+    again = Features.from_json(json.loads(json.dumps(numbered.to_json())))
+    assert again.spec == numbered.spec
+    assert again.transform(table)[0].blocks["words"].values.equal(numbered.transform(table)[0].blocks["words"].values)
+    assert not again.transform(table_of(words=[["is"]], language=["no"]))[0].blocks["words"].values.any()
+    with pytest.raises(DataError, match=r"^data.text.by: no column 'language' in reviews.csv. Known: words.$"):
+        again.transform(table_of(words=[["is"]]))
+
+
+def test_values_that_tell_features_apart_are_no_targets():
+    table = table_of(words=[["a"], ["b"]], n=["1", "2"], tag=["x", "y"])
+    reserved = {"tag": "target of task 'tag'"}
+
+    def problems(**options):
+        with pytest.raises(DataError) as caught:
+            Features.fit(table, FeatureOptions(**options), np.array([0]), reserved)
+        return [str(problem) for problem in caught.value.problems]
+
+    assert problems(inputs=["words"], text=TextOptions(by="tag")) == [
+        "data.text.by: column 'tag' cannot be an input, it is the target of task 'tag'. Take it out of data.text.by, "
+        "or write data.allow_inputs=[tag] if the model is meant to see it."
+    ]
+    assert problems(inputs=["words"], text=TextOptions(by="tga", min_count=1)) == [
+        "data.text.by: no column 'tga' in reviews.csv. Did you mean 'tag'?"
+    ]
+    Features.fit(table, FeatureOptions(inputs=["n"], text=TextOptions(by="tga")), np.array([0]), reserved)  # no texts
+
+
+def test_features_of_runs_of_before_are_read():
+    table = table_of(words=[["a"]])
+    saved = fit(table).to_json()
+    (block,) = saved["blocks"]
+    del block["known"], block["options"]["min_count"], block["options"]["by"], block["options"]["affix"]
+    assert Features.from_json(saved).transform(table)[0].blocks["words"].values.tolist() == [
+        token_ids("a", TextOptions())
+    ]
+
+
 def test_rows_of_ragged_columns_are_taken_in_any_order():
     import torch
 
     table = table_of(words=[["a", "b"], [], ["c"], ["d", "e", "f"]])
     inputs, _ = fit(table).transform(table)
     some = inputs.rows(torch.tensor([3, 1, 0, 3]))
-    expected = [token_ids(word, 65536) for word in "defabdef"]
+    expected = [token_ids(word, TextOptions()) for word in "defabdef"]
     assert some.blocks["words"].values.tolist() == expected
     assert some.blocks["words"].starts.tolist() == [0, 3, 3, 5, 8]
     assert some.blocks["words"].row_of_each().tolist() == [0, 0, 0, 2, 2, 3, 3, 3]
-    assert inputs.part(1, 3).blocks["words"].values.tolist() == [token_ids("c", 65536)]
+    assert inputs.part(1, 3).blocks["words"].values.tolist() == [token_ids("c", TextOptions())]
 
 
 def test_labels_of_tokens_go_where_their_tokens_are():

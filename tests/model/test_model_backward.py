@@ -10,10 +10,11 @@ from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.backward import by_autograd
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.mlp import MLP
+from mtl_cli.model.encoders.sequence import SequenceEncoder
 from mtl_cli.model.heads import Heads, HeadSpec
 from mtl_cli.model.sharing.hard import HardSharing
 from mtl_cli.registry import SHARINGS
-from mtl_cli.types import Inputs, InputSpec
+from mtl_cli.types import Block, Inputs, InputSpec, Ragged
 
 
 def _with_zero_gradients(module):
@@ -58,6 +59,28 @@ def test_mlp(options, categories):
     torch.testing.assert_close(features, expected)
     torch.testing.assert_close(gradients, autograd)
     assert all(g.any() for g in gradients.values())
+
+
+@pytest.mark.parametrize("positions", ["rows", "tokens", "both"])
+@pytest.mark.parametrize("options", [{"feature_dropout": 0.0}, {"feature_dropout": 0.3, "dropout": 0.4, "reach": [2]}])
+def test_sequence(options, positions):
+    torch.manual_seed(0)
+    spec = InputSpec(2, (3,), blocks=(Block("words", "tokens", (3,), 20),), positions=positions)
+    encoder = SequenceEncoder(spec, 4, dim=6, **options)
+    words = Ragged(torch.randint(10, (5, 3), dtype=torch.int32), torch.tensor([0, 2, 2, 5]))
+    rows = Inputs(torch.randn(3, 2), torch.tensor([[0], [2], [1]]), {"words": words})
+    (features, gradients), (expected, autograd) = _both(encoder, rows)
+    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(gradients, autograd)
+    assert gradients["bag.weight"][:10].any()
+    assert not gradients["bag.weight"][10:].any()
+    stack = SequenceEncoder.stack([encoder, SequenceEncoder(spec, 4, dim=6, **options)])
+    (features, gradients), (expected, autograd) = _both(stack, rows)
+    torch.testing.assert_close(features, expected)
+    torch.testing.assert_close(gradients, autograd)
+    encoder.bag.weight.requires_grad_(False)
+    encoder.bag.weight.grad = None
+    encoder.with_backward(rows)[1](torch.ones(expected.shape[1:]))  # a table that is not trained takes no gradient
 
 
 @pytest.mark.parametrize("categories", [(), (3, 4)], ids=["numbers", "numbers and categories"])

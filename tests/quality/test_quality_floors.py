@@ -102,3 +102,13 @@ def test_school(tmp_path, monkeypatch):
         explained.append(1 - errors / (test["score"].var(ddof=0) * test.height))
     assert len(explained) == 3
     assert sum(explained) / 3 >= 0.379
+
+
+@pytest.mark.slow
+def test_ud_multilingual(tmp_path, monkeypatch):
+    """Mean accuracy of parts of speech over eight languages; a window logistic regression for each has 0.939."""
+    monkeypatch.chdir(tmp_path)
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the data sets in {SHARED}")
+    arguments = ["task=ud_multilingual", f"extra.folder={SHARED}/ud_multilingual"]
+    assert means(tmp_path / "sweep", arguments)["test/mean"] >= 0.94

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from mtl_cli.model.backward import Backward
 from mtl_cli.model.encoders.base import Encoder, stacked_copy
 from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.layers import Bag, LayerNorm, Linear, dropout
@@ -77,7 +78,25 @@ class SequenceEncoder(Encoder):
         self.last = Linear(dim, shared_dim)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        x: Tensor | None = None
+        return self._encoded(None, inputs)
+
+    def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
+        """By autograd but for the table of the tokens' features, see ``Bag.with_backward``."""
+        if not self.bag.weight.requires_grad:
+            return super().with_backward(inputs)
+        sums, into_table = self.bag.with_backward(inputs.ragged(self._tokens).values, self._left_out())
+        sums.requires_grad_()
+        features = self._encoded(self._with_row(sums, inputs), inputs)
+
+        def backward(gradient: Tensor) -> None:
+            torch.autograd.backward(features, gradient)
+            if sums.grad is None:
+                raise RuntimeError("the features do not depend on the tokens")
+            into_table(sums.grad)
+
+        return features.detach(), backward
+
+    def _encoded(self, x: Tensor | None, inputs: Inputs) -> Tensor:
         for index in range(len(self.layers)):
             x = self.stage(index, x, inputs)
         return self.stage(len(self.layers), x, inputs)
@@ -120,8 +139,17 @@ class SequenceEncoder(Encoder):
 
     def _embedded(self, inputs: Inputs) -> Tensor:
         tokens = inputs.ragged(self._tokens)
-        x: Tensor = self.bag(tokens.values, self._feature_dropout if self.training else 0.0)
-        return x if self.row is None else x + self.row(inputs).index_select(-2, tokens.row_of_each())
+        return self._with_row(self.bag(tokens.values, self._left_out()), inputs)
+
+    def _left_out(self) -> float:
+        """Share of the tokens' features that are left out now."""
+        return self._feature_dropout if self.training else 0.0
+
+    def _with_row(self, x: Tensor, inputs: Inputs) -> Tensor:
+        """The tokens with the numbers and categories of their rows."""
+        if self.row is not None:
+            x = x + self.row(inputs).index_select(-2, inputs.ragged(self._tokens).row_of_each())
+        return x
 
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self._dropout, self.training)
