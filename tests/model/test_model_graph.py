@@ -17,19 +17,34 @@ TOOK = (
 SPEC = InputSpec(1, SIZES, links=TOOK)
 
 
-def _dense(table, layers):
-    """The mean of the layers, by the definition: powers of D^-1/2 A D^-1/2."""
-    nodes, first = len(table), [0, 4, 9, 12]
-    ties = torch.zeros(nodes, nodes, dtype=torch.float64)
-    for links in TOOK:
-        for u, i in links.codes.T:
-            a, b = first[links.columns[0]] + u, first[links.columns[1]] + i
-            ties[a, b] = ties[b, a] = 1
+FIRST = [0, 4, 9, 12]  # of each column's rows in the table
+
+
+def _dense(table, links, layers):
+    """The mean of the layers of all rows, by the definition: powers of D^-1/2 A D^-1/2."""
+    ties = torch.zeros(len(table), len(table))
+    for codes in links.codes.T:
+        a, b = (FIRST[column] + code for column, code in zip(links.columns, codes, strict=True))
+        ties[a, b] = ties[b, a] = 1
     degree = ties.sum(1).clamp(min=1)
     ties = ties / torch.outer(degree, degree).sqrt()
-    mean = sum(torch.linalg.matrix_power(ties, power) for power in range(layers + 1)) / (layers + 1)
-    mean[12:] = torch.eye(nodes, dtype=torch.float64)[12:]  # the other column, and the number
-    return torch.cat([mean @ table[:, :-1].double(), table[:, -1:].double()], 1).float()
+    return sum(torch.linalg.matrix_power(ties, power) for power in range(layers + 1)) / (layers + 1) @ table[:, :-1]
+
+
+def _by_hand(encoder, inputs, layers):
+    """Features of rows whose categories are all known, pair by pair."""
+    table, number, features = encoder.table, inputs.numeric[:, :1], []
+    for row, codes in enumerate(inputs.categorical.tolist()):
+        places = [first + code for first, code in zip(FIRST, codes, strict=True)]
+        own = [table[place] for place in places] + [number[row] * table[-1]]
+        pairs = {(i, j): own[i][:-1] * own[j][:-1] for j in range(5) for i in range(j)}
+        for links in TOOK:
+            mean = _dense(table, links, layers)
+            user, item = links.columns
+            pairs[user, item] = mean[places[user]] * mean[places[item]]
+        single = 32 * (sum(v[-1:] for v in own) + encoder.intercept[0])
+        features.append(torch.cat([sum(pairs.values()), single]))
+    return torch.stack(features)
 
 
 def _filled(layers=3, spec=SPEC):
@@ -39,41 +54,31 @@ def _filled(layers=3, spec=SPEC):
     return encoder
 
 
-def _inputs(rows=7):
-    codes = torch.stack([torch.randint(size, (rows,)) for size in SIZES], 1)
+def _inputs(rows=7, least=0):
+    codes = torch.stack([torch.randint(least, size, (rows,)) for size in SIZES], 1)
     return Inputs(torch.randn(rows, 1), codes)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 5])
-def test_vectors_are_the_mean_of_the_powers_of_the_normalised_graph(layers):
-    encoder = _filled(layers)
-    torch.testing.assert_close(encoder.rows(), _dense(encoder.table.detach(), layers))
-
-
-def test_features_are_those_of_the_factorization_machine_on_these_vectors():
-    encoder, inputs = _filled(), _inputs()
-    plain = FactorizationMachine(SPEC, 6, weight_scale=32.0)
-    plain.table.data = encoder.rows().detach()
-    plain.intercept.data = encoder.intercept.data
-    torch.testing.assert_close(encoder(inputs), plain(inputs))
-
-
-def test_gradient_is_that_of_the_dense_graph():
-    encoder, by_rows = _filled(), torch.randn(16, 6)
-    encoder.rows().backward(by_rows)
-    table = encoder.table.detach().clone().requires_grad_()
-    _dense(table, 3).backward(by_rows)
-    torch.testing.assert_close(encoder.table.grad, table.grad)
+def test_user_and_item_meet_in_the_mean_of_the_powers_of_their_graph(layers):
+    encoder, inputs, by_features = _filled(layers), _inputs(least=1), torch.randn(7, 6)
+    features, expected = encoder(inputs), _by_hand(encoder, inputs, layers)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+    (expected_gradient,) = torch.autograd.grad(expected, encoder.table, by_features)
+    features.backward(by_features)
+    torch.testing.assert_close(encoder.table.grad, expected_gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_unknown_user_and_item_have_no_neighbours_and_say_nothing():
     encoder = _filled()
-    assert encoder.neighbours.tolist().count(0) == encoder.neighbours.tolist().count(4) == 0
-    codes = torch.tensor([[0, 2, 0, 1], [0, 0, 0, 1]])
-    features = encoder(Inputs(torch.zeros(2, 1), codes))
-    item, other = encoder.rows()[4 + 2], encoder.rows()[12 + 1]
-    torch.testing.assert_close(features[0, :-1], item[:-1] * other[:-1])
-    torch.testing.assert_close(features[1, :-1], torch.zeros(5))
+    for graph in encoder.graphs:
+        assert 0 not in graph.neighbours.tolist()
+        assert 4 not in graph.neighbours.tolist()
+    codes = torch.tensor([[0, 2, 0, 1], [0, 0, 0, 1], [2, 0, 0, 0]])
+    features = encoder(Inputs(torch.zeros(3, 1), codes))
+    expected = torch.zeros(3, 5)
+    expected[0] = encoder.table[4 + 2, :-1] * encoder.table[12 + 1, :-1]
+    torch.testing.assert_close(features[:, :-1], expected)
 
 
 def test_without_links_it_is_the_factorization_machine():
@@ -81,6 +86,7 @@ def test_without_links_it_is_the_factorization_machine():
     encoder, inputs, plain = _filled(spec=spec), _inputs(), FactorizationMachine(spec, 6, weight_scale=32.0)
     plain.load_state_dict(encoder.state_dict())  # links are no part of it: data.json has them
     assert torch.equal(encoder(inputs), plain(inputs))
+    plain.load_state_dict(_filled().state_dict())
 
 
 def test_copies_go_along_the_links_each_for_itself():

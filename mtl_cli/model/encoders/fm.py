@@ -59,24 +59,24 @@ class FactorizationMachine(Encoder):
         self.intercept = nn.Parameter(torch.zeros(1, 1))
         self._categories, self._dim, self._scale = sum(spec.categories), shared_dim, weight_scale
 
-    def rows(self) -> Tensor:
-        """The vector and the single weight of each category and number, (rows, D); of copies (copies, rows, D)."""
-        return self.table
+    def products(self, products: Tensor, inputs: Inputs) -> Tensor:  # noqa: ARG002
+        """What is made of the sum of the products of all pairs, (B, D - 1); of copies (copies, B, D - 1)."""
+        return products
 
     def forward(self, inputs: Inputs) -> Tensor:
-        table = self.rows()
-        lead = table.shape[:-2]
+        lead = self.table.shape[:-2]
         codes = inputs.categorical + self.offsets
-        picked = table.index_select(-2, codes.flatten()) * self.speaks.index_select(0, codes.flatten())
-        picked = picked.view(*lead, *codes.shape, table.shape[-1])
+        picked = self.table.index_select(-2, codes.flatten()) * self.speaks.index_select(0, codes.flatten())
+        picked = picked.view(*lead, *codes.shape, self.table.shape[-1])
         vectors, weights = picked[..., :-1], picked[..., -1:]
         total, squares, single = vectors.sum(-2), vectors.square().sum(-2), weights.sum(-2) + self.intercept
         if inputs.numeric.shape[1]:
-            rows = table[..., self._categories :, :]
+            rows = self.table[..., self._categories :, :]
             total = total + inputs.numeric @ rows[..., :-1]
             squares = squares + inputs.numeric.square() @ rows[..., :-1].square()
             single = single + inputs.numeric @ rows[..., -1:]
-        return torch.cat([(total.square() - squares) / 2, self._scale * single], -1)[..., -self._dim :]
+        products = self.products((total.square() - squares) / 2, inputs)
+        return torch.cat([products, self._scale * single], -1)[..., -self._dim :]
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from mtl_cli.errors import ConfigError, Problem, did_you_mean
 from mtl_cli.model.encoders.fm import FactorizationMachine
 from mtl_cli.registry import ENCODERS
-from mtl_cli.types import InputSpec, Positive, PositiveInt
+from mtl_cli.types import Inputs, InputSpec, Positive, PositiveInt
 
 
 @ENCODERS.register("graph")
@@ -21,13 +22,12 @@ class GraphEncoder(FactorizationMachine):
 
     Users and items are the nodes of a graph, with an edge where a training row says that the user took the item. Layer
     0 of a node is its own vector; layer l + 1 is the sum of layer l over its neighbours, each divided by the root of
-    the product of both numbers of neighbours. The mean of all layers takes the place of the vector in encoder ``fm``;
-    single weights, numbers and other categories are as there. Items of several columns (the shops of several tasks)
-    are tied by the users that they have in common.
+    the product of both numbers of neighbours. In the product of a user and an item the mean of all layers takes the
+    place of the vectors; single weights and all other pairs are as in encoder ``fm``.
 
-    Only training rows are in the graph, and of these also the very one that is learnt from. The run keeps it; a user or
-    an item that is unknown to it is no input. It is alike for all tasks: under sharing=separate, too, it holds what was
-    taken in the others.
+    Items of several columns (the shops of several tasks) have a graph each, and the users' own vectors in common.
+    Only training rows are in a graph, and of these also the very one that is learnt from. The run keeps it; a user or
+    an item that is unknown to it is no input.
 
     Args:
         spec: What the inputs are.
@@ -66,33 +66,11 @@ class GraphEncoder(FactorizationMachine):
         weight_scale: Positive = 32.0,
     ) -> None:
         super().__init__(spec, shared_dim, init_std=init_std, weight_scale=weight_scale)
-        self._layers, nodes = layers, len(self.table)
-        ends = [
-            torch.from_numpy(codes) + self.offsets[column]
-            for links in spec.links
-            for column, codes in zip(links.columns, links.codes, strict=True)
-        ]
-        here = torch.cat([*ends, torch.empty(0, dtype=torch.int64)])
-        there = torch.cat([*(end for pair in zip(ends[1::2], ends[::2], strict=True) for end in pair), here[:0]])
-        order = here.argsort(stable=True)
-        here, there = here[order], there[order]
-        degrees = torch.bincount(here, minlength=nodes)
-        # Of its own vector each node keeps the share of one layer; what is in no graph keeps the whole.
-        keeps = torch.ones(nodes, 1)
-        for column in {column for links in spec.links for column in links.columns}:
-            keeps[self.offsets[column] : self.offsets[column] + spec.categories[column]] = 1 / (layers + 1)
-        self.starts: Tensor
-        self.neighbours: Tensor
-        self.strengths: Tensor
-        self.keeps: Tensor
-        constants = {
-            "starts": (degrees.cumsum(0) - degrees).int(),  # of each node's neighbours; int32 is the faster to look up
-            "neighbours": there.int(),
-            "strengths": (degrees[here] * degrees[there]).double().rsqrt().float(),
-            "keeps": keeps,
-        }
-        for name, value in constants.items():
-            self.register_buffer(name, value, persistent=False)
+        self._columns, sizes = [links.columns for links in spec.links], spec.categories
+        self._sizes, self._starts = sizes, [sum(sizes[:column]) for column in range(len(sizes))]
+        self.graphs = nn.ModuleList(
+            _Graph(links.codes, [sizes[column] for column in links.columns], layers) for links in spec.links
+        )
 
     @classmethod
     def linked(cls, categories: Sequence[str], options: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -112,17 +90,57 @@ class GraphEncoder(FactorizationMachine):
             raise ConfigError(problems)
         return [(user, item) for item in items]
 
-    def rows(self) -> Tensor:
-        vectors, weights = self.table[..., :-1], self.table[..., -1:]
-        wide = vectors if vectors.dim() == 2 else vectors.transpose(0, 1).flatten(1)  # copies side by side
+    def products(self, products: Tensor, inputs: Inputs) -> Tensor:
+        vectors = self.table[..., :-1]
+        for (user, item), graph in zip(self._columns, self.graphs, strict=True):
+            users, items = inputs.categorical[:, user], inputs.categorical[:, item]
+            speaks = self.speaks[users + self._starts[user]] * self.speaks[items + self._starts[item]]
+            parts = [vectors.narrow(-2, self._starts[c], self._sizes[c]) for c in (user, item)]
+            own = torch.cat(parts, -2)
+            # Side by side, so that one look-up finds both: what the pair is, and what it would be without the graph.
+            both = torch.cat([graph(own), own], -1)
+            pair = both.index_select(-2, users) * both.index_select(-2, items + self._sizes[user])
+            along, plain = pair.chunk(2, -1)
+            products = products + speaks * (along - plain)
+        return products
+
+
+class _Graph(nn.Module):
+    """The mean of the layers of the nodes of two columns, those of the second after those of the first.
+
+    Args:
+        codes: The links, see ``Links``.
+        sizes: Categories of both columns.
+        layers: Number of layers after the first.
+
+    Shape:
+        (nodes, width) -> the same; of copies (copies, nodes, width).
+    """
+
+    def __init__(self, codes: np.ndarray, sizes: Sequence[int], layers: int) -> None:
+        super().__init__()
+        first, second = torch.from_numpy(codes)
+        here, there = torch.cat([first, second + sizes[0]]), torch.cat([second + sizes[0], first])
+        order = here.argsort(stable=True)
+        here, there = here[order], there[order]
+        degrees = torch.bincount(here, minlength=sum(sizes))
+        self._layers = layers
+        self.starts: Tensor  # of the neighbours of each node; int32 is the faster to look up
+        self.neighbours: Tensor
+        self.strengths: Tensor
+        self.register_buffer("starts", (degrees.cumsum(0) - degrees).int(), persistent=False)
+        self.register_buffer("neighbours", there.int(), persistent=False)
+        strengths = (degrees[here] * degrees[there]).double().rsqrt().float()
+        self.register_buffer("strengths", strengths, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x if x.dim() == 2 else x.transpose(0, 1).flatten(1)  # copies side by side
         layer = total = wide.contiguous()
         for _ in range(self._layers):
             layer = _Neighbours.apply(layer, self.starts, self.neighbours, self.strengths)
             total = total + layer
-        total = total * self.keeps
-        if vectors.dim() == 3:
-            total = total.unflatten(1, (len(vectors), -1)).transpose(0, 1)
-        return torch.cat([total, weights], -1)
+        mean = total / (self._layers + 1)
+        return mean if x.dim() == 2 else mean.unflatten(1, (len(x), -1)).transpose(0, 1)
 
 
 class _Neighbours(torch.autograd.Function):
