@@ -27,7 +27,6 @@ from mtl_cli.types import Inputs
 NAMES = ["task0", "task1", "task2"]
 DRAWS = ("ltb",)  # architectures that draw at random for every batch
 evaluation = import_module("mtl_cli.loop.evaluate")  # its function has the module's name in the package
-evaluation.EVALUATION_ROWS = 2
 
 
 def rows(missing=True, weighted=False):
@@ -49,22 +48,19 @@ def learner_of(**options):
     return make_learner(three_kinds(), categories=(4,), **options)
 
 
-def _plan(data, epoch=0, batch_size=5, weights=(1.0, 1.0, 1.0)):
-    return plan_epoch(data, epoch, batch_size=batch_size, weights=np.array(weights), seed=0, shuffle=False)
+def _plan(data, batch_size=5, weights=(1.0, 1.0, 1.0)):
+    return plan_epoch(data, 0, batch_size=batch_size, weights=np.array(weights), seed=0, shuffle=False)
 
 
 def train(processes, missing=True, weighted=False, batch_size=5, **options):
-    """Two epochs without shuffling, the last batch a single row; the losses of all steps and the weights."""
+    """An epoch without shuffling, the last batch a single row; the losses of all steps and the weights."""
     data = rows(missing, weighted)
     learner = learner_of(optimizer="sgd", optimizer_options={"lr": 0.05}, **options)
     learner = replace(learner, processes=processes)
-    weights, losses, number = np.array([1.0, 2.0, 0.5]), [], 0
+    weights = np.array([1.0, 2.0, 0.5])
     validation = ValidationBatches(data, 4, weights, 0)
-    for epoch in range(2):
-        plan = _plan(data, epoch, batch_size, weights)
-        for step in range(len(plan.bounds)):
-            losses.append(train_step(learner, data, plan, step, number, validation)[0])
-            number += 1
+    plan = _plan(data, batch_size, weights)
+    losses = [train_step(learner, data, plan, step, step, validation)[0] for step in range(len(plan.bounds))]
     state = {key: value for key, value in learner.balancing.state_dict().items() if value.is_floating_point()}
     return {
         "losses": torch.cat(losses),
@@ -168,6 +164,7 @@ def worlds():
 
 def main():
     torch.set_num_threads(1)
+    evaluation.EVALUATION_ROWS = 2  # at a time, in this process
     processes = Meeting().join()
     found = {
         "training": {name: difference(options, processes) for name, options in worlds()},

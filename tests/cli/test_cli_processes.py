@@ -98,6 +98,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step_and_one_process_goes
     _assert_close(tmp_path / "two", tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_ends_the_others_with_a_message(base, tmp_path):
     base()
     pair = _training_pair(tmp_path, "trainer.max_epochs=5000", "data.batch_size=1")

@@ -284,6 +284,7 @@ def test_graph_is_in_the_run_folder(cli, shop, tmp_path):
     assert "links" not in json.loads((tmp_path / "model.json").read_text())["preprocessing"]
 
 
+@pytest.mark.slow
 def test_run_with_a_graph_goes_on_bit_for_bit(cli, shop, tmp_path):
     for folder, epochs in (("whole", 4), ("parts", 2)):
         arguments = ["--config-dir", "conf", "task=mine", "encoder=graph", f"hydra.run.dir={folder}"]

@@ -61,7 +61,7 @@ def test_run_folder_is_complete(cli, tmp_path, records):
     keys = {"val/digit/accuracy", "val/even/auroc", "val/ink/r2", "val/ink/loss", "val/loss", "val/mean", "val/worst"}
     assert keys <= records(run, "val")[0].keys()
     assert set(_summary(run)) == {
-        "format", "tasks", "monitor", "mode", "best", "weights", "metrics", "primary", "higher_is_better",
+        "format", "tasks", "monitor", "mode", "best", "weights", "metrics", "primary", "higher_is_better", "processes",
         "parameters", "rows", "rows_seen", "epochs", "steps", "skipped_steps",
         "seconds", "train_seconds", "rows_per_second", "seed",
         "data_fingerprint", "versions", "device", "threads", "config", "flops_per_row", "labelled",
