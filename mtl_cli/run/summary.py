@@ -16,7 +16,7 @@ summary.json, written at the end of a training; numbers that are not finite are 
     skipped_steps     of them left out because a loss or gradient was not finite (trainer.on_nonfinite=skip)
     seconds           wall time of the run; train_seconds: of its training steps alone
     rows_per_second   training rows over train_seconds
-    seed, device, data_fingerprint, versions
+    seed, device, threads, processes, data_fingerprint, versions
     config            checksum of config.yaml as it was then
 """
 
