@@ -220,7 +220,7 @@ def test_processes_of_the_same_second_have_folders_of_their_own(tmp_path):
     command = [sys.executable, "-m", "mtl_cli", "task=digits", "experiment=smoke", "trainer.max_steps=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    processes = [subprocess.Popen(command, cwd=tmp_path, env=environment, **quiet) for _ in range(4)]
+    processes = [subprocess.Popen(command, cwd=tmp_path, env=environment, **quiet) for _ in range(3)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert errors == [b""] * len(processes)
     statuses = [json.loads(file.read_text()) for file in tmp_path.rglob("status.json")]

@@ -103,7 +103,7 @@ class Quadratic(DualConeProjector):
 # Ours, TorchJD's, tasks. With two tasks nothing about the order of projections is left to chance.
 PARITY = {
     "pcgrad": (PCGrad(), 2),
-    "mgda": (MGDA(epsilon=1e-12, max_iters=20_000), 2),
+    "mgda": (MGDA(epsilon=1e-6, max_iters=100), 2),
     "imtl_g": (IMTLG(), 3),
     "aligned_mtl": (AlignedMTL(), 3),
     "config": (ConFIG(), 3),
