@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from functools import partial
 from pathlib import Path
 
@@ -199,6 +200,15 @@ def base_table(rows, **columns):
     values = {name: [row[i] for row in rows] for i, name in enumerate(names)} | columns
     lines = zip(*values.values(), strict=True)
     return "\n".join([",".join(values), *(",".join(map(str, line)) for line in lines)]) + "\n"
+
+
+def wait_for_lines(process, file, count, seconds=60):
+    """Waits until a process has written so many lines of a file."""
+    end = time.monotonic() + seconds
+    while not file.exists() or file.read_text().count("\n") < count:
+        assert process.poll() is None, "ended too soon"
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 def start_pair(command, folder, **options):

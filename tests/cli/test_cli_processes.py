@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
-from worlds import BASE, start_pair
+from worlds import BASE, start_pair, wait_for_lines
 
 from mtl_cli.commands.entry import run as run_command_of
 from mtl_cli.commands.predict import predict
@@ -42,18 +41,10 @@ def _assert_close(run, alone):
         assert torch.allclose(states[0][name], value, rtol=1e-5, atol=1e-6), name
 
 
-def _wait_for_lines(process, file, count):
-    end = time.monotonic() + 120
-    while not file.exists() or file.read_text().count("\n") < count:
-        assert process.poll() is None, "ended too soon"
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
 def _training_pair(folder, *arguments):
     """Two processes in the middle of a long training."""
     pair = start_pair([sys.executable, "-m", "mtl_cli", *LINE, "hydra.run.dir=two", *arguments], folder)
-    _wait_for_lines(pair[0], folder / "two/metrics.jsonl", 3)
+    wait_for_lines(pair[0], folder / "two/metrics.jsonl", 3, seconds=120)
     pair[1].send_signal(signal.SIGSTOP)  # the first one waits for it
     return pair
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from worlds import start
+from worlds import start, wait_for_lines
 
 from mtl_cli.cli import run_command
 from mtl_cli.run import RunFolder
@@ -43,19 +43,11 @@ def _start(folder, arguments):
         return start(command, cwd=folder, stdout=out, stderr=err, env=environment)
 
 
-def _wait_for_lines(process, file, count):
-    end = time.monotonic() + 60
-    while not file.exists() or file.read_text().count("\n") < count:
-        assert process.poll() is None, "ended too soon"
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
 def _stopped_by(number, folder, while_it_stands=lambda _: None):
     """Starts the long run and sends it a signal in its second or third epoch; returns the exit code."""
     process = _start(folder, LONG)
     try:
-        _wait_for_lines(process, folder / "run/metrics.jsonl", 3)
+        wait_for_lines(process, folder / "run/metrics.jsonl", 3)
         process.send_signal(signal.SIGSTOP)
         while_it_stands(process)
         process.send_signal(number)

@@ -239,9 +239,10 @@ def test_lists_are_ranked_and_negatives_drawn_anew_in_each_epoch(cli, shop, tmp_
     assert summary["metrics"]["test/b/hr@3"] >= 0.9
 
 
-def test_run_with_drawn_negatives_goes_on_bit_for_bit(cli, shop, tmp_path):
+@pytest.mark.parametrize("encoder", ["fm", pytest.param("graph", marks=pytest.mark.slow)])
+def test_run_with_drawn_negatives_goes_on_bit_for_bit(cli, shop, tmp_path, encoder):
     for folder, epochs in (("whole", 4), ("parts", 2)):
-        run = ["--config-dir", "conf", "task=mine", "encoder=fm", f"hydra.run.dir={folder}"]
+        run = ["--config-dir", "conf", "task=mine", f"encoder={encoder}", f"hydra.run.dir={folder}"]
         assert cli(*run, f"trainer.max_epochs={epochs}").code == 0
     assert cli("resume=parts", "trainer.max_epochs=4").code == 0
     whole, parts = ((tmp_path / folder / "metrics.jsonl").read_bytes() for folder in ("whole", "parts"))
@@ -282,16 +283,6 @@ def test_graph_is_in_the_run_folder(cli, shop, tmp_path):
     # and mtl-export, which compares its outputs with the model's, has it in the program
     assert run(export.export, ["elsewhere", "--out", "model.pt2"]) == 0
     assert "links" not in json.loads((tmp_path / "model.json").read_text())["preprocessing"]
-
-
-@pytest.mark.slow
-def test_run_with_a_graph_goes_on_bit_for_bit(cli, shop, tmp_path):
-    for folder, epochs in (("whole", 4), ("parts", 2)):
-        arguments = ["--config-dir", "conf", "task=mine", "encoder=graph", f"hydra.run.dir={folder}"]
-        assert cli(*arguments, f"trainer.max_epochs={epochs}").code == 0
-    assert cli("resume=parts", "trainer.max_epochs=4").code == 0
-    whole, parts = ((tmp_path / folder / "metrics.jsonl").read_bytes() for folder in ("whole", "parts"))
-    assert whole == parts
 
 
 def test_graph_of_columns_that_are_not_there(cli, shop):

@@ -9,6 +9,7 @@ import pytest
 from mtl_cli.cli import run_command
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+real_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not on this machine")
 ADULT = """# @package _global_
 data:
   source: table
@@ -22,6 +23,11 @@ tasks:
 """
 
 
+@pytest.fixture(autouse=True)
+def _scratch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def means(folder, arguments):
     """Mean over seeds 0, 1, 2 of every number of the summaries."""
     assert run_command(["-m", *arguments, "seed=0,1,2", f"hydra.sweep.dir={folder}"]) == 0
@@ -31,22 +37,19 @@ def means(folder, arguments):
 
 
 def write_task(folder, name, text):
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the data sets in {SHARED}")
     (folder / "conf/task").mkdir(parents=True)
     (folder / f"conf/task/{name}.yaml").write_text(text.format(path=SHARED))
     return ["--config-dir", str(folder / "conf"), f"task={name}"]
 
 
 @pytest.mark.slow
-def test_digits(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_digits(tmp_path):
     assert means(tmp_path / "sweep", ["task=digits"])["test/digit/accuracy"] >= 0.97
 
 
 @pytest.mark.slow
-def test_adult(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@real_data
+def test_adult(tmp_path):
     found = means(tmp_path / "sweep", write_task(tmp_path, "census", ADULT))
     assert found["test/income/auroc"] >= 0.908
     assert found["test/hours/r2"] >= 0.25
@@ -54,30 +57,24 @@ def test_adult(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@real_data
 @pytest.mark.parametrize(("split", "floor"), [("split_random", 0.83), ("split_scaffold", 0.755)])
-def test_tox21(tmp_path, monkeypatch, split, floor):
-    monkeypatch.chdir(tmp_path)
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the data sets in {SHARED}")
+def test_tox21(tmp_path, split, floor):
     arguments = ["task=tox21", f"data.path={SHARED}/tox21/tox21.parquet", f"data.split.column={split}"]
     assert means(tmp_path / "sweep", arguments)["test/mean"] >= floor
 
 
 @pytest.mark.slow
-def test_omniglot_alphabets(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the data sets in {SHARED}")
+@real_data
+def test_omniglot_alphabets(tmp_path):
     arguments = ["task=omniglot_alphabets", f"extra.folder={SHARED}/omniglot_alphabets"]
     assert means(tmp_path / "sweep", arguments)["test/mean"] >= 0.70
 
 
 @pytest.mark.slow
-def test_amazon_sport_phone(tmp_path, monkeypatch):
+@real_data
+def test_amazon_sport_phone(tmp_path):
     """Hits among the first ten of 100 candidates; ranking them by popularity has 0.473 and 0.540."""
-    monkeypatch.chdir(tmp_path)
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the data sets in {SHARED}")
     arguments = ["task=amazon_sport_phone", f"extra.folder={SHARED}/amazon_sport_phone"]
     found = means(tmp_path / "sweep", arguments)
     assert found["test/sport/hr@10"] >= 0.50
@@ -85,11 +82,9 @@ def test_amazon_sport_phone(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_school(tmp_path, monkeypatch):
+@real_data
+def test_school(tmp_path):
     """Explained variance over all test pupils; ridge regressions that share nothing or all have 0.333 and 0.342."""
-    monkeypatch.chdir(tmp_path)
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the data sets in {SHARED}")
     path = SHARED / "school/school.parquet"
     test = pl.read_parquet(path).filter(pl.col("split_0") == "test")
     assert run_command(["-m", "task=school", f"data.path={path}", "seed=0,1,2", "hydra.sweep.dir=sweep"]) == 0
@@ -105,10 +100,8 @@ def test_school(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_ud_multilingual(tmp_path, monkeypatch):
+@real_data
+def test_ud_multilingual(tmp_path):
     """Mean accuracy of parts of speech over eight languages; a window logistic regression for each has 0.939."""
-    monkeypatch.chdir(tmp_path)
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the data sets in {SHARED}")
     arguments = ["task=ud_multilingual", f"extra.folder={SHARED}/ud_multilingual"]
     assert means(tmp_path / "sweep", arguments)["test/mean"] >= 0.94
