@@ -34,7 +34,6 @@ from mtl_cli.errors import ConfigError, DataError, Problem, UserError, did_you_m
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor
 from mtl_cli.loop.step import compile_trunk
-from mtl_cli.loop.trainer import Task
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.ownership import stacked
@@ -54,7 +53,7 @@ from mtl_cli.schema import (
     why_whole,
 )
 from mtl_cli.seeding import seed_everything
-from mtl_cli.tasks import Kind, target_columns
+from mtl_cli.tasks import Kind, Task, target_columns
 from mtl_cli.types import Column, Inputs, InputSpec
 
 log = logging.getLogger(__name__)

@@ -30,17 +30,16 @@ from mtl_cli.build import (
     read_rows,
 )
 from mtl_cli.data import AnyTable, Features, Source, Splits, Table
-from mtl_cli.data.batches import Origins, Ranking, Rows
+from mtl_cli.data.batches import Origins, Rows
 from mtl_cli.data.input_columns import Findings
 from mtl_cli.data.table import Part
 from mtl_cli.errors import ConfigError, DataError, Problem, RunError
 from mtl_cli.loop.evaluate import EVALUATION_ROWS, Evaluation, forward, rows_at_once, score
-from mtl_cli.loop.trainer import Task
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.run import RunFolder, digest
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, validate
-from mtl_cli.tasks import LabelCounts, target_columns
+from mtl_cli.tasks import LabelCounts, Task, target_columns
 from mtl_cli.types import InputSpec
 
 ROW = "row"  # the column that numbers the rows of predictions where there is no id
@@ -179,7 +178,7 @@ class TrainedRun:
         whole = Table(pl.concat(groups), (Part(path, 0, count, lines=False),))
         rankings = find_rankings(self.config, whole, [task.name for task in self.tasks])
         counts = {task.name: task.kind.counts(np.concatenate(own[task.name])) for task in self.tasks}
-        evaluation = self._score(torch.cat(outputs, 1), joined, origins, rankings)
+        evaluation = score(torch.cat(outputs, 1), joined, self.tasks, origins, rankings)
         return Evaluated(evaluation, count, counts, False, tuple(self.findings.notes()))
 
     def evaluate_split(self, split: str | None) -> tuple[str, Evaluated]:
@@ -208,7 +207,7 @@ class TrainedRun:
         data = Data(table, self.features, splits, self.tasks, inputs, targets, (), tokens, rankings)
         rows = data.rows(split, self.device)
         origins = rows.origins_of_positions(rows_at_once(rows))
-        evaluation = self._score(self._forward(rows), rows.labels(rows_at_once(rows)), origins, rows.rankings)
+        evaluation = score(self._forward(rows), rows.labels(rows_at_once(rows)), self.tasks, origins, rows.rankings)
         counts = {task.name: task.kind.counts(data.labels(i, split)) for i, task in enumerate(self.tasks)}
         return split, Evaluated(evaluation, len(rows), counts, changed, (*notes, *found))
 
@@ -261,11 +260,6 @@ class TrainedRun:
                 series = pl.Series(name, values, pl.String if values.dtype == object else None)
                 columns[name] = _lists(series, counts) if task.kind.per_token and counts is not None else series
         return list(columns.values())
-
-    def _score(self, outputs: Tensor, labels: Tensor, origins: Origins, rankings: Mapping[int, Ranking]) -> Evaluation:
-        names, kinds = [task.name for task in self.tasks], [task.kind for task in self.tasks]
-        weights, auxiliary = [task.weight for task in self.tasks], [task.name for task in self.tasks if task.auxiliary]
-        return score(outputs, labels, names, kinds, weights, origins, rankings, auxiliary)
 
     def _own_rows(self) -> tuple[AnyTable, Splits]:
         try:

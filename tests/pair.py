@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from worlds import CPU, NAN, make_learner, three_kind_rows, three_kinds
+from worlds import CPU, NAN, make_learner, make_tasks, three_kind_rows, three_kinds
 
 from mtl_cli.data.batches import Layout, Rows, plan_epoch
 from mtl_cli.errors import DataError, MTLError
@@ -92,7 +92,7 @@ def score_difference(processes, count):
     """Whether the metrics of some rows, evaluated two at a time, are those of one process: 0 if they are."""
     learner = make_learner(three_kinds())
     found = [
-        evaluation.evaluate(who, three_kind_rows(count), NAMES, three_kinds(), [1.0] * 3).flat("val")
+        evaluation.evaluate(who, three_kind_rows(count), make_tasks(who)).flat("val")
         for who in (learner, replace(learner, processes=processes))
     ]
     return float(found[0] != found[1])

@@ -17,12 +17,13 @@ from mtl_cli.data.batches import Origins, Rows
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor
-from mtl_cli.loop.trainer import Limits, Schedule, Task, Trainer
+from mtl_cli.loop.trainer import Limits, Schedule, Trainer
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.ownership import stacked
 from mtl_cli.optim import FlatParameters
 from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS, SCHEDULERS, SHARINGS
+from mtl_cli.tasks import Task
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.multiclass import Multiclass
 from mtl_cli.tasks.regression import Regression
@@ -138,6 +139,12 @@ def make_learner(
     )
 
 
+def make_tasks(learner, weights=None):
+    """The learner's tasks with names task0, task1, ..."""
+    kinds = learner.objective.kinds
+    return [Task(f"task{i}", kind, (weights or [1.0] * len(kinds))[i]) for i, kind in enumerate(kinds)]
+
+
 def make_trainer(
     folder,
     learner,
@@ -159,11 +166,9 @@ def make_trainer(
     diagnostics_every=0,
 ):
     """A trainer with names task0, task1, ... in a claimed run folder."""
-    kinds = learner.objective.kinds
-    tasks = [Task(f"task{i}", kind, (weights or [1.0] * len(kinds))[i]) for i, kind in enumerate(kinds)]
     watched = Monitor(monitor, monitor in ("mean", "worst"))
     return Trainer(
-        learner, tasks, rows, rows if val is None else val, folder,
+        learner, make_tasks(learner, weights), rows, rows if val is None else val, folder,
         Limits(epochs, steps, None),
         Schedule(batch_size, True, False, seed, evaluate_every, save_every_steps, mixing, False, diagnostics_every),
         Best(watched, keep), EarlyStopping(watched, patience, 0.0), interrupted,

@@ -16,7 +16,7 @@ from torch import Tensor
 from mtl_cli.data.batches import Origins, Ranking, Rows
 from mtl_cli.loop.step import Learner
 from mtl_cli.model import MultiTaskModel
-from mtl_cli.tasks import Kind, target_columns
+from mtl_cli.tasks import Kind, Task, target_columns
 from mtl_cli.tasks.ranking import ranking_metrics, ranking_scores
 from mtl_cli.types import Inputs
 
@@ -96,45 +96,33 @@ def rows_at_once(rows: Rows) -> int:
     return EVALUATION_BLOCKS if rows.inputs.blocks else EVALUATION_ROWS
 
 
-def evaluate(
-    learner: Learner,
-    rows: Rows,
-    names: Sequence[str],
-    kinds: Sequence[Kind],
-    weights: Sequence[float],
-    auxiliary: Sequence[str] = (),
-    *,
-    curves: bool = False,
-) -> Evaluation:
+def evaluate(learner: Learner, rows: Rows, tasks: Sequence[Task], *, curves: bool = False) -> Evaluation:
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
     labels = rows.labels(rows_at_once(rows))
     origins = rows.origins_of_positions(rows_at_once(rows))
     outputs = predict(learner, rows)
-    return score(outputs, labels, names, kinds, weights, origins, rows.rankings, auxiliary, curves=curves)
+    return score(outputs, labels, tasks, origins, rows.rankings, curves=curves)
 
 
-def mean_losses(learner: Learner, rows: Rows, names: Sequence[str], kinds: Sequence[Kind]) -> dict[str, float | None]:
+def mean_losses(learner: Learner, rows: Rows, tasks: Sequence[Task]) -> dict[str, float | None]:
     """The loss of each task over all its labelled rows, as ``evaluate`` gives it, without any metric.
 
     Metrics load scikit-learn, which takes as long as a third of the start.
     """
     labels = rows.labels(rows_at_once(rows))
     found: dict[str, float | None] = {}
-    for name, kind, part in zip(names, kinds, _by_task(predict(learner, rows), labels, kinds), strict=True):
-        loss = _mean_loss(kind, *part) if part.known.any() else math.nan
-        found[name] = loss if math.isfinite(loss) else None
+    for task, part in zip(tasks, _by_task(predict(learner, rows), labels, tasks), strict=True):
+        loss = _mean_loss(task.kind, *part) if part.known.any() else math.nan
+        found[task.name] = loss if math.isfinite(loss) else None
     return found
 
 
 def score(
     outputs: Tensor,
     labels: Tensor,
-    names: Sequence[str],
-    kinds: Sequence[Kind],
-    weights: Sequence[float],
+    tasks: Sequence[Task],
     origins: Origins,
     rankings: Mapping[int, Ranking] = MappingProxyType({}),
-    auxiliary: Sequence[str] = (),
     *,
     curves: bool = False,
 ) -> Evaluation:
@@ -151,9 +139,9 @@ def score(
     diverged = []
     drawn: dict[str, Mapping[str, object]] = {}
     codes = torch.from_numpy(origins.codes)
-    parts = _by_task(outputs, labels, kinds)
-    for task, (name, kind, (own, targets, shares, known)) in enumerate(zip(names, kinds, parts, strict=True)):
-        ranking = rankings.get(task)
+    parts = _by_task(outputs, labels, tasks)
+    for position, (task, (own, targets, shares, known)) in enumerate(zip(tasks, parts, strict=True)):
+        name, kind, ranking = task.name, task.kind, rankings.get(position)
         reported = kind.chosen or (*(() if ranking is None else ranking_metrics(ranking.k)), *kind.metrics)
         primary[name] = reported[0]
         if not known.any():
@@ -168,10 +156,9 @@ def score(
         for code in sources if len(sources) > 1 else ():
             part = known & (codes == code)
             by_source[f"{name}@{origins.names[code]}"] = _scores(kind, own, targets, shares, part, ranking, reported)
-    main = {name: scores[name][primary[name]] for name in names if name not in auxiliary}
+    main = {task.name: scores[task.name][primary[task.name]] for task in tasks if not task.auxiliary}
     defined = [value for value in main.values() if value is not None]
-    losses = [scores[name]["loss"] for name in names]
-    known_losses = [w * loss for w, loss in zip(weights, losses, strict=True) if loss is not None]
+    known_losses = [task.weight * loss for task in tasks if (loss := scores[task.name]["loss"]) is not None]
     return Evaluation(
         scores,
         primary,
@@ -180,7 +167,7 @@ def score(
         min(defined) if defined else None,
         tuple(name for name, value in main.items() if value is None),
         tuple(diverged),
-        tuple(auxiliary),
+        tuple(task.name for task in tasks if task.auxiliary),
         by_source,
         drawn,
     )
@@ -222,13 +209,14 @@ class _Part(NamedTuple):
     known: Tensor  # (N,) bool
 
 
-def _by_task(outputs: Tensor, labels: Tensor, kinds: Sequence[Kind]) -> list[_Part]:
+def _by_task(outputs: Tensor, labels: Tensor, tasks: Sequence[Task]) -> list[_Part]:
+    kinds = [task.kind for task in tasks]
     columns, parts = target_columns(kinds), outputs.split([kind.num_outputs for kind in kinds])
     weighted = labels.shape[1] > columns[-1].stop
     found = []
-    for task, kind in enumerate(kinds):
-        targets = labels[:, columns[task]]
+    for position, kind in enumerate(kinds):
+        targets = labels[:, columns[position]]
         known = ~targets[:, 0].isnan()
-        shares = labels[:, columns[-1].stop + task] if weighted else None
-        found.append(_Part(parts[task], targets[:, 0] if kind.num_targets == 1 else targets, shares, known))
+        shares = labels[:, columns[-1].stop + position] if weighted else None
+        found.append(_Part(parts[position], targets[:, 0] if kind.num_targets == 1 else targets, shares, known))
     return found

@@ -28,28 +28,11 @@ from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import checksum, load
 from mtl_cli.seeding import rng_state, set_rng_state
 from mtl_cli.steps import Steps, run_alone
-from mtl_cli.tasks import Kind
+from mtl_cli.tasks import Task
 
 log = logging.getLogger(__name__)
 #: What a step gives: sums (K,) of the tasks' row losses, and the weights (k,) of the tasks if there are any.
 StepResult = tuple[Tensor, Tensor | None]
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task as training sees it.
-
-    Args:
-        name: Its name.
-        kind: Its kind.
-        weight: Factor on its loss.
-        auxiliary: It is trained for what it teaches the others; no mean over tasks counts it.
-    """
-
-    name: str
-    kind: Kind
-    weight: float
-    auxiliary: bool = False
 
 
 @dataclass(frozen=True)
@@ -252,13 +235,11 @@ class Trainer:
 
     def evaluate(self, rows: Rows, *, curves: bool = False) -> Evaluation:
         """Metrics of the present weights on some rows; with ``curves`` also what a report draws of the predictions."""
-        names, kinds = [t.name for t in self.tasks], [t.kind for t in self.tasks]
-        auxiliary = [t.name for t in self.tasks if t.auxiliary]
-        return evaluate(self.learner, rows, names, kinds, [t.weight for t in self.tasks], auxiliary, curves=curves)
+        return evaluate(self.learner, rows, self.tasks, curves=curves)
 
     def mean_losses(self, rows: Rows) -> dict[str, float | None]:
         """Loss of each task with the present weights on some rows."""
-        return mean_losses(self.learner, rows, [t.name for t in self.tasks], [t.kind for t in self.tasks])
+        return mean_losses(self.learner, rows, self.tasks)
 
     def save(self, *names: str) -> None:
         """Writes the whole state as a checkpoint, under one or more names in this order.

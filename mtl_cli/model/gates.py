@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mtl_cli.model.backward import Backward, by_autograd
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.layers import Linear
+from mtl_cli.model.layers import Linear, first_rows
 from mtl_cli.types import Inputs
 
 log = logging.getLogger(__name__)
@@ -48,11 +48,10 @@ class GateInputs(nn.Module):
             return
         self.width = spec.numeric_dim + len(spec.categories) * EMBEDDING_DIM
         if spec.categories:
-            offsets = torch.tensor((0, *spec.categories[:-1])).cumsum(0)
             self.offsets: Tensor
-            self.register_buffer("offsets", offsets, persistent=False)
+            self.register_buffer("offsets", first_rows(spec.categories), persistent=False)
             table = torch.randn(sum(spec.categories), EMBEDDING_DIM) / EMBEDDING_DIM**0.5
-            table[offsets] = 0.0  # an unknown category says nothing until training says otherwise
+            table[self.offsets] = 0.0  # an unknown category says nothing until training says otherwise
             self.embedding = nn.Parameter(table)
 
     def forward(self, inputs: Inputs) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,19 @@ def add_linear_gradients(gradient: Tensor, x: Tensor, weight: Tensor, bias: Tens
         gradient = gradient.transpose(0, 1).reshape(x.shape[0], -1)
     by_weight.view(-1, x.shape[1]).addmm_(gradient.t(), x)
     by_bias.view(-1).add_(gradient.sum(0))
+
+
+def first_rows(sizes: Sequence[int]) -> Tensor:
+    """Where the categories of each column begin in one table for all columns, (columns,) int64.
+
+    Args:
+        sizes: Number of categories of each column.
+
+    Example:
+        >>> first_rows([3, 5, 2])
+        tensor([0, 3, 8])
+    """
+    return torch.tensor([0, *accumulate(sizes)][: len(sizes)], dtype=torch.int64)
 
 
 _PARTS = 2**16  # a draw of dropout is one of so many numbers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +12,8 @@ import polars as pl
 from mtl_cli.errors import DataError, Problem, did_you_mean
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column
+
+_TRUTH_VALUES = {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0"}
 
 
 def label_texts(values: pl.Series) -> pl.Series:
@@ -81,12 +82,13 @@ def class_codes(
     texts = _texts(column)
     known = label_texts(pl.Series(list(classes), dtype=pl.String))
     places = {text: place for place, text in enumerate(known.to_list())}
-    meanings = {_meaning(text): place for text, place in places.items()}
+    meanings = {meaning: places[text] for text, meaning in _meanings(list(places)).items()}
     truth = set(meanings) == {"0", "1"} and len(places) == 2
     if len(meanings) == len(places):  # else one spelling stands for several classes
-        for label in texts.unique().drop_nulls().to_list():
-            meaning = _meaning(label)
-            if label not in places and meaning in meanings and (truth or meaning == _number(label)):
+        labels = texts.unique().drop_nulls().to_list()
+        numbers = _numbers(labels)
+        for label, meaning in _meanings(labels).items():
+            if label not in places and meaning in meanings and (truth or meaning == numbers[label]):
                 places[label] = meanings[meaning]
     codes = texts.replace_strict(list(places), list(places.values()), default=None, return_dtype=pl.Int64)
     strangers = texts.is_not_null() & codes.is_null()
@@ -117,10 +119,10 @@ def fit_classes(column: Column, train: np.ndarray, declared: Sequence[str] | Non
         return list(declared)
     texts = _texts(column).gather(train)
     found = sort_classes([t for t in texts.unique().to_list() if t is not None])
-    meanings: dict[str, str] = {}
+    first_with: dict[str, str] = {}
     problems = []
-    for label in found:
-        other = meanings.setdefault(_meaning(label), label)
+    for label, meaning in _meanings(found).items():
+        other = first_with.setdefault(meaning, label)
         if other != label:
             first, second = (int(train[(texts == text).arg_true()[0]]) for text in (other, label))
             what = f"holds {label!r}, which may be the class {other!r} of {column.where(first)}"
@@ -217,18 +219,23 @@ def describe_classes(targets: np.ndarray, classes: Sequence[str]) -> str:
     return text if len(classes) <= 5 else f"{text}, {len(classes) - 4} more"
 
 
-def _meaning(label: str) -> str:
+def _meanings(labels: Sequence[str]) -> dict[str, str]:
     """What two spellings of one class have in common: the number, the truth value, or the word without case."""
-    word = label.strip().casefold()
-    return _number(label) or {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0"}.get(word, word)
+    found = {}
+    for label, number in _numbers(labels).items():
+        word = label.strip().casefold()
+        found[label] = number or _TRUTH_VALUES.get(word, word)
+    return found
 
 
-def _number(label: str) -> str | None:
-    """The number that a label is, in its plain spelling; None for words, and for codes such as 007."""
-    text = label.strip()
-    if not re.fullmatch(r"[+-]?(0|[1-9]\d*|)(\.\d*)?", text) or not any(c.isdigit() for c in text):
-        return None
-    return str(_plain_numbers(pl.Series([text]))[0])
+def _numbers(labels: Sequence[str]) -> dict[str, str | None]:
+    """The number that each label is, in its plain spelling; None for words, and for codes such as 007."""
+    texts = pl.Series(labels, dtype=pl.String).str.strip_chars()
+    numbers = texts.str.contains(r"^[+-]?(0|[1-9]\d*|)(\.\d*)?$") & texts.str.contains(r"\d")
+    plain = _plain_numbers(texts)
+    return {
+        label: number if is_number else None for label, number, is_number in zip(labels, plain, numbers, strict=True)
+    }
 
 
 def _plain_numbers(values: pl.Series) -> pl.Series:

@@ -193,6 +193,23 @@ class Kind(ABC):
         return LabelCounts(len(known), len(targets) - len(known), self.describe(known) if len(known) else "no labels")
 
 
+@dataclass(frozen=True)
+class Task:
+    """A task as training sees it.
+
+    Args:
+        name: Its name.
+        kind: Its kind.
+        weight: Factor on its loss.
+        auxiliary: It is trained for what it teaches the others; no mean over tasks counts it.
+    """
+
+    name: str
+    kind: Kind
+    weight: float = 1.0
+    auxiliary: bool = False
+
+
 def target_columns(kinds: Sequence[Kind]) -> list[slice]:
     """Where the targets (N, T) of each task stand, in task order."""
     stops = np.cumsum([kind.num_targets for kind in kinds]).tolist()

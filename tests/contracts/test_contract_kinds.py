@@ -12,7 +12,7 @@ from mtl_cli.errors import DataError
 from mtl_cli.loop import Objective, evaluate
 from mtl_cli.registry import KINDS
 from mtl_cli.schema import Component, TaskConfig, TaskOptions, is_higher_better
-from mtl_cli.tasks import Kind
+from mtl_cli.tasks import Kind, Task
 
 LABELS = [0, 1, 1, 0, None, 1, 0, 1]  # a column that any kind can read
 # Options that change the loss, beside the defaults of every kind.
@@ -177,7 +177,7 @@ def test_weights_of_rows_are_those_of_a_weighted_mean(name, options):
     weights = np.random.default_rng(0).uniform(0.1, 5.0, (8, 1))
     labels = np.concatenate([targets.reshape(8, -1), weights.astype(np.float32)], 1)
     rows = Rows(inputs(torch.randn(8, 5)), labels, CPU, layout=Layout((0,), weighted=True))
-    evaluation = evaluate(make_learner([kind]), rows, ["a"], [kind], [1.0])
+    evaluation = evaluate(make_learner([kind]), rows, [Task("a", kind)])
     learner = make_learner([kind])
     losses = kind.loss(learner.model(rows.inputs.numeric)[0].t().unsqueeze(0)[..., [0, 1, 2, 3, 5, 6, 7]].detach(),
                        _known(targets).t().unsqueeze(0))[0]  # fmt: skip
@@ -222,7 +222,7 @@ def test_split_with_one_value_is_scored_without_a_warning(name, rows):  # MET-01
     labels = torch.from_numpy(targets[rows])
     scores = kind.score(torch.randn(len(rows), kind.num_outputs), labels)
     assert all(value is None or np.isfinite(value) for value in scores.values())
-    evaluation = evaluate(make_learner([kind]), _rows(kind, targets[rows]), ["a"], [kind], [1.0])
+    evaluation = evaluate(make_learner([kind]), _rows(kind, targets[rows]), [Task("a", kind)])
     assert np.isfinite(evaluation.tasks["a"]["loss"])
     assert kind.counts(targets[rows]).labelled == len(rows)
 
@@ -266,7 +266,7 @@ def test_labels_are_counted_and_described(name):
 def test_chosen_metrics_are_reported_in_their_order(name):
     kind, targets = _fit(name)
     kind.chosen = tuple(reversed(kind.metrics))
-    evaluation = evaluate(make_learner([kind]), _rows(kind, targets), ["a"], [kind], [1.0])
+    evaluation = evaluate(make_learner([kind]), _rows(kind, targets), [Task("a", kind)])
     assert list(evaluation.tasks["a"]) == ["loss", *reversed(kind.metrics)]
     assert evaluation.primary == {"a": list(kind.metrics)[-1]}
 

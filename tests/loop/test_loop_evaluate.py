@@ -9,6 +9,7 @@ from worlds import CPU, NAN, inputs, make_learner, three_kind_rows, three_kinds,
 
 from mtl_cli.data.batches import Rows
 from mtl_cli.loop import evaluate
+from mtl_cli.tasks import Task
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.regression import Regression
 
@@ -16,8 +17,13 @@ module = importlib.import_module("mtl_cli.loop.evaluate")  # the package exports
 NAMES = ["amount", "churn", "segment"]
 
 
-def _evaluate(learner, rows, weights=(1.0, 1.0, 1.0), names=NAMES):
-    return evaluate(learner, rows, names, learner.objective.kinds, weights)
+def _tasks(learner, weights=(1.0, 1.0, 1.0), names=NAMES, auxiliary=()):
+    parts = zip(names, learner.objective.kinds, weights, strict=True)
+    return [Task(name, kind, weight, name in auxiliary) for name, kind, weight in parts]
+
+
+def _evaluate(learner, rows, *which, **options):
+    return evaluate(learner, rows, _tasks(learner, *which, **options))
 
 
 class Scripted(Regression):
@@ -88,7 +94,7 @@ def test_mean_is_over_the_tasks_whose_metric_is_defined():  # MET-02
 def test_mean_and_worst_leave_out_auxiliary_tasks():
     learner, rows = make_learner(three_kinds()), three_kind_rows(40)
     whole = _evaluate(learner, rows)
-    found = evaluate(learner, rows, NAMES, learner.objective.kinds, (1.0, 1.0, 1.0), ["churn"])
+    found = _evaluate(learner, rows, auxiliary=["churn"])
     rest = [whole.tasks[name][whole.primary[name]] for name in ("amount", "segment")]
     assert (found.mean, found.worst) == (sum(rest) / 2, min(rest))
     assert (found.tasks, found.loss) == (whole.tasks, whole.loss)
@@ -173,8 +179,7 @@ def test_tasks_of_several_sources_are_also_given_source_by_source():
 
 
 def test_losses_alone_are_those_of_an_evaluation():
-    kinds = three_kinds()
-    learner, rows = make_learner(kinds), three_kind_rows(missing=0.3)
-    names = ["amount", "churn", "segment"]
-    evaluation = evaluate(learner, rows, names, kinds, [1.0, 1.0, 1.0])
-    assert module.mean_losses(learner, rows, names, kinds) == {name: evaluation.tasks[name]["loss"] for name in names}
+    learner, rows = make_learner(three_kinds()), three_kind_rows(missing=0.3)
+    evaluation = _evaluate(learner, rows)
+    expected = {name: evaluation.tasks[name]["loss"] for name in NAMES}
+    assert module.mean_losses(learner, rows, _tasks(learner)) == expected

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, NAN, encoder_world
+from worlds import CPU, NAN, encoder_world, make_tasks
 
 from mtl_cli.data.batches import Rows, TokenLabels, plan_epoch
 from mtl_cli.loop import Learner, Objective
@@ -80,16 +80,14 @@ def test_tokens_and_rows_are_learnt(positions):
         epoch = plan(rows, len(kinds), number)
         for step in range(len(epoch.bounds)):
             train_step(learner, rows, epoch, step, 0)
-    names = [f"task{i}" for i in range(len(kinds))]
-    found = evaluate(learner, rows, names, kinds, [1.0] * len(kinds))
+    found = evaluate(learner, rows, make_tasks(learner))
     assert found.worst > 0.95
     assert kinds[-1].counts(labels).labelled == int((~np.isnan(labels)).sum())
 
 
 def test_evaluation_joins_the_positions_of_its_batches_in_order(monkeypatch):
     learner, rows, _, _ = world("both")
-    kinds = learner.objective.kinds
-    whole = evaluate(learner, rows, ["a", "b"], kinds, [1.0, 1.0])
+    whole = evaluate(learner, rows, make_tasks(learner))
     monkeypatch.setitem(evaluate.__globals__, "EVALUATION_BLOCKS", 4)
-    pieces = evaluate(learner, rows, ["a", "b"], kinds, [1.0, 1.0])
+    pieces = evaluate(learner, rows, make_tasks(learner))
     assert whole.flat("val") == pytest.approx(pieces.flat("val"), rel=1e-5)

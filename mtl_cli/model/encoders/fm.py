@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.encoders.base import Encoder, stacked_copy
+from mtl_cli.model.layers import first_rows
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, Positive
 
@@ -43,9 +44,8 @@ class FactorizationMachine(Encoder):
     ) -> None:
         super().__init__()
         self.blocks_of(spec)
-        sizes = torch.tensor((0, *spec.categories[:-1]), dtype=torch.int64)[: len(spec.categories)]
         self.offsets: Tensor
-        self.register_buffer("offsets", sizes.cumsum(0), persistent=False)
+        self.register_buffer("offsets", first_rows(spec.categories), persistent=False)
         # All columns, each with its own range of rows, then a row for each number; the last of a row is its w.
         table = torch.randn(sum(spec.categories) + spec.numeric_dim, max(shared_dim, 2)) * init_std
         table[:, -1] = 0.0

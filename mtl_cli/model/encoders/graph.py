@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from mtl_cli.errors import ConfigError, Problem, did_you_mean
 from mtl_cli.model.encoders.fm import FactorizationMachine
+from mtl_cli.model.layers import first_rows
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, Positive, PositiveInt
 
@@ -67,7 +68,7 @@ class GraphEncoder(FactorizationMachine):
     ) -> None:
         super().__init__(spec, shared_dim, init_std=init_std, weight_scale=weight_scale)
         self._columns, sizes = [links.columns for links in spec.links], spec.categories
-        self._sizes, self._starts = sizes, [sum(sizes[:column]) for column in range(len(sizes))]
+        self._sizes, self._starts = sizes, first_rows(sizes).tolist()
         self.graphs = nn.ModuleList(
             _Graph(links.codes, [sizes[column] for column in links.columns], layers) for links in spec.links
         )

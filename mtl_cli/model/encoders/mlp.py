@@ -12,7 +12,15 @@ from torch.nn import functional
 
 from mtl_cli.model.backward import Backward, Jacobian
 from mtl_cli.model.encoders.base import Encoder, stacked_copy
-from mtl_cli.model.layers import LayerNorm, Linear, add_linear_gradients, dropout, dropout_factors, linear
+from mtl_cli.model.layers import (
+    LayerNorm,
+    Linear,
+    add_linear_gradients,
+    dropout,
+    dropout_factors,
+    first_rows,
+    linear,
+)
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, PositiveInt, ProperFraction
 
@@ -77,9 +85,8 @@ class MLP(Encoder):
         widths = [spec.numeric_dim + len(bins) + len(spec.categories) * embedding_dim, *hidden, shared_dim]
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(LayerNorm(b) for b in widths[1:] if norm == "layer")
-        sizes = torch.tensor((0, *spec.categories[:-1]), dtype=torch.int64)[: len(spec.categories)]
         self.offsets: Tensor
-        self.register_buffer("offsets", sizes.cumsum(0), persistent=False)
+        self.register_buffer("offsets", first_rows(spec.categories), persistent=False)
         if spec.categories:
             # One table for all columns, each with its own range of rows: one gather instead of one per column.
             table = torch.randn(sum(spec.categories), embedding_dim) / embedding_dim**0.5
