@@ -23,7 +23,7 @@ train: $(STAMP)  ## train; ARGS="task=digits sharing=separate" passes overrides 
 	$(BIN)/mtl-train $(ARGS)
 
 test: $(STAMP)  ## the tests (under 8 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(STAMP)  ## the slow proofs: quality floors on real data
 	$(BIN)/python -m pytest -m slow
