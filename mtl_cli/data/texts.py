@@ -7,6 +7,7 @@ features share numbers by chance; or, with ``min_count``, its place among those 
 
 from __future__ import annotations
 
+import base64
 import functools
 import itertools
 import re
@@ -36,13 +37,13 @@ class BagInput(ABC):
     Args:
         name: The column.
         options: Which features, and how they get their numbers.
-        known: With ``options.min_count``, the CRC-32 of the features that have a number of their own, ascending:
-            ``known[i]`` has i + 1, and all others 0.
+        known: With ``options.min_count``, the CRC-32 of the features that have a number of their own, ascending and as
+            bytes (``<u4``): the i-th has i + 1, and all others 0.
     """
 
     name: str
     options: TextOptions
-    known: tuple[int, ...] | None = None
+    known: bytes | None = None
 
     type: ClassVar[Literal["text", "tokens"]]
 
@@ -67,12 +68,12 @@ class BagInput(ABC):
             counts = np.bincount(place, np.concatenate([counts, times]), len(found)).astype(np.int64)
         often = np.flatnonzero(counts >= options.min_count)
         most = often[np.argsort(-counts[often], kind="stable")][: options.ids - 1]
-        return replace(read, known=tuple(np.sort(found[most]).tolist()))
+        return replace(read, known=np.sort(found[most]).astype("<u4").tobytes())
 
     @property
     def block(self) -> Block:
         """What an encoder has to know."""
-        ids = self.options.ids if self.known is None else len(self.known) + 1
+        ids = self.options.ids if self.known is None else len(self.known) // 4 + 1
         return Block(self.name, self.type, self.shape, ids)
 
     @property
@@ -101,7 +102,7 @@ class BagInput(ABC):
         features, starts = self.features(column, groups)
         if self.known is None:
             return (features % self.options.ids).astype(np.int32), starts
-        known = np.array([*self.known, _ALL], np.int64)  # one that nothing is, so that every place is one of it
+        known = np.append(np.frombuffer(self.known, "<u4").astype(np.int64), _ALL)  # which nothing is: all have a place
         place = np.searchsorted(known, features)
         return np.where(known[place] == features, place + 1, 0).astype(np.int32), starts
 
@@ -111,14 +112,14 @@ class BagInput(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
-        known = None if self.known is None else list(self.known)
+        known = None if self.known is None else base64.b64encode(self.known).decode()
         return {"type": self.type, "name": self.name, "options": vars(self.options), "known": known}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> BagInput:
         """The column that ``to_json`` described."""
         known = saved.get("known")  # runs of before had hashed features only
-        return cls(saved["name"], TextOptions(**saved["options"]), None if known is None else tuple(known))
+        return cls(saved["name"], TextOptions(**saved["options"]), None if known is None else base64.b64decode(known))
 
 
 @dataclass(frozen=True)

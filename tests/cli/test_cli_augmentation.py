@@ -39,6 +39,7 @@ def trained(tmp_path, monkeypatch):
 
 
 def test_every_epoch_moves_the_images_anew_and_every_run_alike(trained):
+    # DET-02
     epochs = trained("hydra.run.dir=first")
     assert [len(epoch) for epoch in epochs] == [12, 12, 12]
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
