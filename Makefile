@@ -28,6 +28,10 @@ test: $(STAMP)  ## the tests (under 8 minutes on 2 cores)
 test-slow: $(STAMP)  ## the slow proofs: quality floors on real data
 	$(BIN)/python -m pytest -m slow
 
+test-extras: $(STAMP)  ## trackers, launchers and searches, with the packages that they need (minutes)
+	$(BIN)/pip install --quiet --editable '.[dev,joblib,mlflow,optuna,submitit,tensorboard,wandb]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/cli/test_cli_launchers.py tests/cli/test_cli_loggers.py
+
 lint: $(STAMP)  ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -44,4 +48,4 @@ check: lint types test  ## all that must pass
 bench: $(STAMP)  ## speed, as ratios to hand-written PyTorch loops
 	$(BIN)/python tests/benchmarks/bench.py
 
-.PHONY: help install train test test-slow lint format types check bench
+.PHONY: help install train test test-slow test-extras lint format types check bench
