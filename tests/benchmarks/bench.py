@@ -2,6 +2,7 @@
 
     make bench                        all workloads
     python tests/benchmarks/bench.py w1 start
+    LIBMTL=FOLDER python tests/benchmarks/bench.py w4    against LibMTL too; the folder is a clone of its repository
 
 Every contender trains the same model (one Linear + ReLU encoder, one linear head per task) with the same loss,
 optimizer, batch size and a new order of rows each epoch, in float32. Rounds are interleaved and their order is
@@ -13,14 +14,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import itertools
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import torch
@@ -173,6 +177,74 @@ class TorchJDLoop(Loop):
         self.last = float(total) / steps
 
 
+class LibMTLLoop:
+    """LibMTL's own trainer on a CPU (it asks for a GPU), without metrics; ``LIBMTL`` names the folder of its package.
+
+    Its release on the package index runs with no torch of today, the one in its repository does.
+    """
+
+    def __init__(self, tasks: Tasks, batches: Callable[[], object], steps: int, weighting: str) -> None:
+        from LibMTL.loss import AbsLoss
+        from LibMTL.trainer import Trainer
+
+        class Loss(AbsLoss):
+            def __init__(self, task: tuple[str, str, int]) -> None:
+                super().__init__()
+                self.task = task
+
+            def compute_loss(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+                name = self.task[0]
+                return plain_loss([self.task], {name: prediction}, {name: target})
+
+        class OnCPU(Trainer):
+            def _prepare_model(self, *arguments: object) -> None:
+                self.device = torch.device("cpu")
+                super()._prepare_model(*arguments)
+
+        class Encoder(nn.Sequential):
+            def __init__(self) -> None:
+                super().__init__(nn.Linear(WIDTH, SHARED), nn.ReLU())
+
+        torch.manual_seed(0)
+        none = SimpleNamespace(update_fun=lambda *_: None, score_fun=lambda: [0.0], reinit=lambda: None)
+        given = {
+            name: {"metrics": ["none"], "metrics_fn": none, "loss_fn": Loss((name, kind, width)), "weight": [1]}
+            for name, kind, width in tasks
+        }
+        heads = nn.ModuleDict({name: nn.Linear(SHARED, width) for name, _, width in tasks})
+        self.batches, self.steps = batches, steps
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.trainer = OnCPU(
+                given, weighting, "HPS", Encoder, heads, False, False, {"optim": "adam", "lr": 1e-3}, None,
+                weight_args=LIBMTL_OPTIONS.get(weighting, {}), arch_args={},
+            )  # fmt: skip
+        self.last = 0.0
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(self.batches())
+
+    def epoch(self) -> None:
+        test = list(itertools.islice(self.batches(), 1))  # one batch: it has to be given some
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.trainer.train(self, test, 1)
+        self.last = float(self.trainer.model.train_loss_buffer.sum())
+
+
+def find_libmtl() -> bool:
+    """Whether LibMTL can be imported: without its image and graph models, which need torchvision and torch_geometric."""
+    sys.path.append(os.environ.get("LIBMTL", ""))
+    for name in ("LibMTL.model", "torch_geometric"):
+        sys.modules[name] = ModuleType(name)
+    try:
+        import LibMTL  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 class Product:
     """The product's own loop: from a configuration and a Parquet file through the trainer, evaluation off."""
 
@@ -264,18 +336,25 @@ def run(workload: str, threads: int) -> None:
         )
 
 
-BALANCING = {  # ours: the aggregator of TorchJD, its arguments, the bar with four tasks (rows/s over those of its loop)
-    "equal": ("Sum", {}, 0.0),
-    "pcgrad": ("PCGrad", {}, 2.5),
-    "mgda": ("MGDA", {}, 2.5),
-    "upgrad": ("UPGrad", {}, 2.5),
-    "cagrad": ("CAGrad", {"c": 0.5}, 4.0),
-    "nash_mtl": ("NashMTL", {"n_tasks": ...}, 15.0),
+# Ours: TorchJD's aggregator, its arguments, the bar with four tasks (rows/s over those of its loop); LibMTL's name.
+BALANCING = {
+    "equal": ("Sum", {}, 0.0, "EW"),
+    "pcgrad": ("PCGrad", {}, 2.5, "PCGrad"),
+    "mgda": ("MGDA", {}, 2.5, "MGDA"),
+    "upgrad": ("UPGrad", {}, 2.5, "UPGrad"),
+    "cagrad": ("CAGrad", {"c": 0.5}, 4.0, "CAGrad"),
+    "nash_mtl": ("NashMTL", {"n_tasks": ...}, 15.0, "Nash_MTL"),
+}
+LIBMTL_OPTIONS = {  # the defaults of its command line
+    "MGDA": {"mgda_gn": "none"},
+    "UPGrad": {"UPGrad_norm_eps": 1e-4, "UPGrad_reg_eps": 1e-4},
+    "CAGrad": {"calpha": 0.5, "rescale": 1},
+    "Nash_MTL": {"update_weights_every": 1, "optim_niter": 20, "max_norm": 1.0},
 }
 
 
 def balance(threads: int, count: int) -> None:
-    """Methods on gradients of ``count`` tasks against TorchJD's own loop and against equal weights."""
+    """Methods on gradients of ``count`` tasks against TorchJD's and LibMTL's own loops and against equal weights."""
     rows, batch = 12_800, 256
     torch.set_num_threads(threads)
     tasks = [(f"{name}{i}", kind, outputs) for i, (name, kind, outputs) in zip(range(count), itertools.cycle(MIXED))]
@@ -283,25 +362,32 @@ def balance(threads: int, count: int) -> None:
     print(f"\nw4: {rows:,} x {WIDTH} rows, D {SHARED}, {count} tasks, batch {batch}, {threads} thread(s)")
     batches = loader_loop(x, targets, tasks, batch, experts=0).batches
     equal = Product(x, targets, tasks, batch, 0, threads, "equal")
-    for name, (aggregator, options, bar) in BALANCING.items():
+    libmtl = find_libmtl()
+    if not libmtl:
+        print("  (without LibMTL: the variable LIBMTL names no folder that holds it)")
+    for name, (aggregator, options, bar, weighting) in BALANCING.items():
         options = {option: count if value is ... else value for option, value in options.items()}
         theirs = TorchJDLoop(tasks, batches, aggregator, **options)
-        contenders = Product(x, targets, tasks, batch, 0, threads, name), theirs, equal
-        seconds: list[list[float]] = [[], [], []]
+        contenders = [Product(x, targets, tasks, batch, 0, threads, name), theirs, equal]
+        contenders += [LibMTLLoop(tasks, batches, rows // batch, weighting)] if libmtl else []
+        seconds: list[list[float]] = [[] for _ in contenders]
         for turn in range(ROUNDS + 1):
-            for i in (0, 1, 2) if turn % 2 else (2, 1, 0):
+            for i in range(len(contenders))[:: 1 if turn % 2 else -1]:
                 began = time.perf_counter()
                 contenders[i].epoch()
                 if turn:  # the first one warms up
                     seconds[i].append(time.perf_counter() - began)
         steps = [1e6 * statistics.median(each) / (rows / batch) for each in seconds]
-        ratios = [theirs / ours for ours, theirs, _ in zip(*seconds, strict=True)]
-        cost = statistics.median(ours / least for ours, _, least in zip(*seconds, strict=True))
-        verdict = f"  bar {bar:g}x {'reached' if statistics.median(ratios) >= bar else 'MISSED'}"
+        to_theirs, to_equal, *to_libmtl = (
+            [other / ours for ours, other in zip(seconds[0], others, strict=True)] for others in seconds[1:]
+        )
+        ratio = statistics.median(to_theirs)
+        verdict = f"  bar {bar:g}x {'reached' if ratio >= bar else 'MISSED'}"
         print(
-            f"  {name:9}{steps[0]:6.0f} us/step, {cost:4.2f}x of equal; TorchJD {steps[1]:7.0f}: "
-            f"{statistics.median(ratios):6.2f}x ({min(ratios):.2f} to {max(ratios):.2f}), "
-            f"train loss {contenders[0].last:.4f}, {contenders[1].last:.4f}"
+            f"  {name:9}{steps[0]:6.0f} us/step, {1 / statistics.median(to_equal):4.2f}x of equal; "
+            f"TorchJD {steps[1]:7.0f}: {ratio:6.2f}x ({min(to_theirs):.2f} to {max(to_theirs):.2f})"
+            + "".join(f", LibMTL {steps[3]:7.0f}: {statistics.median(found):6.2f}x" for found in to_libmtl)
+            + f", train loss {', '.join(f'{c.last:.4f}' for c in contenders if c is not equal)}"
             + (verdict if bar and count == len(MIXED) else "")
         )
 
