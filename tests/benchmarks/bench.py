@@ -234,7 +234,7 @@ class LibMTLLoop:
 
 
 def find_libmtl() -> bool:
-    """Whether LibMTL can be imported: without its image and graph models, which need torchvision and torch_geometric."""
+    """Whether LibMTL can be imported: without its models of images and graphs, which need packages of their own."""
     sys.path.append(os.environ.get("LIBMTL", ""))
     for name in ("LibMTL.model", "torch_geometric"):
         sys.modules[name] = ModuleType(name)
