@@ -504,7 +504,8 @@ def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
     arguments = [*flags, *(composition.forced(override, groups) for override in overrides)]
     saved, sys.argv = sys.argv, ["mtl-train", *arguments]
     try:
-        _run()
+        with composition.mode_by_flags(overrides, own):
+            _run()
     finally:
         sys.argv = saved
     if _Invocation.error is not None:

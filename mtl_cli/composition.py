@@ -6,14 +6,16 @@ override is applied, and ``schema.validate`` alone decides what is a key: one ru
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
@@ -119,6 +121,27 @@ def check_shadowed(own: Path) -> None:
             problems.append(Problem(_short(file), what, "Give yours another name."))
     if problems:
         raise ConfigError(problems)
+
+
+@contextlib.contextmanager
+def mode_by_flags(overrides: Sequence[str], own: Path | None) -> Iterator[None]:
+    """Lets ``-m`` alone say whether a command is a sweep, where nothing sets ``hydra.mode``.
+
+    Hydra composes everything once more just to look for that key, which is half of the time until an error is told.
+
+    Args:
+        overrides: Of the command line.
+        own: The user's folder of configuration files. The shipped ones do not set the key.
+    """
+    files = [] if own is None else [file.read_bytes() for file in own.rglob("*.y*ml") if file.is_file()]
+    if any(re.search(rb"\bmode\b|searchpath", text) for text in (*files, *(o.encode() for o in overrides))):
+        yield
+        return
+    looks, Hydra.get_mode = Hydra.get_mode, lambda *_, **__: None  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.get_mode = looks  # type: ignore[method-assign]
 
 
 def search_path(sources: Iterable[Any]) -> tuple[Path, ...]:

@@ -122,7 +122,6 @@ _LATE = ("sklearn.datasets", "sklearn.metrics", "torch._dynamo", "torch.fx.exper
 
 def _import_everything():
     import torch
-    from hydra._internal.hydra import Hydra
     from hydra.core.plugins import Plugins
 
     import mtl_cli
@@ -133,8 +132,6 @@ def _import_everything():
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     Plugins.instance()  # looks through all installed packages
-    # Hydra composes everything once more just to look for hydra.mode in it: half of the time of a command.
-    Hydra.get_mode = lambda *_, **__: None
     torch.set_num_threads(1)
 
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from worlds import BASE, BASE_TRAIN, BASE_VAL, base_table
@@ -62,8 +61,6 @@ def cli(tmp_path, monkeypatch, capsys):
     """Runs a command line in an empty folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    # Hydra composes everything once more just to look for hydra.mode in it: half of the time of a command.
-    monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
 
     def run(*arguments):
         capsys.readouterr()

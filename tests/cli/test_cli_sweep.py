@@ -207,6 +207,22 @@ def test_jobs_are_configured_as_hydra_would_and_composed_once_for_each_choice_of
     assert seen["own"] == seen["hydra"]
 
 
+def test_one_run_is_composed_once_and_a_file_may_say_that_it_is_a_sweep(cli, tmp_path, monkeypatch):
+    calls, real = [], ConfigLoaderImpl.load_configuration
+    monkeypatch.setattr(
+        ConfigLoaderImpl, "load_configuration", lambda *given, **options: calls.append(1) or real(*given, **options)
+    )
+    assert cli("task=digits", "experiment=smoke", "trainer.max_steps=1", "hydra.run.dir=run").code == 0
+    assert len(calls) == 1
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/two.yaml").write_text(
+        "# @package _global_\nhydra: {mode: MULTIRUN, sweep: {dir: two}, sweeper: {params: {seed: '0,1'}}}\n"
+    )
+    ended = cli("--config-dir", "conf", "task=digits", "experiment=two", "trainer.max_steps=1")
+    assert (ended.code, ended.err) == (0, "")
+    assert "2 jobs: 2 done" in ended.out
+
+
 def test_mistake_in_the_grid_is_found_before_the_first_job(cli, tmp_path):
     ended = cli("-m", *QUICK, "sharing=hard,hrad")
     assert (ended.code, ended.err) == (

@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from hydra._internal.hydra import Hydra
 from hypothesis import HealthCheck, Phase, given, settings
 
 from mtl_cli.cli import run_command
@@ -20,7 +19,6 @@ def outcome(tmp_path, monkeypatch):
     """Runs a command line and checks that it ends well or with a clear error; gives its exit code and what it said."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: None)
 
     def run(*arguments):
         out, err = io.StringIO(), io.StringIO()
