@@ -33,6 +33,7 @@ from mtl_cli.loop import Trainer
 from mtl_cli.loop.evaluate import Evaluation
 from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.trainer import Interrupted, Limits, Schedule
+from mtl_cli.model.findings import as_json
 from mtl_cli.processes import OneProcess
 from mtl_cli.report_text import at_most, number, text_table
 from mtl_cli.run import RunFolder, digest, versions
@@ -147,10 +148,6 @@ def training(
         train_seconds = time.monotonic() - train_started
         summary = _summarise(run, time.monotonic() - started, train_seconds, trainer.progress.rows - rows_before)
         summary["config"] = settings
-        report = trainer.learner.model.sharing.report()
-        if report:
-            names = [trainer.tasks[position].name for position in trainer.learner.model.with_head]
-            folder.write_json("sharing.json", {"tasks": names, **report})
         folder.write_json("summary.json", summary)
         folder.set_status("done", exit_code=0)
         trackers.final = {key: value for key, value in summary["metrics"].items() if key.startswith("test/")}
@@ -403,7 +400,11 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         labels = {task.name: task.kind.counts(data.labels(i, split)) for i, task in enumerate(data.tasks)}
         for note in undefined_notes(evaluation, labels, split):
             log.warning("%s", note)
-    counts = trainer.learner.model.count_parameters()
+    model = trainer.learner.model
+    findings = model.sharing.report([trainer.tasks[position].name for position in model.with_head])
+    if findings:  # before anything else is computed: gates tell of the last rows that they have seen
+        run.folder.write_json("sharing.json", as_json(findings))
+    counts = model.count_parameters()
     names = [task.name for task in data.tasks]
     of_all = evaluations["val"].primary
     primary = {task: metric for task, metric in of_all.items() if not config.tasks[task].common.auxiliary}

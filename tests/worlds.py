@@ -1,5 +1,6 @@
 """Small worlds that tests share: columns, rows of labels, and a learner without a configuration file."""
 
+import json
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.ownership import stacked
 from mtl_cli.optim import FlatParameters
 from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS, SCHEDULERS, SHARINGS
+from mtl_cli.run import MetricsLog, RunFolder
 from mtl_cli.tasks import Task
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.multiclass import Multiclass
@@ -205,6 +207,38 @@ def base_table(rows, **columns):
     values = {name: [row[i] for row in rows] for i, name in enumerate(names)} | columns
     lines = zip(*values.values(), strict=True)
     return "\n".join([",".join(values), *(",".join(map(str, line)) for line in lines)]) + "\n"
+
+
+HOSTILE = "<script>alert('x')</script>"
+
+
+def write_run(path, sharing="hard", seed=0, accuracy=0.9, task="digit", state="done", tasks=None):
+    """The files of a run, as training leaves them, with made-up numbers of one task; ``tasks`` are all of them."""
+    with RunFolder.claim(path) as folder:
+        folder.write_config(
+            json.dumps({"sharing": {"name": sharing}, "seed": seed, "extra": HOSTILE}), [f"sharing={sharing}"]
+        )
+        folder.set_status(state)
+        log = MetricsLog(path / "metrics.jsonl")
+        for epoch in (1, 2, 3):
+            log.append(
+                {"split": "train", "epoch": epoch, f"train/{task}/loss": 1 / epoch, f"train/{task}/weight": epoch}
+            )
+            val = {f"val/{task}/loss": 1.1 / epoch, f"val/{task}/accuracy": accuracy, "val/mean": accuracy}
+            log.append({"split": "val", "epoch": epoch, **val})
+        if state == "done":
+            folder.write_json(
+                "summary.json",
+                {
+                    "tasks": tasks or [task], "monitor": "mean", "mode": "max",
+                    "best": {"epoch": 3, "step": 9, "score": accuracy},
+                    "metrics": {f"test/{task}/accuracy": accuracy, f"test/{task}/loss": 0.4, "test/mean": accuracy},
+                    "primary": {task: "accuracy"}, "higher_is_better": {task: True}, "seconds": 1.5, "epochs": 3,
+                    "steps": 9, "rows_per_second": 1234.5, "rows": {"train": 100, "val": 10, "test": 10},
+                    "parameters": {"total": 30, "shared": 20, "tasks": {task: 10}}, "data_fingerprint": "x",
+                    "device": "cpu", "threads": 2,
+                },
+            )  # fmt: skip
 
 
 def wait_for_lines(process, file, count, seconds=60):

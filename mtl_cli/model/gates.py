@@ -6,13 +6,14 @@ import logging
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.backward import Backward, by_autograd
 from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.findings import Finding, Label, numbered
 from mtl_cli.model.layers import Linear, first_rows
 from mtl_cli.types import Inputs
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 COLLAPSED = 0.95  # share of one expert, for every task, that is worth a warning
 UNUSED = 0.01  # share of an expert, of every task at most, that is worth one
 DECIDED = 0.01  # entropy of a gate, of the largest it can have, below which it has chosen one expert
+_SHARED = "Tasks with much weight on the same expert share it."
 EMBEDDING_DIM = 8  # numbers that stand for one category in what a gate reads
 
 
@@ -65,6 +67,20 @@ class GateInputs(nn.Module):
         return torch.cat([inputs.numeric, picked], 1)
 
 
+class Use(NamedTuple):
+    """How gates were used.
+
+    Args:
+        weights: (K, E), the mean weight of each expert.
+        entropy: (K,), the mean entropy of a gate in nats (0: one expert).
+        rows: Number of rows that these are the means of.
+    """
+
+    weights: Tensor
+    entropy: Tensor
+    rows: int
+
+
 class GateUse(nn.Module):
     """Watches gates while a model is evaluated; in training it costs nothing.
 
@@ -98,42 +114,46 @@ class GateUse(nn.Module):
             self._rows += gates.shape[2]
         return gates
 
-    def report(self) -> dict[str, Any]:
-        """Of each task, the mean weight of each expert and the mean entropy of its gate in nats (0: one expert).
-
-        And ``unused``, the experts that get less than 1 % of every task, ``decided``, the tasks whose gate has chosen
-        one expert for every row, and ``warnings``, which are logged too. Empty before the first evaluation.
-        """
+    def seen(self) -> Use | None:
+        """How the gates were used in the last evaluation; None before the first."""
         if not self._rows:
-            return {}
-        weights, entropy = self._weights / self._rows, self._entropy / self._rows
-        experts = weights.shape[1]
-        most = weights.max(0).values
-        unused = [expert for expert in range(experts) if most[expert] < UNUSED]
-        decided = (entropy < DECIDED * math.log(experts)).nonzero().flatten().tolist() if experts > 1 else []
-        warnings = [] if experts == 1 else self._warnings(weights, unused, decided)
-        for text in warnings:
-            log.warning("%s", text)
-        return {
-            "weights": weights.tolist(), "entropy": entropy.tolist(), "rows": self._rows,
-            "unused": unused, "decided": decided, "warnings": warnings,
-        }  # fmt: skip
+            return None
+        return Use(self._weights / self._rows, self._entropy / self._rows, self._rows)
 
-    def _warnings(self, weights: Tensor, unused: list[int], decided: list[int]) -> list[str]:
-        tasks, experts = weights.shape
-        expert = int(weights.min(0).values.argmax())
-        if bool((weights[:, expert] > COLLAPSED).all()):
-            what = f"expert {expert} gets more than {100 * COLLAPSED:g}% of every task"
-            return [f"gates collapsed: {what}; the other {experts - 1} are of no use"]
-        if self._sparse:
+    def notes(self, experts: Sequence[Label]) -> list[str]:
+        """What deserves a second look: experts that no task or every task uses, and gates that do not choose.
+
+        It is logged as a warning too, unless the gates are meant to choose few experts.
+
+        Args:
+            experts: Names of the E experts.
+        """
+        use = self.seen()
+        if use is None or len(experts) == 1:
             return []
+        tasks, count = use.weights.shape
+        named = [str(name) if isinstance(name, str) else " ".join(name) for name in experts]
+        expert = int(use.weights.min(0).values.argmax())
+        if bool((use.weights[:, expert] > COLLAPSED).all()):
+            what = f"expert {named[expert]} gets more than {100 * COLLAPSED:g}% of every task"
+            found = [f"gates collapsed: {what}; the other {count - 1} are of no use"]
+            self._warn(found)
+            return found
         found = []
+        unused = (use.weights.max(0).values < UNUSED).nonzero().flatten().tolist()
+        decided = int((use.entropy < DECIDED * math.log(count)).sum())
         if unused:
-            which = ", ".join(map(str, unused))
-            found.append(f"experts without use: {which} of {experts} get less than {100 * UNUSED:g}% of every task")
+            which = ", ".join(named[expert] for expert in unused)
+            found.append(f"experts without use: {which} of {count} get less than {100 * UNUSED:g}% of every task")
         if decided:
-            found.append(f"gates without choice: those of {len(decided)} of {tasks} tasks read one expert in every row")
+            found.append(f"gates without choice: those of {decided} of {tasks} tasks read one expert in every row")
+        if not self._sparse:
+            self._warn(found)
         return found
+
+    def _warn(self, found: Sequence[str]) -> None:
+        for text in found:
+            log.warning("%s", text)
 
     def _forget(self) -> None:
         self._weights = torch.zeros((), dtype=torch.float64)
@@ -208,3 +228,46 @@ def mix(gates: Tensor, experts: Tensor) -> Tensor:
     """
     by_row = gates.permute(2, 0, 1).contiguous()  # a strided left factor makes the product ten times slower
     return torch.bmm(by_row, experts.transpose(0, 1)).transpose(0, 1)
+
+
+def findings_of_gates(
+    uses: Sequence[GateUse], tasks: Sequence[str], experts: Sequence[Label], meaning: str = _SHARED
+) -> list[Finding]:
+    """How much of each expert the tasks take, level by level, and how sure their gates are.
+
+    Args:
+        uses: What has watched the gates of each level.
+        tasks: K names.
+        experts: Names of the E experts of a level.
+        meaning: What a reader learns from the weights.
+    """
+    seen = [use.seen() for use in uses]
+    found = [use for use in seen if use is not None]
+    if len(found) < len(uses):
+        return []
+    levels = numbered("level", len(uses)) if len(uses) > 1 else [""]
+    findings = []
+    for level, watched, use in zip(levels, uses, found, strict=True):
+        findings.append(
+            Finding(
+                name="-".join(["expert-use", *level.split()]),
+                title=", ".join(filter(None, ["mean weight of each expert", level])) + f" ({use.rows:,} rows)",
+                meaning=meaning,
+                rows=tasks,
+                columns=experts,
+                values=use.weights.tolist(),
+                notes=watched.notes(experts),
+            )
+        )
+    most = math.log(len(experts))
+    findings.append(
+        Finding(
+            name="gate-entropy",
+            title="mean entropy of each task's gate, in nats",
+            meaning=f"0: one expert for a row; {most:.2f}: all {len(experts)} alike.",
+            rows=tasks,
+            columns=[level or "entropy" for level in levels],
+            values=torch.stack([use.entropy for use in found], 1).tolist(),
+        )
+    )
+    return findings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -10,7 +10,8 @@ from typing import Any
 from mtl_cli.report import svg
 from mtl_cli.report.gradients import gradient_plots, pair_table
 from mtl_cli.report.plots import Plot, in_order
-from mtl_cli.report.predictions import prediction_plots, sharing_plots
+from mtl_cli.report.predictions import prediction_plots
+from mtl_cli.report.sharing import sharing_left_out, sharing_markdown, sharing_plots
 from mtl_cli.report.style import SCRIPT, STYLE
 from mtl_cli.run import MetricsLog, RunFolder, flatten
 from mtl_cli.sweep import comparison, grouping, method_table, payoff
@@ -21,6 +22,7 @@ from mtl_cli.sweep.table import Cell, Column, columns, markdown_table, text
 
 Record = Mapping[str, Any]
 SCORE = "mean of the primary metrics"
+_SHARING = "What the tasks share"
 _MOST_PLOTS = 24  # of one sort; a run with hundreds of tasks stays a page
 
 
@@ -88,8 +90,8 @@ def run_report(run: RunFolder, config: Mapping[str, Any]) -> Report:
         Section("Learning curves", plots=_run_curves(records, summary)),
         Section("Weights of the tasks", plots=_weight_curves(records, order)),
         _gradients(run, order),
-        Section("Predictions", plots=_drawn(run, "curves.json", prediction_plots, order)),
-        Section("What the tasks share", plots=_drawn(run, "sharing.json", sharing_plots, order)),
+        _predictions(run, order),
+        _sharing(run, order),
         Section("Parameters", _parameters(summary) if summary else ""),
         Section("Configuration", _settings(config), closed=True),
     ]
@@ -135,11 +137,17 @@ def picture_report(title: str, told: str, table: Sequence[Column], plots: Sequen
 
 
 def run_markdown(run: RunFolder) -> str:
-    """The result of one run as Markdown: its facts, and the metrics of each task."""
+    """One run as Markdown: its facts, the metrics of each task, and how the tasks share."""
     if not (run.path / "summary.json").exists():
         return f"# {run.path.name}\n\nThe run is not finished: {run.status['state']}.\n"
-    facts, table = _result(run.read_json("summary.json"))
-    return f"# {run.path.name}\n\n{' · '.join(facts)}\n\n{markdown_table(table)}"
+    summary = run.read_json("summary.json")
+    facts, table = _result(summary)
+    result = f"# {run.path.name}\n\n{' · '.join(facts)}\n\n{markdown_table(table)}"
+    if not (run.path / "sharing.json").exists():
+        return result
+    said = run.read_json("sharing.json")
+    parts = [result, f"## {_SHARING}\n", sharing_markdown(said, list(summary["tasks"])), sharing_left_out(said)]
+    return "\n".join(filter(None, parts))
 
 
 def _run_result(summary: Mapping[str, Any], state: str) -> str:
@@ -207,13 +215,18 @@ def _gradients(run: RunFolder, order: Sequence[str]) -> Section:
     return Section(title, told, gradient_plots(looks, order), _table(pair_table(looks, order)))
 
 
-def _drawn(
-    run: RunFolder,
-    file: str,
-    draw: Callable[[Mapping[str, Any], Sequence[str]], list[Plot]],
-    order: Sequence[str],
-) -> list[Plot]:
-    return draw(run.read_json(file), order) if (run.path / file).exists() else []
+def _predictions(run: RunFolder, order: Sequence[str]) -> Section:
+    known = (run.path / "curves.json").exists()
+    return Section("Predictions", plots=prediction_plots(run.read_json("curves.json"), order) if known else [])
+
+
+def _sharing(run: RunFolder, order: Sequence[str]) -> Section:
+    """What the architecture says of how the tasks share, if it has anything to say."""
+    if not (run.path / "sharing.json").exists():
+        return Section(_SHARING)
+    said = run.read_json("sharing.json")
+    left_out = sharing_left_out(said)
+    return Section(_SHARING, f"<p>{escape(left_out)}</p>" if left_out else "", sharing_plots(said, order))
 
 
 def _parameters(summary: Mapping[str, Any]) -> str:

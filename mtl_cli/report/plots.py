@@ -25,11 +25,13 @@ class Plot:
         name: What it shows, in a few words that stay the same from run to run: the name of its file.
         title: Above it.
         drawing: What is drawn.
+        told: What a reader learns from it, a line or more under the title.
     """
 
     name: str
     title: str
     drawing: Drawing
+    told: Sequence[str] = ()
 
     def figure(self) -> str:
         """As HTML, which takes its colours from the page."""
@@ -43,13 +45,16 @@ class Plot:
                 for name, colour in drawing.legend
             )
             body += f'<p class="legend">{"".join(items)}</p>'
-        return f"<figure><figcaption>{escape(self.title)}</figcaption>{body}</figure>"
+        told = "".join(f'<p class="told">{escape(line)}</p>' for line in self.told)
+        return f"<figure><figcaption>{escape(self.title)}</figcaption>{told}{body}</figure>"
 
     def file(self) -> str:
         """As a whole SVG file in light colours, with its title and legend."""
-        drawing, titles = self.drawing, wrap(self.title, _LETTERS)
-        parts = [_text(8, 17 + _LINE * i, line) for i, line in enumerate(titles)]
-        top = 10 + _LINE * len(titles)
+        drawing = self.drawing
+        lines = [("name", line) for line in wrap(self.title, _LETTERS)]
+        lines += [("told", line) for told in self.told for line in wrap(told, _LETTERS)]
+        parts = [_text(8, 17 + _LINE * i, line, kind) for i, (kind, line) in enumerate(lines)]
+        top = 10 + _LINE * len(lines)
         parts.append(f'<g transform="translate(0 {top})">{drawing.body}</g>')
         down = top + drawing.height
         for name, colour in drawing.legend:
@@ -98,8 +103,8 @@ def in_order(tasks: Iterable[str], order: Sequence[str]) -> list[str]:
     return sorted(tasks, key=lambda task: order.index(task) if task in order else len(order))
 
 
-def _text(x: int, y: int, text: str) -> str:
-    return f'<text class="name" x="{x}" y="{y}">{escape(text)}</text>'
+def _text(x: int, y: int, text: str, kind: str = "name") -> str:
+    return f'<text class="{kind}" x="{x}" y="{y}">{escape(text)}</text>'
 
 
 def _in_light(rules: str) -> str:

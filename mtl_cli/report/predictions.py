@@ -1,4 +1,4 @@
-"""What a run's page shows of its predictions and of how tasks share: from curves.json and sharing.json."""
+"""What a run's page shows of its predictions: from curves.json."""
 
 from __future__ import annotations
 
@@ -39,36 +39,3 @@ def prediction_plots(curves: Mapping[str, Any], order: Sequence[str]) -> list[Pl
             title = f"{task}: predicted against true ({split}, {shown})"
             plots.append(Plot(f"predicted-{task}", title, svg.scatter(dots, perfect, "true", "predicted")))
     return plots
-
-
-def sharing_plots(said: Mapping[str, Any], order: Sequence[str]) -> list[Plot]:
-    """How much of each expert a task takes, and how features or factors of tasks are mixed; in the user's order."""
-    tasks = said["tasks"]
-    gates = said.get("gates") or []
-    levels = gates if isinstance(gates, list) else [gates]
-    plots: list[Plot] = []
-    for number, level in enumerate(levels, start=1):
-        if level.get("weights"):
-            name, title = "expert-use", "mean weight of each expert"
-            if len(levels) > 1:
-                name, title = f"{name}-level-{number}", f"{title}, level {number}"
-            plots += _rows_of_tasks(name, title, tasks, order, level["weights"], "expert")
-    for number, mix in enumerate(said.get("mixes") or [], start=1):
-        title = f"what each task takes of the others, stage {number}"
-        plots += _rows_of_tasks(f"mixing-stage-{number}", title, tasks, order, mix, "task")
-    for name, factors in zip(said.get("matrices") or [], said.get("task_factors") or [], strict=False):
-        plots += _rows_of_tasks(f"factors-{name}", f"factors of the tasks, {name}", tasks, order, factors, "factor")
-    return plots
-
-
-def _rows_of_tasks(
-    name: str, title: str, tasks: Sequence[str], order: Sequence[str], cells: Sequence[Sequence[float]], of: str
-) -> list[Plot]:
-    if not cells or len(cells) != len(tasks) or not isinstance(cells[0], list):
-        return []
-    rows = in_order(tasks, order)
-    places = [tasks.index(task) for task in rows]
-    if of == "task" and len(cells[0]) == len(tasks):
-        return [Plot(name, title, svg.matrix(rows, rows, [[cells[i][j] for j in places] for i in places]))]
-    columns = [str(number) for number in range(len(cells[0]))]
-    return [Plot(name, title, svg.matrix(rows, columns, [cells[i] for i in places]))]

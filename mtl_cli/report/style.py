@@ -30,6 +30,7 @@ th,td{padding:5px 12px 5px 0;border-bottom:1px solid var(--line);white-space:now
 th{cursor:pointer;color:var(--dim);font-weight:600}th.n,td.n{text-align:right}
 .plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr));gap:16px}
 figure{margin:0;background:var(--card);border-radius:8px;padding:12px}figcaption{font-size:.88rem;color:var(--dim);margin-bottom:6px}
+.told{margin:-4px 0 6px;font-size:.82rem;color:var(--dim)}
 svg{width:100%;height:auto;display:block}
 .legend{margin:6px 0 0;font-size:.82rem;
 display:flex;flex-wrap:wrap;gap:4px 14px}.key{display:inline-flex;align-items:center;gap:6px}

@@ -155,17 +155,23 @@ def matrix(
         return Drawing()
     known = [[value for value in row if value is not None and math.isfinite(value)] for row in cells]
     largest = full or max((abs(value) for row in known for value in row), default=0.0) or 1.0
-    left, top = 110, 70 if max(map(len, columns)) > 3 else 28
-    wide = min((WIDTH - left - _RIGHT) / len(columns), 56.0)
+    digits = min(max(2, 1 - math.floor(math.log10(largest))), 4)  # two of the largest, at most four
+    long = max(map(len, columns)) > 3
+    left, right = 110, 46 if long else _RIGHT
+    wide = min((WIDTH - left - right) / len(columns), 56.0)
     high = min(wide, 26.0)
+    slant, top = (45, 70) if wide > 14 else (80, 84)
+    top = top if long else 28
+    each = math.ceil(11 / wide)  # one name for each cell, or for every second, third ... of small ones
     parts = []
-    for j, name in enumerate(columns):
+    for j, name in list(enumerate(columns))[::each]:
         place = f"translate({left + wide * (j + 0.5):.1f} {top - 8})"
-        slanted = ' rotate(-45)" text-anchor="start"' if top > 28 else '" text-anchor="middle"'
-        parts.append(f'<text class="name" transform="{place}{slanted}>{escape(_short(name, 12))}</text>')
+        turned = f' rotate(-{slant})" text-anchor="start"' if long else '" text-anchor="middle"'
+        parts.append(f'<text class="name" transform="{place}{turned}>{escape(_short(name, 12))}</text>')
     for i, (name, row) in enumerate(zip(rows, cells, strict=True)):
         down, most = top + high * i, (sum(map(abs, known[i])) or 1.0) if by_row else largest
-        parts.append(_text("name", left - 8, down + high / 2 + 4, _short(name, 16), "end"))
+        if i % each == 0:
+            parts.append(_text("name", left - 8, down + high / 2 + 4, _short(name, 16), "end"))
         for j, value in enumerate(row):
             if value is None or not math.isfinite(value):
                 continue
@@ -175,9 +181,9 @@ def matrix(
             told = escape(f"{name}, {columns[j]}: {_number(value)}")
             parts.append(f"<rect {size} {shade}><title>{told}</title></rect>")
             if wide >= 28 and high >= 16:
-                text = str(value) if isinstance(value, int) else f"{round(value, 2) + 0.0:.2f}"  # never -0.00
+                rounded = value if isinstance(value, int) else f"{round(value, digits) + 0.0:.{digits}f}"  # never -0.00
                 kind = "on" if share > 0.8 else "name"  # readable on a strong colour too, in light and dark
-                parts.append(_text(kind, left + wide * (j + 0.5), down + high / 2 + 4, text))
+                parts.append(_text(kind, left + wide * (j + 0.5), down + high / 2 + 4, str(rounded)))
     return Drawing("".join(parts), math.ceil(top + high * len(rows) + 10))
 
 
@@ -251,7 +257,7 @@ def _class(i: int) -> str:
 
 
 def _short(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+    return name if len(name) <= most else f"{name[: most - 3]}…{name[-2:]}"  # parts of one task differ in the end
 
 
 def _number(value: float) -> str:

@@ -82,8 +82,9 @@ def test_conversion_is_learnt_in_the_entire_space_without_a_label_of_its_own(cli
     assert summary["parameters"]["tasks"] == {"click": 0, "conversion": 0, "buy": 0}
     if sharing == "mmoe":
         report = json.loads((folder / "run/sharing.json").read_text())
-        assert report["tasks"] == ["click", "conversion"]
-        assert len(report["gates"]["weights"]) == 2
+        weights = report["findings"][0]
+        assert weights["rows"] == ["click", "conversion"]
+        assert f"({summary['rows']['test']:,} rows)" in weights["title"]  # all of the last evaluation
 
 
 def test_conversion_can_be_evaluated_on_clicks_without_being_trained_on_them(cli, folder, world):

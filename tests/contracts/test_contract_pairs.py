@@ -9,6 +9,7 @@ from worlds import encoder_world
 
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.findings import as_json
 from mtl_cli.registry import ENCODERS, SHARINGS
 
 NAMES, D = ["a", "b", "c"], 4
@@ -49,7 +50,8 @@ def test_pair_gives_features_that_train_every_parameter(sharing, encoder):
     unused = [name for name, p in model.named_parameters() if p.grad is None]
     assert not unused or sharing == "ltb"
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
-    assert json.loads(json.dumps(model.eval().report(), allow_nan=False)) == model.report()
+    model.eval()(rows)
+    json.dumps(as_json(model.report(NAMES)), allow_nan=False)
 
 
 @every_pair

@@ -175,6 +175,25 @@ def test_aitm_is_that_of_the_paper(before):
     ]
 
 
+def test_aitm_says_how_much_a_task_takes_of_the_one_before():
+    names = ["a", "b", "c"]
+    aitm = AdaptiveInformationTransfer(MAKE, names, [2, None, 1]).eval()
+    assert aitm.report(names) == []  # nothing has been evaluated
+    aitm(_batch())
+    (taken,) = aitm.report(names)
+    assert taken.title.endswith("(6 rows)")
+    (own, none, of_c), b, (nothing, of_b, c) = taken.values
+    assert (none, nothing, b) == (None, None, [None, 1.0, None])
+    assert own + of_c == pytest.approx(1.0)
+    assert c + of_b == pytest.approx(1.0)
+    with torch.no_grad():
+        for transfer in aitm.transfers:
+            transfer.attention.zero_()
+    aitm.train().eval()
+    aitm(_batch())
+    assert aitm.report(names)[0].values[0] == [0.5, None, 0.5]  # equal scores
+
+
 def test_aitm_of_tasks_without_an_order_is_towers_alone():
     aitm, x = AdaptiveInformationTransfer(MAKE, ["a", "b"], [None, None]), _batch()
     assert torch.equal(aitm(x), aitm.encoders(x))

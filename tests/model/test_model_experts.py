@@ -221,21 +221,34 @@ def test_what_cannot_work_is_refused_with_what_can():
 def test_report_says_how_gates_are_used(name, caplog):
     sharing, x = SHARINGS.build(name, MAKE, NAMES), _batch()
     sharing(x)
-    assert not _first(sharing.report())
+    assert not sharing.report(NAMES)
     sharing.eval()(x)
     sharing(x)
-    report = _first(sharing.report())
-    assert report["rows"] == 12
-    assert len(report["weights"]) == len(report["entropy"]) == 3
-    torch.testing.assert_close(torch.tensor(report["weights"]).sum(1), torch.ones(3))
+    *levels, entropy = sharing.report(NAMES)
+    assert len(entropy.columns) == len(levels) == (2 if name in ("ple", "adatt") else 1)
+    for number, level in enumerate(levels, start=1):
+        assert level.title.startswith("mean weight of each expert")
+        assert level.title.endswith(f", level {number} (12 rows)" if len(levels) > 1 else "expert (12 rows)")
+        torch.testing.assert_close(torch.tensor(level.values).sum(1), torch.ones(3))
+    assert (torch.tensor(entropy.values) > 0).all()
     sharing.train().eval()
-    assert not _first(sharing.report())
+    assert not sharing.report(NAMES)
     assert not caplog.records
 
 
-def _first(report):
-    gates = report["gates"]
-    return gates[0] if isinstance(gates, list) else gates
+def test_experts_bear_the_names_of_those_they_belong_to():
+    named = {"cgc": ["own 0", "shared 0"], "adatt": NAMES, "stem": [*NAMES, "shared"], "mmoe": [*"01234567"]}
+    for name, columns in named.items():
+        sharing = SHARINGS.build(name, MAKE, NAMES).eval()
+        sharing(_batch())
+        assert sharing.report(NAMES)[0].columns == columns
+
+
+def test_one_gate_of_all_tasks_is_one_row():
+    sharing = _made(MultiGateMixtureOfExperts, one_gate=True).eval()
+    sharing(_batch())
+    weights, entropy = sharing.report(NAMES)
+    assert weights.rows == entropy.rows == ["all tasks"]
 
 
 def test_collapse_is_said(caplog):
@@ -244,7 +257,7 @@ def test_collapse_is_said(caplog):
         sharing.gates.last.bias.copy_(torch.tensor([0.0, 9.0, 0.0]))
     sharing(inputs(torch.randn(5, 4)))
     with caplog.at_level(logging.WARNING):
-        sharing.report()
+        sharing.report(NAMES)
     assert "expert 1 gets more than 95% of every task; the other 2 are of no use" in caplog.text
 
 
@@ -256,13 +269,13 @@ def test_experts_and_gates_without_use_are_said_and_kept(caplog):
             torch.tensor([[0.0, 1.0, -9.0, 0.0], [1.0, 0.0, -9.0, 0.0], [0.0, 0.0, 0.0, 30.0]])
         )
     sharing(inputs(torch.randn(5, 4)))
-    report = sharing.report()["gates"]
-    assert (report["unused"], report["decided"]) == ([2], [2])
-    assert report["warnings"] == [
+    weights, entropy = sharing.report(NAMES)
+    assert entropy.values[2] == [pytest.approx(0.0, abs=1e-6)]
+    assert weights.notes == [
         "experts without use: 2 of 4 get less than 1% of every task",
         "gates without choice: those of 1 of 3 tasks read one expert in every row",
     ]
-    assert [record.getMessage() for record in caplog.records] == report["warnings"]
+    assert [record.getMessage() for record in caplog.records] == weights.notes
 
 
 def test_experts_that_dselect_k_has_not_chosen_are_no_warning(caplog):
@@ -270,8 +283,8 @@ def test_experts_that_dselect_k_has_not_chosen_are_no_warning(caplog):
     with torch.no_grad():
         sharing.static_bits.copy_(torch.tensor([[-9.0] * 3, [9.0] * 3, [9.0] * 3]).unsqueeze(2))
     sharing.eval()(_batch())
-    report = sharing.report()["gates"]
-    assert report["unused"] == [1, 2, 3, 4, 5, 6]
-    assert report["decided"] == [0, 1, 2]
-    assert not report["warnings"]
+    assert sharing.report(NAMES)[0].notes == [
+        "experts without use: 1, 2, 3, 4, 5, 6 of 8 get less than 1% of every task",
+        "gates without choice: those of 3 of 3 tasks read one expert in every row",
+    ]
     assert not caplog.records

@@ -1,20 +1,21 @@
 """The page stands alone, says what the numbers say, and shows hostile names as text."""
 
-import json
 import re
 import sys
 from functools import partial
+from html import escape
 from html.parser import HTMLParser
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
+from worlds import HOSTILE, write_run
 
 from mtl_cli.commands.entry import run
 from mtl_cli.commands.report import report
+from mtl_cli.model.findings import Finding, as_json, parts_of
 from mtl_cli.report import Plot, plot_files, svg
 from mtl_cli.run import MetricsLog, RunFolder
-
-HOSTILE = "<script>alert('x')</script>"
 
 
 def _report(arguments):
@@ -36,34 +37,6 @@ class _Balanced(HTMLParser):
         assert self.open.pop() == tag
 
 
-def _run(path, sharing="hard", seed=0, accuracy=0.9, task="digit", state="done"):
-    with RunFolder.claim(path) as folder:
-        folder.write_config(
-            json.dumps({"sharing": {"name": sharing}, "seed": seed, "extra": HOSTILE}), [f"sharing={sharing}"]
-        )
-        folder.set_status(state)
-        log = MetricsLog(path / "metrics.jsonl")
-        for epoch in (1, 2, 3):
-            log.append(
-                {"split": "train", "epoch": epoch, f"train/{task}/loss": 1 / epoch, f"train/{task}/weight": epoch}
-            )
-            val = {f"val/{task}/loss": 1.1 / epoch, f"val/{task}/accuracy": accuracy, "val/mean": accuracy}
-            log.append({"split": "val", "epoch": epoch, **val})
-        if state == "done":
-            folder.write_json(
-                "summary.json",
-                {
-                    "tasks": [task], "monitor": "mean", "mode": "max",
-                    "best": {"epoch": 3, "step": 9, "score": accuracy},
-                    "metrics": {f"test/{task}/accuracy": accuracy, f"test/{task}/loss": 0.4, "test/mean": accuracy},
-                    "primary": {task: "accuracy"}, "higher_is_better": {task: True}, "seconds": 1.5, "epochs": 3,
-                    "steps": 9, "rows_per_second": 1234.5, "rows": {"train": 100, "val": 10, "test": 10},
-                    "parameters": {"total": 30, "shared": 20, "tasks": {task: 10}}, "data_fingerprint": "x",
-                    "device": "cpu", "threads": 2,
-                },
-            )  # fmt: skip
-
-
 def _page(path):
     text = path.read_text(encoding="utf-8")
     checker = _Balanced()
@@ -77,7 +50,7 @@ def _page(path):
 
 
 def test_page_of_a_run(tmp_path, capsys):
-    _run(tmp_path / "run", task=HOSTILE.replace("/", "|"))
+    write_run(tmp_path / "run", task=HOSTILE.replace("/", "|"))
     _report([str(tmp_path / "run")])
     assert capsys.readouterr().out == f"{tmp_path / 'run/report.html'}\n"
     text = _page(tmp_path / "run" / "report.html")
@@ -89,13 +62,13 @@ def test_page_of_a_run(tmp_path, capsys):
 
 
 def test_page_of_a_run_that_is_not_finished(tmp_path):
-    _run(tmp_path / "run", state="interrupted")
+    write_run(tmp_path / "run", state="interrupted")
     _report([str(tmp_path / "run"), "--out", str(tmp_path / "page.html")])
     assert "The run is not finished: interrupted." in _page(tmp_path / "page.html")
 
 
 def test_gradients_of_the_tasks(tmp_path):
-    _run(tmp_path / "run")
+    write_run(tmp_path / "run")
     log = MetricsLog(tmp_path / "run" / "diagnostics.jsonl")
     for step, cosine in ((0, 0.5), (10, -0.25), (20, None)):
         log.append(
@@ -136,8 +109,8 @@ def test_epochs_are_whole_numbers():
 def sweep(tmp_path):
     """Three seeds of two methods, and a failed job."""
     for seed in range(3):
-        _run(tmp_path / f"sweep/hard-{seed}", "hard", seed, 0.9 + seed / 1000)
-        _run(tmp_path / f"sweep/separate-{seed}", "separate", seed, 0.8 + seed / 1000)
+        write_run(tmp_path / f"sweep/hard-{seed}", "hard", seed, 0.9 + seed / 1000)
+        write_run(tmp_path / f"sweep/separate-{seed}", "separate", seed, 0.8 + seed / 1000)
     with RunFolder.claim(tmp_path / "sweep/broken") as folder:
         folder.set_status("failed", error=HOSTILE, exit_code=1)
     return tmp_path / "sweep"
@@ -170,7 +143,7 @@ def test_other_formats_are_those_of_the_leaderboard(sweep, capsys, form, start):
 
 
 def test_several_sweeps_are_one_table_whatever_their_order(sweep, tmp_path, capsys):
-    _run(tmp_path / "other/mmoe-0", "mmoe", 0, 0.95)
+    write_run(tmp_path / "other/mmoe-0", "mmoe", 0, 0.95)
     tables = []
     for folders in ((sweep, tmp_path / "other"), (tmp_path / "other", sweep)):
         _report([*map(str, folders), "--format", "text"])
@@ -192,7 +165,7 @@ A_RUN = "run: is a run; several folders, and the formats json and text, are for 
 def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    _run(tmp_path / "run")
+    write_run(tmp_path / "run")
     assert run(report, arguments) == 2
     assert capsys.readouterr().err == message
 
@@ -221,8 +194,8 @@ def test_bars_start_at_zero():
     assert float(loss[1]) + float(loss[2]) == pytest.approx(float(zero), abs=0.11)
 
 
-def test_predictions_and_gates_are_drawn(tmp_path):
-    _run(tmp_path / "run")
+def test_predictions_are_drawn(tmp_path):
+    write_run(tmp_path / "run")
     confusion = {
         "classes": [HOSTILE, "b"],
         "confusion": [[8, 2], [0, 5]],
@@ -234,21 +207,73 @@ def test_predictions_and_gates_are_drawn(tmp_path):
     }
     folder = RunFolder(tmp_path / "run")
     folder.write_json("curves.json", {"split": "test", "tasks": curves})
-    gates = {"weights": [[0.25, 0.75], [0.9, 0.1]], "entropy": [0.5, 0.3], "rows": 9}
-    mixes = [[[1.0, 0.5], [0.25, 1.0]]]
-    folder.write_json("sharing.json", {"tasks": ["ink", "digit"], "gates": gates, "mixes": mixes})
     _report([str(tmp_path / "run")])
     text = _page(tmp_path / "run" / "report.html")
     assert "digit: calibration (test), mean distance 0.080" in text
     assert "ink: predicted against true (test, 3 of 9 rows)" in text
     assert text.count('class="dot c0 many"') == 3
     shades = [float(shade) for shade in re.findall(r'class="cell up" fill-opacity="([\d.]+)"', text)]
-    confused, weights, mixed = shades[:4], shades[4:8], shades[8:]
-    assert confused[0] > confused[1] > confused[2] == pytest.approx(0.06)
-    assert confused[3] == pytest.approx(0.86)  # all rows of that class
-    # in the user's order, which has digit first
-    assert weights == pytest.approx([0.06 + 0.8 * weight / 0.9 for weight in (0.9, 0.1, 0.25, 0.75)], abs=1e-3)
-    assert mixed == pytest.approx([0.06 + 0.8 * weight for weight in (1.0, 0.25, 0.5, 1.0)], abs=1e-3)
+    assert shades[0] > shades[1] > shades[2] == pytest.approx(0.06)
+    assert shades[3] == pytest.approx(0.86)  # all rows of that class
+
+
+def _finding(name, rows, columns, values, notes=()):
+    return Finding(name, f"title of {name}", f"meaning of {name}", rows, columns, values, notes)
+
+
+def test_findings_are_shown_in_the_order_of_the_user_with_what_they_mean(tmp_path, capsys):
+    write_run(tmp_path / "run", tasks=["digit", HOSTILE])
+    parts = parts_of([HOSTILE, "digit"], 2)
+    findings = [
+        _finding("use", [HOSTILE, "digit"], ["0", "1"], [[0.25, 0.75], [0.9, None]], ["look again"]),
+        _finding("mixing", parts, parts, [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]]),
+    ]
+    RunFolder(tmp_path / "run").write_json("sharing.json", as_json(findings))
+    _report([str(tmp_path / "run")])
+    text = _page(tmp_path / "run" / "report.html")
+    use, mixing = re.findall(r"<figcaption>title of \w+</figcaption>.*?</figure>", text, re.DOTALL)
+    assert '<p class="told">meaning of use</p><p class="told">look again</p>' in use
+    first, second = escape(HOSTILE), "digit"
+    assert re.findall("<title>(.*?)</title>", use) == [f"{second}, 0: 0.9", f"{first}, 0: 0.25", f"{first}, 1: 0.75"]
+    numbers = re.findall(r"<title>.*?: (\d+)</title>", mixing)
+    assert numbers == list(map(str, [11, 12, 9, 10, 15, 16, 13, 14, 3, 4, 1, 2, 7, 8, 5, 6]))
+    assert f"<title>{first} 0, {second} 1: 4</title>" in mixing
+    capsys.readouterr()
+    _report([str(tmp_path / "run"), "--format", "md"])
+    told = capsys.readouterr().out.partition("## What the tasks share\n\n")[2]
+    assert told.startswith("### title of use\n\nmeaning of use look again\n\n|  | 0 | 1 |\n")
+    assert "| digit | 0.9000 |  |\n" in told
+    _report([str(tmp_path / "run"), "--format", "svg"])
+    file = (tmp_path / "run/plots/use.svg").read_text(encoding="utf-8")
+    assert [line.text for line in ElementTree.fromstring(file) if line.tag.endswith("text")] == [
+        "title of use", "meaning of use", "look again",
+    ]  # fmt: skip
+
+
+def test_a_run_with_very_many_tasks_and_matrices_stays_a_page(tmp_path, capsys):
+    names = [f"t{number}" for number in range(70)]
+    write_run(tmp_path / "run", tasks=names)
+    findings = [_finding(f"f{number}", names, ["0"], [[0.5]] * 70) for number in range(30)]
+    RunFolder(tmp_path / "run").write_json("sharing.json", as_json(findings))
+    _report([str(tmp_path / "run")])
+    text = _page(tmp_path / "run" / "report.html")
+    assert text.count('<rect class="cell up"') + text.count('class="cell up"') == 24 * 64
+    assert "The first 64 of 70 rows; sharing.json has all." in text
+    assert "sharing.json has 6 more." in text
+    _report([str(tmp_path / "run"), "--format", "md"])
+    assert capsys.readouterr().out.endswith("sharing.json has 6 more.\n")
+
+
+def test_what_another_version_has_said_of_sharing_is_not_guessed_at(tmp_path, capsys):
+    write_run(tmp_path / "run")
+    gates = {"weights": [[0.25, 0.75], [0.9, 0.1]], "entropy": [0.5, 0.3], "rows": 9}
+    RunFolder(tmp_path / "run").write_json("sharing.json", {"tasks": ["ink", "digit"], "gates": gates})
+    told = "sharing.json has the form of another version of mtl-train; its numbers are not shown."
+    _report([str(tmp_path / "run")])
+    assert told in _page(tmp_path / "run" / "report.html")
+    capsys.readouterr()
+    _report([str(tmp_path / "run"), "--format", "md"])
+    assert told in capsys.readouterr().out
 
 
 def test_a_matrix_has_a_cell_for_each_number_and_another_colour_below_zero():
@@ -259,6 +284,21 @@ def test_a_matrix_has_a_cell_for_each_number_and_another_colour_below_zero():
     assert "<title>a, y: -2</title>" in drawn.body
     assert svg.matrix([], [], []) == svg.Drawing()
     assert ">-0.00<" not in svg.matrix(["a"], ["x"], [[-0.004]]).body
+
+
+def test_a_matrix_of_small_numbers_has_the_digits_that_tell_them_apart():
+    drawn = svg.matrix(["a"], ["x", "y"], [[0.0123, 0.004]])
+    assert re.findall(r">([\d.]+)</text>", drawn.body) == ["0.012", "0.004"]
+    assert ">0.0001</text>" in svg.matrix(["a"], ["x"], [[0.00007]]).body
+
+
+def test_names_of_a_large_matrix_do_not_lie_on_one_another():
+    names = [f"task {number}" for number in range(60)]
+    drawn = svg.matrix(names, names, [[1.0] * 60] * 60)
+    assert drawn.body.count("<rect") == 3600
+    downs = [float(y) for y in re.findall(r'<text class="name" x="102.0" y="(.*?)"', drawn.body)]
+    assert len(downs) == 20
+    assert min(b - a for a, b in pairwise(downs)) > 11
 
 
 def test_every_plot_is_a_file_of_its_own(sweep, capsys):
@@ -278,7 +318,7 @@ def test_every_plot_is_a_file_of_its_own(sweep, capsys):
 
 
 def test_plots_of_a_run_have_names_that_stay_and_leave_other_files_alone(tmp_path, capsys):
-    _run(tmp_path / "run", task="income (EUR)\x0b")
+    write_run(tmp_path / "run", task="income (EUR)\x0b")
     out = tmp_path / "figures"
     _report([str(tmp_path / "run"), "--format", "svg", "--out", str(out)])
     names = ["learning-curve-income-EUR-loss", "learning-curve-income-EUR", "learning-curve", "task-weights"]
@@ -313,7 +353,7 @@ def test_a_long_title_is_whole_in_the_file():
 
 
 def test_a_png_is_named_with_its_extra_where_it_is_not_installed(tmp_path, capsys, monkeypatch):
-    _run(tmp_path / "run")
+    write_run(tmp_path / "run")
     monkeypatch.setitem(sys.modules, "resvg_py", None)
     assert run(report, [str(tmp_path / "run"), "--format", "png"]) == 2
     assert capsys.readouterr().err == (
@@ -345,7 +385,7 @@ def test_a_png_without_words_is_refused(sweep, capsys, monkeypatch):
 
 
 def test_a_run_as_markdown(tmp_path, capsys):
-    _run(tmp_path / "run")
+    write_run(tmp_path / "run")
     _report([str(tmp_path / "run"), "--format", "md"])
     told = capsys.readouterr().out
     assert told.startswith("# run\n\nmean on test: 0.9000 · weights of epoch 3, the best by mean · 100 training rows")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.gates import GateInputs, Gates, mix
+from mtl_cli.model.findings import Finding
+from mtl_cli.model.gates import GateInputs, Gates, findings_of_gates, mix
 from mtl_cli.model.layers import Linear
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing
@@ -50,7 +50,7 @@ class Extraction(Sharing):
     ) -> None:
         super().__init__()
         tasks, width = len(task_names), make_encoder.shared_dim
-        self._tasks, self._own, self._levels = tasks, own, levels
+        self._tasks, self._own, self._common, self._levels = tasks, own, common, levels
         made = [make_encoder() for _ in range(common)]
         stack = type(made[0]).stack
         self.common = nn.ModuleList([stack(made)])
@@ -92,8 +92,11 @@ class Extraction(Sharing):
         everything = common if own is None else torch.cat([own, common])
         return features, mix(self.common_gates[level](common_read), everything)[0]
 
-    def report(self) -> dict[str, Any]:
-        return {"gates": [gates.use.report() for gates in self.gates if isinstance(gates, Gates)]}
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        experts = [*(f"own {i}" for i in range(self._own)), *(f"shared {i}" for i in range(self._common))]
+        uses = [gates.use for gates in self.gates if isinstance(gates, Gates)]
+        meaning = "A task relies on its own experts, or on those that it shares with all tasks."
+        return findings_of_gates(uses, tasks, experts, meaning)
 
     def owners(self) -> list[Ownership]:
         tasks = range(self._tasks)

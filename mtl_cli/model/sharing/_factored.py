@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.findings import Finding
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
 from mtl_cli.types import Inputs
@@ -86,7 +86,7 @@ class FactoredSharing(Sharing):
         common = [p for p in self.parameters() if all(p is not q for q in own)]
         return [*shared(common), *stacked(own, range(self._num_tasks))]
 
-    def report_factors(self, factors: Sequence[Tensor]) -> dict[str, Any]:
+    def report_factors(self, factors: Sequence[Tensor], tasks: Sequence[str]) -> list[Finding]:
         """Each task's factors (K, R) by matrix, and how alike tasks are: mean absolute cosine of two tasks' factors."""
         alike = []
         for rows in factors:
@@ -94,11 +94,26 @@ class FactoredSharing(Sharing):
             cosines = (unit @ unit.t()).abs()
             pairs = max(self._num_tasks * (self._num_tasks - 1), 1)
             alike.append(float((cosines.sum() - cosines.diagonal().sum()) / pairs) if self._num_tasks > 1 else 1.0)
-        return {
-            "matrices": list(self._shapes),
-            "task_factors": [rows.detach().tolist() for rows in factors],
-            "sharing_strength": alike,
-        }
+        strength = Finding(
+            name="likeness-of-factors",
+            title="how alike the factors of the tasks are in each weight matrix (mean absolute cosine)",
+            meaning="1: all tasks have the same matrix but for its scale; 0: they use different components.",
+            rows=list(self._shapes),
+            columns=["likeness"],
+            values=[[value] for value in alike],
+        )
+        each = [
+            Finding(
+                name=f"factors-{name}",
+                title=f"factors of the tasks, {name}",
+                meaning="How much of each shared component a task's matrix holds; tasks with like rows share it.",
+                rows=tasks,
+                columns=list(map(str, range(rows.shape[1]))),
+                values=rows.tolist(),
+            )
+            for name, rows in zip(self._shapes, factors, strict=True)
+        ]
+        return [strength, *each]
 
 
 def task_rank(rank: int | None, tasks: int) -> int:

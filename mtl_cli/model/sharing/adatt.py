@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.gates import GateInputs, Gates, mix
+from mtl_cli.model.findings import Finding, parts_of
+from mtl_cli.model.gates import GateInputs, Gates, findings_of_gates, mix
 from mtl_cli.model.layers import Linear
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing
@@ -76,8 +76,11 @@ class AdaptiveTaskToTask(Sharing):
             read = mix(gates(read), experts) + (self.residual[level][..., None, None] * own).sum(1)
         return read
 
-    def report(self) -> dict[str, Any]:
-        return {"gates": [gates.use.report() for gates in self.gates if isinstance(gates, Gates)]}
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        uses = [gates.use for gates in self.gates if isinstance(gates, Gates)]
+        return findings_of_gates(
+            uses, tasks, parts_of(tasks, self._own), "Beside the diagonal: what a task takes of the experts of others."
+        )
 
     def owners(self) -> list[Ownership]:
         private = [*self.gates[-1].parameters(), self.residual[-1]]

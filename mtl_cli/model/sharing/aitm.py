@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import stack_with_common_tables
+from mtl_cli.model.findings import Finding
+from mtl_cli.model.gates import GateUse
 from mtl_cli.model.layers import Linear
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Ordered, Sharing, make_encoders
@@ -86,9 +88,29 @@ class AdaptiveInformationTransfer(Sharing):
             owned += stacked(transfer.parameters(), [alone[task] for task, _ in step])
         return owned
 
-    def report(self) -> dict[str, Any]:
-        """The position of the task that each task comes after."""
-        return {"after": self._before}
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        taken: list[list[float | None]] = [[None] * len(tasks) for _ in tasks]
+        rows = 0
+        for task in range(len(tasks)):
+            taken[task][task] = 1.0  # of its own, if it has no other
+        for step, transfer in zip(self._steps, self.transfers, strict=True):
+            use = transfer.use.seen()  # type: ignore[operator, union-attr]
+            if use is None:
+                return []
+            rows = use.rows
+            for (task, before), (own, passed) in zip(step, use.weights.tolist(), strict=True):
+                taken[task][task], taken[task][before] = own, passed
+        told = f" ({rows:,} rows)" if rows else ""
+        return [
+            Finding(
+                name="taken-from-the-task-before",
+                title=f"how much each task takes of its own tower and of the task before it{told}",
+                meaning="Beside the diagonal: the mean weight of what the task before has found.",
+                rows=tasks,
+                columns=tasks,
+                values=taken,
+            )
+        ]
 
 
 class _Transfer(nn.Module):
@@ -99,11 +121,13 @@ class _Transfer(nn.Module):
         self.passed = Linear(width, width, tasks)
         bound = 1 / math.sqrt(width)  # as nn.Linear, without a bias as the authors
         self.attention = nn.Parameter(torch.empty(tasks, width, 3 * width).uniform_(-bound, bound))  # V, K, Q
+        self.use = GateUse()
 
     def forward(self, own: Tensor, before: Tensor) -> Tensor:
         read = torch.cat([own, torch.relu(self.passed(before))], 1)  # (L, 2 B, D)
         values, keys, queries = (read @ self.attention).unflatten(1, (2, -1)).chunk(3, -1)  # (L, 2, B, D)
         weights = ((keys * queries).sum(-1, keepdim=True) / math.sqrt(own.shape[-1])).softmax(1)
+        self.use(weights.squeeze(-1))
         mixed: Tensor = (weights * values).sum(1)
         return mixed
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from mtl_cli.model.backward import Backward, Jacobian, by_autograd
 from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.findings import Finding
 from mtl_cli.model.ownership import Ownership, shared
 from mtl_cli.types import Inputs
 
@@ -71,9 +72,15 @@ class Sharing(nn.Module, ABC):
         """Pairs of tasks whose probabilities are to fall from one to the next."""
         return []
 
-    def report(self) -> dict[str, Any]:
-        """What the parameters now say about sharing, for ``sharing.json``: lists, numbers and text by name."""
-        return {}
+    def report(self, tasks: Sequence[str]) -> list[Finding]:  # noqa: ARG002
+        """What the parameters, and the gates in the last evaluation, now say about sharing.
+
+        It goes into ``sharing.json``, and from there into the report.
+
+        Args:
+            tasks: Names of the K tasks.
+        """
+        return []
 
     def owners(self) -> list[Ownership]:
         """Who owns each parameter; all are shared unless an architecture says otherwise. Complete and disjoint."""

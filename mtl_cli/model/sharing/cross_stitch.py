@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import run_stages, stage_widths
+from mtl_cli.model.findings import Finding
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
 from mtl_cli.registry import SHARINGS
@@ -74,7 +74,17 @@ class CrossStitch(Sharing):
         *inner, last = self.mixes
         return [*shared([*self.encoders.parameters(), *inner]), *stacked([last], range(self._num_tasks))]
 
-    def report(self) -> dict[str, Any]:
-        """A of each stage, the mean over channels where they have their own."""
-        means = [mix.detach().mean(2) if mix.dim() == 3 else mix.detach() for mix in self.mixes]
-        return {"mixes": [mean.tolist() for mean in means]}
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        means = [mix.mean(2) if mix.dim() == 3 else mix for mix in self.mixes]
+        over = ", mean over channels" if self.mixes[0].dim() == 3 else ""
+        return [
+            Finding(
+                name=f"mixing-stage-{number}",
+                title=f"what each task takes of the others, stage {number}{over}",
+                meaning="A row is what the task goes on with; beside the diagonal it comes from other tasks' encoders.",
+                rows=tasks,
+                columns=tasks,
+                values=mean.tolist(),
+            )
+            for number, mean in enumerate(means, start=1)
+        ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.gates import GateInputs, GateUse, logits, mix
+from mtl_cli.model.findings import Finding
+from mtl_cli.model.gates import GateInputs, GateUse, findings_of_gates, logits, mix
 from mtl_cli.model.layers import Linear
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing
@@ -122,8 +122,8 @@ class DSelectK(Sharing):
         found = self._entropy * -(selectors * (selectors + 1e-6).log()).sum() / rows
         return found if self._whole else found + (1 / selectors.sum(2)).sum() / rows
 
-    def report(self) -> dict[str, Any]:
-        return {"gates": self.use.report()}
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        return findings_of_gates([self.use], tasks, list(map(str, range(len(self.code)))))
 
     def owners(self) -> list[Ownership]:
         common = list(self.experts.parameters())

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.findings import Finding, numbered
 from mtl_cli.model.sharing._adapted import AdaptedStages
 from mtl_cli.registry import SHARINGS
 
@@ -42,14 +42,21 @@ class FiLM(AdaptedStages):
         modulated: Tensor = self.own[index](x)
         return modulated
 
-    def report(self) -> dict[str, Any]:
-        """How far each task (axis 1) has moved the channels of each stage (axis 0), root mean square."""
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
         gammas = [own.get_parameter("gamma").detach() - 1 for own in self.own]
         betas = [own.get_parameter("beta").detach() for own in self.own]
-        return {
-            "gamma_moved": [g.square().mean(1).sqrt().tolist() for g in gammas],
-            "beta_moved": [b.square().mean(1).sqrt().tolist() for b in betas],
-        }
+        meaning = "0: the task reads the stage as all tasks do; the larger, the more it has made it its own."
+        return [
+            Finding(
+                name=f"{name}-moved",
+                title=f"how far each task has moved the {what} of each stage from {start} ({name}, root mean square)",
+                meaning=meaning,
+                rows=tasks,
+                columns=numbered("stage", len(moved)),
+                values=torch.stack([one.square().mean(1).sqrt() for one in moved], 1).tolist(),
+            )
+            for name, what, start, moved in (("gamma", "scale", 1, gammas), ("beta", "shift", 0, betas))
+        ]
 
 
 class _Modulation(nn.Module):

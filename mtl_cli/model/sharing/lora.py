@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.findings import Finding
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import SHARINGS
@@ -94,14 +95,22 @@ class LowRankAdaptation(Sharing):
         common = [p for p in self.parameters() if all(p is not q for q in own)]
         return [*shared(common), *stacked(own, range(self._num_tasks))]
 
-    def report(self) -> dict[str, Any]:
-        """Length of each task's change of each matrix, relative to the matrix."""
-        found = {}
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        found = []
         with torch.no_grad():
             for name, change in zip(self._matrices, self.changes, strict=True):
                 length = self.base.get_parameter(name).norm().clamp(min=1e-12)
-                found[name] = (change().flatten(1).norm(dim=1) / length).tolist()
-        return {"relative_change": found}
+                found.append(change().flatten(1).norm(dim=1) / length)
+        return [
+            Finding(
+                name="relative-change",
+                title="length of each task's change of each weight matrix, relative to the matrix",
+                meaning="0: the task uses the shared matrix as it is; the larger, the more it has made it its own.",
+                rows=tasks,
+                columns=self._matrices,
+                values=torch.stack(found, 1).tolist(),
+            )
+        ]
 
 
 class _OwnChange(nn.Module):

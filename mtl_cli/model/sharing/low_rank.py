@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.findings import Finding
 from mtl_cli.model.sharing._factored import FactoredSharing, task_rank, unit_rows
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import NonNegative, PositiveInt
@@ -69,5 +69,5 @@ class LowRankSharing(FactoredSharing):
     def penalty(self) -> Tensor | None:
         return self._sparsity * self.mixes.abs().sum() if self._sparsity else None
 
-    def report(self) -> dict[str, Any]:
-        return self.report_factors(self.mixes.unbind(1))
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        return self.report_factors(self.mixes.unbind(1), tasks)

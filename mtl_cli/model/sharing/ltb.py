@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch.nn import functional
 
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import run_stages, stage_widths
+from mtl_cli.model.findings import Finding, numbered
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
 from mtl_cli.registry import SHARINGS
@@ -96,9 +96,37 @@ class LearningToBranch(Sharing):
         *inner, last = self.choices
         return [*shared([*self.encoders.parameters(), *inner]), *stacked([last], range(self._num_tasks))]
 
-    def report(self) -> dict[str, Any]:
-        """For each stage and branch: the branch that it grows from, and how likely each is."""
-        return {
-            "parents": [choice.argmax(1).tolist() for choice in self.choices],
-            "probabilities": [choice.detach().softmax(1).tolist() for choice in self.choices],
-        }
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        branches = [f"branch {number}" for number in range(self._num_tasks)]
+        stages = numbered("stage", len(self.choices))
+        choices = []
+        for index, (stage, choice) in enumerate(zip(stages, self.choices, strict=True)):
+            last = index == len(stages) - 1
+            choices.append(
+                Finding(
+                    name=f"choice-{stage.replace(' ', '-')}",
+                    title=f"how likely each {'task' if last else f'branch of {stages[index + 1]}'} is to read each "
+                    f"branch of {stage}",
+                    meaning="A row is near 1 in one place where the search has come to a choice.",
+                    rows=tasks if last else branches,
+                    columns=branches,
+                    values=choice.softmax(1).tolist(),
+                )
+            )
+        tree = Finding(
+            name="branches",
+            title="the branch of each stage that each task reads, by its number",
+            meaning="Tasks with the same number in a column share that stage.",
+            rows=tasks,
+            columns=stages,
+            values=self._branches(),
+        )
+        return [tree, *choices]
+
+    def _branches(self) -> list[list[int]]:
+        """For each task, the branch of each stage that it reads, found from the last stage back."""
+        *inner, last = [choice.argmax(1).tolist() for choice in self.choices]
+        paths = [[branch] for branch in last]
+        for parents in reversed(inner):
+            paths = [[parents[path[0]], *path] for path in paths]
+        return paths

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mtl_cli.model.backward import Backward, by_autograd, with_backward
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.gates import GateInputs, Gates, mix
+from mtl_cli.model.findings import Finding
+from mtl_cli.model.gates import GateInputs, Gates, findings_of_gates, mix
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import SHARINGS
@@ -81,8 +81,9 @@ class MultiGateMixtureOfExperts(Sharing):
 
         return mixed[0] if one_gate else mixed, backward
 
-    def report(self) -> dict[str, Any]:
-        return {"gates": self.gates.use.report()}
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        of = ["all tasks"] if self._gates_of == [None] else tasks
+        return findings_of_gates([self.gates.use], of, list(map(str, range(self.gates.last.bias.shape[1]))))
 
     def owners(self) -> list[Ownership]:
         common = [*self.experts.parameters(), *self.gate_inputs.parameters()]

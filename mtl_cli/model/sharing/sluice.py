@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import run_stages, stage_widths
+from mtl_cli.model.findings import Finding, numbered, parts_of
 from mtl_cli.model.layers import Linear
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
@@ -121,9 +121,28 @@ class SluiceNetwork(Sharing):
         common = [*self.encoders.parameters(), *inner]
         return [*shared(common), *stacked([last, self.betas, *self.carry.parameters()], range(self._num_tasks))]
 
-    def report(self) -> dict[str, Any]:
-        """A of each stage and the mixture of the stages of each task."""
-        return {"mixes": [mix.detach().tolist() for mix in self.mixes], "betas": self.betas.detach().tolist()}
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        parts = parts_of(tasks, self._subspaces)
+        mixes = [
+            Finding(
+                name=f"mixing-stage-{number}",
+                title=f"what each subspace of a task takes of the others, stage {number}",
+                meaning="A row is what goes on from there; off the blocks of a task's own it comes from other tasks.",
+                rows=parts,
+                columns=parts,
+                values=mix.tolist(),
+            )
+            for number, mix in enumerate(self.mixes, start=1)
+        ]
+        stages = Finding(
+            name="stages-in-the-features",
+            title="how much of each stage a task's features take (beta)",
+            meaning="A task with much weight on an early stage needs less depth than the encoder has.",
+            rows=tasks,
+            columns=numbered("stage", len(self.mixes)),
+            values=self.betas.tolist(),
+        )
+        return [*mixes, stages]
 
 
 def _spread(count: int, alpha: float) -> Tensor:

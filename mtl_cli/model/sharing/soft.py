@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.findings import Finding
 from mtl_cli.model.sharing._copies import Copies
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import NonNegative
@@ -63,8 +64,16 @@ class SoftSharing(Copies):
             parts = [(stack - stack.mean(0)).square().sum() for stack in stacks]
         return self._strength * torch.stack(parts).sum()
 
-    def report(self) -> dict[str, Any]:
-        """Distance of every two encoders, relative to the root of the product of their lengths."""
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
         flat = torch.cat([p.detach().reshape(self._num_tasks, -1) for p in self.encoders.parameters()], 1).double()
         lengths = flat.norm(dim=1).clamp(min=1e-12)
-        return {"relative_distance": (torch.cdist(flat, flat) / (lengths[:, None] * lengths).sqrt()).tolist()}
+        return [
+            Finding(
+                name="distance-of-encoders",
+                title="distance of the tasks' encoders, relative to their lengths (geometric mean)",
+                meaning="0: the tasks have the same encoder; 1.41: two encoders with nothing in common.",
+                rows=tasks,
+                columns=tasks,
+                values=(torch.cdist(flat, flat) / (lengths[:, None] * lengths).sqrt()).tolist(),
+            )
+        ]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.mlp import MLP
-from mtl_cli.model.gates import Gates, mix
+from mtl_cli.model.findings import Finding
+from mtl_cli.model.gates import Gates, findings_of_gates, mix
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import SHARINGS
@@ -73,8 +73,9 @@ class SharedAndTaskEmbeddings(Sharing):
         features: Tensor = mix(of_tasks, own.detach()) + mine * (own - own.detach()) + mix(gates[:, -1:], common)
         return features
 
-    def report(self) -> dict[str, Any]:
-        return {"gates": self.gates.use.report()}
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        meaning = "A column of a task is its own expert, which others read without teaching it."
+        return findings_of_gates([self.gates.use], tasks, [*tasks, "shared"], meaning)
 
     def owners(self) -> list[Ownership]:
         private = [*self.own.parameters(), *self.gates.parameters()]

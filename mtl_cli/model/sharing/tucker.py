@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.findings import Finding
 from mtl_cli.model.sharing._factored import FactoredSharing, orthonormal, part_of, task_rank, unit_rows
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import Fraction, PositiveInt
@@ -72,5 +72,5 @@ class TuckerSharing(FactoredSharing):
     def task_factors(self) -> list[nn.Parameter]:
         return list(self.tasks)
 
-    def report(self) -> dict[str, Any]:
-        return self.report_factors(list(self.tasks))
+    def report(self, tasks: Sequence[str]) -> list[Finding]:
+        return self.report_factors(list(self.tasks), tasks)
