@@ -78,9 +78,8 @@ class AdaptiveTaskToTask(Sharing):
 
     def report(self, tasks: Sequence[str]) -> list[Finding]:
         uses = [gates.use for gates in self.gates if isinstance(gates, Gates)]
-        return findings_of_gates(
-            uses, tasks, parts_of(tasks, self._own), "Beside the diagonal: what a task takes of the experts of others."
-        )
+        meaning = "Beside the diagonal: what a task takes of the experts of others."
+        return findings_of_gates(uses, tasks, parts_of(tasks, self._own), meaning)
 
     def owners(self) -> list[Ownership]:
         private = [*self.gates[-1].parameters(), self.residual[-1]]

@@ -100,15 +100,15 @@ class LowRankAdaptation(Sharing):
         with torch.no_grad():
             for name, change in zip(self._matrices, self.changes, strict=True):
                 length = self.base.get_parameter(name).norm().clamp(min=1e-12)
-                found.append(change().flatten(1).norm(dim=1) / length)
+                found.append((change().flatten(1).norm(dim=1) / length).tolist())
         return [
             Finding(
                 name="relative-change",
                 title="length of each task's change of each weight matrix, relative to the matrix",
                 meaning="0: the task uses the shared matrix as it is; the larger, the more it has made it its own.",
-                rows=tasks,
-                columns=self._matrices,
-                values=torch.stack(found, 1).tolist(),
+                rows=self._matrices,
+                columns=tasks,
+                values=found,
             )
         ]
 
