@@ -104,4 +104,4 @@ def test_school(tmp_path):
 def test_ud_multilingual(tmp_path):
     """Mean accuracy of parts of speech over eight languages; a window logistic regression for each has 0.939."""
     arguments = ["task=ud_multilingual", f"extra.folder={SHARED}/ud_multilingual"]
-    assert means(tmp_path / "sweep", arguments)["test/mean"] >= 0.94
+    assert means(tmp_path / "sweep", arguments)["test/mean"] >= 0.945
