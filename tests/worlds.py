@@ -114,6 +114,7 @@ def make_learner(
     seed=0,
     loss_scale="none",
     freeze=(),
+    hidden=None,
     **learner_options,
 ):
     """A learner from registered names, put together as mtl_cli.build does it."""
@@ -125,6 +126,7 @@ def make_learner(
         [k.num_outputs for k in kinds],
         shared_dim,
         sharing=SHARINGS.build(sharing, make_encoder, names, **(sharing_options or {})),
+        hidden=hidden,
     )
     method = BALANCINGS.build(balancing, len(kinds), **(balancing_options or {}))
     options = optimizer_options or {}

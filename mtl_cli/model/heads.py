@@ -61,7 +61,7 @@ class Heads(nn.Module):
     def with_backward(self, features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Outputs without a graph, and a function from the gradient by them to that by the features.
 
-        The function adds to ``parameter.grad``. Linear heads have it written out.
+        The function adds to ``parameter.grad``, each time that it is called. Linear heads have it written out.
         """
         if self.linear:
             return self._typed_blocks()[0].linear_with_backward(features)
@@ -69,7 +69,8 @@ class Heads(nn.Module):
         outputs: Tensor = self(leaf)
 
         def backward(gradient: Tensor) -> Tensor:
-            torch.autograd.backward(outputs, gradient)
+            leaf.grad = None
+            torch.autograd.backward(outputs, gradient, retain_graph=True)  # a method may look before it goes back
             if leaf.grad is None:
                 raise RuntimeError("the heads do not depend on the features")
             return leaf.grad
@@ -133,7 +134,7 @@ class ProductHeads(nn.Module):
         outputs = self._with_products(leaf)
 
         def backward(gradient: Tensor) -> Tensor:
-            return into_heads(torch.autograd.grad(outputs, leaf, gradient)[0])
+            return into_heads(torch.autograd.grad(outputs, leaf, gradient, retain_graph=True)[0])
 
         return outputs.detach(), backward
 

@@ -68,6 +68,12 @@ def test_the_same_without_the_labels_of_a_task(monkeypatch):
     _same(Rows(rows.inputs, targets, CPU), monkeypatch, balancing="upgrad")
 
 
+@pytest.mark.parametrize("balancing", ["gradnorm", "excess_mtl", "upgrad"])
+@pytest.mark.parametrize("options", [{"hidden": [(4,)] * 3}, {"freeze": ["heads"]}], ids=["hidden", "frozen"])
+def test_the_same_with_heads_that_leave_their_gradient_to_autograd(balancing, options, monkeypatch):
+    _same(three_kind_rows(48), monkeypatch, balancing=balancing, **options)
+
+
 def test_gradients_of_all_tasks_take_the_same_memory_in_every_step():
     rows = three_kind_rows(48)
     learner = make_learner(three_kinds(), balancing="upgrad")
