@@ -138,11 +138,12 @@ def dual_cone(gramian: Array, norm_eps: float, reg_eps: float) -> Array:
     """The Gramian at trace 1 with a ridge, or the ridge alone if the trace was below ``norm_eps``."""
     trace = float(gramian.trace())
     ridge = max(reg_eps, RIDGE) * np.eye(len(gramian))
-    return gramian / trace + ridge if trace >= norm_eps else ridge
+    return _definite(gramian / trace + ridge) if trace >= norm_eps else ridge
 
 
 def project_to_simplex(values: Array) -> Array:
     """The nearest point of the simplex."""
+    values = values - values.max()  # the same nearest point; beside large numbers the 1 below would be lost
     ordered = np.sort(values)[::-1]
     excess = (ordered.cumsum() - 1) / np.arange(1, len(values) + 1)
     last = int(np.flatnonzero(ordered > excess)[-1])
@@ -166,7 +167,14 @@ def _lifted(gramian: Array) -> Array:
     """The Gramian of the vectors with a coordinate more, the same for all: 0 is then no convex combination of them."""
     squares = gramian.diagonal()
     height = max(float(squares.min()), 1e-16 * float(squares.max()))
-    return gramian + height + np.diag(RIDGE * squares)
+    return _definite(gramian + height + np.diag(RIDGE * squares))
+
+
+def _definite(matrix: Array) -> Array:
+    """A Gramian with a ridge, positive definite: of nearly parallel gradients float32 rounds some to less than that."""
+    lengths = np.sqrt(matrix.diagonal())
+    lowest = float(np.linalg.eigvalsh(matrix / np.outer(lengths, lengths))[0])
+    return matrix if lowest > RIDGE / 10 else matrix + np.diag((RIDGE - lowest) * matrix.diagonal())
 
 
 def _roots(a: float, b: float, c: float) -> list[float]:

@@ -79,6 +79,19 @@ def test_conflict_averse_point_is_that_of_scipy(radius, k, seed):
     assert value(w) <= other.fun + 1e-9 * abs(other.fun)
 
 
+def test_points_are_found_where_float32_leaves_a_gramian_indefinite():
+    """Three gradients that are nearly the same: what remains of their differences is rounding."""
+    above = 1e-5 * np.array(
+        [[0, 1.69106966, 1.10221504], [1.69106966, 3.38213931, 2.79328470], [1.10221504, 2.79328470, 2.20443009]]
+    )
+    gramian = 195.0 * (1 + above)
+    assert np.linalg.eigvalsh(gramian)[0] < 0
+    for w in (min_norm_point(gramian), conflict_averse_point(gramian, 0.5 * np.sqrt(gramian.mean()))):
+        assert w.min() >= 0
+        assert w.sum() == pytest.approx(1)
+        assert w @ gramian @ w == pytest.approx(195, rel=1e-4)
+
+
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("k", SIZES)
 @pytest.mark.parametrize("seed", range(3))
@@ -113,6 +126,11 @@ def test_projection_on_the_simplex_is_the_nearest_point(k):
     away = values - point  # the same for all positive weights, and less for the others
     assert away[point > 0].max() - away[point > 0].min() < 1e-12
     assert away.max() <= away[point > 0].min() + 1e-12
+
+
+def test_projection_on_the_simplex_of_large_numbers():
+    """As MoDo has them where gradients have lengths of 1e10."""
+    assert project_to_simplex(np.array([-1e18, -3e18, -1e18])).tolist() == [0.5, 0.0, 0.5]
 
 
 def test_cosines_and_lengths_are_those_of_the_vectors():
