@@ -7,11 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mtl_cli.balancing._solvers import NOISE
 from mtl_cli.balancing.base import GramianBalancing
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.types import Fraction, GradientsOn, NonNegativeInt, UpdateScale
 
-EPSILON = 1e-8  # keeps gradients that are parallel in all steps finite
+LARGEST = 1 - NOISE  # cosine: nearer to 1 it is the rounding of parallel gradients, which must not be made up for
 
 
 @BALANCINGS.register("gradvac")
@@ -65,17 +66,18 @@ class GradVac(GramianBalancing):
         self.generator_state.copy_(generator.get_state())
         lengths = gramian.diagonal().sqrt()
         pairs = tasks.unsqueeze(1), tasks
-        usual = self.cosines[pairs].cpu()
+        usual = self.cosines[pairs].cpu().clamp(-LARGEST, LARGEST)
         rows = torch.arange(k)
         coefficients = torch.eye(k, dtype=gramian.dtype)  # row i: the changed g_i as a combination of all g_j
         for others in orders.t():  # every task i meets its next other task j at once
             products = coefficients @ gramian
             length = (coefficients * products).sum(1).clamp_min(0).sqrt()
             cosine = products[rows, others] / (length * lengths[others]).clamp_min(torch.finfo(gramian.dtype).tiny)
+            cosine = cosine.clamp(-LARGEST, LARGEST)
             target = usual[rows, others]
             other = others != rows
-            sine, target_sine = ((1 - c.square()).clamp_min(0).sqrt() for c in (cosine, target))
-            share = length * (target * sine - cosine * target_sine) / (lengths[others] * (target_sine + EPSILON))
+            sine, target_sine = ((1 - c.square()).sqrt() for c in (cosine, target))
+            share = length * (target * sine - cosine * target_sine) / (lengths[others] * target_sine)
             coefficients[rows, others] += torch.where(other & (cosine < target), share, 0.0)
             usual[rows, others] = torch.where(other, target.lerp(cosine, self._beta), target)
         self.cosines[pairs] = usual.to(self.cosines.device)

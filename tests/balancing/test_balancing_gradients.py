@@ -129,6 +129,17 @@ def test_gradvac_of_two_tasks_is_that_of_torchjd_step_by_step():
         torch.testing.assert_close(update, theirs(jacobian.double()).float(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-7, 1e-4])
+def test_gradvac_of_tasks_that_are_all_but_the_same_is_about_their_sum(apart):
+    """Their usual cosine is 1 and the next one rounds below: no finite multiple of the other would make up for it."""
+    method, generator = BALANCINGS.build("gradvac", 3), torch.Generator().manual_seed(1)
+    for _ in range(60):
+        noise = torch.randn(3, 200, generator=generator)
+        jacobian = torch.randn(200, generator=generator) * (1 + apart * noise)
+        update, _ = method.aggregate(jacobian, torch.ones(3), torch.arange(3))
+        assert update.norm() < 3 * jacobian.sum(0).norm()
+
+
 def test_gradvac_is_pcgrad_in_its_first_step_and_not_after():
     gradvac, pcgrad = (BALANCINGS.build(name, 5, seed=3) for name in ("gradvac", "pcgrad"))
     jacobian = _random(5, 4) + 0.5
