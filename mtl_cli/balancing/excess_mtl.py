@@ -20,7 +20,8 @@ class ExcessMTL(LossBalancing):
 
     With g_k the gradient on the shared parameters and S_k the sum of all its squares so far, the excess risk is about
     e_k = sum of g_k^2 / sqrt(S_k). In each step w_k is multiplied by exp(step_size e_k / first e_k), and all are
-    brought to the sum they had; they start at 1. A task's first step gives its first e_k and leaves its weight.
+    brought to the sum they had; they start at 1. A task's first step with a gradient gives its first e_k and leaves its
+    weight.
 
     S is as large as the shared parameters for each task: K x P numbers, in the checkpoint too.
 
@@ -64,7 +65,7 @@ class ExcessMTL(LossBalancing):
         excess = (squares * (total + EPSILON).rsqrt()).sum(1)
         first = self.first[tasks]
         relative = torch.where(first.isnan(), 0.0, excess / (first + EPSILON))
-        self.first[tasks] = torch.where(first.isnan(), excess, first)
+        self.first[tasks] = torch.where(first.isnan() & (excess > 0), excess, first)
         old = self.log_weights[tasks]
         new = old + self.step_size * relative
         self.log_weights[tasks] = new + torch.logsumexp(old, 0) - torch.logsumexp(new, 0)

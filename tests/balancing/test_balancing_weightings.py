@@ -202,7 +202,7 @@ def test_a_task_whose_loss_is_zero_leaves_the_update_finite(name):
         backward(x * torch.tensor([0.0, 1.0, 2.0]), method, [x])
         assert x.grad.isfinite().all()
     assert all(value.isfinite().all() for value in method.state_dict().values() if value.dtype != torch.uint8) or (
-        name in ("coba", "dwa", "stch", "gradnorm")  # NaN stands for what is not known yet
+        name in ("coba", "dwa", "excess_mtl", "gradnorm", "stch")  # NaN stands for what is not known yet
     )
 
 
@@ -344,6 +344,13 @@ def test_excess_mtl_follows_torchjd():
         gradients = torch.randn(3, 6, generator=generator)
         method.observe(gradients, LOSSES, EVERY)
         torch.testing.assert_close(method.weights(LOSSES, EVERY), 3 * oracle(gradients), rtol=1e-4, atol=1e-6)
+
+
+def test_excess_mtl_measures_a_task_by_its_first_gradient_that_is_not_zero():
+    method = _build("excess_mtl", step_size=0.1)
+    for gradients in ([[1.0], [0.0]], [[1.0], [1.0]], [[1.0], [1.0]]):
+        method.observe(torch.tensor(gradients), torch.ones(2), torch.arange(2))
+    assert 0.8 < float(method.weights(torch.ones(2), torch.arange(2))[1]) < 1.0
 
 
 def test_excess_mtl_keeps_the_weight_of_a_task_that_is_absent():
