@@ -45,7 +45,7 @@ def freeze(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str
             pattern, set()
         )
         if not found:
-            problems.append(Problem("freeze", f"'{pattern}' matches no parameter", _hint(pattern, list(names))))
+            problems.append(Problem("freeze", f"'{pattern}' matches no parameter", _hint(pattern, list(names), [word for word, meant in words.items() if meant])))
         frozen |= found
     if not problems and patterns and all(id(parameter) in frozen for parameter in names.values()):
         what = f"leaves nothing to train: all {len(names)} parameters are frozen, got {list(patterns)}"
@@ -82,14 +82,14 @@ def _of_encoders(model: nn.Module) -> set[int]:
     return {id(parameter) for module in encoders for parameter in module.parameters()}
 
 
-def _hint(pattern: str, names: Sequence[str]) -> str:
+def _hint(pattern: str, names: Sequence[str], words: Sequence[str]) -> str:
     parts = {
-        ".".join(words[i:j])
-        for words in (n.split(".") for n in names)
-        for i in range(len(words))
-        for j in range(i + 1, len(words) + 1)
+        ".".join(levels[i:j])
+        for levels in (n.split(".") for n in names)
+        for i in range(len(levels))
+        for j in range(i + 1, len(levels) + 1)
     }
-    near = difflib.get_close_matches(pattern, sorted(parts | set(WORDS)), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(pattern, sorted(parts.union(words)), n=1, cutoff=0.6)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    known = f"Parameters: {', '.join(names[:_SHOWN])}{more}; or shared, encoder."
+    known = f"Parameters: {', '.join(names[:_SHOWN])}{more}{'; or ' if words else ''}{', '.join(words)}."
     return f"Did you mean '{near[0]}'? {known}" if near else known

@@ -57,8 +57,9 @@ def test_frozen_parameters_do_not_change(sharing, pattern):
     there = make_learner(three_kinds(), **options)
     encoders = any(isinstance(module, Encoder | VmapStack) for module in there.model.modules())
     if not {"shared": there.parameters.shared, "encoder": encoders, "heads": True}[pattern]:
-        with pytest.raises(ConfigError, match=f"^freeze: '{pattern}' matches no parameter"):
+        with pytest.raises(ConfigError, match=f"^freeze: '{pattern}' matches no parameter") as error:
             make_learner(three_kinds(), freeze=[pattern], **options)
+        assert f"Did you mean '{pattern}'" not in str(error.value)
         return
     _check(make_learner(three_kinds(), freeze=[pattern], **options), missing=0.2)
 
