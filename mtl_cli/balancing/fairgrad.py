@@ -29,8 +29,7 @@ class FairGrad(GramianBalancing):
             parameters.
 
     Shape:
-        gramian (k, k) -> weights (k,), positive. With alpha 1 the update is sqrt(k) long whatever the gradients; above
-            1
+        gramian (k, k) -> weights (k,), positive. With alpha 1 the update is sqrt(k) long whatever the gradients; above 1
         the shorter, the longer the gradients are.
 
     Example:
