@@ -29,8 +29,8 @@ class FairGrad(GramianBalancing):
             parameters.
 
     Shape:
-        gramian (k, k) -> weights (k,), positive. With alpha 1 the update is sqrt(k) long whatever the gradients; above 1
-        the shorter, the longer the gradients are.
+        gramian (k, k) -> weights (k,), positive. With alpha 1 the update is sqrt(k) long whatever the gradients;
+        above 1 it is the shorter, the longer they are.
 
     Example:
         >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])

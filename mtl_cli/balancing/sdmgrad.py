@@ -19,10 +19,10 @@ from mtl_cli.types import NonNegative, Positive, PositiveInt, ProperFraction, Up
 class SDMGrad(GramianBalancing):
     """MGDA pulled to the mean gradient, by gradients of three independent batches (Xiao et al. 2023, SDMGrad).
 
-    w minimises |g_w + lambda g_0|^2 over the simplex, by SGD with momentum on G_1 G_2' (divided by the square of the mean
-    length), going on from the w of the last step; the update is (g_w + lambda g_0) / (1 + lambda) of the third batch.
-    The three are thirds of the rows of each step, which are in random order, so that the shared parameters learn from a
-    third of them; with ``trainer.accumulate_grad_batches=3`` they are three batches of full size.
+    w minimises |g_w + lambda g_0|^2 over the simplex, by SGD with momentum on G_1 G_2' (divided by the square of the
+    mean length), going on from the w of the last step; the update is (g_w + lambda g_0) / (1 + lambda) of the third
+    batch. The three are thirds of the rows of each step, which are in random order, so that the shared parameters learn
+    from a third of them; with ``trainer.accumulate_grad_batches=3`` they are three batches of full size.
 
     Args:
         num_tasks: K.

@@ -38,6 +38,7 @@ def freeze(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str
     """
     names = dict(model.named_parameters())
     words = {"shared": _shared(owners), "encoder": _of_encoders(model)}
+    known = [word for word, meant in words.items() if meant]
     problems, frozen = [], set()
     for pattern in patterns:
         expression = re.compile(rf"(?:.*\.)?{fnmatch.translate(pattern)[:-2]}(?:\..*)?\Z", re.DOTALL)
@@ -45,7 +46,7 @@ def freeze(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str
             pattern, set()
         )
         if not found:
-            problems.append(Problem("freeze", f"'{pattern}' matches no parameter", _hint(pattern, list(names), [word for word, meant in words.items() if meant])))
+            problems.append(Problem("freeze", f"'{pattern}' matches no parameter", _hint(pattern, list(names), known)))
         frozen |= found
     if not problems and patterns and all(id(parameter) in frozen for parameter in names.values()):
         what = f"leaves nothing to train: all {len(names)} parameters are frozen, got {list(patterns)}"
