@@ -153,6 +153,7 @@ def worlds():
     for name in SHARINGS.names():
         if SHARINGS.load(name).chain is None and name not in DRAWS:
             yield f"sharing {name}", {"sharing": name}
+    yield "a penalty on rows", {"sharing": "dselect_k", "sharing_options": {"per_example": True, "experts": 5}}
     yield "in pieces", {"balancing": "uncertainty", "piece": 3}
     yield "gradients in pieces", {"balancing": "pcgrad", "piece": 3}
     yield "scaled and clipped", {"loss_scale": "initial", "clip": 0.1}

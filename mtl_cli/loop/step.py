@@ -215,7 +215,9 @@ def train_step(
     for optimizer in learner.optimizers:
         optimizer.flat.zero_gradient()
     accumulator = learner.accumulator(tasks)
+    own = 0  # rows of the last piece
     for piece in pieces(learner, rows, epoch, step):
+        own = len(piece.inputs.numeric)
         found = learner.losses(piece, scale, cut=accumulator.cut)
         if present is not None:
             found = found.only(present)
@@ -224,9 +226,7 @@ def train_step(
     if accumulator.sums is None:
         raise ValueError("a step without rows")
     sums = accumulator.sums
-    penalty = learner.model.sharing.penalty()
-    if penalty is not None and penalty.requires_grad:  # not of frozen parameters
-        penalty.backward()
+    _add_penalty(learner, own)
     clip(learner)
     if only_finite:
         _refuse_what_is_not_finite(sums, [optimizer.flat.gradient for optimizer in learner.optimizers])
@@ -234,6 +234,26 @@ def train_step(
     if passes is not None:
         balancing.after_step(passes, batch_losses, tasks)
     return sums, weights
+
+
+def _add_penalty(learner: Learner, rows: int) -> None:
+    """Adds the gradient of what the architecture asks for besides the losses.
+
+    It may be a mean over the ``rows`` of this process that were read last: several processes add theirs up.
+    """
+    penalty = learner.model.sharing.penalty()
+    if penalty is None or not penalty.requires_grad:  # frozen parameters
+        return
+    if learner.processes.size == 1:
+        penalty.backward()
+        return
+    gradient = learner.parameters.gradient
+    of_losses, every = gradient.clone(), gradient.new_tensor([float(rows)])
+    learner.processes.add_up(every)
+    gradient.zero_()
+    (penalty * (rows / every[0])).backward()
+    learner.processes.add_up(gradient)
+    gradient += of_losses
 
 
 def clip(learner: Learner) -> None:

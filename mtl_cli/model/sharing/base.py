@@ -61,7 +61,9 @@ class Sharing(nn.Module, ABC):
         return None
 
     def penalty(self) -> Tensor | None:
-        """What is added to the loss of a step, one number computed from the parameters alone; None: nothing.
+        """What is added to the loss of a step, one number; None: nothing.
+
+        It is computed from the parameters, or is a mean over the rows that were read last in training.
 
         Its gradient comes on top of what balancing makes of the tasks' losses. Absent tasks are left alone by it, as
         by everything else.
