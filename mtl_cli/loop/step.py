@@ -233,6 +233,7 @@ def train_step(
     update(learner, global_step, absent)
     if passes is not None:
         balancing.after_step(passes, batch_losses, tasks)
+    learner.model.sharing.after_step()
     return sums, weights
 
 

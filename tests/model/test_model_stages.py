@@ -289,8 +289,15 @@ def test_branches_are_read_alike_first_and_chosen_later():
     x = inputs(torch.randn(7, 5))
     features = sharing(x)
     torch.testing.assert_close(features[0], features[1], rtol=1e-5, atol=1e-6)
+    sharing.after_step()
     chosen = [sharing(x) for _ in range(8)]
     assert any(not torch.allclose(f[0], f[1]) for f in chosen)
+
+
+@pytest.mark.parametrize("options", [{}, {"piece": 3}, {"balancing": "famo"}], ids=["plain", "pieces", "more passes"])
+def test_branches_count_steps_whatever_passes_these_take(tmp_path, options):
+    model, _ = _trained(tmp_path, "ltb", steps=5, **options)
+    assert model.sharing.steps == 5
 
 
 @both_encoders
@@ -338,7 +345,10 @@ def test_branches_stay_after_the_search():
     with torch.no_grad():
         for choice in sharing.choices:
             choice[[0, 1, 2], [2, 0, 2]] = 0.1
-    searched = [sharing(x) for _ in range(3)]
+    searched = []
+    for _ in range(3):
+        searched.append(sharing(x))
+        sharing.after_step()
     assert any(not torch.equal(searched[0], features) for features in searched)
     settled = [sharing(x) for _ in range(3)]
     assert all(torch.equal(features, sharing.eval()(x)) for features in settled)

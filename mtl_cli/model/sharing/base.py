@@ -70,6 +70,9 @@ class Sharing(nn.Module, ABC):
         """
         return None
 
+    def after_step(self) -> None:
+        """Called after each step of training, which may have taken several forward passes."""
+
     def ordered(self) -> list[Ordered]:
         """Pairs of tasks whose probabilities are to fall from one to the next."""
         return []

@@ -24,9 +24,9 @@ class LearningToBranch(Sharing):
 
     There are K branches at each stage; what task i reads of the last stage is chosen too. In the first steps all
     branches are read alike (their mean, so that the scale does not jump when choosing begins). Then a choice is drawn
-    anew with every batch, at a temperature that falls as ``temperature / sqrt(1 + step / decay_steps)``; the paper
-    counts epochs, an architecture sees steps. After ``search_steps``, and in evaluation, it is the likeliest: the paper
-    trains the network that the search has found, and a network that changes with every batch learns slowly.
+    anew with every forward pass, at a temperature that falls as ``temperature / sqrt(1 + step / decay_steps)``; the
+    paper counts epochs, an architecture sees steps. After ``search_steps``, and in evaluation, it is the likeliest: the
+    paper trains the network that the search has found, and a network that changes with every batch learns slowly.
 
     Args:
         make_encoder: Makes branches.
@@ -72,9 +72,10 @@ class LearningToBranch(Sharing):
         )  # so far in training; never read by the host
 
     def forward(self, inputs: Inputs) -> Tensor:
-        if self.training:
-            self.steps += 1
         return run_stages(self.encoders, len(self.choices), inputs, self._grow)
+
+    def after_step(self) -> None:
+        self.steps += 1
 
     def _grow(self, index: int, x: Tensor) -> Tensor:
         return (self._picked(self.choices[index]) @ x.flatten(1)).view(x.shape)
@@ -83,14 +84,13 @@ class LearningToBranch(Sharing):
         found = functional.one_hot(choice.argmax(1), self._num_tasks).to(choice.dtype)
         if not self.training:
             return found
-        done = self.steps - 1
-        temperature = self._temperature / (1 + done / self._decay_steps).sqrt()
+        temperature = self._temperature / (1 + self.steps / self._decay_steps).sqrt()
         noise = -torch.empty_like(choice).exponential_().log()
         soft = ((choice.log_softmax(1) + noise) / temperature).softmax(1)
         hard = functional.one_hot(soft.argmax(1), self._num_tasks).to(choice.dtype) + soft - soft.detach()
         all_alike = choice.softmax(1) * 0 + 1 / self._num_tasks
-        chosen = torch.where(done < self._warmup_steps, all_alike, hard)
-        return torch.where(done < self._search_steps, chosen, found)
+        chosen = torch.where(self.steps < self._warmup_steps, all_alike, hard)
+        return torch.where(self.steps < self._search_steps, chosen, found)
 
     def owners(self) -> list[Ownership]:
         *inner, last = self.choices
