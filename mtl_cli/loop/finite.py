@@ -99,10 +99,10 @@ def rows_without_finite_loss(learner: Learner, rows: Rows, index: Tensor) -> lis
     """Which of the rows at ``index`` have, each alone, a loss that is not finite with the present weights."""
     found = []
     learner.model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), learner.precision():
         for row in index.split(1):
             inputs, targets = rows.gather(row)
-            outputs = learner.model.heads(learner.model.features(inputs))
+            outputs = learner.model.outputs(inputs)
             sums, _ = learner.objective.sums_and_gradient(outputs, targets, complete=False)
             if not bool(sums.isfinite().all()):
                 found.append(int(row))

@@ -11,12 +11,12 @@ from mtl_cli.types import Fraction, NonNegativeInt
 
 @SCHEDULERS.register("cosine")
 class Cosine(Scheduler):
-    """Falls along half a cosine from 1 to ``min_factor`` at the last step (Loshchilov and Hutter 2017).
+    """Falls along half a cosine from 1 to ``min_factor`` (Loshchilov and Hutter 2017).
 
     Args:
         total_steps: Steps of the run.
         warmup_steps: Steps over which the rate rises linearly first.
-        min_factor: Factor at the end.
+        min_factor: Factor at the end, one step after the last, as PyTorch counts.
 
     Example:
         >>> [round(Cosine(10).factor(step), 3) for step in (0, 5, 10)]

@@ -9,12 +9,12 @@ from mtl_cli.types import Fraction, NonNegativeInt
 
 @SCHEDULERS.register("linear")
 class Linear(Scheduler):
-    """Falls in a straight line from 1 to ``min_factor`` at the last step.
+    """Falls in a straight line from 1 to ``min_factor``.
 
     Args:
         total_steps: Steps of the run.
         warmup_steps: Steps over which the rate rises linearly first.
-        min_factor: Factor at the end.
+        min_factor: Factor at the end, one step after the last, as PyTorch counts.
 
     Example:
         >>> [Linear(10).factor(step) for step in (0, 5, 10)]
