@@ -18,7 +18,8 @@ from mtl_cli.types import GradientsOn, UpdateScale
 class IMTLG(GramianBalancing):
     """An update with equal projections on all gradients (Liu et al. 2021, 'Towards Impartial Multi-task Learning').
 
-    The weights sum to 1 and may be negative: then the update goes up for no task, but up along a gradient. Where the
+    The weights sum to 1 and may be negative. With three or more tasks whose gradients differ in length the equal
+    projections themselves may be negative: by the paper's formula such a step goes up for all tasks. Where the
     gradients are linearly dependent the projections are as equal as can be, in the sense of least squares, and where
     they allow no such update at all (two opposed gradients) it is 0.
 
