@@ -19,7 +19,7 @@ class DBMTL(GradientBalancing):
     """Gradients of the logarithms of the losses, averaged over steps and made equally long (Lin et al. 2023, DB-MTL).
 
     In step n of a task its average becomes (1 - b) g + b average with b = beta / n^beta_sigma, from 0; all averages are
-    then made as long as the longest, and added. A loss that is not positive takes part with its own gradient.
+    then made as long as the longest, and added. A loss of 1e-8 or less takes part with its own gradient.
 
     Args:
         num_tasks: K.
