@@ -30,7 +30,7 @@ from mtl_cli.data.sources.table import TableSource
 from mtl_cli.data.stored import StoredTable
 from mtl_cli.data.streaming import Stream, StreamedRows, open_stream
 from mtl_cli.data.token_labels import label_tokens, spread_labels
-from mtl_cli.errors import ConfigError, DataError, Problem, UserError, did_you_mean
+from mtl_cli.errors import ConfigError, DataError, Problem, UserError, did_you_mean, listed
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor
 from mtl_cli.loop.step import compile_trunk
@@ -785,8 +785,7 @@ def _label_notes(tasks: Sequence[Task], targets: Mapping[str, np.ndarray], split
                 continue
             absent = task.kind.unseen(targets[task.name][index])
             if absent:
-                shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-                notes.append(f"task '{task.name}': no {split} row has class {shown}.")
+                notes.append(f"task '{task.name}': no {split} row has class {listed(absent, 5)}.")
     return notes
 
 

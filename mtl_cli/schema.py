@@ -40,6 +40,7 @@ from mtl_cli.types import (
     Positive,
     PositiveInt,
     ProperFraction,
+    Seed,
     Share,
     TaskNames,
 )
@@ -354,7 +355,7 @@ _TOP: dict[str, Option] = {
     "only": Option(list[str] | None, None),
     "trainer": Option(TrainerOptions, TrainerOptions()),
     "monitor": Option(str, "mean"),
-    "seed": Option(NonNegativeInt, 0),
+    "seed": Option(Seed, 0),
     "resume": Option(str | None, None),
     "init_from": Option(str | None, None),
     "freeze": Option(str | list[str], []),

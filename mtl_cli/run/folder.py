@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from mtl_cli.errors import Problem, RunError
+from mtl_cli.errors import Problem, RunError, listed
 from mtl_cli.run.atomic import TEMPORARY_SUFFIX, sync_folder, write_bytes, write_json, write_text
 from mtl_cli.run.clock import now
 from mtl_cli.run.lock import FolderLock
@@ -452,9 +452,8 @@ def _refuse_without_run(path: Path) -> None:
 def _refuse_foreign_files(path: Path) -> None:
     foreign = [name for name in _visible(path) if name not in OURS]
     if foreign:
-        raise RunError(
-            Problem(str(path), f"holds files that are not a run's: {_shown(foreign)}", "Choose a new or empty folder.")
-        )
+        what = f"holds files that are not a run's: {listed(foreign, _SHOWN)}"
+        raise RunError(Problem(str(path), what, "Choose a new or empty folder."))
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -478,14 +477,9 @@ def _visible(path: Path) -> list[str]:
 
 def _contents(path: Path) -> str:
     names = _visible(path)
-    return f"it holds: {_shown(names)}" if names else "it is empty"
+    return f"it holds: {listed(names, _SHOWN)}" if names else "it is empty"
 
 
 def _hint_of_runs_below(path: Path) -> str:
     runs = [name for name in _visible(path) if (path / name / STATUS).exists()]
-    return f"These below it are runs: {_shown(runs)}; name one." if runs else ""
-
-
-def _shown(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return f"These below it are runs: {listed(runs, _SHOWN)}; name one." if runs else ""

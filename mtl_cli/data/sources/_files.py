@@ -242,4 +242,4 @@ def _parts(files: list[File]) -> tuple[Part, ...]:
 def _given_split(files: list[File]) -> pl.Series | None:
     if files[0].split is None:
         return None
-    return pl.Series("split", [s for f in files for s in [f.split] * f.frame.height], dtype=pl.String)
+    return pl.concat([pl.repeat(f.split, f.frame.height, dtype=pl.String, eager=True) for f in files]).alias("split")
