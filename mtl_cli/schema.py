@@ -500,7 +500,7 @@ def _as_parquet(file: str) -> str:
     )
     text = "scan_csv('{}', infer_schema=False" + (", separator='\\t')" if suffix == ".tsv" else ")")
     reader = readers.get(suffix, text).format(file)
-    target = path.with_name(path.name.removesuffix("".join(path.suffixes)) + ".parquet")
+    target = path.parent / f"{path.name.removesuffix(''.join(path.suffixes))}.parquet"
     return f"Write it as Parquet once: polars.{reader}.sink_parquet('{target}')."
 
 

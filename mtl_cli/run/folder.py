@@ -223,6 +223,14 @@ class RunFolder:
         """The names of the checkpoints that there are."""
         return sorted(path.stem for path in (self.path / CHECKPOINTS).glob("*.pt") if path.is_file())
 
+    def lacks_model(self) -> Problem:
+        """What to say where a model is wanted and there is no checkpoint."""
+        with contextlib.suppress(RunError):  # it says so itself where it is read
+            if self.is_done:
+                return Problem(str(self.path), "has no checkpoint any more, so that there is no model", "Train again.")
+        hint = f"Go on with it: mtl-train resume={self.path}."
+        return Problem(str(self.path), "has no checkpoint yet, so that there is no model", hint)
+
     def write_checkpoint(self, state: dict[str, Any], *names: str) -> None:
         """Writes a training's state as a checkpoint, under one or more names in this order.
 
@@ -373,6 +381,14 @@ class SeenRunFolder(RunFolder):
     """A run's folder as one sees it who helps to train the run and leaves all writing to another process."""
 
     def set_status(self, state: State, **extra: Any) -> None: ...
+
+    def lacks_model(self) -> Problem:
+        """What to say where a model is wanted and there is no checkpoint."""
+        with contextlib.suppress(RunError):  # it says so itself where it is read
+            if self.is_done:
+                return Problem(str(self.path), "has no checkpoint any more, so that there is no model", "Train again.")
+        hint = f"Go on with it: mtl-train resume={self.path}."
+        return Problem(str(self.path), "has no checkpoint yet, so that there is no model", hint)
 
     def write_checkpoint(self, state: dict[str, Any], *names: str) -> None: ...
 

@@ -55,7 +55,8 @@ def check_paths(
         ConfigError: The options contradict each other.
     """
     files = {key: [value] if isinstance(value, str) else value for key, value in given.items() if value is not None}
-    problems = [Problem(f"data.{key}", "is an empty list", "Name a file.") for key, names in files.items() if not names]
+    empty = {key: "list" if not names else "name" for key, names in files.items() if not names or "" in names}
+    problems = [Problem(f"data.{key}", f"is an empty {what}", "Name a file.") for key, what in empty.items()]
     if not files:
         problems.append(
             Problem("data.path", "must be given, got null", "Write data.path=FILE, or data.train and data.val.")
