@@ -200,11 +200,6 @@ class RunFolder:
         """
         return bool(self.status["state"] == "done")
 
-    @property
-    def metrics_path(self) -> Path:
-        """The file that a MetricsLog writes."""
-        return self.path / "metrics.jsonl"
-
     def checkpoint(self, name: str) -> Path:
         """The file of a checkpoint: ``last``, ``best``.
 
