@@ -30,7 +30,7 @@ from mtl_cli.data.sources.table import TableSource
 from mtl_cli.data.stored import StoredTable
 from mtl_cli.data.streaming import Stream, StreamedRows, open_stream
 from mtl_cli.data.token_labels import label_tokens, spread_labels
-from mtl_cli.errors import ConfigError, DataError, Problem, UserError, did_you_mean
+from mtl_cli.errors import ConfigError, DataError, Problem, UserError, did_you_mean, listed
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor
 from mtl_cli.loop.step import compile_trunk
@@ -206,17 +206,13 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     problems: list[Problem] = []
     fitted: dict[str, _Fitted] = {}
     for name, task in config.tasks.items():
-        try:
+        with collecting(problems, f"tasks.{name}", UserError):
             fitted[name] = _fit_task(name, task, table, splits.train)
-        except UserError as error:
-            problems += [Problem(f"tasks.{name}: {p.where}", p.what, p.hint) for p in error.problems]
     roles = _reserved(config, table)
     reserved = {column: role for column, role in roles.items() if column not in config.data.allow_inputs}
     features, as_numbers = None, table
-    try:
+    with collecting(problems):
         features, as_numbers = Features.fit_reading(table, _with_source(config.data), splits.train, reserved)
-    except DataError as error:
-        problems += error.problems
     if problems or features is None:
         raise DataError(problems)
     if columns is not None and not features.differences(columns):
@@ -353,10 +349,8 @@ def encode_labels(
     problems: list[Problem] = []
     encoded: dict[str, _Fitted] = {}
     for task in tasks:
-        try:
+        with collecting(problems, f"tasks.{task.name}", UserError):
             encoded[task.name] = _encode(task.name, config.tasks[task.name], table, task.kind)
-        except UserError as error:
-            problems += [Problem(f"tasks.{task.name}: {p.where}", p.what, p.hint) for p in error.problems]
     if problems:
         raise DataError(problems)
     return _join_labels([task.name for task in tasks], encoded, config, table, spec, without)
@@ -785,8 +779,7 @@ def _label_notes(tasks: Sequence[Task], targets: Mapping[str, np.ndarray], split
                 continue
             absent = task.kind.unseen(targets[task.name][index])
             if absent:
-                shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-                notes.append(f"task '{task.name}': no {split} row has class {shown}.")
+                notes.append(f"task '{task.name}': no {split} row has class {listed(absent, 5)}.")
     return notes
 
 
@@ -830,10 +823,8 @@ def _token_labels(
     problems: list[Problem] = []
     columns: dict[str, np.ndarray] = {}
     for name in own:
-        try:
+        with collecting(problems, f"tasks.{name}", UserError):
             columns[name] = spread_labels(fitted[name].targets, _labels(name, config.tasks[name], table), tokens)
-        except DataError as error:
-            problems += [Problem(f"tasks.{name}: {p.where}", p.what, p.hint) for p in error.problems]
     if problems:
         raise DataError(problems)
     count = len(columns[own[0]])

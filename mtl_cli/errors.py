@@ -86,6 +86,17 @@ def shown(value: object) -> str:
     return "null" if value is None else repr(value)
 
 
+def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The names one after another, or the first few and how many more there are.
+
+    Example:
+        >>> listed(["a", "b"], 3), listed(["a", "b", "c", "d"], 3)
+        ('a, b', 'a, b, c and 1 more')
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return separator.join(names[:most]) + more
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Names the nearest known word, or lists the known words if none is near.
 
@@ -99,8 +110,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = nearest(word, names)
     if near or not names:
         return near
-    shown = ", ".join(names[:30]) + (f" and {len(names) - 30} more" if len(names) > 30 else "")
-    return f"Known: {shown}."
+    return f"Known: {listed(names, 30)}."
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -272,7 +272,10 @@ def _conform_plain(value: Any, annotation: Any, where: str) -> tuple[Any, list[P
     if annotation is Any:
         return value, []
     if annotation is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value), []
+        try:
+            return float(value), []
+        except OverflowError:
+            return value, [Problem(where, f"must be a number within the range of 64 bits, got {shown(value)}")]
     if isinstance(value, annotation) and not (annotation is int and isinstance(value, bool)):
         return value, []
     hint = "Write it in quotes." if annotation is str and isinstance(value, bool | int | float) else ""

@@ -40,6 +40,7 @@ from mtl_cli.types import (
     Positive,
     PositiveInt,
     ProperFraction,
+    Seed,
     Share,
     TaskNames,
 )
@@ -354,7 +355,7 @@ _TOP: dict[str, Option] = {
     "only": Option(list[str] | None, None),
     "trainer": Option(TrainerOptions, TrainerOptions()),
     "monitor": Option(str, "mean"),
-    "seed": Option(NonNegativeInt, 0),
+    "seed": Option(Seed, 0),
     "resume": Option(str | None, None),
     "init_from": Option(str | None, None),
     "freeze": Option(str | list[str], []),
@@ -499,7 +500,7 @@ def _as_parquet(file: str) -> str:
     )
     text = "scan_csv('{}', infer_schema=False" + (", separator='\\t')" if suffix == ".tsv" else ")")
     reader = readers.get(suffix, text).format(file)
-    target = path.with_name(path.name.removesuffix("".join(path.suffixes)) + ".parquet")
+    target = path.parent / f"{path.name.removesuffix(''.join(path.suffixes))}.parquet"
     return f"Write it as Parquet once: polars.{reader}.sink_parquet('{target}')."
 
 

@@ -377,13 +377,12 @@ def choose_checkpoint(folder: RunFolder) -> str:
     """The checkpoint that stands for the run: best, or last if there is none.
 
     Raises:
-        RunError: The run has no checkpoint yet.
+        RunError: The run has no checkpoint.
     """
     for name in ("best", "last"):
         if folder.checkpoint(name).exists():
             return name
-    hint = f"Go on with it: mtl-train resume={folder.path}."
-    raise RunError(Problem(str(folder.path), "has no checkpoint yet, so that there is no model", hint))
+    raise RunError(folder.lacks_model())
 
 
 class _Frame(Source):
@@ -420,4 +419,4 @@ def _unfinished(folder: RunFolder, epoch: int) -> Sequence[str]:
     config = summary.get("config") if isinstance(summary, dict) else None
     if config not in (None, digest(folder.read_settings())):
         return [f"{folder.path / 'config.yaml'} was changed after the training, and is what counts now."]
-    return () if state == "done" else [f"the run has not finished (it is {state}): weights after {epoch} epochs."]
+    return () if state == "done" else [f"the run has not finished (it is {state}): weights of epoch {epoch}."]

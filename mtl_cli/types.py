@@ -31,11 +31,13 @@ class Range:
     open_high: bool = False
 
     def __contains__(self, value: object) -> bool:
-        if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        if isinstance(value, float) and not math.isfinite(value):
             return False
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below and not math.isinf(value)
+        return above and below
 
     def __str__(self) -> str:
         if math.isinf(self.high):
@@ -59,6 +61,7 @@ ProperFraction = Annotated[float, Range(0, 1, open_high=True)]  # 1 itself would
 Share = Annotated[float, Range(0, 1, open_low=True)]
 PositiveInt = Annotated[int, Range(1)]
 NonNegativeInt = Annotated[int, Range(0)]
+Seed = Annotated[int, Range(0, 2**63 - 1)]  # what generators take
 UpdateScale = Literal["none", "sum", "mean"]  # what a gradient method's update is made as long as
 GradientsOn = Literal["parameters", "features"]  # what a gradient method takes the gradients of
 Plain = str | bool | int | float  # one value as YAML writes it

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mtl_cli.build import Data, build_sharing, tasks_with_head
-from mtl_cli.errors import ConfigError, Problem
+from mtl_cli.errors import ConfigError, Problem, listed
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.report_text import text_table
 from mtl_cli.schema import RunConfig
@@ -258,8 +258,7 @@ def _changed(
 def _column_notes(columns: Sequence[str]) -> list[str]:
     if not columns:
         return ["the input columns are read as in that run: scaling, bins and categories of its training rows."]
-    shown = "; ".join(columns[:8]) + (f" and {len(columns) - 8} more" if len(columns) > 8 else "")
-    return [f"other input columns than in that run: {shown}."]
+    return [f"other input columns than in that run: {listed(columns, 8, '; ')}."]
 
 
 def _label_notes(origin: TrainedRun, data: Data) -> list[str]:

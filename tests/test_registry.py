@@ -25,6 +25,7 @@ from mtl_cli.registry import (
 from mtl_cli.types import Fraction, InputSpec, NonNegativeInt, Positive, PositiveInt, ProperFraction, Range
 
 INF, NAN = float("inf"), float("nan")
+HUGE = 10**400  # YAML reads it as a whole number
 
 
 @pytest.fixture
@@ -63,6 +64,7 @@ FITS = [
     (0, ProperFraction, 0.0),
     (1, Fraction, 1.0),
     (0, NonNegativeInt, 0),
+    (HUGE, NonNegativeInt, HUGE),
     ({"size": 2}, Inner, Inner(2)),
 ]
 
@@ -103,6 +105,9 @@ MISFITS = [
     (-1, NonNegativeInt, "key: must be at least 0, got -1."),
     (1.0, ProperFraction, "key: must be in [0, 1), got 1.0."),
     (1.5, Fraction, "key: must be in [0, 1], got 1.5."),
+    (HUGE, Positive, f"key: must be a number within the range of 64 bits, got {HUGE}."),
+    (HUGE, Fraction | None, f"key: must be a number within the range of 64 bits, got {HUGE}."),
+    (-HUGE, PositiveInt, f"key: must be at least 1, got {-HUGE}."),
     (INF, Positive, "key: must be greater than 0, got inf."),
     (NAN, Fraction, "key: must be in [0, 1], got nan."),
     (NAN, Annotated[float, Range()], "key: must be a finite number, got nan."),

@@ -114,16 +114,13 @@ def check_run(path: str, checkpoint: str | None) -> list[Problem]:
         folder = RunFolder.open(path)
     except UserError as error:
         return list(error.problems)
-    there = sorted(file.stem for file in (folder.path / "checkpoints").glob("*.pt"))
+    there = folder.checkpoints()
     if checkpoint is not None and there and checkpoint not in there:
         hint = did_you_mean(checkpoint, there)
         if checkpoint == "best":
             hint = f"No evaluation gave a number to judge by, or trainer.checkpoint.save_top_k is 0. {hint}"
         return [Problem("--checkpoint", f"{path} has no '{checkpoint}'", hint)]
-    if not there:
-        hint = f"Go on with it: mtl-train resume={path}."
-        return [Problem(path, "has no checkpoint yet, so that there is no model", hint)]
-    return []
+    return [] if there else [folder.lacks_model()]
 
 
 def check_device(name: str | None) -> list[Problem]:

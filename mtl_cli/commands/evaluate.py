@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_cli.commands.entry import Parser, check_data, check_device, check_out, check_run, leave, note, run
-from mtl_cli.errors import ConfigError, Problem, RunError, did_you_mean
+from mtl_cli.errors import ConfigError, Problem, RunError, did_you_mean, listed
 from mtl_cli.run import write_json
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def evaluate(argv: Sequence[str]) -> None:
         note(text)
     if given.out is not None:
         write_json(Path(given.out).expanduser(), _record(trained, split, given.data, found))
-    print(f"{found.rows:,} rows, {trained.checkpoint} weights (epoch {trained.epoch})")
+    print(f"{found.rows:,} row{'' if found.rows == 1 else 's'}, {trained.checkpoint} weights (epoch {trained.epoch})")
     everything = f"{given.out}" if given.out is not None else "the file of --out"
     print(results_table(trained.config, found.evaluation, name, everything))
 
@@ -105,10 +105,9 @@ def _differences(trained: TrainedRun, split: str, found: Evaluated) -> list[str]
     if not before or not same_weights or before == now:
         return []
     differing = [key for key in now if now[key] != before.get(key)]
-    pairs = ", ".join(f"{key} {before.get(key)} -> {now[key]}" for key in differing[:3])
-    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    pairs = listed([f"{key} {before.get(key)} -> {now[key]}" for key in differing], 3)
     why = "Another machine, device, number of threads or version of PyTorch changes the last digits."
-    return [f"not the numbers of summary.json: {pairs}{more}. {why}"]
+    return [f"not the numbers of summary.json: {pairs}. {why}"]
 
 
 def _record(trained: TrainedRun, split: str, data: str | None, found: Evaluated) -> dict[str, Any]:

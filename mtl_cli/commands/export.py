@@ -37,14 +37,12 @@ def export(argv: Sequence[str]) -> None:
     parser.add_argument("--checkpoint", metavar="NAME", help="best or last; default: best if there is one")
     parser.add_argument("--overwrite", action="store_true", help="replace the files if they exist")
     given = parser.parse_args(argv)
+    problems, wrong = check_run(given.run, given.checkpoint), check_out(given.out, (".pt2",), given.overwrite, None)
+    if problems or wrong:
+        raise ConfigError([*problems, *wrong])
     beside = str(Path(given.out).with_suffix(".json"))
-    problems = [
-        *check_run(given.run, given.checkpoint),
-        *check_out(given.out, (".pt2",), given.overwrite, None),
-        *(check_out(beside, (".json",), given.overwrite, None) if given.out.endswith(".pt2") else []),
-    ]
-    if problems:
-        raise ConfigError(problems)
+    if wrong := check_out(beside, (".json",), given.overwrite, None):
+        raise ConfigError(wrong)
     from mtl_cli import exported
     from mtl_cli.trained import load_run
 

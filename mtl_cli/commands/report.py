@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from mtl_cli.commands.entry import Parser, leave, run
+from mtl_cli.commands.entry import Parser, check_out, leave, run
 from mtl_cli.errors import ConfigError, Problem, RunError
 from mtl_cli.run import MetricsLog, RunFolder, is_run_folder, write_bytes, write_text
 from mtl_cli.run.atomic import write_error
@@ -55,6 +55,10 @@ def report(argv: Sequence[str]) -> None:
     if given.format in ("svg", "png"):
         _write_plots(folders, given.out or folders[0] / "plots", given.format)
         return
+    if given.out is not None:  # of any name; one that is there is written anew
+        wrong = check_out(str(given.out), (given.out.suffix.lower(),), True, None)
+        if wrong:
+            raise ConfigError(wrong)
     text = _found(folders).page() if given.format == "html" else _told(folders, given.format)
     file = given.out or (folders[0] / "report.html" if given.format == "html" else None)
     if file is None:
@@ -73,15 +77,15 @@ def _found(folders: Sequence[Path]) -> Report:
         settings = single.read_settings()
         return _undamaged(single, lambda: run_report(single, settings))
     records = _collect(folders)
-    logs = {name: _log(path) for name, path in _jobs(folders).items()}
-    return sweep_report(", ".join(folder.resolve().name for folder in folders), records, logs)
+    logs = {record.job: _log(folder) for folder, record in records.items()}
+    return sweep_report(", ".join(folder.resolve().name for folder in folders), list(records.values()), logs)
 
 
 def _told(folders: Sequence[Path], form: str) -> str:
     """The tables as text."""
     single = _single_run(folders, shown=form == "md")
     if single is None:
-        return _TABLES[form](_collect(folders))
+        return _TABLES[form](list(_collect(folders).values()))
     from mtl_cli.report import run_markdown
 
     return _undamaged(single, lambda: run_markdown(single))
@@ -99,7 +103,7 @@ def _single_run(folders: Sequence[Path], *, shown: bool) -> RunFolder | None:
         return None
     if len(folders) > 1 or not shown:
         what = "is a run; several folders, and the formats json and text, are for sweeps"
-        raise RunError(f"{runs[0]}: {what}.")
+        raise RunError(Problem(str(runs[0]), what))
     return RunFolder.open(runs[0])
 
 
@@ -131,25 +135,23 @@ def _write_plots(folders: Sequence[Path], out: Path, form: str) -> None:
         print(out / name)
 
 
-def _collect(folders: Sequence[Path]) -> list[JobRecord]:
-    """All jobs, in the order of the folders given; with several sweeps a job's name has its sweep's before it."""
-    records = []
-    for folder in folders:
+def _collect(folders: Sequence[Path]) -> dict[Path, JobRecord]:
+    """All jobs by their folder, in the order of the folders given.
+
+    With several sweeps a job's name has its sweep's before it; with several sweeps of one name all of its path.
+    """
+    names = [folder.resolve().name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    records = {}
+    for name, folder in zip(names, folders, strict=True):
         found = collect(folder)
         if not found:
-            raise RunError(f"{folder}: holds no run. Give the folder of a run or of a sweep.")
-        records += [replace(r, job=f"{folder.name}/{r.job}") if len(folders) > 1 else r for r in found]
+            raise RunError(Problem(str(folder), "holds no run", "Give the folder of a run or of a sweep."))
+        for record in found:
+            own = replace(record, job=f"{name}/{record.job}") if len(folders) > 1 else record
+            records[folder / record.job] = own
     return records
-
-
-def _jobs(folders: Sequence[Path]) -> dict[str, Path]:
-    """Folder of each job, by the name that ``_collect`` gives it."""
-    several = len(folders) > 1
-    return {
-        f"{folder.name}/{record.job}" if several else record.job: folder / record.job
-        for folder in folders
-        for record in collect(folder)
-    }
 
 
 def _log(folder: Path) -> list[dict[str, object]]:

@@ -12,7 +12,7 @@ import polars as pl
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.splits import Splits
 from mtl_cli.data.table import AnyTable, Drawn, Table
-from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.errors import DataError, Problem, did_you_mean, listed
 
 SOURCE_COLUMN = "source"
 
@@ -98,8 +98,8 @@ def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Tabl
         raise DataError(problems)
     frame = pl.concat([table.frame for table in tables.values()], how="diagonal_relaxed")
     if source_column:
-        names = [name for name, table in tables.items() for _ in range(table.frame.height)]
-        frame = frame.with_columns(pl.Series(SOURCE_COLUMN, names, dtype=pl.String))
+        names = [pl.repeat(name, table.frame.height, dtype=pl.String, eager=True) for name, table in tables.items()]
+        frame = frame.with_columns(pl.concat(names).alias(SOURCE_COLUMN))
     parts, drawn, missing, first = [], list[Drawn](), dict[str, dict[str, int]](), 0
     for name, table in tables.items():
         columns = frozenset(table.frame.columns) | ({SOURCE_COLUMN} if source_column else set())
@@ -179,11 +179,8 @@ def own_column_notes(table: AnyTable, inputs: Sequence[str]) -> list[str]:
         lacking = table.lacking(column)
         if lacking:
             by_sources.setdefault(lacking, []).append(column)
-    return [
-        f"{', '.join(lacking)}: no column {', '.join(map(repr, columns[:8]))}"
-        f"{f' and {len(columns) - 8} more' if len(columns) > 8 else ''}: an input of its own says so in these rows."
-        for lacking, columns in by_sources.items()
-    ]
+    told = {", ".join(lacking): listed([*map(repr, columns)], 8) for lacking, columns in by_sources.items()}
+    return [f"{who}: no column {what}: an input of its own says so in these rows." for who, what in told.items()]
 
 
 def _clashes(tables: Mapping[str, Table]) -> list[Problem]:

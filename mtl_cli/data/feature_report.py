@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
 from mtl_cli.data.table import AnyTable
 
-_PROBE = 1000  # rows that are compared before a whole column is
+_PROBE = 100  # rows that are compared before a whole column is
 _EXAMPLE = 24  # characters
 
 
@@ -19,7 +20,8 @@ class ReportRow:
 
     Args:
         column: Its name.
-        type: ``numeric``, ``date``, ``block``, ``category``, or the storage type of a column that is left out.
+        type: ``numeric``, ``date``, ``block``, ``category``, ``image``, ``text``, ``tokens``, or the storage type of a
+            column that is left out.
         missing: Number of missing cells.
         markers: What they held, with counts: ``NA 2, empty 1``.
         example: Its first value, shortened.
@@ -74,26 +76,35 @@ def copies_of_targets(table: AnyTable, inputs: Sequence[str], reserved: Mapping[
         inputs: The input columns.
         reserved: Columns with another role; targets are those whose role begins with ``target``.
     """
+    flat = {name for name, dtype in table.schema.items() if not dtype.is_nested()}
+    targets = [name for name, role in reserved.items() if role.startswith("target") and name in flat]
+    heads = {name: enumerate(_head(table, name)) for name in targets}
+    known = {name: [(row, label) for row, label in head if label is not None] for name, head in heads.items()}
+    alike: dict[str, list[str]] = {name: [] for name in targets}
+    for name in filter(flat.__contains__, inputs):  # of many columns and tasks nearly all differ at once
+        cells = _head(table, name)
+        for target, labels in known.items():
+            if all(cells[row] == label for row, label in labels):
+                alike[target].append(name)
     notes = []
-    for target, role in reserved.items():
-        if not role.startswith("target") or target not in table.schema:
-            continue
-        first = table.head(target, _PROBE)
-        for name in inputs:
-            if not _equal(table.head(name, _PROBE), first):
-                continue
-            labels = table.values(target)
-            if _equal(table.values(name), labels) and labels.count() > 1:
+    for target, names in alike.items():
+        for name in names:
+            found = table.values(target)
+            if _equal(table.values(name), found) and found.count() > 1:
                 notes.append(
-                    f"{table.files}, column '{name}': equals column '{target}', the {role}, in every labelled row. "
-                    f"If it is a copy, write data.exclude=[{name}]."
+                    f"{table.files}, column '{name}': equals column '{target}', the {reserved[target]}, in every "
+                    f"labelled row. If it is a copy, write data.exclude=[{name}]."
                 )
     return notes
 
 
+def _head(table: AnyTable, name: str) -> list[Any]:
+    """The first cells of a column, numbers as float64."""
+    cells = table.head(name, _PROBE)
+    return (cells.cast(pl.Float64) if cells.dtype.is_numeric() else cells).to_list()
+
+
 def _equal(values: pl.Series, labels: pl.Series) -> bool:
-    if values.dtype.is_nested() or labels.dtype.is_nested():
-        return False
     if values.dtype != labels.dtype:
         if not (values.dtype.is_numeric() and labels.dtype.is_numeric()):
             return False

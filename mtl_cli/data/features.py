@@ -32,7 +32,7 @@ from mtl_cli.data.scaling import Scaler
 from mtl_cli.data.selection import readable, select_columns
 from mtl_cli.data.table import AnyTable, Table
 from mtl_cli.data.texts import BagInput, TextInput, TokensInput
-from mtl_cli.errors import DataError, Problem
+from mtl_cli.errors import DataError, Problem, listed
 from mtl_cli.schema import FeatureOptions, ImageOptions
 from mtl_cli.types import Column, Inputs, InputSpec, Links, Ragged
 
@@ -192,8 +192,7 @@ class Features:
         coded = [column.name for column in self.categorical]
         for one, many, names in (("number", "numbers", single), ("category", "categories", coded)):
             if names:
-                more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-                pieces.append(f"{len(names)} {one if len(names) == 1 else many}: {', '.join(names[:8])}{more}")
+                pieces.append(f"{len(names)} {one if len(names) == 1 else many}: {listed(names, 8)}")
         return "; ".join(pieces)
 
     def transform(
@@ -382,13 +381,10 @@ def _left_out(bad: Mapping[int, str]) -> list[str]:
     """The note on rows whose image cannot be read."""
     if not bad:
         return []
-    shown = ", ".join(list(bad.values())[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-    who = (
-        "1 row is left out for every task, its"
-        if len(bad) == 1
-        else f"{len(bad)} rows are left out for every task, their"
-    )
-    return [f"{who} image cannot be read: {shown}."]
+    who = "1 row is left out for every task, its"
+    if len(bad) > 1:
+        who = f"{len(bad)} rows are left out for every task, their"
+    return [f"{who} image cannot be read: {listed(list(bad.values()), 5)}."]
 
 
 def _to_inputs(

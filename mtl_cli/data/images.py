@@ -129,7 +129,7 @@ def image_values(column: Column, image: ImageInput, unreadable: list[int] | None
     else:
         if _array_shape(column) != image.shape:
             what = f"must hold images of {_size(image.shape)}, got {_size(_array_shape(column))}"
-            raise DataError(Problem(_head(column), what))
+            raise DataError(Problem(column.head, what))
         filled, bad = values.drop_nulls().to_numpy().reshape(-1, *image.shape), {}
         _check_finite(column, filled)
     for row in np.flatnonzero(absent).tolist():
@@ -159,7 +159,7 @@ def _array_shape(column: Column) -> tuple[int, int, int]:
     dtype = column.values.dtype
     if not is_image(dtype):
         what = f"must hold images (arrays of numbers, or paths of files), got type {dtype}"
-        raise DataError(Problem(_head(column), what))
+        raise DataError(Problem(column.head, what))
     height, width, *channels = dtype.shape  # type: ignore[attr-defined]
     return height, width, channels[0] if channels else 1
 
@@ -174,7 +174,7 @@ def _read_first(column: Column, rows: Sequence[int] | np.ndarray, options: Image
             bad[int(row)] = _damage(column, int(row), error)
             if options.on_bad == "error":
                 break
-    raise DataError(_damages(column, bad) if bad else Problem(_head(column), "holds no image in the training rows"))
+    raise DataError(_damages(column, bad) if bad else Problem(column.head, "holds no image in the training rows"))
 
 
 def _read_files(
@@ -246,19 +246,15 @@ def _damages(column: Column, bad: Mapping[int, str]) -> list[Problem]:
     shown = sorted(bad)[:_SHOWN]
     problems = [Problem(column.where(row), bad[row], hint) for row in shown]
     if len(bad) > _SHOWN:
-        problems.append(Problem(_head(column), f"{len(bad) - _SHOWN} more images cannot be read"))
+        problems.append(Problem(column.head, f"{len(bad) - _SHOWN} more images cannot be read"))
     return problems
 
 
 def _check_finite(column: Column, pixels: np.ndarray) -> None:
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise DataError(Problem(_head(column), "holds pixels that are not finite (NaN or infinite)"))
+        raise DataError(Problem(column.head, "holds pixels that are not finite (NaN or infinite)"))
 
 
 def _size(shape: Sequence[int]) -> str:
     height, width, channels = shape
     return f"{height} x {width} with {channels} channel{'s' * (channels != 1)}"
-
-
-def _head(column: Column) -> str:
-    return column.where(0).rpartition(", row ")[0] or column.name

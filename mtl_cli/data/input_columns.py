@@ -13,7 +13,7 @@ import polars as pl
 from mtl_cli.data.column_types import block_width, category_text, numeric_values
 from mtl_cli.data.scaling import Scale, Scaler
 from mtl_cli.data.table import Pieces, rows_in
-from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.errors import DataError, Problem, did_you_mean, listed
 from mtl_cli.types import Column
 
 MissingInputs = Literal["indicator", "mean", "error"]
@@ -81,8 +81,7 @@ class Findings:
         if self.unreadable:
             count = len(self.unreadable)
             who = "1 row has no inputs, as its" if count == 1 else f"{count} rows have no inputs, as their"
-            more = f" and {count - _SHOWN} more" if count > _SHOWN else ""
-            lines.append(f"{who} image cannot be read: {', '.join(self.unreadable[:_SHOWN])}{more}.")
+            lines.append(f"{who} image cannot be read: {listed(self.unreadable, _SHOWN)}.")
         return lines
 
 

@@ -38,7 +38,7 @@ def parse_numbers(text: pl.Series) -> tuple[pl.Series, pl.Series]:
     if text.dtype == pl.String:  # most often all cells are plain numbers
         values = text.cast(pl.Float64, strict=False)
         if values.null_count() == text.null_count() and values.is_finite().all():
-            return values, pl.repeat(False, len(text), dtype=pl.Boolean, eager=True)
+            return values, pl.Series(np.zeros(len(text), bool))
     stripped = text.str.strip_chars()
     values = stripped.cast(pl.Float64, strict=False)
     words = values.is_not_null() & ~values.is_finite() & ~stripped.str.contains(r"\d")
@@ -50,8 +50,8 @@ def plain_numbers(table: Table, columns: Collection[str], *, decided: bool = Fal
     """The table with text that is nothing but plain numbers read as such, all columns at once.
 
     Only where every filled cell is a number that 32 bits hold, without blanks around it; and, unless it was decided
-    before that the columns hold numbers, without leading zeros or more digits than float64 keeps. Other columns stay
-    text, for a closer look.
+    before that the columns hold numbers, without leading zeros, or whole ones of more digits than float64 keeps. Other
+    columns stay text, for a closer look.
 
     Args:
         table: N rows.
@@ -60,8 +60,8 @@ def plain_numbers(table: Table, columns: Collection[str], *, decided: bool = Fal
 
     Example:
         >>> from mtl_cli.data.table import Part
-        >>> frame = pl.DataFrame({"x": ["1", None, "2.5"], "zip": ["007", "1", "2"], "c": ["1", "a", "nan"]})
-        >>> plain_numbers(Table(frame, (Part("x.csv", 0, 3, lines=True),)), ["x", "zip", "c"]).frame.dtypes
+        >>> frame = pl.DataFrame({"x": ["1", None, "0.1234567890123456"], "z": ["007", "1", "2"], "c": ["1", "a", ""]})
+        >>> plain_numbers(Table(frame, (Part("x.csv", 0, 3, lines=True),)), ["x", "z", "c"]).frame.dtypes
         [Float64, String, String]
     """
     texts = [name for name in columns if table.frame.schema.get(name) == pl.String]
@@ -84,9 +84,8 @@ def plain_numbers(table: Table, columns: Collection[str], *, decided: bool = Fal
 
 
 def _doubtful(name: str) -> pl.Expr:
-    """Numbers that may be codes: with leading zeros, or with more digits than float64 keeps."""
-    text = pl.col(name).str
-    return ((text.len_bytes() >= _DIGITS) | text.contains(r"^[+-]?0\d")).fill_null(False)
+    """Numbers that may be codes: with leading zeros, or whole numbers with more digits than float64 keeps."""
+    return pl.col(name).str.contains(rf"^[+-]?(0\d|\d{{{_DIGITS}}})").fill_null(False)
 
 
 def convert_numbers(

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from mtl_cli.data.table import AnyTable
-from mtl_cli.errors import ConfigError, DataError, Problem
+from mtl_cli.errors import ConfigError, DataError, Problem, listed
 from mtl_cli.schema import SplitOptions
 
 __all__ = ["SplitOptions", "Splits", "split_rows"]
@@ -149,8 +149,7 @@ def _by_column(table: AnyTable, options: SplitOptions, notes: list[str]) -> tupl
     if words.null_count():
         counts = raw.value_counts(sort=True)
         pairs = sorted(counts.rows(), key=lambda pair: (-pair[1], str(pair[0])))
-        shown = ", ".join(f"{'(missing)' if v is None else repr(v)} ({n})" for v, n in pairs[:10])
-        shown += f" and {len(pairs) - 10} more" if len(pairs) > 10 else ""
+        shown = listed([f"{'(missing)' if v is None else repr(v)} ({n})" for v, n in pairs], 10)
         place = table.where(name, int(np.flatnonzero(words.is_null().to_numpy())[0]))
         raise DataError(Problem(place, f"must be train, val or test in every row, got {shown}"))
     return _carve(_codes(words), options, notes), f"by column '{name}'"

@@ -130,7 +130,7 @@ class TextInput(BagInput):
 
     def features(self, column: Column, groups: pl.Series | None) -> tuple[np.ndarray, np.ndarray]:
         if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
-            raise DataError(Problem(_head(column), f"must hold texts, got type {column.values.dtype}"))
+            raise DataError(Problem(column.head, f"must hold texts, got type {column.values.dtype}"))
         texts, options = column.values.cast(pl.String).to_list(), replace(self.options, ids=_ALL)
         bags = [
             text_ids(text or "", options, seed) for text, seed in zip(texts, _seeds(groups, len(texts)), strict=True)
@@ -150,7 +150,7 @@ class TokensInput(BagInput):
 
     def features(self, column: Column, groups: pl.Series | None) -> tuple[np.ndarray, np.ndarray]:
         if not is_tokens(column.values.dtype):
-            raise DataError(Problem(_head(column), f"must hold lists of words, got type {column.values.dtype}"))
+            raise DataError(Problem(column.head, f"must hold lists of words, got type {column.values.dtype}"))
         rows, options = column.values.to_list(), replace(self.options, ids=_ALL)
         words = [
             (word or "", seed) for row, seed in zip(rows, _seeds(groups, len(rows)), strict=True) for word in row or ()
@@ -246,7 +246,3 @@ def _starts(counts: np.ndarray | list[int]) -> np.ndarray:
     starts = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=starts[1:])
     return starts
-
-
-def _head(column: Column) -> str:
-    return column.where(0).rpartition(", row ")[0] or column.name

@@ -26,9 +26,8 @@ def label_tokens(column: Column) -> tuple[Column, np.ndarray]:
     """
     values = column.values.cast(pl.List(pl.String)) if column.values.dtype == pl.Null else column.values
     if not isinstance(values.dtype, pl.List | pl.Array):
-        place = column.where(0).rpartition(", row ")[0] or column.name
         what = f"must hold a list of labels in each row, got type {values.dtype}"
-        raise DataError(Problem(place, what, "A task that labels whole rows is of kind multiclass."))
+        raise DataError(Problem(column.head, what, "A task that labels whole rows is of kind multiclass."))
     counts = token_counts(values)
     rows = np.repeat(np.arange(len(values)), counts)
     firsts = np.cumsum(counts) - counts

@@ -4,7 +4,7 @@
 """
 
 from mtl_cli.run.atomic import write_bytes, write_json, write_text
-from mtl_cli.run.folder import RunFolder, SeenRunFolder, State, is_run_folder
+from mtl_cli.run.folder import RunFolder, SeenRunFolder, is_run_folder
 from mtl_cli.run.lock import is_locked
 from mtl_cli.run.metrics_log import MetricsLog
 from mtl_cli.run.search import find_resumable, remove_if_empty
@@ -15,7 +15,6 @@ __all__ = [
     "MetricsLog",
     "RunFolder",
     "SeenRunFolder",
-    "State",
     "digest",
     "find_resumable",
     "flatten",

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from mtl_cli.errors import Problem, RunError
+from mtl_cli.errors import Problem, RunError, listed
 from mtl_cli.run.atomic import TEMPORARY_SUFFIX, sync_folder, write_bytes, write_json, write_text
 from mtl_cli.run.clock import now
 from mtl_cli.run.lock import FolderLock
@@ -200,11 +200,6 @@ class RunFolder:
         """
         return bool(self.status["state"] == "done")
 
-    @property
-    def metrics_path(self) -> Path:
-        """The file that a MetricsLog writes."""
-        return self.path / "metrics.jsonl"
-
     def checkpoint(self, name: str) -> Path:
         """The file of a checkpoint: ``last``, ``best``.
 
@@ -222,6 +217,14 @@ class RunFolder:
     def checkpoints(self) -> list[str]:
         """The names of the checkpoints that there are."""
         return sorted(path.stem for path in (self.path / CHECKPOINTS).glob("*.pt") if path.is_file())
+
+    def lacks_model(self) -> Problem:
+        """What to say where a model is wanted and there is no checkpoint."""
+        with contextlib.suppress(RunError):  # it says so itself where it is read
+            if self.is_done:
+                return Problem(str(self.path), "has no checkpoint any more, so that there is no model", "Train again.")
+        hint = f"Go on with it: mtl-train resume={self.path}."
+        return Problem(str(self.path), "has no checkpoint yet, so that there is no model", hint)
 
     def write_checkpoint(self, state: dict[str, Any], *names: str) -> None:
         """Writes a training's state as a checkpoint, under one or more names in this order.
@@ -374,6 +377,14 @@ class SeenRunFolder(RunFolder):
 
     def set_status(self, state: State, **extra: Any) -> None: ...
 
+    def lacks_model(self) -> Problem:
+        """What to say where a model is wanted and there is no checkpoint."""
+        with contextlib.suppress(RunError):  # it says so itself where it is read
+            if self.is_done:
+                return Problem(str(self.path), "has no checkpoint any more, so that there is no model", "Train again.")
+        hint = f"Go on with it: mtl-train resume={self.path}."
+        return Problem(str(self.path), "has no checkpoint yet, so that there is no model", hint)
+
     def write_checkpoint(self, state: dict[str, Any], *names: str) -> None: ...
 
     def remove_checkpoint(self, name: str) -> None: ...
@@ -452,9 +463,8 @@ def _refuse_without_run(path: Path) -> None:
 def _refuse_foreign_files(path: Path) -> None:
     foreign = [name for name in _visible(path) if name not in OURS]
     if foreign:
-        raise RunError(
-            Problem(str(path), f"holds files that are not a run's: {_shown(foreign)}", "Choose a new or empty folder.")
-        )
+        what = f"holds files that are not a run's: {listed(foreign, _SHOWN)}"
+        raise RunError(Problem(str(path), what, "Choose a new or empty folder."))
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -478,14 +488,9 @@ def _visible(path: Path) -> list[str]:
 
 def _contents(path: Path) -> str:
     names = _visible(path)
-    return f"it holds: {_shown(names)}" if names else "it is empty"
+    return f"it holds: {listed(names, _SHOWN)}" if names else "it is empty"
 
 
 def _hint_of_runs_below(path: Path) -> str:
     runs = [name for name in _visible(path) if (path / name / STATUS).exists()]
-    return f"These below it are runs: {_shown(runs)}; name one." if runs else ""
-
-
-def _shown(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return f"These below it are runs: {listed(runs, _SHOWN)}; name one." if runs else ""

@@ -26,7 +26,6 @@ import functools
 import platform
 from importlib import metadata
 
-FORMAT = 1
 _PACKAGES = ("torch", "mtl-train", "polars", "hydra-core", "omegaconf", "scikit-learn", "numpy")
 
 

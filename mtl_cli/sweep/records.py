@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mtl_cli.errors import RunError
+from mtl_cli.errors import Problem, RunError
 from mtl_cli.run import RunFolder, digest, flatten, is_locked, is_run_folder
 
 STATUSES = ("done", "running", "interrupted", "failed", "changed", "damaged")
@@ -78,7 +78,7 @@ def collect(sweep_dir: Path | str) -> list[JobRecord]:
     """
     sweep_dir = Path(sweep_dir)
     if not sweep_dir.is_dir():
-        raise RunError(f"{sweep_dir}: is not a sweep's folder: there is no such folder.")
+        raise RunError(Problem(str(sweep_dir), "is not a sweep's folder: there is no such folder"))
     folders = sorted(entry for entry in sweep_dir.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     return [_record(folder) for folder in folders if is_run_folder(folder)]
 

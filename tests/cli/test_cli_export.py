@@ -121,7 +121,11 @@ def test_mistakes_are_told_at_once(train, export):
     assert export("run", "--out", "model.onnx", "--checkpoint", "bset") == (
         2, "", "--checkpoint: run has no 'bset'. Did you mean 'best'?\n--out: must end with .pt2, got 'model.onnx'.\n",
     )  # fmt: skip
-    code, _, err = export("run", "--out", "model.pt2")
-    assert (code, err) == (
-        2, "--out: there is a file 'model.json' already. Add --overwrite, or choose another name.\n",
-    )  # fmt: skip
+    for name in ("model.pt2", "model.PT2"):
+        code, _, err = export("run", "--out", name)
+        assert (code, err) == (
+            2, "--out: there is a file 'model.json' already. Add --overwrite, or choose another name.\n",
+        )  # fmt: skip
+    assert export("run", "--out", "absent/model.pt2")[2] == "--out: there is no folder 'absent'. Make it first.\n"
+    for name in ("", ".", "/"):
+        assert export("run", "--out", name)[::2] == (2, f"--out: must end with .pt2, got '{name}'.\n")

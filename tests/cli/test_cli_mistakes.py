@@ -357,8 +357,19 @@ MISTAKES = [
         "shared_dim (conf/task/mine.yaml, line 2): cannot be read (no viable alternative at input '${a').",
         mine="shared_dim: ${a\n" + DATA + TASKS,
     ),
+    _mistake(
+        "an empty path",
+        "--config-dir conf task=mine data.path=''",
+        "data.path: is an empty name. Name a file.",
+        mine=DATA + TASKS,
+    ),
     # ranges
-    _mistake("a negative seed", "task=digits seed=-1", "seed (command line): must be at least 0, got -1."),
+    _mistake("a negative seed", "task=digits seed=-1", "seed (command line): must be in [0, 9.22337e+18], got -1."),
+    _mistake(
+        "a seed of more than 64 bits",
+        f"task=digits seed={2**63}",
+        f"seed (command line): must be in [0, 9.22337e+18], got {2**63}.",
+    ),
     _mistake(
         "a dropout of 1", "task=digits encoder.dropout=1", "encoder.dropout (command line): must be in [0, 1), got 1.0."
     ),

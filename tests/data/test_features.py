@@ -9,8 +9,9 @@ import polars as pl
 import pytest
 import torch
 
-from mtl_cli.data import FeatureOptions, Features, Table
+from mtl_cli.data import FeatureOptions, Features, Table, feature_report
 from mtl_cli.data.features import format_report
+from mtl_cli.data.number_text import plain_numbers
 from mtl_cli.data.table import Part
 from mtl_cli.errors import DataError
 from mtl_cli.registry import SOURCES
@@ -215,9 +216,26 @@ def test_copy_of_a_target_gets_a_note():  # DAT-13
         "x.csv, column 'copy': equals column 'y', the target of task 'a', in every labelled row. "
         "If it is a copy, write data.exclude=[copy].",
     )
+    table = table_of(y=[0, None, 1], copy=[0.0, 1.0, 1.0], text=["0", "1", "1"], late=[0, 0, 2])
+    notes = fit(table, inputs=["copy", "text", "late"], reserved={"y": "target of task 'a'"}).notes
+    assert [note.partition(":")[0] for note in notes] == ["x.csv, column 'copy'"]
+
+
+def test_columns_that_differ_from_a_target_at_once_are_not_compared_whole(monkeypatch):
+    compared, whole = [], feature_report._equal
+    monkeypatch.setattr(feature_report, "_equal", lambda *pair: compared.append(pair) or whole(*pair))
+    table = table_of(y=["7", "0", "1"], z=["a", "b", None], **{f"x{i}": [str(i), "0", "1"] for i in range(20)})
+    roles = {"y": "target of task 'a'", "z": "target of task 'b'", "x0": "mask_by of task 'b'"}
+    assert len(feature_report.copies_of_targets(table, [f"x{i}" for i in range(20)], roles)) == 1
+    assert len(compared) == 1
 
 
 # --- numbers
+
+
+def test_decimals_of_many_digits_are_read_at_once_and_codes_are_not():
+    table = table_of(x=["0.12345678901234567", None], code=["1234567890123456", "1"], late=["1", "-007"])
+    assert plain_numbers(table, ["x", "code", "late"]).frame.dtypes == [pl.Float64, pl.String, pl.String]
 
 
 def test_standard_scaling_uses_training_rows_only():

@@ -99,8 +99,25 @@ def test_missing_cells_and_empty_lists_are_refused(files):
     ).write_parquet("lists.parquet")
     with pytest.raises(DataError, match=r"^lists\.parquet, column 'candidates', row 1: is an empty list"):
         read(candidates="lists.parquet")
+    pl.DataFrame({"user": ["u0"], "candidates": [[3, None]]}).write_parquet("lists.parquet")
+    with pytest.raises(DataError, match=r"^lists\.parquet, column 'candidates', row 1: holds a missing item"):
+        read(candidates="lists.parquet")
     with pytest.raises(ConfigError, match=r"data\.path: must be given"):
         SOURCES.build("interactions")
+
+
+def test_candidates_of_another_type_are_read_as_the_interactions_are_or_refused(files):
+    wanted = read(candidates="lists.parquet").frame
+    lists = {"user": ["u0", "u1"], "split": ["test", "test"], "candidates": [["3", "9", "8"], ["5", "0", "1"]]}
+    pl.DataFrame(lists).write_parquet("texts.parquet")
+    assert read(candidates="texts.parquet").frame.equals(wanted)
+    pl.DataFrame({**lists, "user": [[0], [1]], "candidates": [["3", "x"], ["5"]]}).write_parquet("other.parquet")
+    with pytest.raises(DataError) as caught:
+        read(candidates="other.parquet")
+    assert [problem.where for problem in caught.value.problems] == [
+        "other.parquet, column 'user'", "other.parquet, column 'candidates'",
+    ]  # fmt: skip
+    assert "has type List(String), but must be read as List(Int64)" in str(caught.value)
 
 
 def negatives():

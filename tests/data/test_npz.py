@@ -89,6 +89,28 @@ def test_what_no_column_can_hold_is_refused(save, bad):
         save({"z": bad})
 
 
+@pytest.mark.parametrize("unit", ["Y", "M", "W", "D", "h", "m", "s", "25s", "ms", "us", "ns"])
+def test_dates_of_any_unit_are_dates(save, unit):
+    dates = np.array(["2023-07-04", "2024-01-01", "NaT"], dtype=f"datetime64[{unit}]")
+    found = save({"when": dates}).frame["when"]
+    assert found.dtype.is_temporal()
+    assert np.array_equal(found.to_numpy().astype("datetime64[ns]"), dates.astype("datetime64[ns]"), equal_nan=True)
+
+
+def test_dates_finer_than_a_column_holds_are_refused(save):
+    with pytest.raises(DataError, match=r"m.npz, array 'when': .* of datetime64\[ps\]"):
+        save({"when": np.array(["2024-01-01"], dtype="datetime64[ps]")})
+
+
+def test_bytes_that_are_no_text_are_named(save):
+    with pytest.raises(DataError, match=r"m.npz, array 'old': must hold UTF-8 text, got byte 0xff\. Save it as text"):
+        save({"old": np.array([b"a", b"\xff"])})
+
+
+def test_long_numbers_are_numbers(save):
+    assert save({"x": np.array([0.5, 2], np.longdouble)}).frame["x"].to_list() == [0.5, 2.0]
+
+
 def test_damaged_archive_is_named(save, tmp_path):
     save({"X": X})
     whole = (tmp_path / "m.npz").read_bytes()

@@ -197,6 +197,8 @@ def test_options_that_contradict_each_other_are_refused_before_reading():
     both = "data.path: cannot be given together with data.val and data.test. Keep one of the two forms."
     assert config_error(path="a", val="b", test="c") == both
     assert config_error(val="b") == "data.train: must be given with data.val, got null. Write data.train=FILE."
+    assert config_error(path="") == "data.path: is an empty name. Name a file."
+    assert config_error(train="a", val=["b", ""]) == "data.val: is an empty name. Name a file."
     assert config_error(path=[], sep=";;", decimal=",", thousands=",") == (
         "data.path: is an empty list. Name a file.\n"
         "data.sep: must be one character, not a quote or line break, got ';;'.\n"

@@ -1,5 +1,6 @@
 """The page stands alone, says what the numbers say, and shows hostile names as text."""
 
+import json
 import re
 import sys
 from functools import partial
@@ -154,13 +155,29 @@ def test_several_sweeps_are_one_table_whatever_their_order(sweep, tmp_path, caps
     assert "other/mmoe-0" in _page(tmp_path / "both.html")
 
 
+def test_sweeps_of_one_name_are_told_apart_by_their_paths(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for folder, sharing in (("mon", "hard"), ("tue", "mmoe")):
+        write_run(tmp_path / folder / "sweep/job", sharing)
+    _report(["mon/sweep", "tue/sweep", "--format", "json"])
+    jobs = json.loads(capsys.readouterr().out)["jobs"]
+    assert sorted(job["job"] for job in jobs) == ["mon/sweep/job", "tue/sweep/job"]
+
+
 NO_FOLDER = "none: is not a sweep's folder: there is no such folder.\n"
 NO_RUN = "empty: holds no run. Give the folder of a run or of a sweep.\n"
+NO_PLACE = "--out: there is no folder 'absent'. Make it first.\n"
 A_RUN = "run: is a run; several folders, and the formats json and text, are for sweeps.\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(["none"], NO_FOLDER), (["empty"], NO_RUN), (["run", "--format", "json"], A_RUN)]
+    ("arguments", "message"),
+    [
+        (["none"], NO_FOLDER),
+        (["empty"], NO_RUN),
+        (["run", "--format", "json"], A_RUN),
+        (["run", "--out", "absent/page.html"], NO_PLACE),
+    ],
 )
 def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)

@@ -55,7 +55,8 @@ def check_paths(
         ConfigError: The options contradict each other.
     """
     files = {key: [value] if isinstance(value, str) else value for key, value in given.items() if value is not None}
-    problems = [Problem(f"data.{key}", "is an empty list", "Name a file.") for key, names in files.items() if not names]
+    empty = {key: "list" if not names else "name" for key, names in files.items() if not names or "" in names}
+    problems = [Problem(f"data.{key}", f"is an empty {what}", "Name a file.") for key, what in empty.items()]
     if not files:
         problems.append(
             Problem("data.path", "must be given, got null", "Write data.path=FILE, or data.train and data.val.")
@@ -242,4 +243,4 @@ def _parts(files: list[File]) -> tuple[Part, ...]:
 def _given_split(files: list[File]) -> pl.Series | None:
     if files[0].split is None:
         return None
-    return pl.Series("split", [s for f in files for s in [f.split] * f.frame.height], dtype=pl.String)
+    return pl.concat([pl.repeat(f.split, f.frame.height, dtype=pl.String, eager=True) for f in files]).alias("split")

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.collecting import collecting
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.sources.table import TableSource
 from mtl_cli.data.table import Drawn, Part, Table
@@ -112,21 +113,33 @@ class InteractionsSource(Source):
         short = items.list.len() < 1
         if short.any():
             raise DataError(Problem(lists.where(self._list, int(short.arg_max() or 0)), "is an empty list"))
-        numbered = lists.frame.with_columns(items.alias(self._item)).drop(
-            [self._list] if self._list != self._item else []
-        )
+        holes = items.list.eval(pl.element().is_null()).list.any().fill_null(True)
+        if holes.any():
+            place, hint = lists.where(self._list, int(holes.arg_max() or 0)), "Every candidate needs an item."
+            raise DataError(Problem(place, "holds a missing item", hint))
+        problems: list[Problem] = []
+        shared = [n for n in lists.frame.columns if n in frame.columns and n not in (self._list, self._item)]
+        wanted = {name: (lists.frame[name], frame.schema[name]) for name in shared}
+        wanted[self._list] = items, pl.List(frame.schema[self._item])
+        same = []
+        for name, (cells, dtype) in wanted.items():
+            with collecting(problems):
+                same.append(_stored_as(cells, dtype, f"{lists.files}, column '{name}'").alias(name))
+        if problems:
+            raise DataError(problems)
+        numbered = lists.frame.with_columns(same).with_columns(pl.col(self._list).alias(self._item))
+        numbered = numbered.drop([self._list] if self._list != self._item else [])
         numbered = numbered.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("list"))
         first = numbered.with_columns(pl.col(self._item).list.first())
-        keys = [name for name in first.columns if name in frame.columns]
-        types = {name: frame.schema[name] for name in keys}
-        first = first.cast(types).unique(keys, keep="first", maintain_order=True)  # type: ignore[arg-type]
+        keys = [*shared, self._item]
+        first = first.unique(keys, keep="first", maintain_order=True)
         found = frame.join(first.select(*keys, "list"), on=keys, how="left", maintain_order="left", nulls_equal=True)
         found = found.with_columns(  # an interaction that stands there twice is in the list once
             pl.when(pl.col("list").is_first_distinct()).then(pl.col("list")).alias("list")
         )
         inside = found["list"].drop_nulls()
         rest = numbered.with_columns(pl.int_ranges(pl.col(self._item).list.len()).alias("place"))
-        rest = rest.explode(self._item, "place").cast({self._item: frame.schema[self._item]})
+        rest = rest.explode(self._item, "place")
         rest = rest.filter((pl.col("place") > 0) | ~pl.col("list").is_in(inside.implode()))
         rest = rest.with_columns((pl.col("place") == 0).cast(pl.Int8).alias(self._label)).drop("place")
         whole = pl.concat([found, rest], how="diagonal_relaxed")
@@ -153,3 +166,12 @@ class InteractionsSource(Source):
                 break
             drawn = drawn.scatter(again, items.gather(generator.integers(len(items), size=len(again))))
         return rows
+
+
+def _stored_as(cells: pl.Series, dtype: pl.DataType, place: str) -> pl.Series:
+    """The cells of the candidates in the type of the interactions, so that equal ones are equal."""
+    try:
+        return cells.cast(dtype)
+    except pl.exceptions.PolarsError:
+        what = f"has type {cells.dtype}, but must be read as {dtype} as in the interactions"
+        raise DataError(Problem(place, what, "Store the column in one way.")) from None

@@ -7,6 +7,7 @@ import re
 import zipfile
 import zlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,6 +28,8 @@ from mtl_cli.registry import SOURCES
 
 _SPLIT = re.compile(r"(.+)_(train|training|val|valid|validation|dev|test|testing)")
 _UNREADABLE = (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+# Of dates: those that a column can have, by those that NumPy has.
+_UNITS = {**dict.fromkeys("YMWD", "D"), **dict.fromkeys(("h", "m", "s", "ms"), "ms"), "us": "us", "ns": "ns"}
 _WORDS = {"tr": "train", "va": "val", "de": "val", "te": "test"}
 
 
@@ -132,25 +135,43 @@ def _frame(arrays: dict[str, np.ndarray], name: str) -> pl.DataFrame:
         DataError: Unequal lengths, or values that no column can hold.
     """
     problems = []
+    columns = {}
     for key, array in arrays.items():
+        where, way_out = f"{name}, array '{key}'", "Leave it out with data.arrays."
         kinds = "biufUSM" if array.ndim == 1 else "biuf"
-        if array.ndim not in (1, 2, 3, 4) or array.dtype.kind not in kinds:
+        if array.ndim not in (1, 2, 3, 4) or array.dtype.kind not in kinds or _is_too_fine(array.dtype):
             what = f"must hold numbers or text with one entry for each row, got shape {array.shape} of {array.dtype}"
-            problems.append(Problem(f"{name}, array '{key}'", what, "Leave it out with data.arrays."))
+            problems.append(Problem(where, what, way_out))
+            continue
+        try:
+            columns[key] = _series(key, array)
+        except UnicodeDecodeError as error:
+            what = f"must hold UTF-8 text, got byte 0x{error.object[error.start]:02x}"
+            problems.append(Problem(where, what, f"Save it as text. {way_out}"))
     lengths = {key: len(array) for key, array in arrays.items() if array.ndim}
     if len(set(lengths.values())) > 1 and not problems:
         shown = ", ".join(f"'{key}' {length}" for key, length in lengths.items())
         problems.append(Problem(name, f"the arrays differ in length: {shown}", "Leave some out with data.arrays."))
     if problems:
         raise DataError(problems)
-    return pl.DataFrame({key: _series(key, array) for key, array in arrays.items()})
+    return pl.DataFrame(columns)
+
+
+def _is_too_fine(dtype: np.dtype[Any]) -> bool:
+    """Whether the unit of dates is smaller than any that a column can hold, or there is none."""
+    return dtype.kind == "M" and np.datetime_data(dtype)[0] not in _UNITS
 
 
 def _series(name: str, array: np.ndarray) -> pl.Series:
-    if array.dtype.kind == "S":
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "S":
         array = np.char.decode(array, "utf-8")
-    if array.dtype.kind == "f" and (array.ndim > 1 or array.dtype.itemsize < 4):
+    elif kind == "M":
+        array = array.astype(f"datetime64[{_UNITS[np.datetime_data(array.dtype)[0]]}]")
+    elif kind == "f" and (array.ndim > 1 or size < 4):
         array = array.astype(np.float32)  # what a network reads; half of the memory
+    elif kind == "f" and size > 8:
+        array = array.astype(np.float64)  # no column has longer numbers
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     return pl.Series(name, np.ascontiguousarray(array))
