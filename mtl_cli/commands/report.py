@@ -111,8 +111,8 @@ def _undamaged(single: RunFolder, show: Callable[[], _Shown]) -> _Shown:
     try:
         return show()
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        what = f"cannot be shown: summary.json or metrics.jsonl is damaged ({type(error).__name__}: {error})"
-        hint = f"mtl-train resume={single.path} makes the first anew."
+        what = f"cannot be shown: a .json or .jsonl file in it is damaged ({type(error).__name__}: {error})"
+        hint = f"mtl-train resume={single.path} makes summary.json anew."
         raise RunError(Problem(str(single.path), what, hint)) from error
 
 

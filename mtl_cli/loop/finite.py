@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -108,13 +107,3 @@ def rows_without_finite_loss(learner: Learner, rows: Rows, index: Tensor) -> lis
                 found.append(int(row))
     learner.model.train()
     return found
-
-
-def shown(rows: Sequence[str], most: int = 8) -> str:
-    """Some rows for a message.
-
-    Example:
-        >>> shown(["a", "b", "c"]), shown(["a", "b", "c"], most=2)
-        ('a, b, c', 'a, b and 1 more')
-    """
-    return ", ".join(rows[:most]) + (f" and {len(rows) - most} more" if len(rows) > most else "")

@@ -16,10 +16,10 @@ from tqdm import tqdm
 from mtl_cli.balancing import GradientBalancing
 from mtl_cli.data.batches import Epoch, Rows, count_steps, plan_epoch
 from mtl_cli.data.mixing import Mixing
-from mtl_cli.errors import RunError, TrainingError
+from mtl_cli.errors import RunError, TrainingError, listed
 from mtl_cli.loop.diagnostics import look
 from mtl_cli.loop.evaluate import Evaluation, evaluate, mean_losses
-from mtl_cli.loop.finite import LossWatch, Snapshot, rows_without_finite_loss, shown, state_is_finite
+from mtl_cli.loop.finite import LossWatch, Snapshot, rows_without_finite_loss, state_is_finite
 from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.loop.step import Learner, NotFinite, train_step
@@ -31,6 +31,7 @@ from mtl_cli.steps import Steps, run_alone
 from mtl_cli.tasks import Task
 
 log = logging.getLogger(__name__)
+_SHOWN_ROWS = 8  # of those without a finite loss
 #: What a step gives: sums (K,) of the tasks' row losses, and the weights (k,) of the tasks if there are any.
 StepResult = tuple[Tensor, Tensor | None]
 
@@ -574,8 +575,8 @@ class Trainer:
             self.train.reach(epoch, step)
             guilty = rows_without_finite_loss(self.learner, self.train, index)
             if guilty:
-                return f", at {shown(self._name_rows(guilty))}"
-        return f", in the batch of {shown(self._name_rows(index.tolist()))}"
+                return f", at {listed(self._name_rows(guilty), _SHOWN_ROWS)}"
+        return f", in the batch of {listed(self._name_rows(index.tolist()), _SHOWN_ROWS)}"
 
     def _check_evaluation(self, evaluation: Evaluation) -> None:
         """A last update that diverged shows in the validation loss alone; what is on the disk is from before it."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import nn
 
-from mtl_cli.errors import ConfigError, Problem
+from mtl_cli.errors import ConfigError, Problem, listed
 from mtl_cli.model.encoders.base import Encoder, VmapStack
 from mtl_cli.model.ownership import Ownership
 
@@ -91,6 +91,5 @@ def _hint(pattern: str, names: Sequence[str], words: Sequence[str]) -> str:
         for j in range(i + 1, len(levels) + 1)
     }
     near = difflib.get_close_matches(pattern, sorted(parts.union(words)), n=1, cutoff=0.6)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    known = f"Parameters: {', '.join(names[:_SHOWN])}{more}{'; or ' if words else ''}{', '.join(words)}."
+    known = f"Parameters: {listed(names, _SHOWN)}{'; or ' if words else ''}{', '.join(words)}."
     return f"Did you mean '{near[0]}'? {known}" if near else known

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.errors import DataError, Problem, did_you_mean, listed
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column
 
@@ -98,7 +98,7 @@ def class_codes(
         problems = [
             Problem(
                 column.where(row),
-                f"class {label!r} is not among the classes {_shown(classes)}, {origin}",
+                f"class {label!r} is not among the classes {listed(classes, 12)}, {origin}",
                 f"{did_you_mean(str(label), classes)} Correct the cell, list the task's `classes`, "
                 "or name the value in its `missing_label`.",
             )
@@ -247,7 +247,3 @@ def _plain_numbers(values: pl.Series) -> pl.Series:
 
 def _float_text(value: float) -> str:
     return str(int(value)) if value.is_integer() else f"{value:.15g}"
-
-
-def _shown(classes: Sequence[str]) -> str:
-    return ", ".join(classes[:12]) + (f" and {len(classes) - 12} more" if len(classes) > 12 else "")
