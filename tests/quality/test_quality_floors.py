@@ -73,6 +73,15 @@ def test_omniglot_alphabets(tmp_path):
 
 @pytest.mark.slow
 @real_data
+def test_multi_mnist(tmp_path):
+    """Two overlapping digits; a network with one hidden layer has 0.922 and 0.909."""
+    found = means(tmp_path / "sweep", ["task=multi_mnist", f"data.path={SHARED}/multi_mnist/multi_mnist.npz"])
+    assert found["test/left/accuracy"] >= 0.95
+    assert found["test/right/accuracy"] >= 0.95
+
+
+@pytest.mark.slow
+@real_data
 def test_amazon_sport_phone(tmp_path):
     """Hits among the first ten of 100 candidates; ranking them by popularity has 0.473 and 0.540."""
     arguments = ["task=amazon_sport_phone", f"extra.folder={SHARED}/amazon_sport_phone"]
