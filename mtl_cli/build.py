@@ -770,15 +770,18 @@ def _width(tasks: Sequence[Task]) -> int:
 
 
 def _label_notes(tasks: Sequence[Task], targets: Mapping[str, np.ndarray], splits: Splits) -> list[str]:
-    """Classes without a row in a split."""
+    """Tasks without a label in training, and classes without a row in a split."""
     notes = []
     for split in ("train", "val", "test"):
         index = getattr(splits, split)
         for task in tasks:
             if task.kind.per_token or not len(index):
                 continue
-            absent = task.kind.unseen(targets[task.name][index])
-            if absent:
+            own = targets[task.name][index]
+            absent = task.kind.unseen(own)
+            if split == "train" and np.isnan(own).all():
+                notes.append(f"task '{task.name}': no train row has a label; its own loss trains nothing.")
+            elif absent:
                 notes.append(f"task '{task.name}': no {split} row has class {listed(absent, 5)}.")
     return notes
 

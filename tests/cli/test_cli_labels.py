@@ -44,6 +44,13 @@ def test_declared_code_is_no_label_of_that_task_alone(cli, base):  # LAB-05
     assert _labelled(ended.out) == {"a": ("8", "4"), "b": ("6 (2 missing)", "4")}
 
 
+def test_task_without_a_label_in_training_is_told(cli, base):
+    base(ya=[""] * 8)
+    ended = cli(*RUN)
+    assert ended.code == 0
+    assert "task 'a': no train row has a label; its own loss trains nothing." in ended.out
+
+
 @pytest.mark.parametrize("key", ["tasks.b.num_classes=3", "+tasks.b.classes=[0,1,2]"])
 def test_code_for_no_label_cannot_be_a_class(cli, base, key):  # LAB-15
     base()
