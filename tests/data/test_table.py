@@ -352,6 +352,18 @@ def test_binary_tables_keep_their_types(suffix, writer):
     assert table.where("a", 1) == f"x.{suffix}, column 'a', row 2"
 
 
+def test_key_with_two_values_in_json_lines_is_refused(tmp_path):
+    file = tmp_path / "x.jsonl"
+    file.write_text(
+        '{"a": 1, "b": "the \\"a\\": is no key"}\n{"a": 2, "b": "x", "a" : 3}\n{"\\u0061": 4, "a": 5, "b": "y"}\n'
+    )
+    with pytest.raises(DataError) as caught:
+        SOURCES.build("table", path=str(file)).read()
+    assert str(caught.value).splitlines() == [f"{file}, line {n}: has the key 'a' twice. Keep one." for n in (2, 3)]
+    file.write_text('{"a": 1, "b": "\\u00e9"}\n\n{"a": 2, "b": "\\"a\\": \\"a\\":"}\n')
+    assert SOURCES.build("table", path=str(file)).read().frame["a"].to_list() == [1, 2]
+
+
 @pytest.mark.parametrize("name", ["x.parquet", "x.feather", "x.jsonl"])
 def test_damaged_binary_file_is_an_error_without_traceback(name):
     assert error_of(b"{PAR1 no table", name).startswith(f"{name}: cannot be read as .{name[2:]} (")

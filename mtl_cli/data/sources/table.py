@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Collection, Iterable, Iterator
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate
@@ -45,6 +48,7 @@ _BINARY: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
     ".jsonl": lambda f: pl.read_ndjson(f, infer_schema_length=None),
     ".ndjson": lambda f: pl.read_ndjson(f, infer_schema_length=None),
 }
+_JSON_LINES = (".jsonl", ".ndjson")
 
 
 @SOURCES.register("table")
@@ -192,7 +196,10 @@ class TableSource(Source):
         if not raw:
             raise DataError(Problem(name, "is an empty file"))
         with _readable(name, suffix):
-            return File(name, split, _plain(_BINARY[suffix](io.BytesIO(raw))), lines=False)
+            frame = _plain(_BINARY[suffix](io.BytesIO(raw)))
+        if suffix in _JSON_LINES:
+            _refuse_doubled_keys(name, raw, frame.columns)
+        return File(name, split, frame, lines=False)
 
 
 def _text_problems(sep: str | None, decimal: str, thousands: str | None) -> list[Problem]:
@@ -242,6 +249,37 @@ def _readable(name: str, suffix: str) -> Iterator[None]:
     except (pl.exceptions.PolarsError, OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise DataError(Problem(name, f"cannot be read as {suffix} ({reason})", "Is the file complete?")) from None
+
+
+def _refuse_doubled_keys(name: str, raw: bytes, keys: Sequence[str]) -> None:
+    """Refuses lines that give a key two values: polars keeps one of them in silence.
+
+    Raises:
+        DataError: Such lines, the first five of them.
+    """
+    lines = pl.Series(raw.decode().split("\n"), dtype=pl.String)
+    doubtful = lines.str.contains("\\u", literal=True)  # a key may be spelt in two ways
+    for key in keys:
+        spelt = re.escape(json.dumps(key, ensure_ascii=False))
+        doubtful |= lines.str.count_matches(rf"{spelt}\s*:") > 1
+    problems = []
+    for place in doubtful.arg_true().to_list():
+        where = f"{name}, line {place + 1}"
+        problems += [Problem(where, f"has the key '{key}' twice", "Keep one.") for key in _doubled_keys(lines[place])]
+        if len(problems) >= 5:
+            break
+    if problems:
+        raise DataError(problems[:5])
+
+
+def _doubled_keys(line: str) -> list[str]:
+    found: list[str] = []
+
+    def look(pairs: list[tuple[str, object]]) -> None:
+        found.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+
+    json.loads(line, object_pairs_hook=look)
+    return found
 
 
 def _regrouped(pieces: Iterable[tuple[pl.DataFrame, bool]], rows: int) -> Iterator[tuple[pl.DataFrame, bool]]:
