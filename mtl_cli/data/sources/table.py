@@ -197,8 +197,8 @@ class TableSource(Source):
             raise DataError(Problem(name, "is an empty file"))
         with _readable(name, suffix):
             frame = _plain(_BINARY[suffix](io.BytesIO(raw)))
-        if suffix in _JSON_LINES:
-            _refuse_doubled_keys(name, raw, frame.columns)
+            if suffix in _JSON_LINES:
+                _refuse_doubled_keys(name, raw, frame.columns)
         return File(name, split, frame, lines=False)
 
 
@@ -257,7 +257,7 @@ def _refuse_doubled_keys(name: str, raw: bytes, keys: Sequence[str]) -> None:
     Raises:
         DataError: Such lines, the first five of them.
     """
-    lines = pl.Series(raw.decode().split("\n"), dtype=pl.String)
+    lines = pl.Series(raw.decode("utf-8-sig").split("\n"), dtype=pl.String)
     doubtful = lines.str.contains("\\u", literal=True)  # a key may be spelt in two ways
     for key in keys:
         spelt = re.escape(json.dumps(key, ensure_ascii=False))
