@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from torch import Tensor
+
 Label = str | tuple[str, str]
 
 
@@ -51,6 +53,21 @@ class Finding:
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
     """What stands in ``sharing.json``."""
     return {"findings": [asdict(finding) for finding in findings]}
+
+
+def mixing_by_stage(names: Sequence[Label], mixes: Sequence[Tensor], *, title: str, meaning: str) -> list[Finding]:
+    """How much of each other each of ``names`` takes at each stage, as (names, names) matrices.
+
+    Args:
+        names: What mixes, and is mixed: tasks, or parts of them.
+        mixes: A matrix for each stage.
+        title: With ``{}`` for the number of the stage.
+        meaning: See ``Finding``.
+    """
+    return [
+        Finding(f"mixing-stage-{number}", title.format(number), meaning, names, names, mix.tolist())
+        for number, mix in enumerate(mixes, start=1)
+    ]
 
 
 def parts_of(tasks: Sequence[str], count: int) -> list[Label]:

@@ -377,14 +377,6 @@ class SeenRunFolder(RunFolder):
 
     def set_status(self, state: State, **extra: Any) -> None: ...
 
-    def lacks_model(self) -> Problem:
-        """What to say where a model is wanted and there is no checkpoint."""
-        with contextlib.suppress(RunError):  # it says so itself where it is read
-            if self.is_done:
-                return Problem(str(self.path), "has no checkpoint any more, so that there is no model", "Train again.")
-        hint = f"Go on with it: mtl-train resume={self.path}."
-        return Problem(str(self.path), "has no checkpoint yet, so that there is no model", hint)
-
     def write_checkpoint(self, state: dict[str, Any], *names: str) -> None: ...
 
     def remove_checkpoint(self, name: str) -> None: ...

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import run_stages, stage_widths
-from mtl_cli.model.findings import Finding
+from mtl_cli.model.findings import Finding, mixing_by_stage
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
 from mtl_cli.registry import SHARINGS
@@ -77,14 +77,7 @@ class CrossStitch(Sharing):
     def report(self, tasks: Sequence[str]) -> list[Finding]:
         means = [mix.mean(2) if mix.dim() == 3 else mix for mix in self.mixes]
         over = ", mean over channels" if self.mixes[0].dim() == 3 else ""
-        return [
-            Finding(
-                name=f"mixing-stage-{number}",
-                title=f"what each task takes of the others, stage {number}{over}",
-                meaning="A row is what the task goes on with; beside the diagonal it comes from other tasks' encoders.",
-                rows=tasks,
-                columns=tasks,
-                values=mean.tolist(),
-            )
-            for number, mean in enumerate(means, start=1)
-        ]
+        meaning = "A row is what the task goes on with; beside the diagonal it comes from other tasks' encoders."
+        return mixing_by_stage(
+            tasks, means, title=f"what each task takes of the others, stage {{}}{over}", meaning=meaning
+        )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import run_stages, stage_widths
-from mtl_cli.model.findings import Finding, numbered, parts_of
+from mtl_cli.model.findings import Finding, mixing_by_stage, numbered, parts_of
 from mtl_cli.model.layers import Linear
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
@@ -123,17 +123,9 @@ class SluiceNetwork(Sharing):
 
     def report(self, tasks: Sequence[str]) -> list[Finding]:
         parts = parts_of(tasks, self._subspaces)
-        mixes = [
-            Finding(
-                name=f"mixing-stage-{number}",
-                title=f"what each subspace of a task takes of the others, stage {number}",
-                meaning="A row is what goes on from there; off the blocks of a task's own it comes from other tasks.",
-                rows=parts,
-                columns=parts,
-                values=mix.tolist(),
-            )
-            for number, mix in enumerate(self.mixes, start=1)
-        ]
+        meaning = "A row is what goes on from there; off the blocks of a task's own it comes from other tasks."
+        title = "what each subspace of a task takes of the others, stage {}"
+        mixes = mixing_by_stage(parts, list(self.mixes), title=title, meaning=meaning)
         stages = Finding(
             name="stages-in-the-features",
             title="how much of each stage a task's features take (beta)",
