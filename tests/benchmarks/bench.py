@@ -2,6 +2,7 @@
 
     make bench                        all workloads
     python tests/benchmarks/bench.py w1 start
+    python tests/benchmarks/bench.py w1 w3 w4 w6 --device cuda
     LIBMTL=FOLDER python tests/benchmarks/bench.py w4    against LibMTL too; the folder is a clone of its repository
 
 Every contender trains the same model (one Linear + ReLU encoder, one linear head per task) with the same loss,
@@ -111,10 +112,10 @@ def plain_loss(tasks: Tasks, outputs: dict[str, torch.Tensor], targets: dict[str
 class Loop:
     """A hand-written loop; ``batches`` gives inputs and targets."""
 
-    def __init__(self, tasks: Tasks, experts: int, batches: Callable[[], object]) -> None:
+    def __init__(self, tasks: Tasks, experts: int, batches: Callable[[], object], device: str) -> None:
         torch.manual_seed(0)
         self.tasks, self.batches = tasks, batches
-        self.model = PlainMixture(tasks, experts) if experts else Plain(tasks)
+        self.model = (PlainMixture(tasks, experts) if experts else Plain(tasks)).to(device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
         self.last = 0.0
 
@@ -129,35 +130,52 @@ class Loop:
         self.last = float(total) / steps
 
 
-def loader_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int, experts: int) -> Loop:
+Targets = dict[str, torch.Tensor]
+
+
+def loader_loop(x: torch.Tensor, targets: Targets, tasks: Tasks, batch: int, experts: int, device: str) -> Loop:
     names = [name for name, *_ in tasks]
     loader = DataLoader(TensorDataset(x, *targets.values()), batch_size=batch, shuffle=True)
-    return Loop(tasks, experts, lambda: ((b[0], dict(zip(names, b[1:], strict=True))) for b in loader))
+
+    def batches() -> Iterator[tuple[torch.Tensor, Targets]]:
+        for rows, *labels in loader:
+            yield rows.to(device), {name: own.to(device) for name, own in zip(names, labels, strict=True)}
+
+    return Loop(tasks, experts, batches, device)
 
 
-def packed_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int, experts: int) -> Loop:
+def packed_loop(x: torch.Tensor, targets: Targets, tasks: Tasks, batch: int, experts: int, device: str) -> Loop:
     names = [name for name, *_ in tasks]
     loader = DataLoader(TensorDataset(x, torch.stack(list(targets.values()), 1)), batch_size=batch, shuffle=True)
-    return Loop(tasks, experts, lambda: ((b, dict(zip(names, y.unbind(1), strict=True))) for b, y in loader))
+
+    def batches() -> Iterator[tuple[torch.Tensor, Targets]]:
+        for rows, labels in loader:
+            yield rows.to(device), dict(zip(names, labels.to(device).unbind(1), strict=True))
+
+    return Loop(tasks, experts, batches, device)
 
 
-def slicing_loop(x: torch.Tensor, targets: dict[str, torch.Tensor], tasks: Tasks, batch: int, experts: int) -> Loop:
-    def batches() -> object:
-        order = torch.randperm(len(x))
+def slicing_loop(x: torch.Tensor, targets: Targets, tasks: Tasks, batch: int, experts: int, device: str) -> Loop:
+    x, targets = x.to(device), {name: target.to(device) for name, target in targets.items()}
+
+    def batches() -> Iterator[tuple[torch.Tensor, Targets]]:
+        order = torch.randperm(len(x), device=device)
         for start in range(0, len(x), batch):
             index = order[start : start + batch]
             yield x[index], {name: target[index] for name, target in targets.items()}
 
-    return Loop(tasks, experts, batches)
+    return Loop(tasks, experts, batches, device)
 
 
 class TorchJDLoop(Loop):
     """The loop of TorchJD's documentation: ``mtl_backward`` on common features, then the aggregator."""
 
-    def __init__(self, tasks: Tasks, batches: Callable[[], object], aggregator: str, **options: object) -> None:
+    def __init__(
+        self, tasks: Tasks, batches: Callable[[], object], device: str, aggregator: str, **options: object
+    ) -> None:
         from torchjd import aggregation
 
-        super().__init__(tasks, 0, batches)
+        super().__init__(tasks, 0, batches, device)
         self.aggregator = getattr(aggregation, aggregator)(**options)
 
     def epoch(self) -> None:
@@ -256,6 +274,7 @@ class Product:
         batch: int,
         experts: int,
         threads: int,
+        device: str,
         balancing: str = "equal",
         sharing: str = "hard",
         shared: int = SHARED,
@@ -286,7 +305,7 @@ class Product:
                 "balancing": {"name": balancing},
                 "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"},
                 "trainer": {"max_epochs": 1_000_000, "check_val_every_n_epoch": 1_000_000, "threads": threads,
-                            "early_stopping": {"patience": None}},
+                            "device": device, "early_stopping": {"patience": None}},
             }
         )  # fmt: skip
         self._claimed = RunFolder.claim(folder / "run")
@@ -303,18 +322,23 @@ class Product:
         self.last = self.trainer.metrics.read()[-1]["train/loss"]
 
 
-def run(workload: str, threads: int) -> None:
+def on(device: str, threads: int) -> str:
+    """Where it ran."""
+    return f"{threads} thread(s)" if device == "cpu" else torch.cuda.get_device_name(device)
+
+
+def run(workload: str, threads: int, device: str) -> None:
     rows, batch, tasks, bars = WORKLOADS[workload]
     experts = EXPERTS.get(workload, 0)
     torch.set_num_threads(threads)
     x, targets = make_data(rows, tasks)
     contenders = {
-        "product": Product(x, targets, tasks, batch, experts, threads),
-        "slicing": slicing_loop(x, targets, tasks, batch, experts),
-        "DataLoader": loader_loop(x, targets, tasks, batch, experts),
+        "product": Product(x, targets, tasks, batch, experts, threads, device),
+        "slicing": slicing_loop(x, targets, tasks, batch, experts, device),
+        "DataLoader": loader_loop(x, targets, tasks, batch, experts, device),
     }
     if any("packed" in name for name in bars):
-        contenders["DataLoader, packed targets"] = packed_loop(x, targets, tasks, batch, experts)
+        contenders["DataLoader, packed targets"] = packed_loop(x, targets, tasks, batch, experts, device)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for contender in contenders.values():
         contender.epoch()  # warm-up
@@ -324,7 +348,7 @@ def run(workload: str, threads: int) -> None:
             contenders[name].epoch()
             seconds[name].append(time.perf_counter() - start)
     width = EXPERT if experts else SHARED
-    print(f"\n{workload}: {rows:,} x {WIDTH} rows, D {width}, {len(tasks)} tasks, batch {batch}, {threads} thread(s)")
+    print(f"\n{workload}: {rows:,} x {WIDTH} rows, D {width}, {len(tasks)} tasks, batch {batch}, {on(device, threads)}")
     for name in contenders:
         ratios = [other / own for other, own in zip(seconds[name], seconds["product"], strict=True)]
         speed = rows / statistics.median(seconds[name])
@@ -353,22 +377,22 @@ LIBMTL_OPTIONS = {  # the defaults of its command line
 }
 
 
-def balance(threads: int, count: int) -> None:
+def balance(threads: int, count: int, device: str) -> None:
     """Methods on gradients of ``count`` tasks against TorchJD's and LibMTL's own loops and against equal weights."""
     rows, batch = 12_800, 256
     torch.set_num_threads(threads)
     tasks = [(f"{name}{i}", kind, outputs) for i, (name, kind, outputs) in zip(range(count), itertools.cycle(MIXED))]
     x, targets = make_data(rows, tasks)
-    print(f"\nw4: {rows:,} x {WIDTH} rows, D {SHARED}, {count} tasks, batch {batch}, {threads} thread(s)")
-    batches = loader_loop(x, targets, tasks, batch, experts=0).batches
-    equal = Product(x, targets, tasks, batch, 0, threads, "equal")
-    libmtl = find_libmtl()
+    print(f"\nw4: {rows:,} x {WIDTH} rows, D {SHARED}, {count} tasks, batch {batch}, {on(device, threads)}")
+    batches = loader_loop(x, targets, tasks, batch, 0, device).batches
+    equal = Product(x, targets, tasks, batch, 0, threads, device, "equal")
+    libmtl = device == "cpu" and find_libmtl()
     if not libmtl:
         print("  (without LibMTL: the variable LIBMTL names no folder that holds it)")
     for name, (aggregator, options, bar, weighting) in BALANCING.items():
         options = {option: count if value is ... else value for option, value in options.items()}
-        theirs = TorchJDLoop(tasks, batches, aggregator, **options)
-        contenders = [Product(x, targets, tasks, batch, 0, threads, name), theirs, equal]
+        theirs = TorchJDLoop(tasks, batches, device, aggregator, **options)
+        contenders = [Product(x, targets, tasks, batch, 0, threads, device, name), theirs, equal]
         contenders += [LibMTLLoop(tasks, batches, rows // batch, weighting)] if libmtl else []
         seconds: list[list[float]] = [[] for _ in contenders]
         for turn in range(ROUNDS + 1):
@@ -392,13 +416,13 @@ def balance(threads: int, count: int) -> None:
         )
 
 
-def separate(threads: int) -> None:
+def separate(threads: int, device: str) -> None:
     """Eight small models side by side (sharing=separate) against the same eight, each trained by a run of its own."""
     rows, batch, shared, bar = 12_800, 256, 64, 2.0
     torch.set_num_threads(threads)
     tasks = [(f"r{i}", "regression", 1) for i in range(8)]
     x, targets = make_data(rows, tasks)
-    options = {"threads": threads, "shared": shared}
+    options = {"threads": threads, "device": device, "shared": shared}
     together = Product(x, targets, tasks, batch, 0, sharing="separate", **options)
     alone = [Product(x, {task[0]: targets[task[0]]}, [task], batch, 0, **options) for task in tasks]
     seconds: tuple[list[float], list[float]] = ([], [])
@@ -411,7 +435,7 @@ def separate(threads: int) -> None:
                 seconds[i].append(time.perf_counter() - began)
     ratios = [apart / side for side, apart in zip(*seconds, strict=True)]
     print(
-        f"\nseparate: {len(tasks)} models, {rows:,} x {WIDTH} rows, D {shared}, batch {batch}, {threads} thread(s): "
+        f"\nseparate: {len(tasks)} models, {rows:,} x {WIDTH} rows, D {shared}, batch {batch}, {on(device, threads)}: "
         f"side by side {statistics.median(seconds[0]):.3f} s/epoch, one after another "
         f"{statistics.median(seconds[1]):.3f}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to "
         f"{max(ratios):.2f})  bar {bar:g}x {'reached' if statistics.median(ratios) >= bar else 'MISSED'}  "
@@ -422,7 +446,7 @@ def separate(threads: int) -> None:
 SWEEP = ["seed=0,1", "optimizer.lr=0.001,0.003", "optimizer.weight_decay=0.01,0.1", "tasks.r0.weight=1,2"]
 
 
-def sweep() -> None:
+def sweep(device: str) -> None:
     """A sweep of 16 jobs as one model against the same jobs one after the other, from the shell, all included."""
     import polars as pl
 
@@ -441,6 +465,7 @@ def sweep() -> None:
             f"encoder: {{hidden: [], dropout: 0}}\ntrainer: {{max_epochs: 5}}\ntasks: {{{kinds}}}\n"
         )
         command = [sys.executable, "-m", "mtl_cli.cli", "-m", "--config-dir", "conf", "task=mine"]
+        command.append(f"trainer.device={device}")
         for values, jobs in ((SWEEP[:2], 4), (SWEEP, 16)):
             seconds = {}
             for launcher in ("stacked", "basic"):
@@ -546,19 +571,20 @@ if __name__ == "__main__":
         help=f"of {', '.join(WORKLOADS)}, w4, w6, separate, start, read",
     )
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda: of all but start and read")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of read")
     arguments = parser.parse_args()
     for what in arguments.what:
         if what == "start":
             start()
         elif what == "separate":
-            separate(arguments.threads)
+            separate(arguments.threads, arguments.device)
         elif what == "read":
             read(arguments.rows)
         elif what == "w6":
-            sweep()
+            sweep(arguments.device)
         elif what == "w4":
             for count in (2, 4, 5, 10):
-                balance(arguments.threads, count)
+                balance(arguments.threads, count, arguments.device)
         else:
-            run(what, arguments.threads)
+            run(what, arguments.threads, arguments.device)
