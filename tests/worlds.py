@@ -180,7 +180,7 @@ def make_trainer(
 
 
 def encoder_world(reads, rows=5, seed=0):
-    """A spec with numbers, two linked categories and a block of the type that an encoder reads, and rows for it."""
+    """A spec with numbers in bins, two linked categories and a block of the type that an encoder reads; rows."""
     draw = torch.Generator().manual_seed(seed)
     numeric = torch.randn(rows, 2, generator=draw)
     codes = torch.randint(3, (rows, 2), generator=draw)
@@ -200,7 +200,8 @@ def encoder_world(reads, rows=5, seed=0):
         blocks = (Block("forms", "tokens", (3,), 20),)
         values["forms"] = Ragged(torch.randint(20, (int(starts[-1]), 3), generator=draw, dtype=torch.int32), starts)
     links = Links((0, 1), np.array([[1, 1, 2], [1, 3, 3]]))
-    return InputSpec(2, (3, 4), blocks=blocks, links=(links,)), Inputs(numeric, codes, values)
+    edges = ((0, (-1.5, -0.2, 0.3, 2.0)), (1, (-1.0, 0.5, 1.0)))
+    return InputSpec(2, (3, 4), edges, blocks, links=(links,)), Inputs(numeric, codes, values)
 
 
 def base_table(rows, **columns):

@@ -17,9 +17,10 @@ OPTIONS = {  # small, and more than one stage where an encoder can have several
     "conv": {"widths": [4, 2]},
     "mlp": {"hidden": [6]},
     "sequence": {"dim": 6, "reach": [1, 2], "dropout": 0.0, "feature_dropout": 0.0},
+    "tabular": {"dim": 3, "frequencies": 2, "hidden": [6], "dropout": 0.0},
     "text": {"dim": 6, "hidden": [8], "dropout": 0.0, "feature_dropout": 0.0},
 }
-STAGES = {"conv": 3, "mlp": 2, "sequence": 3, "text": 3, "fm": 1, "graph": 1}
+STAGES = {"conv": 3, "mlp": 2, "sequence": 3, "tabular": 2, "text": 3, "fm": 1, "graph": 1}
 REFUSED = {("esmm", "fm"), ("esmm", "graph")} | {("stem", name) for name in ("conv", "fm", "graph", "sequence", "text")}
 every_encoder = pytest.mark.parametrize("encoder", ENCODERS.names())
 every_pair = pytest.mark.parametrize(

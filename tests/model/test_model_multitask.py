@@ -174,5 +174,5 @@ def test_flops_of_convolutions_count():
     maker = EncoderMaker(partial(Conv, widths=[4], pool="mean", stem_stride=1), spec, D)
     model = MultiTaskModel(0, [1, 3], D, sharing=HardSharing(maker, ["a", "b"]))
     pixels = 9 * 8 * 9  # positions times a 3x3 window
-    by_row = pixels * (2 * 4 + 4 * 4 + 4 * 4) + (2 + 4 + 2 * 8) * D + OUT * D
+    by_row = pixels * (2 * 4 + 4 * 4 + 4 * 4) + (2 + 3 + 2 + 4 + 2 * 8) * D + OUT * D  # 2 numbers with 3 and 2 bins
     assert model.count_flops(rows) == 2 * 3 * by_row

@@ -151,6 +151,26 @@ class Encoder(nn.Module, ABC):
         return VmapStack(encoders)
 
 
+class TableEncoder(Encoder):
+    """An encoder of numbers and categories, in two steps: what it reads of a row, and layers over that."""
+
+    @property
+    @abstractmethod
+    def read_dim(self) -> int:
+        """Width of what ``read`` gives."""
+
+    @abstractmethod
+    def read(self, inputs: Inputs) -> Tensor:
+        """What the first layer reads: numbers, and embeddings; (B, read_dim), of copies (copies, B, read_dim)."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Features from what ``read`` gives."""
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        return self.encode(self.read(inputs))
+
+
 @dataclass(frozen=True)
 class EncoderMaker:
     """Makes encoders of one class and size, each with a fresh initialisation.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtl_cli.model.backward import Backward, Jacobian
-from mtl_cli.model.encoders.base import Encoder, stacked_copy
+from mtl_cli.model.encoders.base import Encoder, TableEncoder, stacked_copy
 from mtl_cli.model.layers import (
     LayerNorm,
     Linear,
@@ -36,7 +36,7 @@ _ACTIVATIONS = {"relu": torch.relu_, "gelu": functional.gelu, "silu": functional
 
 
 @ENCODERS.register("mlp")
-class MLP(Encoder):
+class MLP(TableEncoder):
     """Linear layers, each followed by an activation; categories come in through one embedding table.
 
     A number that comes with edges is also given as its piecewise-linear encoding: how far it has come through each bin,
@@ -93,15 +93,14 @@ class MLP(Encoder):
             table[self.offsets] = 0.0  # an unknown category says nothing until training says otherwise
             self.embedding = nn.Parameter(table)
 
-    def forward(self, inputs: Inputs) -> Tensor:
-        return self.encode(self.read(inputs))
+    @property
+    def read_dim(self) -> int:
+        return self.layers[0].get_parameter("weight").shape[-1]
 
     def read(self, inputs: Inputs) -> Tensor:
-        """What the first layer reads, (B, width) or (copies, B, width): numbers, bins, embedded categories."""
         return self._read(inputs)[0]
 
     def encode(self, x: Tensor) -> Tensor:
-        """Features from what ``read`` gives."""
         for index in range(len(self.layers)):
             x = self._layer(index, x)
         return x

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import Encoder, EncoderMaker
-from mtl_cli.model.encoders.mlp import MLP
+from mtl_cli.model.encoders.base import TableEncoder
 from mtl_cli.model.findings import Finding
 from mtl_cli.model.gates import Gates, findings_of_gates, mix
 from mtl_cli.model.ownership import Ownership, shared, stacked
@@ -34,10 +34,11 @@ class SharedAndTaskEmbeddings(Sharing):
         Inputs of B rows -> (K, B, D).
 
     Raises:
-        ConfigError: No input is a category, or the encoder is not ``mlp``.
+        ConfigError: No input is a category, or the encoder has no table of them to copy.
 
     Example:
         >>> import torch
+        >>> from mtl_cli.model.encoders.mlp import MLP
         >>> from mtl_cli.types import InputSpec
         >>> sharing = SharedAndTaskEmbeddings(EncoderMaker(MLP, InputSpec(3, (5,)), 8), ["a", "b"])
         >>> sharing(Inputs(torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.int64))).shape
@@ -54,14 +55,14 @@ class SharedAndTaskEmbeddings(Sharing):
         super().__init__()
         self._tasks = len(task_names)
         common, own = [make_encoder()], [make_encoder() for _ in task_names]
-        if not isinstance(common[0], MLP) or not make_encoder.spec.categories:
+        of_tables = isinstance(common[0], TableEncoder)
+        if not of_tables or not make_encoder.spec.categories:
             what = "'stem' gives each task embeddings of its own, and "
-            what += "no input is a category" if isinstance(common[0], MLP) else "this encoder has no such table"
+            what += "no input is a category" if of_tables else "this encoder has no such table"
             hint = "Use sharing=cgc: shared experts and experts of each task, for any inputs and any encoder."
             raise ConfigError(Problem("sharing", what, hint))
         self.common, self.own = _stack(common), _stack(own)
-        width = self.common.layers[0].get_parameter("weight").shape[-1]
-        self.gates = Gates(width, experts=self._tasks + 1, tasks=self._tasks, hidden=gate_hidden)
+        self.gates = Gates(self.common.read_dim, experts=self._tasks + 1, tasks=self._tasks, hidden=gate_hidden)
 
     def forward(self, inputs: Inputs) -> Tensor:
         read, common_read = self.own.read(inputs), self.common.read(inputs)
@@ -82,8 +83,8 @@ class SharedAndTaskEmbeddings(Sharing):
         return [*shared(self.common.parameters()), *stacked(private, range(self._tasks))]
 
 
-def _stack(experts: Sequence[Encoder]) -> MLP:
-    stack = MLP.stack(experts)
-    if not isinstance(stack, MLP):
-        raise TypeError("copies of an MLP are one MLP")
+def _stack(experts: Sequence[Encoder]) -> TableEncoder:
+    stack = type(experts[0]).stack(experts)
+    if not isinstance(stack, TableEncoder):
+        raise TypeError("copies of an encoder of tables are one")
     return stack
