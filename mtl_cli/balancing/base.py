@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -69,6 +70,19 @@ class Balancing(nn.Module, ABC):
     def has_parameters(self) -> bool:
         """Whether the method learns anything itself."""
         return any(True for _ in self.parameters())
+
+    def seed_draws(self, seed: int) -> None:
+        """For the constructor of a method that draws: a generator of its own, whose state is part of the checkpoint."""
+        self.generator_state: Tensor
+        self.register_buffer("generator_state", torch.Generator().manual_seed(seed).get_state())
+
+    @contextlib.contextmanager
+    def draws(self) -> Iterator[torch.Generator]:
+        """That generator, on the CPU; the next draws go on where these end."""
+        generator = torch.Generator()
+        generator.set_state(self.generator_state.cpu())
+        yield generator
+        self.generator_state.copy_(generator.get_state())
 
     def before_step(self, passes: Passes, tasks: Tensor) -> None:
         """Called before the gradients of a step are computed, if ``extra_passes``."""

@@ -49,8 +49,7 @@ class GradDrop(GradientBalancing):
     ) -> None:
         super().__init__(normalize_to, gradients_on)
         self._leak = leak
-        self.generator_state: Tensor
-        self.register_buffer("generator_state", torch.Generator().manual_seed(seed).get_state())
+        self.seed_draws(seed)
 
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, None]:  # noqa: ARG002
         self.all_have(jacobian.any(1), tasks)
@@ -68,10 +67,8 @@ class GradDrop(GradientBalancing):
 
     def _keep(self, gradients: Tensor, signs: Tensor) -> Tensor:
         """Sum over the tasks of what is kept of the gradients (k, ..., n) by signs (k, n)."""
-        generator = torch.Generator()
-        generator.set_state(self.generator_state.cpu())
-        draw = torch.rand(signs.shape[1], generator=generator).to(signs)
-        self.generator_state.copy_(generator.get_state())
+        with self.draws() as generator:
+            draw = torch.rand(signs.shape[1], generator=generator).to(signs)
         sizes = torch.zeros_like(draw)
         for row in signs:
             sizes += row.abs()

@@ -55,15 +55,12 @@ class GradVac(GramianBalancing):
         self._beta = beta
         self.cosines: Tensor
         self.register_buffer("cosines", torch.zeros(num_tasks, num_tasks, dtype=torch.float64))
-        self.generator_state: Tensor
-        self.register_buffer("generator_state", torch.Generator().manual_seed(seed).get_state())
+        self.seed_draws(seed)
 
     def combine(self, gramian: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:  # noqa: ARG002
         k = len(gramian)
-        generator = torch.Generator()
-        generator.set_state(self.generator_state.cpu())
-        orders = torch.rand(k, k, generator=generator).argsort(1)  # a random order of the tasks for every task
-        self.generator_state.copy_(generator.get_state())
+        with self.draws() as generator:
+            orders = torch.rand(k, k, generator=generator).argsort(1)  # a random order of the tasks for every task
         lengths = gramian.diagonal().sqrt()
         pairs = tasks.unsqueeze(1), tasks
         usual = self.cosines[pairs].cpu().clamp(-LARGEST, LARGEST)

@@ -48,19 +48,16 @@ class PCGrad(GramianBalancing):
         gradients_on: GradientsOn = "parameters",
     ) -> None:
         super().__init__(normalize_to, gradients_on)
-        self.generator_state: Tensor
-        self.register_buffer("generator_state", torch.Generator().manual_seed(seed).get_state())
+        self.seed_draws(seed)
 
     def combine(self, gramian: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:  # noqa: ARG002
         k = len(gramian)
-        generator = torch.Generator()
-        generator.set_state(self.generator_state.cpu())
-        orders = torch.rand(k, k, generator=generator).argsort(1).numpy()  # a random order of the tasks for every task
-        self.generator_state.copy_(generator.get_state())
+        with self.draws() as generator:
+            orders = torch.rand(k, k, generator=generator).argsort(1)  # a random order of the tasks for every task
         matrix, rows = gramian.numpy(), np.arange(k)  # NumPy: on matrices this small it costs a fraction of PyTorch
         squares = matrix.diagonal()
         coefficients = np.eye(k)  # row i: the projected g_i as a combination of all g_j
-        for others in orders.T:  # every task i meets its next other task j at once
+        for others in orders.numpy().T:  # every task i meets its next other task j at once
             products = (coefficients * matrix[others]).sum(1)
             conflict = (products < 0) & (others != rows)
             coefficients[rows, others] -= np.where(conflict, products / squares[others], 0.0)

@@ -34,12 +34,9 @@ class RLW(LossBalancing):
 
     def __init__(self, num_tasks: int, *, seed: NonNegativeInt = 0) -> None:  # noqa: ARG002
         super().__init__()
-        self.generator_state: Tensor
-        self.register_buffer("generator_state", torch.Generator().manual_seed(seed).get_state())
+        self.seed_draws(seed)
 
     def weights(self, losses: Tensor, tasks: Tensor) -> Tensor:  # noqa: ARG002
-        generator = torch.Generator()
-        generator.set_state(self.generator_state.cpu())
-        drawn = torch.softmax(torch.randn(len(losses), generator=generator), 0)
-        self.generator_state.copy_(generator.get_state())
+        with self.draws() as generator:
+            drawn = torch.softmax(torch.randn(len(losses), generator=generator), 0)
         return len(losses) * drawn.to(losses)
