@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mtl_cli.model.backward import Backward, by_autograd
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.findings import Finding, Label, numbered
-from mtl_cli.model.layers import Linear, first_rows
+from mtl_cli.model.layers import Linear, category_table, first_rows
 from mtl_cli.types import Inputs
 
 log = logging.getLogger(__name__)
@@ -52,9 +52,7 @@ class GateInputs(nn.Module):
         if spec.categories:
             self.offsets: Tensor
             self.register_buffer("offsets", first_rows(spec.categories), persistent=False)
-            table = torch.randn(sum(spec.categories), EMBEDDING_DIM) / EMBEDDING_DIM**0.5
-            table[self.offsets] = 0.0  # an unknown category says nothing until training says otherwise
-            self.embedding = nn.Parameter(table)
+            self.embedding = category_table(spec.categories, EMBEDDING_DIM)
 
     def forward(self, inputs: Inputs) -> Tensor:
         if self.encoder is not None:

@@ -77,6 +77,25 @@ def first_rows(sizes: Sequence[int]) -> Tensor:
     return torch.tensor([0, *accumulate(sizes)][: len(sizes)], dtype=torch.int64)
 
 
+def category_table(sizes: Sequence[int], dim: int) -> nn.Parameter:
+    """Embeddings of the categories of all columns in one table, each column with its own range of rows.
+
+    One gather then serves all columns. An unknown category, the first of each column, says nothing until training says
+    otherwise.
+
+    Args:
+        sizes: Number of categories of each column.
+        dim: Width of an embedding.
+
+    Example:
+        >>> category_table([3, 5], 2).shape
+        torch.Size([8, 2])
+    """
+    table = torch.randn(sum(sizes), dim) / dim**0.5
+    table[first_rows(sizes)] = 0.0
+    return nn.Parameter(table)
+
+
 _PARTS = 2**16  # a draw of dropout is one of so many numbers
 
 

@@ -16,6 +16,7 @@ from mtl_cli.model.layers import (
     LayerNorm,
     Linear,
     add_linear_gradients,
+    category_table,
     dropout,
     dropout_factors,
     first_rows,
@@ -88,10 +89,7 @@ class MLP(TableEncoder):
         self.offsets: Tensor
         self.register_buffer("offsets", first_rows(spec.categories), persistent=False)
         if spec.categories:
-            # One table for all columns, each with its own range of rows: one gather instead of one per column.
-            table = torch.randn(sum(spec.categories), embedding_dim) / embedding_dim**0.5
-            table[self.offsets] = 0.0  # an unknown category says nothing until training says otherwise
-            self.embedding = nn.Parameter(table)
+            self.embedding = category_table(spec.categories, embedding_dim)
 
     @property
     def read_dim(self) -> int:
