@@ -25,7 +25,7 @@ def _features(encoder, embedded):
 
 
 def test_periodic_numbers_are_sines_and_cosines_of_learnt_frequencies():
-    encoder = TabularEncoder(SPEC, 5, dim=4, frequencies=2, frequency_std=1.0, hidden=[]).eval()
+    encoder = TabularEncoder(SPEC, 5, numbers="periodic", dim=4, frequencies=2, frequency_std=1.0, hidden=[]).eval()
     encoder.bias.data.normal_()
     embedded = []
     for column, place in enumerate((2, 0)):
@@ -63,7 +63,7 @@ def test_waves_learn_in_a_few_steps_what_turns_twice():
     left = {}
     for name, encoder in {
         "plain": MLP(InputSpec(1), 64),
-        "periodic": TabularEncoder(spec, 64, frequency_std=1.0, hidden=[], dropout=0.0),
+        "periodic": TabularEncoder(spec, 64, numbers="periodic", frequency_std=1.0, hidden=[], dropout=0.0),
     }.items():
         head = torch.nn.Linear(64, 1)
         optimizer = torch.optim.Adam([*encoder.parameters(), *head.parameters()], lr=0.01)

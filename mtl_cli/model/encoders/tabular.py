@@ -23,14 +23,14 @@ class TabularEncoder(TableEncoder):
 
     What a number says often turns at some value: an MLP on the plain number learns that late. Here each number x of
     its own column that comes with edges (``data.bins``) is first read in many places, r(x), and its embedding is
-    relu(W r(x) + b), with W and b of its column. ``periodic``: r(x) holds sin(2 pi c x) and cos(2 pi c x) for learnt
-    frequencies c. ``piecewise_linear``: how far x has come through each bin, 0 to 1. The MLP reads the numbers
+    relu(W r(x) + b), with W and b of its column. ``piecewise_linear``: how far x has come through each bin, 0 to 1.
+    ``periodic``: r(x) holds sin(2 pi c x) and cos(2 pi c x) for learnt frequencies c. The MLP reads the numbers
     themselves too, those without edges (0/1, list columns) only so.
 
     Args:
         spec: What the inputs are.
         shared_dim: D, the width of the last layer.
-        numbers: How numbers are read, periodic or piecewise_linear.
+        numbers: How numbers are read, piecewise_linear or periodic.
         dim: Width of a number's embedding.
         frequencies: Frequencies of each column (periodic).
         frequency_std: Standard deviation of the frequencies at the start, per unit of the scaled number (periodic): low
@@ -56,10 +56,10 @@ class TabularEncoder(TableEncoder):
         spec: InputSpec,
         shared_dim: int,
         *,
-        numbers: Literal["periodic", "piecewise_linear"] = "periodic",
+        numbers: Literal["piecewise_linear", "periodic"] = "piecewise_linear",
         dim: PositiveInt = 24,
         frequencies: PositiveInt = 48,
-        frequency_std: Positive = 0.1,
+        frequency_std: Positive = 0.5,
         hidden: list[PositiveInt] = [256],  # noqa: B006  read only; the literal documents the default
         dropout: ProperFraction = 0.1,
         embedding_dim: PositiveInt = 8,
@@ -74,11 +74,11 @@ class TabularEncoder(TableEncoder):
         self.columns: Tensor
         self.register_buffer("columns", torch.tensor([c for c, _ in spec.edges], dtype=torch.int64), persistent=False)
         edges = [torch.tensor(e) for _, e in spec.edges]
-        self.numbers: _Periodic | _PiecewiseLinear
-        if numbers == "periodic":
-            self.numbers = _Periodic(len(edges), frequencies, frequency_std, dim)
-        else:
+        self.numbers: _PiecewiseLinear | _Periodic
+        if numbers == "piecewise_linear":
             self.numbers = _PiecewiseLinear(edges, dim)
+        else:
+            self.numbers = _Periodic(len(edges), frequencies, frequency_std, dim)
         self.bias = nn.Parameter(torch.zeros(len(edges), dim))
         inner = InputSpec(spec.numeric_dim + len(edges) * dim, spec.categories)
         self.last = MLP(inner, shared_dim, hidden=list(hidden), dropout=dropout, embedding_dim=embedding_dim)
