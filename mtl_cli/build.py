@@ -427,6 +427,8 @@ def build_learner(
     if device.type == "cuda" and processes.size > 1:
         torch.cuda.set_device(device)
     if device.type == "cuda":  # on a CPU the same threads give the same bytes, and the switch loads the compiler stack
+        if config.trainer.deterministic:  # products on a GPU are repeatable only with a workspace of fixed size
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(config.trainer.deterministic)
     model = build_model(
         config,

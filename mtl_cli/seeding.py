@@ -27,7 +27,7 @@ def rng_state() -> dict[str, Any]:
     """
     version, internal, gauss = random.getstate()
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, torch.tensor(internal), gauss]}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # else nothing was drawn there, and asking would take hold of every GPU
         state["cuda"] = torch.cuda.get_rng_state_all()
     if "numpy" in sys.modules:
         name, keys, position, has_gauss, cached = sys.modules["numpy"].random.get_state()
@@ -41,8 +41,9 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     version, internal, gauss = state["python"]
     random.setstate((version, tuple(_numbers(internal)), gauss))
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.cuda.is_initialized():
+        for i, of_device in enumerate(state.get("cuda", [])[: torch.cuda.device_count()]):  # there may be fewer now
+            torch.cuda.set_rng_state(of_device, i)
     if "numpy" in state and "numpy" in sys.modules:
         name, keys, *rest = state["numpy"]
         sys.modules["numpy"].random.set_state((name, _numbers(keys), *rest))

@@ -16,6 +16,9 @@ from mtl_cli.model.sharing import Ordered
 from mtl_cli.tasks import Kind, target_columns
 
 
+_KEPT = 1024  # sets of tasks whose positions are kept on the device
+
+
 class Group(NamedTuple):
     """Neighbouring tasks that are alike, computed together."""
 
@@ -57,6 +60,7 @@ class Objective:
         self._first = slice(None) if target == len(self.kinds) else torch.tensor(firsts, device=device)
         owners = [task for task, kind in enumerate(kinds) for _ in range(kind.num_outputs)]
         self.all_tasks = torch.arange(len(self.kinds), device=device)
+        self._some: dict[tuple[int, ...], Tensor] = {}  # positions of the tasks of a step, by those absent from it
         self._outputs = len(owners)  # O
         # Of each pair the row of the outputs of either task, and the weight.
         self._ordered = [(owners.index(pair.later), owners.index(pair.earlier), pair.weight) for pair in ordered]
@@ -64,6 +68,20 @@ class Objective:
         owners += [pair.later for pair in ordered]
         one_each = owners == list(range(len(owners)))
         self._owner = None if one_each else torch.tensor(owners, device=device)  # the task of each row of a gradient
+
+    def tasks(self, absent: tuple[int, ...]) -> Tensor:
+        """Positions (k,) of the tasks that are not absent from a step, on the device.
+
+        They are kept: to copy them there in each step would make the host wait for the device.
+        """
+        if not absent:
+            return self.all_tasks
+        if absent not in self._some:
+            if len(self._some) == _KEPT:
+                self._some.clear()
+            present = [task for task in range(len(self.kinds)) if task not in absent]
+            self._some[absent] = torch.tensor(present, device=self.all_tasks.device)
+        return self._some[absent]
 
     def by_outputs(self, gradient: Tensor, weights: Tensor) -> Tensor:
         """Derivative of the sum of the tasks' losses times ``weights`` (K,) by the outputs, (O, B).

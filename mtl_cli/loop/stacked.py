@@ -187,9 +187,8 @@ def _gather(steps: Sequence[Step]) -> tuple[Inputs, Tensor]:
 def _balance(step: Step, losses: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the losses (K,) of one training by its balancing method: (K,), and (k,) of those with labels."""
     learner, absent = step.trainer.learner, step.epoch.absent[step.index]
-    balancing, tasks, everyone = learner.balancing, learner.objective.all_tasks, losses
+    balancing, tasks, everyone = learner.balancing, learner.objective.tasks(absent), losses
     if absent:
-        tasks = torch.tensor([t for t in tasks.tolist() if t not in absent], device=losses.device)
         losses = losses[tasks]
     if isinstance(balancing, LossBalancing) and not balancing.has_parameters:
         weights = balancing.weights(losses, tasks)

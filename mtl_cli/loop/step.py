@@ -204,8 +204,7 @@ def train_step(
     absent, scale = epoch.absent[step], epoch.scale[step]
     if len(absent) == len(scale):  # no label at all: as if the step had not been
         return torch.zeros_like(scale), None
-    present = torch.tensor([t for t in range(len(scale)) if t not in absent], device=scale.device) if absent else None
-    tasks = learner.objective.all_tasks if present is None else present
+    tasks = learner.objective.tasks(absent)
     balancing, passes = learner.balancing, None
     if balancing.extra_passes or learner.loss_scale is not None:
         batch = partial(pieces, learner, rows, epoch, step)
@@ -219,8 +218,8 @@ def train_step(
     for piece in pieces(learner, rows, epoch, step):
         own = len(piece.inputs.numeric)
         found = learner.losses(piece, scale, cut=accumulator.cut)
-        if present is not None:
-            found = found.only(present)
+        if absent:
+            found = found.only(tasks)
         accumulator.add(found.losses, found.backward, found.by_task, found.sums)
     batch_losses, weights = accumulator.finish()
     if accumulator.sums is None:

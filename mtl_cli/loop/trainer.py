@@ -403,15 +403,14 @@ class Trainer:
         own, processes = self._interrupted(), self.learner.processes
         return processes.largest(own or 0) if processes.anyone(STOP, own is not None) else None
 
-    def _add_weights(self, weights: Tensor, absent: Sequence[int]) -> None:
+    def _add_weights(self, weights: Tensor, absent: tuple[int, ...]) -> None:
         """Takes the weights (k,) that the tasks of a step had."""
         if not absent:
             self._weight_sums += weights
             self._weight_counts += 1
             return
-        present = [task for task in range(len(self.tasks)) if task not in absent]
-        self._weight_sums[present] += weights
-        self._weight_counts[present] += 1
+        self._weight_sums.index_add_(0, self.learner.objective.tasks(absent), weights.to(self._weight_sums))
+        self._weight_counts[[task for task in range(len(self.tasks)) if task not in absent]] += 1
 
     def _end_epoch(self, epoch: Epoch, out: bool) -> None:
         progress = self.progress

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -74,16 +74,16 @@ class Quantile(Kind):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         error = targets.unsqueeze(-2) - self._levels(outputs)
-        levels = outputs.new_tensor(self.quantiles).unsqueeze(-1)
+        levels = self._as_column(outputs)
         return torch.maximum(levels * error, (levels - 1) * error).mean(-2)
 
     def loss_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         error = targets.unsqueeze(-2) - self._levels(outputs)
-        levels = outputs.new_tensor(self.quantiles).unsqueeze(-1)
+        levels = self._as_column(outputs)
         rows = torch.maximum(levels * error, (levels - 1) * error).mean(-2)
         # By each quantile; where the error is 0, the middle of the two slopes, as autograd has it.
         slope = (0.5 - levels - 0.5 * error.sign()).div_(self.num_outputs)
-        gradient = slope.flip(-2).cumsum(-2).flip(-2)  # an output moves its own quantile and all above
+        gradient = _running_sums(slope.flip(-2)).flip(-2)  # an output moves its own quantile and all above
         gradient[..., 1:, :] *= torch.sigmoid(outputs[..., 1:, :])
         return rows, gradient
 
@@ -121,7 +121,16 @@ class Quantile(Kind):
     def group_key(self) -> Hashable:
         return (type(self).__name__, self.num_outputs, *self.quantiles)
 
+    def _as_column(self, like: Tensor) -> Tensor:
+        """The quantiles (C, 1), filled in on the device of ``like``: a copy from the host would wait for the device."""
+        return torch.stack([like.new_full((1,), quantile) for quantile in self.quantiles])
+
     def _levels(self, outputs: Tensor) -> Tensor:
         """Outputs (..., C, B) to rising quantiles (..., C, B)."""
         steps = functional.softplus(outputs[..., 1:, :])
-        return torch.cat([outputs[..., :1, :], steps], -2).cumsum(-2)
+        return _running_sums(torch.cat([outputs[..., :1, :], steps], -2))
+
+
+def _running_sums(steps: Tensor) -> Tensor:
+    """``cumsum`` along axis -2, which is short. On a GPU that of torch need not give the same bits twice."""
+    return torch.stack(list(accumulate(steps.unbind(-2))), -2)
