@@ -107,6 +107,9 @@ def make_learner(
     optimizer="adamw",
     scheduler="constant",
     encoder=None,
+    encoder_name="mlp",
+    spec=None,
+    device=CPU,
     sharing_options=None,
     balancing_options=None,
     optimizer_options=None,
@@ -117,18 +120,18 @@ def make_learner(
     hidden=None,
     **learner_options,
 ):
-    """A learner from registered names, put together as mtl_cli.build does it."""
+    """A learner from registered names, put together as mtl_cli.build does it; ``encoder`` are options of one."""
     torch.manual_seed(seed)
-    spec, names = InputSpec(input_dim, categories), [f"task{i}" for i in range(len(kinds))]
-    make_encoder = EncoderMaker(partial(ENCODERS.load("mlp"), **(encoder or {})), spec, shared_dim)
+    spec, names = spec or InputSpec(input_dim, categories), [f"task{i}" for i in range(len(kinds))]
+    make_encoder = EncoderMaker(partial(ENCODERS.load(encoder_name), **(encoder or {})), spec, shared_dim)
     model = MultiTaskModel(
         input_dim,
         [k.num_outputs for k in kinds],
         shared_dim,
         sharing=SHARINGS.build(sharing, make_encoder, names, **(sharing_options or {})),
         hidden=hidden,
-    )
-    method = BALANCINGS.build(balancing, len(kinds), **(balancing_options or {}))
+    ).to(device)
+    method = BALANCINGS.build(balancing, len(kinds), **(balancing_options or {})).to(device)
     options = optimizer_options or {}
     model.freeze(freeze)
     parameters = FlatParameters(model.owners())
@@ -137,9 +140,9 @@ def make_learner(
         own = FlatParameters(stacked(method.parameters(), range(len(kinds))))
         optimizers.append(OPTIMIZERS.build(optimizer, own, **{**options, "weight_decay": 0.0}))
     schedule = SCHEDULERS.build(scheduler, total_steps)
-    scale = InitialScale(len(kinds)) if loss_scale == "initial" else None
+    scale = InitialScale(len(kinds)).to(device) if loss_scale == "initial" else None
     return Learner(
-        model, Objective(kinds, CPU), method, parameters, optimizers, schedule, loss_scale=scale, **learner_options
+        model, Objective(kinds, device), method, parameters, optimizers, schedule, loss_scale=scale, **learner_options
     )
 
 
@@ -202,6 +205,20 @@ def encoder_world(reads, rows=5, seed=0):
     links = Links((0, 1), np.array([[1, 1, 2], [1, 3, 3]]))
     edges = ((0, (-1.5, -0.2, 0.3, 2.0)), (1, (-1.0, 0.5, 1.0)))
     return InputSpec(2, (3, 4), edges, blocks, links=(links,)), Inputs(numeric, codes, values)
+
+
+# Options that make small encoders without dropout, with more than one stage where they can have several.
+SMALL_ENCODERS = {
+    "conv": {"widths": [4, 2]},
+    "mlp": {"hidden": [6]},
+    "sequence": {"dim": 6, "reach": [1, 2], "dropout": 0.0, "feature_dropout": 0.0},
+    "tabular": {"dim": 3, "frequencies": 2, "hidden": [6], "dropout": 0.0},
+    "text": {"dim": 6, "hidden": [8], "dropout": 0.0, "feature_dropout": 0.0},
+}
+# Architectures that cannot work with an encoder, and say so.
+REFUSED_PAIRS = {("esmm", "fm"), ("esmm", "graph")} | {
+    ("stem", name) for name in ("conv", "fm", "graph", "sequence", "text")
+}
 
 
 def base_table(rows, **columns):

@@ -15,7 +15,6 @@ from torch import Tensor
 from mtl_cli.model.sharing import Ordered
 from mtl_cli.tasks import Kind, target_columns
 
-
 _KEPT = 1024  # sets of tasks whose positions are kept on the device
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from worlds import encoder_world
+from worlds import REFUSED_PAIRS, SMALL_ENCODERS, encoder_world
 
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.encoders import Encoder, EncoderMaker
@@ -13,24 +13,16 @@ from mtl_cli.model.findings import as_json
 from mtl_cli.registry import ENCODERS, SHARINGS
 
 NAMES, D = ["a", "b", "c"], 4
-OPTIONS = {  # small, and more than one stage where an encoder can have several
-    "conv": {"widths": [4, 2]},
-    "mlp": {"hidden": [6]},
-    "sequence": {"dim": 6, "reach": [1, 2], "dropout": 0.0, "feature_dropout": 0.0},
-    "tabular": {"dim": 3, "frequencies": 2, "hidden": [6], "dropout": 0.0},
-    "text": {"dim": 6, "hidden": [8], "dropout": 0.0, "feature_dropout": 0.0},
-}
 STAGES = {"conv": 3, "mlp": 2, "sequence": 3, "tabular": 2, "text": 3, "fm": 1, "graph": 1}
-REFUSED = {("esmm", "fm"), ("esmm", "graph")} | {("stem", name) for name in ("conv", "fm", "graph", "sequence", "text")}
 every_encoder = pytest.mark.parametrize("encoder", ENCODERS.names())
 every_pair = pytest.mark.parametrize(
-    ("sharing", "encoder"), [(s, e) for s in SHARINGS.names() for e in ENCODERS.names() if (s, e) not in REFUSED]
+    ("sharing", "encoder"), [(s, e) for s in SHARINGS.names() for e in ENCODERS.names() if (s, e) not in REFUSED_PAIRS]
 )
 
 
 def _maker(encoder, positions="rows"):
     spec, rows = encoder_world(ENCODERS.load(encoder).reads, rows=5)
-    build = lambda spec, width: ENCODERS.build(encoder, spec, width, **OPTIONS.get(encoder, {}))  # noqa: E731
+    build = lambda spec, width: ENCODERS.build(encoder, spec, width, **SMALL_ENCODERS.get(encoder, {}))  # noqa: E731
     return EncoderMaker(build, replace(spec, positions=positions), D), rows
 
 
@@ -56,6 +48,17 @@ def test_pair_gives_features_that_train_every_parameter(sharing, encoder):
 
 
 @every_pair
+def test_pair_trains_in_mixed_precision(sharing, encoder):
+    maker, rows = _maker(encoder)
+    model = SHARINGS.build(sharing, maker, NAMES)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model(rows)
+    features.float().square().sum().backward()
+    assert features.isfinite().all()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@every_pair
 def test_pair_reads_each_row_alone_and_the_same_each_time(sharing, encoder):
     maker, rows = _maker(encoder)
     model = SHARINGS.build(sharing, maker, NAMES).eval()
@@ -65,7 +68,7 @@ def test_pair_reads_each_row_alone_and_the_same_each_time(sharing, encoder):
     torch.testing.assert_close(alone, whole[..., [3, 1], :], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("sharing", "encoder"), sorted(REFUSED))
+@pytest.mark.parametrize(("sharing", "encoder"), sorted(REFUSED_PAIRS))
 def test_pair_that_cannot_work_is_refused_with_what_can(sharing, encoder):
     with pytest.raises(ConfigError, match=r"sharing: .* Use sharing="):
         SHARINGS.build(sharing, _maker(encoder)[0], NAMES)
@@ -99,7 +102,7 @@ def test_stages_of_copies_and_of_slices_are_those_of_each_copy(encoder):
             torch.testing.assert_close(slices, torch.stack(same), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("sharing", [name for name in SHARINGS.names() if (name, "sequence") not in REFUSED])
+@pytest.mark.parametrize("sharing", [name for name in SHARINGS.names() if (name, "sequence") not in REFUSED_PAIRS])
 @pytest.mark.parametrize("positions", ["tokens", "both"])
 def test_features_of_tokens_come_from_every_architecture(sharing, positions):
     maker, rows = _maker("sequence", positions)

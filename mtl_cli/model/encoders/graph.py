@@ -136,7 +136,7 @@ class _Graph(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x if x.dim() == 2 else x.transpose(0, 1).flatten(1)  # copies side by side
-        layer = total = wide.contiguous()
+        layer = total = wide.contiguous().to(self.strengths.dtype)  # not in bfloat16, however the table was made
         for _ in range(self._layers):
             layer = _Neighbours.apply(layer, self.starts, self.neighbours, self.strengths)
             total = total + layer
