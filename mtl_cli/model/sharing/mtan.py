@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -86,9 +86,13 @@ def _resized(x: Tensor, positions: Sequence[int]) -> Tensor:
         return x
     if not positions:
         return x.flatten(3).mean(3)
-    pool: Callable[..., Tensor] = {
-        1: nn.functional.adaptive_avg_pool1d,
-        2: nn.functional.adaptive_avg_pool2d,
-    }[len(positions)]
-    resized: Tensor = pool(x.flatten(0, 1), tuple(positions)).unflatten(0, x.shape[:2])
-    return resized
+    for axis, outputs in enumerate(positions, start=3):
+        x = (x.movedim(axis, -1) @ _windows(x, x.shape[axis], outputs)).movedim(-1, axis)
+    return x
+
+
+def _windows(x: Tensor, inputs: int, outputs: int) -> Tensor:
+    """Adaptive average pooling of an axis, as a product with (inputs, outputs): PyTorch's does not repeat on a GPU."""
+    output, position = torch.arange(outputs, device=x.device), torch.arange(inputs, device=x.device).unsqueeze(1)
+    start, end = output * inputs // outputs, -(-(output + 1) * inputs // outputs)
+    return ((position >= start) & (position < end)).to(x.dtype) / (end - start)
