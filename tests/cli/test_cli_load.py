@@ -146,3 +146,26 @@ def test_a_sweep_of_500_jobs_that_is_interrupted_goes_on(tiny, tmp_path, launche
     assert ended.returncode == 0, ended.stderr[-2000:]
     assert "500 jobs: 500 done" in ended.stdout
     assert all((sweep / name / "summary.json").read_bytes() == data for name, data in before.items())
+
+
+@pytest.mark.slow
+def test_a_million_rows_of_two_hundred_columns(cli, write, tmp_path):
+    draw, rows = np.random.default_rng(0), 1_000_000
+    columns = {f"x{i:03}": draw.standard_normal(rows, dtype=np.float32) for i in range(200)}
+    labels = {"y": columns["x000"] - columns["x199"], "z": columns["x001"] > 0}
+    pl.DataFrame({**columns, **labels}).write_parquet("large.parquet", row_group_size=50_000)
+    write(
+        {
+            "conf/task/large.yaml": "# @package _global_\n"
+            "data: {source: table, path: large.parquet, batch_size: 4096}\nencoder: {hidden: []}\n"
+            "trainer: {max_epochs: 1, device: cpu}\ntasks: {y: {kind: regression}, z: {kind: binary}}\n"
+        }
+    )
+    for in_memory in ("true", "false"):
+        ended = cli(
+            "--config-dir", "conf", "task=large", f"data.in_memory={in_memory}", f"hydra.run.dir=run-{in_memory}"
+        )
+        assert ended.code == 0, ended.err
+        metrics = json.loads((tmp_path / f"run-{in_memory}/summary.json").read_text())["metrics"]
+        assert metrics["test/y/r2"] > 0.9
+        assert metrics["test/z/auroc"] > 0.9
