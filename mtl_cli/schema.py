@@ -1047,7 +1047,7 @@ def _check_trainer(trainer: TrainerOptions, scheduler: Component | None, found: 
             Problem("trainer.checkpoint.save_top_k", f"must be at least -1 (all), got {trainer.checkpoint.save_top_k}")
         )
     warmup = scheduler.options.get("warmup_steps", 0) if scheduler is not None else 0
-    if trainer.max_steps is not None and warmup >= trainer.max_steps:
+    if trainer.max_steps is not None and isinstance(warmup, int) and warmup >= trainer.max_steps:
         what = f"must be less than trainer.max_steps ({trainer.max_steps}), got {warmup}"
         found.append(Problem("scheduler.warmup_steps", what))
     if trainer.device not in ("auto", "cpu", "cuda", "mps") and not re.fullmatch(r"cuda:\d+", trainer.device):

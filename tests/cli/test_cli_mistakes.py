@@ -675,6 +675,11 @@ MISTAKES = [
         "scheduler.warmup_steps (command line): must be less than trainer.max_steps (10), got 10.",
     ),
     _mistake(
+        "warm-up that is no number",
+        "task=digits scheduler.warmup_steps=null trainer.max_steps=10",
+        "scheduler.warmup_steps (command line): must be a whole number, got null.",
+    ),
+    _mistake(
         "an unknown device",
         "task=digits trainer.device=gpu",
         "trainer.device (command line): must be auto, cpu, cuda, cuda:N or mps, got 'gpu'.",
