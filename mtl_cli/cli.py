@@ -181,7 +181,7 @@ class _Stacked:
         for job in jobs:
             job.folder.mkdir(parents=True, exist_ok=True)
         with signals() as interrupted:
-            start = partial(_sweep_job, read=SharedData().read, bar=False)
+            start = partial(_one_of_sweep, read=SharedData().read, bar=False)
             outcomes = run_together([partial(start, job) for job in jobs], interrupted)
             stopped = interrupted()
         for job, outcome in zip(jobs, outcomes, strict=True):
@@ -251,7 +251,17 @@ def _resumable(config: RunConfig, raw: dict[str, Any], folder: Path) -> tuple[Pa
     return found, True
 
 
-def _sweep_job(job: _Job, interrupted: Callable[[], int | None] | None = None, **how: Any) -> Steps[float | None]:
+def _sweep_job(job: _Job) -> Steps[float | None]:
+    """A job of a sweep, after which no other one begins if a signal came too late to stop it."""
+    late: list[int] = []
+    score = yield from _one_of_sweep(job, late=late.append)
+    if late:
+        _Invocation.interrupted = 128 + late[0]
+        raise KeyboardInterrupt
+    return score
+
+
+def _one_of_sweep(job: _Job, interrupted: Callable[[], int | None] | None = None, **how: Any) -> Steps[float | None]:
     """A job of a sweep is skipped if it is done, gone on with if it was interrupted, and begun again if it failed.
 
     ``interrupted`` (given if it is trained together with others) and ``how``: see ``mtl_cli.job.training``.

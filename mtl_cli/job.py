@@ -94,6 +94,7 @@ def training(
     *,
     resume: bool,
     interrupted: Callable[[], int | None] | None = None,
+    late: Callable[[int], None] = lambda _: None,
     read: Callable[[RunConfig, Features | None], Data] = build_data,
     bar: bool = True,
     processes: OneProcess = OneProcess(),  # noqa: B008  without state
@@ -105,6 +106,7 @@ def training(
         folder: The folder.
         resume: Go on from ``checkpoints/last.pt`` if there is one.
         interrupted: Gives the number of a signal that asked to stop, or None; by default this listens for signals.
+        late: Told the number of one that came when the last step was made: the run ends as if there had been none.
         read: Reads the data.
         bar: Whether to show a progress bar.
         processes: Those that train together.
@@ -145,6 +147,7 @@ def training(
             rows_before = trainer.progress.rows
             trackers.follow(run)
             yield from trainer.steps()
+            too_late = asked()
         train_seconds = time.monotonic() - train_started
         summary = _summarise(run, time.monotonic() - started, train_seconds, trainer.progress.rows - rows_before)
         summary["config"] = settings
@@ -152,6 +155,8 @@ def training(
         folder.set_status("done", exit_code=0)
         trackers.final = {key: value for key, value in summary["metrics"].items() if key.startswith("test/")}
         log.info("run folder: %s", folder.path)
+        if too_late is not None:
+            late(too_late)
         return trainer.best.score
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from mtl_cli import cli as entry
+from mtl_cli.loop.trainer import Trainer
 from mtl_cli.sweep.hydra_launcher import OneByOneLauncher
 
 QUICK = [
@@ -153,6 +155,23 @@ def test_edited_configuration_is_not_taken_for_a_finished_job(cli, customers, wr
     for name, summary in before.items():
         assert (after[name] / "summary.json").read_bytes() == summary
         assert json.loads((after[name] / "status.json").read_text())["state"] == "done"
+
+
+def test_a_signal_in_the_last_moments_of_a_job_stops_the_sweep_after_it(cli, tmp_path, monkeypatch):
+    save = Trainer.save
+
+    def press(self, *names):  # Ctrl-C while the last checkpoint is written
+        save(self, *names)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", press)
+        ended = cli("-m", *QUICK, "seed=0,1,2")
+    assert ended.code == 130
+    assert "1 job: 1 done" in ended.out
+    assert list(_jobs(tmp_path / "sweep")) == ["seed=0"]
+    assert cli("-m", *QUICK, "seed=0,1,2").code == 0
+    assert [row["status"] for row in _board(tmp_path / "sweep")] == ["done"] * 3
 
 
 def test_names_of_jobs_suit_every_disk(cli, tmp_path):
