@@ -30,6 +30,8 @@ from worlds import (
     make_learner,
     make_tasks,
     make_trainer,
+    same_state,
+    state_of,
     three_kind_rows,
     three_kinds,
 )
@@ -41,7 +43,6 @@ from mtl_cli.loop.trainer import Interrupted
 from mtl_cli.processes import Meeting, OneProcess, Processes
 from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, OPTIMIZERS, SHARINGS
 from mtl_cli.run import RunFolder
-from mtl_cli.run.checkpoint import load
 
 GPU = torch.device("cuda")
 pytestmark = [
@@ -476,22 +477,6 @@ def _numbers(run):
     return {key: value for key, value in _summary(run)["metrics"].items() if value is not None}
 
 
-def _state(run, name="last"):
-    state = load(run / f"checkpoints/{name}.pt")
-    state["progress"].pop("seconds")
-    return state
-
-
-def _same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return a == b
-
-
 ON_GPU = f"trainer.device={GPU}"
 DEVICES = {"there": GPU, "here": CPU}
 DIGITS = ["task=digits", "trainer.max_epochs=2", "hydra.run.dir=run"]
@@ -529,7 +514,7 @@ def test_two_runs_of_the_command_line_leave_the_same_bytes(tmp_path):
         _run(tmp_path, *DIGITS, ON_GPU, "encoder.dropout=0.3", f"hydra.run.dir={name}")
     one, two = tmp_path / "one", tmp_path / "two"
     assert (one / "metrics.jsonl").read_bytes() == (two / "metrics.jsonl").read_bytes()
-    assert _same(_state(one), _state(two))
+    assert same_state(state_of(one), state_of(two))
 
 
 def test_a_run_that_goes_on_later_leaves_the_bytes_of_one_without_a_break(tmp_path):
@@ -538,7 +523,7 @@ def test_a_run_that_goes_on_later_leaves_the_bytes_of_one_without_a_break(tmp_pa
     _run(tmp_path, "resume=cut", "trainer.max_epochs=2")
     whole, cut = tmp_path / "run", tmp_path / "cut"
     assert (whole / "metrics.jsonl").read_bytes() == (cut / "metrics.jsonl").read_bytes()
-    assert _same(_state(whole), _state(cut))
+    assert same_state(state_of(whole), state_of(cut))
 
 
 @pytest.mark.parametrize(("first", "then"), [(GPU, CPU), (CPU, GPU)], ids=["there", "back"])
@@ -587,7 +572,7 @@ def test_a_compiled_model_trains_as_one_that_is_not(tmp_path):
         small = ["encoder.dropout=0", "optimizer=sgd", "optimizer.lr=0.05", f"trainer.compile={compiled}"]
         ended = _call(tmp_path, *DIGITS, ON_GPU, *small, f"hydra.run.dir=compile-{compiled}")
         assert ended.returncode == 0, ended.stderr[-4000:]
-    ours, theirs = (_state(tmp_path / f"compile-{compiled}")["model"] for compiled in ("true", "false"))
+    ours, theirs = (state_of(tmp_path / f"compile-{compiled}")["model"] for compiled in ("true", "false"))
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
 
@@ -599,6 +584,6 @@ def test_jobs_trained_as_one_are_those_trained_alone(tmp_path):
     told = _run(tmp_path, *jobs, *small, "hydra.sweep.dir=stacked", "hydra/launcher=stacked")
     assert "4 jobs are trained together: " in told
     for alone in (path for path in (tmp_path / "alone").iterdir() if path.is_dir()):
-        ours, theirs = _state(tmp_path / "stacked" / alone.name)["model"], _state(alone)["model"]
+        ours, theirs = state_of(tmp_path / "stacked" / alone.name)["model"], state_of(alone)["model"]
         for name, value in theirs.items():
             torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)

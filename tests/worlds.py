@@ -25,6 +25,7 @@ from mtl_cli.model.ownership import stacked
 from mtl_cli.optim import FlatParameters
 from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS, SCHEDULERS, SHARINGS
 from mtl_cli.run import MetricsLog, RunFolder
+from mtl_cli.run.checkpoint import load
 from mtl_cli.tasks import Task
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.multiclass import Multiclass
@@ -227,6 +228,24 @@ def base_table(rows, **columns):
     values = {name: [row[i] for row in rows] for i, name in enumerate(names)} | columns
     lines = zip(*values.values(), strict=True)
     return "\n".join([",".join(values), *(",".join(map(str, line)) for line in lines)]) + "\n"
+
+
+def state_of(run, name="last"):
+    """The state in a run's checkpoint, without the time that it took."""
+    state = load(run / f"checkpoints/{name}.pt")
+    state["progress"].pop("seconds")
+    return state
+
+
+def same_state(a, b):
+    """Whether two states hold the same values, to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same_state(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same_state, a, b))
+    return a == b
 
 
 HOSTILE = "<script>alert('x')</script>"

@@ -11,6 +11,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+def uniform(*shape: int, inputs: int) -> Tensor:
+    """The initialisation that nn.Linear and nn.Conv2d have for outputs that are sums over so many inputs.
+
+    Example:
+        >>> bool((uniform(5, 4, inputs=4).abs() <= 0.5).all())
+        True
+    """
+    bound = 1 / math.sqrt(max(inputs, 1))
+    return torch.empty(shape).uniform_(-bound, bound)
+
+
 class Linear(nn.Module):
     """``nn.Linear``, or ``copies`` of it with their own weights, computed together.
 
@@ -30,9 +41,8 @@ class Linear(nn.Module):
     def __init__(self, in_features: int, out_features: int, copies: int | None = None) -> None:
         super().__init__()
         lead = () if copies is None else (copies,)
-        bound = 1 / math.sqrt(max(in_features, 1))  # the initialisation of nn.Linear, for every copy
-        self.weight = nn.Parameter(torch.empty(*lead, out_features, in_features).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(*lead, out_features).uniform_(-bound, bound))
+        self.weight = nn.Parameter(uniform(*lead, out_features, in_features, inputs=in_features))
+        self.bias = nn.Parameter(uniform(*lead, out_features, inputs=in_features))
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
@@ -164,10 +174,9 @@ class Conv2d(nn.Module):
     ) -> None:
         super().__init__()
         lead = () if copies is None else (copies,)
-        bound = 1 / math.sqrt(in_channels * kernel * kernel)  # the initialisation of nn.Conv2d, for every copy
-        shape = (*lead, out_channels, in_channels, kernel, kernel)
-        self.weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(*lead, out_channels).uniform_(-bound, bound))
+        inputs = in_channels * kernel * kernel
+        self.weight = nn.Parameter(uniform(*lead, out_channels, in_channels, kernel, kernel, inputs=inputs))
+        self.bias = nn.Parameter(uniform(*lead, out_channels, inputs=inputs))
         self._stride, self._padding = stride, kernel // 2
 
     def forward(self, x: Tensor) -> Tensor:

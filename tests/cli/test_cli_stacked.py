@@ -5,8 +5,8 @@ import os
 import signal
 
 import pytest
-import torch
 import yaml
+from worlds import same_state, state_of
 
 import mtl_cli.together
 from mtl_cli.loop.stacked import Stack
@@ -14,22 +14,6 @@ from mtl_cli.loop.stacked import Stack
 SMALL = ["task=digits", "shared_dim=16", "encoder.hidden=[16]", "data.batch_size=64", "trainer.max_epochs=2"]
 STACKED = "hydra/launcher=stacked"
 WHEN = {"seconds", "train_seconds", "rows_per_second"}
-
-
-def _state(job, name):
-    state = torch.load(job / f"checkpoints/{name}.pt", weights_only=True)["state"]
-    state["progress"].pop("seconds")
-    return state
-
-
-def _equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    return a == b
 
 
 def _files(job):
@@ -47,7 +31,7 @@ def _assert_same(stacked, basic):
     if (basic / "diagnostics.jsonl").exists():
         assert (stacked / "diagnostics.jsonl").read_bytes() == (basic / "diagnostics.jsonl").read_bytes()
     for path in (stacked / "checkpoints").iterdir():
-        assert _equal(_state(stacked, path.stem), _state(basic, path.stem)), path.name
+        assert same_state(state_of(stacked, path.stem), state_of(basic, path.stem)), path.name
     own, other = (json.loads((job / "summary.json").read_text()) for job in (stacked, basic))
     assert {k: v for k, v in own.items() if k not in WHEN} == {k: v for k, v in other.items() if k not in WHEN}
 
@@ -157,7 +141,7 @@ def test_stopped_jobs_go_on_together_or_alone(cli, tmp_path, monkeypatch):
     assert ended.code == 128 + signal.SIGTERM
     assert "3 jobs: 3 interrupted" in ended.out
     first, *others = sorted(_jobs(tmp_path / "cut").values())
-    assert all(_state(job, "last")["progress"]["step"] == 9 for job in (first, *others))  # the next look at signals
+    assert all(state_of(job, "last")["progress"]["step"] == 9 for job in (first, *others))  # the next look at signals
     assert cli(f"resume={first}").code == 0
     assert cli("-m", *sweep, "hydra.sweep.dir=cut").code == 0
     for name, job in _jobs(tmp_path / "cut").items():

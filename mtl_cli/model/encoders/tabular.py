@@ -13,6 +13,7 @@ from torch.nn import functional
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders.base import Encoder, TableEncoder, stacked_copy
 from mtl_cli.model.encoders.mlp import MLP
+from mtl_cli.model.layers import uniform
 from mtl_cli.registry import ENCODERS
 from mtl_cli.types import Inputs, InputSpec, Positive, PositiveInt, ProperFraction
 
@@ -69,7 +70,7 @@ class TabularEncoder(TableEncoder):
         if not spec.edges:
             what = "tabular embeds the numbers that data.bins cuts into bins, and there are none"
             hint = "Set data.bins=48 (auto cuts no column where they are more than 32), or use encoder=mlp."
-            raise ConfigError([Problem("encoder", what, hint)])
+            raise ConfigError(Problem("encoder", what, hint))
         self.inner_widths = tuple(hidden)
         self.columns: Tensor
         self.register_buffer("columns", torch.tensor([c for c, _ in spec.edges], dtype=torch.int64), persistent=False)
@@ -122,7 +123,7 @@ class _Periodic(nn.Module):
     def __init__(self, columns: int, frequencies: int, std: float, dim: int) -> None:
         super().__init__()
         self.frequencies = nn.Parameter(torch.randn(columns, 1, frequencies) * std)
-        self.weight = nn.Parameter(_uniform(columns, 2 * frequencies, dim, inputs=2 * frequencies))
+        self.weight = nn.Parameter(uniform(columns, 2 * frequencies, dim, inputs=2 * frequencies))
 
     def forward(self, x: Tensor) -> Tensor:
         angle = 2 * math.pi * x * self.frequencies
@@ -150,16 +151,10 @@ class _PiecewiseLinear(nn.Module):
         self.register_buffer("low", torch.stack(low).unsqueeze(1), persistent=False)
         self.register_buffer("width", torch.stack(width).unsqueeze(1), persistent=False)
         self.register_buffer("rows", torch.stack(rows), persistent=False)
-        self.weight = nn.Parameter(torch.cat([_uniform(count, dim, inputs=count) for count in counts]))
+        self.weight = nn.Parameter(torch.cat([uniform(count, dim, inputs=count) for count in counts]))
 
     def forward(self, x: Tensor) -> Tensor:
         through = ((x - self.low) / self.width).clamp(0.0, 1.0)
         weight = self.weight.index_select(-2, self.rows.flatten())
         embedded: Tensor = through @ weight.unflatten(-2, self.rows.shape)
         return embedded
-
-
-def _uniform(*shape: int, inputs: int) -> Tensor:
-    """The initialisation of nn.Linear."""
-    bound = inputs**-0.5
-    return torch.empty(shape).uniform_(-bound, bound)

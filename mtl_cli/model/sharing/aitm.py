@@ -13,7 +13,7 @@ from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import stack_with_common_tables
 from mtl_cli.model.findings import Finding
 from mtl_cli.model.gates import GateUse
-from mtl_cli.model.layers import Linear
+from mtl_cli.model.layers import Linear, uniform
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Ordered, Sharing, make_encoders
 from mtl_cli.registry import SHARINGS
@@ -119,8 +119,7 @@ class _Transfer(nn.Module):
     def __init__(self, width: int, tasks: int) -> None:
         super().__init__()
         self.passed = Linear(width, width, tasks)
-        bound = 1 / math.sqrt(width)  # as nn.Linear, without a bias as the authors
-        self.attention = nn.Parameter(torch.empty(tasks, width, 3 * width).uniform_(-bound, bound))  # V, K, Q
+        self.attention = nn.Parameter(uniform(tasks, width, 3 * width, inputs=width))  # V, K, Q; no bias as the authors
         self.use = GateUse()
 
     def forward(self, own: Tensor, before: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.gates import GateInputs
-from mtl_cli.model.layers import Linear
+from mtl_cli.model.layers import Linear, uniform
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import Inputs, PositiveInt
@@ -60,8 +60,7 @@ class HyperSharing(Sharing):
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
         width = make_encoder.shared_dim
-        bound = 1 / width**0.5
-        self.matrices = nn.Parameter(torch.empty(matrices, width, width).uniform_(-bound, bound))
+        self.matrices = nn.Parameter(uniform(matrices, width, width, inputs=width))
 
     def forward(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.encoder(inputs)

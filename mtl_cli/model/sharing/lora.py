@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.findings import Finding
+from mtl_cli.model.layers import uniform
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import SHARINGS
@@ -119,7 +119,7 @@ class _OwnChange(nn.Module):
     def __init__(self, tasks: int, rows: int, columns: int, rank: int, scale: float) -> None:
         super().__init__()
         self._scale = scale
-        self.a = nn.Parameter(_down(tasks, rank, columns))
+        self.a = nn.Parameter(uniform(tasks, rank, columns, inputs=columns))
         self.b = nn.Parameter(torch.zeros(tasks, rows, rank))
 
     def of_tasks(self) -> list[nn.Parameter]:
@@ -138,7 +138,7 @@ class _SharedChange(nn.Module):
     ) -> None:
         super().__init__()
         self._scale, self._temperature = scale, temperature
-        self.a = nn.Parameter(_down(1, rank, columns)[0])
+        self.a = nn.Parameter(uniform(1, rank, columns, inputs=columns)[0])
         self.b = nn.Parameter(torch.zeros(up_projections, rows, rank))
         self.inner = nn.Parameter(torch.eye(rank).repeat(tasks, 1, 1))
         self.mix = nn.Parameter(torch.randn(tasks, up_projections))  # equal ones would keep all B^i equal for ever
@@ -151,8 +151,3 @@ class _SharedChange(nn.Module):
         mix = (self.mix / self._temperature).softmax(1)
         up = (mix @ self.b.flatten(1)).view(-1, *self.b.shape[1:])
         return self._scale * up @ self.inner @ self.a
-
-
-def _down(tasks: int, rank: int, columns: int) -> Tensor:
-    bound = 1 / math.sqrt(max(columns, 1))  # as nn.Linear
-    return torch.empty(tasks, rank, columns).uniform_(-bound, bound)
