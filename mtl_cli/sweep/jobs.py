@@ -11,9 +11,10 @@ _LONGEST = 60
 def job_name(overrides: list[str]) -> str:
     """A folder name for the job with these overrides: readable, safe on every file system, the same in any order.
 
-    What says how the sweep is run (``hydra.*``, ``stop_on_failure``) and leading ``+`` do not count. The hash at the
-    end keeps apart what the readable part cannot (signs that folders cannot have, long lists, capital letters on a
-    disk that does not tell them apart).
+    What says how the sweep is run (``hydra.*``, ``stop_on_failure``) and leading ``+`` do not count. What is often the
+    same for all jobs (paths and other long values, ``task``, ``experiment``) comes last, where it may be cut off. The
+    hash at the end keeps apart what the readable part cannot (signs that folders cannot have, long lists, capital
+    letters on a disk that does not tell them apart).
 
     Args:
         overrides: As on the command line: ``trainer.lr=0.1``.
@@ -24,6 +25,8 @@ def job_name(overrides: list[str]) -> str:
     Example:
         >>> job_name(["sharing=mmoe", "seed=1"])
         'seed-1-sharing-mmoe-1c111885'
+        >>> job_name(["data.path=/data/of/last/year/adult.parquet", "task=adult", "seed=1"])
+        'seed-1-task-adult-data.path--data-of-last-year-adult.parquet-eeef2bcb'
         >>> job_name(["seed=1", "+sharing=mmoe", "hydra.verbose=true"]) == job_name(["sharing=mmoe", "seed=1"])
         True
         >>> job_name([])
@@ -35,8 +38,9 @@ def job_name(overrides: list[str]) -> str:
     if not counted:
         return "default"
     digest = hashlib.sha1("\n".join(counted).encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()[:8]
+    telling_first = sorted(counted, key=lambda override: (_commonness(override), override))
     # No leading sign: "-x" reads as an option to shell commands, ".x" is hidden.
-    readable = re.sub(r"[^A-Za-z0-9._-]", "-", ",".join(counted)).lstrip("-.")[:_LONGEST]
+    readable = re.sub(r"[^A-Za-z0-9._-]", "-", ",".join(telling_first)).lstrip("-.")[:_LONGEST]
     return f"{readable}-{digest}" if readable else digest
 
 
@@ -49,6 +53,12 @@ def override_values(overrides: list[str]) -> dict[str, str]:
     """
     pairs = (override.strip().lstrip("+").partition("=") for override in overrides)
     return {key: value for key, _, value in pairs if key and not _of_the_sweep(key)}
+
+
+def _commonness(override: str) -> int:
+    if len(override) > _LONGEST // 2:
+        return 2
+    return int(override.startswith(("task=", "experiment=")))
 
 
 def _of_the_sweep(override: str) -> bool:

@@ -32,3 +32,9 @@ def test_different_overrides_never_share_a_name():
     names = [job_name(overrides).lower() for overrides in lists]
     assert len(set(names)) == len(names)
     assert job_name(["hydrated=1"]) != "default"
+
+
+def test_what_tells_jobs_apart_comes_before_a_long_path():
+    common = ["data.path=/a/long/path/to/some/folder/of/data/adult.parquet", "task=adult", "experiment=compare_sharing"]
+    names = [job_name([*common, f"sharing={sharing}", "seed=0"]) for sharing in ("hard", "mmoe")]
+    assert [name[:20] for name in names] == ["seed-0-sharing-hard-", "seed-0-sharing-mmoe-"]
