@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtl_cli.balancing.base import GradientBalancing
+from mtl_cli.balancing._averages import AveragingBalancing
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.types import NonNegative, ProperFraction, UpdateScale
 
@@ -15,7 +15,7 @@ SMALLEST = 1e-8  # a loss that is not above it has no logarithm: its own gradien
 
 
 @BALANCINGS.register("db_mtl")
-class DBMTL(GradientBalancing):
+class DBMTL(AveragingBalancing):
     """Gradients of the logarithms of the losses, averaged over steps and made equally long (Lin et al. 2023, DB-MTL).
 
     In step n of a task its average becomes (1 - b) g + b average with b = beta / n^beta_sigma, from 0; all averages are
@@ -47,28 +47,19 @@ class DBMTL(GradientBalancing):
         beta_sigma: NonNegative = 0.0,
         normalize_to: UpdateScale = "none",
     ) -> None:
-        super().__init__(normalize_to)
+        super().__init__(num_tasks, normalize_to)
         self._beta, self._beta_sigma = beta, beta_sigma
-        self.averages: Tensor
-        self.register_buffer("averages", torch.zeros(num_tasks, 0))
-        self.steps: Tensor
-        self.register_buffer("steps", torch.zeros(num_tasks, dtype=torch.int64))
 
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.averages.shape[1]:
-            self.averages = jacobian.new_zeros(len(self.averages), jacobian.shape[1])
         weights = torch.zeros_like(losses)
         found = jacobian.any(1)
         alive = found.nonzero().flatten()
         if not self.all_have(found, tasks) and not len(alive):
             return torch.zeros_like(jacobian[0]), weights
         present = tasks[alive]
-        self.steps[present] += 1
-        kept = self._beta / self.steps[present] ** self._beta_sigma
+        kept = self._beta / self.count(present) ** self._beta_sigma
         scales = torch.where(losses > SMALLEST, 1 / losses, 1.0)
-        for row, task, old in zip(alive.tolist(), present.tolist(), kept.tolist(), strict=True):
-            self.averages[task].lerp_(jacobian[row] * scales[row], 1 - old)
-        averages = self.averages if len(present) == len(self.averages) else self.averages[present]
+        averages = self.average(present, jacobian, alive, scales, 1 - kept)
         lengths = averages.norm(dim=1)
         weights[alive] = torch.where(lengths > 0, lengths.max() / lengths, 0.0)
         return weights[alive] @ averages, weights

@@ -7,15 +7,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from mtl_cli.balancing._averages import AveragingBalancing
 from mtl_cli.balancing._shares import TaskShares
 from mtl_cli.balancing._solvers import project_to_simplex
-from mtl_cli.balancing.base import GradientBalancing
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.types import NonNegative, Positive, UpdateScale
 
 
 @BALANCINGS.register("moco")
-class MoCo(GradientBalancing):
+class MoCo(AveragingBalancing):
     """MGDA on moving averages of the gradients, its weights moved a little in each step (Fernando et al. 2023, MoCo).
 
     In step n of a task: y <- y - beta / n^beta_sigma (y - g), where g is the gradient made as long as the task's loss;
@@ -56,18 +56,12 @@ class MoCo(GradientBalancing):
         map: Literal["softmax", "projection"] = "softmax",
         normalize_to: UpdateScale = "none",
     ) -> None:
-        super().__init__(normalize_to)
+        super().__init__(num_tasks, normalize_to)
         self._beta, self._beta_sigma, self._gamma, self._gamma_sigma = beta, beta_sigma, gamma, gamma_sigma
         self._rho, self._map = rho, map
         self.shares = TaskShares(num_tasks)
-        self.averages: Tensor
-        self.register_buffer("averages", torch.zeros(num_tasks, 0))
-        self.steps: Tensor
-        self.register_buffer("steps", torch.zeros(num_tasks, dtype=torch.int64))
 
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor]:
-        if not self.averages.shape[1]:
-            self.averages = jacobian.new_zeros(len(self.averages), jacobian.shape[1])
         lengths = jacobian.norm(dim=1)
         weights = torch.zeros_like(lengths)
         found = lengths != 0
@@ -75,11 +69,8 @@ class MoCo(GradientBalancing):
         if not self.all_have(found, tasks) and not len(alive):
             return torch.zeros_like(jacobian[0]), weights
         present = tasks[alive]
-        self.steps[present] += 1
-        rates = self._beta / self.steps[present] ** self._beta_sigma
-        for row, task, rate in zip(alive.tolist(), present.tolist(), rates.tolist(), strict=True):
-            self.averages[task].lerp_(jacobian[row] * (losses[row] / lengths[row]), min(rate, 1.0))
-        averages = self.averages if len(present) == len(self.averages) else self.averages[present]
+        rates = self._beta / self.count(present) ** self._beta_sigma
+        averages = self.average(present, jacobian, alive, losses / lengths, rates.clamp(max=1.0))
         shares = self._step((averages @ averages.t()).double().cpu(), present)
         weights[alive] = shares.to(weights)
         return weights[alive] @ averages, weights
