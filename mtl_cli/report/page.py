@@ -266,15 +266,19 @@ def _grouping_plots(among: Sequence[Method]) -> list[Plot]:
 
 def _trade_off(among: Sequence[Method]) -> list[Plot]:
     plots = []
-    for number, label in (("parameters", "parameters"), ("seconds", "seconds")):
-        series = [
-            svg.Series(_name(names), [(cost.mean, score.mean)])
-            for method, names in zip(among, comparison.labels(among), strict=True)
-            if (cost := method.number(number)) is not None and (score := method.mean()) is not None
-        ]
-        if len(series) > 1:
-            title = f"score against {label}"
-            plots.append(Plot(title, title, svg.lines(series, label, SCORE, dots=True)))
+    for cost in ("parameters", "seconds"):
+        points = {}
+        for i, method in enumerate(among):
+            paid, score = method.number(cost), method.mean()
+            if paid is not None and score is not None:
+                points[i] = paid.mean, -score.mean
+        best = comparison.front(points)
+        names = comparison.labels(among)
+        named = [svg.Point(_name(names[i]), x, -y, strong=i in best) for i, (x, y) in points.items()]
+        if len(named) > 1:
+            title = f"score against {cost}"
+            told = ["In colour: no other has a score as good at the same cost or less."]
+            plots.append(Plot(title, title, svg.named_points(named, cost, SCORE), told))
     return plots
 
 

@@ -58,7 +58,10 @@ class Plot:
         parts.append(f'<g transform="translate(0 {top})">{drawing.body}</g>')
         down = top + drawing.height
         for name, colour in drawing.legend:
-            parts.append(f'<rect class="swatch {colour}" x="58" y="{down}" width="10" height="10"/>')
+            if " " in colour:  # a style of line besides
+                parts.append(f'<line class="line {colour}" x1="54" x2="68" y1="{down + 5}" y2="{down + 5}"/>')
+            else:
+                parts.append(f'<rect class="swatch {colour}" x="58" y="{down}" width="10" height="10"/>')
             for line in wrap(name, _LETTERS - 12):
                 parts.append(_text(74, down + 9, line))
                 down += _LINE

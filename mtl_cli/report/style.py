@@ -6,7 +6,7 @@ text{fill:var(--dim);font-size:11px;font-family:inherit}.name,.label{fill:var(--
 .grid{stroke:var(--line);stroke-width:1}.axis{stroke:var(--dim)}.line{fill:none;stroke-width:2}.whisker{stroke:var(--fg);stroke-width:1.5}
 .bar.up{fill:var(--up)}.bar.down{fill:var(--down)}
 .cell.up{fill:var(--c0)}.cell.down{fill:var(--c1)}.many{fill-opacity:.55}
-.dashed{stroke-dasharray:5 4}.none{color:var(--dim)}
+.dashed{stroke-dasharray:5 4}.dotted{stroke-dasharray:2 2.5}.mixed{stroke-dasharray:6 2 2 2}.none{color:var(--dim)}
 """ + "".join(
     f".line.c{i}{{stroke:var(--c{i})}}.dot.c{i}{{fill:var(--c{i})}}.swatch.c{i}{{background:var(--c{i});fill:var(--c{i})}}"
     for i in range(8)
@@ -35,6 +35,8 @@ svg{width:100%;height:auto;display:block}
 .legend{margin:6px 0 0;font-size:.82rem;
 display:flex;flex-wrap:wrap;gap:4px 14px}.key{display:inline-flex;align-items:center;gap:6px}
 .swatch{width:12px;height:12px;border-radius:3px;display:inline-block}
+i.dashed,i.dotted,i.mixed{background-image:linear-gradient(90deg,transparent 60%,var(--card) 60%)!important}
+i.dashed{background-size:6px!important}i.dotted{background-size:3px!important}i.mixed{background-size:9px!important}
 """
     + DRAWING
 )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import NamedTuple
 
 WIDTH, HEIGHT = 460, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 26, 12, 40
-_COLOURS = 8  # classes c0 to c7 of the style sheet; more series repeat them with dashes
+_COLOURS = 8  # classes c0 to c7 of the style sheet; more series repeat them in other styles of line
+_STYLES = ("", " dashed", " dotted", " mixed")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,23 @@ class Series:
     name: str
     points: Sequence[tuple[float, float | None]]
     counts: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point with its name.
+
+    Args:
+        name: What it stands for.
+        x: Where it is.
+        y: Where it is.
+        strong: Whether it stands out.
+    """
+
+    name: str
+    x: float
+    y: float
+    strong: bool = True
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,7 @@ class Bar:
     error: float | None = None
 
 
-def lines(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False, dots: bool = False) -> Drawing:
+def lines(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool = False) -> Drawing:
     """Lines over x, with a legend if there are several.
 
     Args:
@@ -65,12 +84,11 @@ def lines(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool =
         x_label: Under the x axis.
         y_label: Beside the y axis.
         log_x: Logarithmic x axis; x must be above 0.
-        dots: Points without lines between them, each with its name.
     """
     points = [(x, y) for s in series for x, y in s.points if y is not None and math.isfinite(y)]
     if not points:
         return Drawing()
-    xs, ys = _Axis([x for x, _ in points], log=log_x, exact=not dots), _Axis([y for _, y in points])
+    xs, ys = _Axis([x for x, _ in points], log=log_x, exact=True), _Axis([y for _, y in points])
     parts = [_grid(xs, ys, x_label, y_label)]
     for i, one in enumerate(series):
         kind = _class(i)
@@ -80,15 +98,39 @@ def lines(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool =
             for (x, y), n in zip(one.points, counts, strict=True)
             if y is not None and math.isfinite(y)
         ]
-        if not dots and len(known) > 1:
+        if len(known) > 1:
             path = " ".join(f"{x:.1f},{y:.1f}" for *_, x, y in known)
             parts.append(f'<polyline class="line {kind}" points="{path}"><title>{escape(one.name)}</title></polyline>')
-        for x, y, n, across, down in known if dots or len(known) <= 30 else []:
+        for x, y, n, across, down in known if len(known) <= 30 else []:
             told = escape(f"{one.name}: {_number(x)}, {_number(y)}" + (f" ({n:,} rows)" if one.counts else ""))
-            radius = 1.5 + 6 * math.sqrt(n / max(counts)) if one.counts else 4 if dots else 2.5
+            radius = 1.5 + 6 * math.sqrt(n / max(counts)) if one.counts else 2.5
             place = f'cx="{across:.1f}" cy="{down:.1f}" r="{radius:.3g}"'
             parts.append(f'<circle class="dot {kind}" {place}><title>{told}</title></circle>')
     return Drawing("".join(parts), legend=_legend([s.name for s in series]) if len(series) > 1 else ())
+
+
+def named_points(points: Sequence[Point], x_label: str, y_label: str) -> Drawing:
+    """Points with their names beside them, as far as there is room; what has none is told where the mouse is."""
+    known = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
+    if not known:
+        return Drawing()
+    xs, ys = _Axis([point.x for point in known]), _Axis([point.y for point in known])
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in ((_x(xs, point.x), _y(ys, point.y)) for point in known)]
+    leaders, dots, names = [], [], []
+    for point in sorted(known, key=lambda point: not point.strong):
+        x, y, name = _x(xs, point.x), _y(ys, point.y), _short(point.name)
+        told = escape(f"{point.name}: {_number(point.x)}, {_number(point.y)}")
+        kind = "c0" if point.strong else "c7"
+        dots.append(f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{told}</title></circle>')
+        free = (place for place in _places(x, y, name) if not any(_meet(place.box, other) for other in taken))
+        place = next(free, None)
+        if place is None:
+            continue
+        taken.append(place.box)
+        left, top, right, bottom = place.box
+        leaders.append(_line("grid", x, min(max(x, left), right), y, min(max(y, top), bottom)))
+        names.append(_text("name" if point.strong else "tick", place.x, place.y, name, place.anchor))
+    return Drawing("".join([_grid(xs, ys, x_label, y_label), *leaders, *dots, *names]))
 
 
 def bars(values: Sequence[Bar], x_label: str) -> Drawing:
@@ -240,6 +282,36 @@ def _grid(xs: _Axis, ys: _Axis, x_label: str, y_label: str) -> str:
     return "".join(parts)
 
 
+_Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+class _Place(NamedTuple):
+    """Where a text may stand that names a point."""
+
+    x: float
+    y: float
+    anchor: str
+    box: _Box
+
+
+def _places(x: float, y: float, text: str) -> Iterator[_Place]:
+    """The places for the name of a point that lie within the plot, the nearest first."""
+    wide, high = 6.6 * len(text), 13.0
+    for further in (0.0, 14.0, 28.0, 42.0):
+        for across, down in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1)):
+            reach = (7 + further) / math.hypot(across, down)
+            at = x + across * reach
+            left = at - wide * (1 - across) / 2
+            base = y + 4 + down * (reach + 4)
+            box = left, base - high + 3, left + wide, base + 3
+            if left >= _LEFT and box[1] >= 0 and box[2] <= WIDTH and box[3] <= HEIGHT - _BOTTOM:
+                yield _Place(at, base, {1: "start", 0: "middle", -1: "end"}[across], box)
+
+
+def _meet(one: _Box, other: _Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
 def _line(kind: str, x1: float, x2: float, y1: float, y2: float) -> str:
     return f'<line class="{kind}" x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"/>'
 
@@ -253,7 +325,7 @@ def _legend(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _class(i: int) -> str:
-    return f"c{i % _COLOURS}" + (" dashed" if i >= _COLOURS else "")
+    return f"c{i % _COLOURS}" + _STYLES[i // _COLOURS % len(_STYLES)]
 
 
 def _short(name: str, most: int = 28) -> str:
@@ -261,6 +333,9 @@ def _short(name: str, most: int = 28) -> str:
 
 
 def _number(value: float) -> str:
-    if value != 0 and (abs(value) >= 1e6 or abs(value) < 1e-3):
+    if value != 0 and (abs(value) >= 1e12 or abs(value) < 1e-3):
         return f"{value:.2g}"
+    for power, letter in ((1e9, "G"), (1e6, "M")):
+        if abs(value) >= power:
+            return f"{value / power:.4g}{letter}"
     return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"

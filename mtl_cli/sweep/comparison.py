@@ -222,6 +222,16 @@ def pareto(among: Sequence[Method]) -> set[int]:
         if None not in found:
             score, parameters, seconds = (value.mean for value in found if value is not None)
             points[i] = (-score, parameters, seconds)
+    return front(points)
+
+
+def front(points: Mapping[int, tuple[float, ...]]) -> set[int]:
+    """Keys of the points that no other is at least as good as in everything, and better in something; less is better.
+
+    Example:
+        >>> front({0: (1.0, 2.0), 1: (2.0, 1.0), 2: (2.0, 2.0)})
+        {0, 1}
+    """
     return {
         i
         for i, point in points.items()

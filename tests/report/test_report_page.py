@@ -1,12 +1,13 @@
 """The page stands alone, says what the numbers say, and shows hostile names as text."""
 
 import json
+import math
 import re
 import sys
 from functools import partial
 from html import escape
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -198,10 +199,23 @@ def test_a_line_is_drawn_between_its_bounds_and_breaks_at_nothing():
     assert svg.lines([svg.Series("a", [(1, None)])], "x", "y") == svg.Drawing()
 
 
-def test_more_series_than_colours_are_told_apart_by_dashes():
-    drawn = svg.lines([svg.Series(str(i), [(0, i), (1, i)]) for i in range(9)], "x", "y")
-    assert 'class="line c0 dashed"' in drawn.body
-    assert 'class="line c0"' in drawn.body
+def test_more_series_than_colours_are_told_apart_by_the_style_of_line():
+    drawn = svg.lines([svg.Series(str(i), [(0, i), (1, i)]) for i in range(25)], "x", "y")
+    assert len({*re.findall(r'class="line (.*?)"', drawn.body)}) == len({kind for _, kind in drawn.legend}) == 25
+    assert Plot("curves", "curves", drawn).file().count('class="line c0 dashed"') == 2  # in the legend too
+
+
+def test_points_have_their_names_beside_them():
+    points = [svg.Point(f"way_{i}", 100_000.0 * (i % 4), 0.8 + 0.001 * i, strong=i < 3) for i in range(12)]
+    drawn = svg.named_points([*points, svg.Point("diverged", 1.0, math.nan)], "parameters", "score")
+    found = re.findall(r'<text class="(name|tick)" x="([^"]*)" y="([^"]*)" text-anchor="(\w+)">(way_\d+)<', drawn.body)
+    assert [name for *_, name in found] == [point.name for point in points]
+    assert [kind for kind, *_ in found] == ["name"] * 3 + ["tick"] * 9
+    assert drawn.body.count("<circle") == 12
+    shift = {"start": 0.0, "middle": 0.5, "end": 1.0}
+    boxes = [(float(x) - 30 * shift[anchor], float(y)) for _, x, y, anchor, _ in found]
+    assert all(abs(a[0] - b[0]) > 30 or abs(a[1] - b[1]) > 11 for a, b in combinations(boxes, 2))
+    assert svg.named_points([], "x", "y") == svg.Drawing()
 
 
 def test_bars_start_at_zero():
