@@ -153,7 +153,7 @@ class _Stacked:
     def groups(self, jobs: Sequence[_Job], most: int) -> list[list[int]]:
         if not jobs:
             return []
-        from mtl_cli.together import kinship, why_alone
+        from mtl_cli.together import kinship, why_alone, why_kin_alone
 
         kin: dict[Any, list[int]] = {}
         for place, job in enumerate(jobs):
@@ -162,7 +162,14 @@ class _Stacked:
                 kin.setdefault(kinship(job.config), []).append(place)
             else:
                 log.info("job %s is trained alone: %s", job.number, reason)
-        groups = [own[i : i + most] for own in kin.values() for i in range(0, len(own), most)]
+        groups = []
+        for own in kin.values():
+            reason = why_kin_alone(jobs[own[0]].config)
+            if reason is None:
+                groups += [own[i : i + most] for i in range(0, len(own), most)]
+            else:
+                for place in own:
+                    log.info("job %s is trained alone: %s", jobs[place].number, reason)
         for group in groups:
             numbers = ", ".join(str(jobs[place].number) for place in group)
             if len(group) == 1:

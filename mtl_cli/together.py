@@ -50,7 +50,6 @@ def why_alone(config: RunConfig) -> str | None:
         f"tasks.{', '.join(hidden)}.hidden": bool(hidden),
         "product_of": any(task.common.product_of is not None for task in config.tasks.values()),
         "freeze": bool(config.freeze),
-        f"data.in_memory={str(config.data.in_memory).lower()} (the data are streamed)": streams(config),
         "data.source=interactions (rows are drawn anew in each epoch)": any(
             source.component.name == "interactions" for source in config.sources.values()
         ),
@@ -64,6 +63,11 @@ def why_alone(config: RunConfig) -> str | None:
     return ", ".join(reason for reason, holds in reasons.items() if holds) or None
 
 
+def why_kin_alone(config: RunConfig) -> str | None:
+    """The same of what all runs of one ``kinship`` have in common, for which their files are looked at."""
+    return f"data.in_memory={str(config.data.in_memory).lower()} (the data are streamed)" if streams(config) else None
+
+
 def kinship(config: RunConfig) -> Hashable:
     """Equal for runs that may be alike: those that differ in numbers that the shape of a step does not depend on."""
     trainer = config.trainer
@@ -71,7 +75,8 @@ def kinship(config: RunConfig) -> Hashable:
     sources = {name: (source.component, source.rename) for name, source in config.sources.items()}
     kinds = {name: task.kind.name for name, task in config.tasks.items()}
     machine = trainer.device, trainer.threads, trainer.deterministic
-    return repr((encoder, config.shared_dim, config.data.batch_size, sources, kinds, machine))
+    data = sources, config.data.in_memory, config.data.batch_size
+    return repr((encoder, config.shared_dim, data, kinds, machine))
 
 
 class SharedData:
