@@ -29,7 +29,7 @@ test-slow: $(STAMP)  ## the slow proofs: quality floors on real data
 	$(BIN)/python -m pytest -m slow
 
 test-extras: $(STAMP)  ## trackers, launchers and searches, with the packages that they need (minutes)
-	$(BIN)/pip install --quiet --editable '.[dev,joblib,mlflow,optuna,submitit,tensorboard,wandb]'
+	$(BIN)/pip install --quiet --editable '.[dev,joblib,mlflow,optuna,ray,submitit,tensorboard,wandb]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs tests/cli/test_cli_launchers.py tests/cli/test_cli_loggers.py
 
 lint: $(STAMP)  ## style
