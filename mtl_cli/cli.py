@@ -67,6 +67,7 @@ class _Invocation:
     interrupted: int | None = None
     error: BaseException | None = None
     jobs_failed: int = 0
+    told_where: str = "the train.log of each says why"  # why they failed
     changed: dict[str, str] = {}  # noqa: RUF012  finished jobs of this sweep that are not what it asks for, and why
     started: float = 0.0
     meeting: Meeting | None = None  # where this process, the first of several, tells the others what to do
@@ -110,7 +111,7 @@ def _run(cfg: DictConfig) -> float | None:
         if context.mode != RunMode.MULTIRUN:
             _Invocation.error = error  # raised by _command: Hydra would print a line of its own first
             return None
-        _failed(folder, _overrides(), error)
+        _failed(folder, _overrides(), error, keep=cfg.get("dry_run") is not True)
         raise
     finally:
         _clear_away(folder)
@@ -145,7 +146,7 @@ class _Stacked:
         try:
             return _checked(cfg)
         except Exception as error:
-            _failed(folder, _overrides(), error)
+            _failed(folder, _overrides(), error, keep=cfg.get("dry_run") is not True)
             return error
         finally:
             _clear_away(folder)
@@ -210,9 +211,22 @@ def _not_to_start(stop: Any, number: int | None) -> bool:
     return True
 
 
-def _failed(folder: Path, overrides: list[str], error: Exception) -> None:
+def _failed(folder: Path, overrides: list[str], error: Exception, *, keep: bool = True) -> None:
+    """Tells of a job of a sweep that failed, also in its folder unless nothing is to be kept there."""
     _Invocation.jobs_failed += 1
-    _record_failure(folder, overrides, error)
+    log.error("job failed: %s: %s", folder.name, _one_line(error) if keep else error)
+    if keep:
+        _record_failure(folder, overrides, error)
+    else:
+        _Invocation.told_where = "why is told above"
+
+
+def _audit(config: RunConfig, folder: Path) -> None:
+    """``dry_run=true``."""
+    from mtl_cli.job import audit
+
+    with _logging(None):
+        audit(config, folder)
 
 
 def _no_task(groups: Mapping[str, list[str]]) -> ConfigError:
@@ -224,10 +238,7 @@ def _no_task(groups: Mapping[str, list[str]]) -> ConfigError:
 def _single(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
     _refuse_in_several(config)
     if config.dry_run:
-        from mtl_cli.job import audit
-
-        with _logging(None):
-            audit(config, folder)
+        _audit(config, folder)
         return None
     if config.resume is None:
         return _train(config, raw, overrides, folder, resume=False)
@@ -278,6 +289,9 @@ def _one_of_sweep(job: _Job, interrupted: Callable[[], int | None] | None = None
     if interrupted is not None:
         _label.set(f"job {job.number} | ")
     log.info("job %s: %s", job.number, " ".join(job.overrides))
+    if job.config.dry_run:
+        _audit(job.config, job.folder)
+        return None
     folder, given = job.folder, (job.config, job.raw, job.overrides, job.folder)
     if not (folder / "status.json").exists():
         return (yield from _training(*given, resume=False, **how))
@@ -416,7 +430,6 @@ def _record_failure(folder: Path, overrides: list[str], error: Exception) -> Non
 
     A folder that holds a run which has not failed is left alone: the failure is that it cannot be used.
     """
-    log.error("job failed: %s: %s", folder.name, _one_line(error))
     mend = isinstance(error, UserError)
     try:
         run = RunFolder(folder)
@@ -493,7 +506,7 @@ def _lead(arguments: Sequence[str]) -> int:
 def _explain(error: Exception, overrides: Sequence[str]) -> tuple[int, str]:
     """The exit code for an error, and what to tell of it."""
     if count := _jobs_failed():
-        return 1, f"{count} job{'' if count == 1 else 's'} failed; the train.log of each says why."
+        return 1, f"{count} job{'' if count == 1 else 's'} failed; {_Invocation.told_where}."
     if isinstance(error, MTLError):
         return (2 if isinstance(error, UserError) else 1), str(error)
     message = composition.friendly(error, overrides, _Invocation.folders)
@@ -568,7 +581,7 @@ def _jobs_failed() -> int:
 
 def _resume_alone(flags: Sequence[str], overrides: Sequence[str]) -> Path | None:
     """The folder of ``mtl-train resume=RUN`` without a task: everything else is in the run's own config.yaml."""
-    if flags or any(o.startswith("task=") for o in overrides):
+    if composition.without_config_dir(flags) or any(o.startswith("task=") for o in overrides):
         return None
     values = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
     return None if not values or values[-1] in ("auto", "null") else Path(values[-1]).expanduser()
@@ -593,7 +606,10 @@ def _resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
     config = validate(raw, composition.origin_of(overrides, []))
     _refuse_changes(folder, raw)
     _refuse_in_several(config)
-    _train(config, raw, run.read_overrides(), folder, resume=True)
+    if config.dry_run:
+        _audit(config, folder)
+    else:
+        _train(config, raw, run.read_overrides(), folder, resume=True)
 
 
 def _merged(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ FLAGS_WITH_VALUE = (
     "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--experimental-rerun",
 )  # fmt: skip
 OTHER_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
+_CONFIG_DIR = ("--config-dir", "-cd")
 GLOBAL = "# @package _global_"
 #: Choices that a package of Hydra's brings: our extra, and the package.
 EXTRAS = {
@@ -78,11 +79,22 @@ def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 def user_config_dir(flags: Sequence[str]) -> Path | None:
     """The folder given with ``--config-dir``."""
     for flag, value in zip(flags, [*flags, ""][1:], strict=True):
-        if flag in ("--config-dir", "-cd"):
+        if flag in _CONFIG_DIR:
             return Path(value)
         if flag.startswith("--config-dir="):
             return Path(flag.partition("=")[2])
     return None
+
+
+def without_config_dir(flags: Sequence[str]) -> list[str]:
+    """The other flags.
+
+    Example:
+        >>> without_config_dir(["--config-dir", "conf", "-m", "--config-dir=more"])
+        ['-m']
+    """
+    own = [flag in _CONFIG_DIR or before in _CONFIG_DIR for before, flag in zip(["", *flags], flags, strict=False)]
+    return [flag for flag, is_own in zip(flags, own, strict=True) if not (is_own or flag.startswith("--config-dir="))]
 
 
 def check_flags(flags: Sequence[str]) -> None:

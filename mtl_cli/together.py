@@ -56,6 +56,7 @@ def why_alone(config: RunConfig) -> str | None:
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches > 1,
         f"trainer.precision={trainer.precision}": trainer.precision != 32,
         "trainer.compile": trainer.compile,
+        "dry_run": config.dry_run,
         "trainer.on_nonfinite=skip": trainer.on_nonfinite == "skip",
         "trainer.max_time": trainer.max_time is not None,
         f"trainer.device={trainer.device}": trainer.device == "mps",
