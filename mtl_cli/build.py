@@ -406,10 +406,11 @@ def name_source(config: RunConfig, source: Source, name: str | None) -> Source:
 
 
 def _another_file(component: Component, path: str) -> Source:
+    further: str | None = SOURCES.load(component.name).further_rows
+    if further is not None:
+        other: Source = SOURCES.build(further, path=path)
+        return other
     known = SOURCES.options(component.name)
-    if "path" not in known:  # data embedded in a library: files of any format that tables have
-        embedded: Source = SOURCES.build("table", path=path)
-        return embedded
     options = {**component.options, **dict.fromkeys({"train", "val", "test"} & set(known)), "path": path}
     source: Source = SOURCES.build(component.name, **options)
     return source

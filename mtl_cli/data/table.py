@@ -217,7 +217,11 @@ class AnyTable(ABC):
     def source_of_rows(self) -> np.ndarray:
         """(N,) int64: the position in ``sources`` of each row's source."""
         codes = [self.sources.index(part.source) for part in self.parts]
-        return np.repeat(codes, [part.rows for part in self.parts]).astype(np.int64)
+        return np.repeat(codes, self._rows_here()).astype(np.int64)
+
+    def _rows_here(self) -> list[int]:
+        """How many rows of each part the table holds: it may begin and end within one."""
+        return [max(min(part.first + part.rows, self.height) - max(part.first, 0), 0) for part in self.parts]
 
     def lacking(self, column: str) -> tuple[str, ...]:
         """The sources that do not have a column."""
@@ -233,7 +237,7 @@ class AnyTable(ABC):
             raise DataError(Problem(self.files, f"no column '{name}'", self._way_out(name)))
         own = None
         if self.lacking(name):
-            own = np.repeat([part.has(name) for part in self.parts], [part.rows for part in self.parts])
+            own = np.repeat([part.has(name) for part in self.parts], self._rows_here())
         return Column(name, self.values(name), functools.partial(self.where, name), own)
 
     def require(self, names: Iterable[str], who: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from mtl_cli import load_run
-from mtl_cli.commands import export
+from mtl_cli.commands import evaluate, export, predict
 from mtl_cli.commands.entry import run
 
 HEAD = "# @package _global_\n"
@@ -260,6 +260,19 @@ def test_graph_holds_what_was_taken_in_training_and_nothing_else(cli, shop, tmp_
         took = pl.read_parquet(tmp_path / f"{item}.parquet").filter(pl.col("split") == "train")
         assert found == set(took.select("user", "item").rows())
         assert links.codes.shape == (2, len(found))
+
+
+def test_pairs_of_user_and_item_are_predicted_and_evaluated_as_they_stand(cli, shop, tmp_path, capsys):
+    assert cli(*RUN.split(), "encoder=fm", "trainer.max_epochs=2").code == 0
+    asked = pl.DataFrame({"user": ["u3", "u4", "stranger"], "item": [5, 999, 5], "label": [1, 0, 0]})
+    asked.write_csv(tmp_path / "asked.csv")
+    given = ["run", "--source", "a", "--data", "asked.csv", "--out"]
+    assert run(predict.predict, [*given, "pairs.csv"]) == 0
+    predicted = load_run(tmp_path / "run").predict(asked.rename({"item": "a_item"}), id="", source="a")
+    assert pl.read_csv(tmp_path / "pairs.csv")["a_prob_1"].to_list() == pytest.approx(predicted["a_prob_1"].to_list())
+    capsys.readouterr()
+    assert run(evaluate.evaluate, [*given, "metrics.json"]) == 2  # a ranking needs lists
+    assert "list" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("default")  # torch.export warns of itself

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mtl_cli.data import Table
+from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Part
 from mtl_cli.data.text_file import parse_text, parse_text_blocks
 from mtl_cli.errors import ConfigError, DataError
@@ -485,6 +486,18 @@ def test_where_names_the_file_of_any_row():
         "c.pq, column 'a', row 1",
         "c.pq, column 'a', row 3",
     ]
+
+
+def test_a_stretch_of_the_rows_knows_which_of_them_lack_a_column():
+    parts = (Part("a", 0, 3, False, "a", frozenset("x")), Part("b", 3, 2, False, "b", frozenset("xy")))
+
+    class Whole(Source):
+        def read(self):
+            return Table(pl.DataFrame({"x": range(5), "y": [None, None, None, 1, 2]}), parts)
+
+    chunks = list(Whole().chunks(2))
+    assert [chunk.column("y").own.tolist() for chunk in chunks] == [[False, False], [False, True], [True]]
+    assert [chunk.source_of_rows().tolist() for chunk in chunks] == [[0, 0], [0, 1], [1]]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data sets are not on this machine")

@@ -5,12 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from typing import ClassVar
 
 from mtl_cli.data.table import Table
 
 
 class Source(ABC):
     """Rows from somewhere. Its keyword-only constructor arguments are the options of ``data``."""
+
+    #: The source that reads further rows for a run of this one, where this one cannot: it has no files, or does more
+    #: with them than read them.
+    further_rows: ClassVar[str | None] = None
 
     @abstractmethod
     def read(self) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -44,6 +45,8 @@ class InteractionsSource(Source):
     Raises:
         ConfigError: ``path`` is not given.
     """
+
+    further_rows: ClassVar[str | None] = "table"  # pairs as they are asked for: nothing is drawn or listed
 
     def __init__(
         self,

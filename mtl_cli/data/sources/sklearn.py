@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import polars as pl
@@ -39,6 +39,8 @@ class SklearnSource(Source):
         >>> SklearnSource(dataset="digits").read().frame.columns
         ['pixels', 'digit', 'even', 'ink', 'width']
     """
+
+    further_rows: ClassVar[str | None] = "table"
 
     def __init__(
         self, *, dataset: Literal["digits", "iris", "wine", "breast_cancer", "diabetes", "linnerud"] = "digits"
