@@ -233,7 +233,9 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name].kind.group_key())))
     tasks = tuple(_task(config, name, fitted[name].kind) for name in names)
     labels, tokens = _join_labels(names, fitted, config, table, features.spec, unreadable)
-    notes += _label_notes(tasks, {name: fitted[name].targets for name in names}, splits)
+    targets_of = {name: fitted[name].targets for name in names}
+    _refuse_untaught(config, tasks, targets_of, splits.train)
+    notes += _label_notes(tasks, targets_of, splits)
     notes += _chain_notes(config, fitted)
     allowed = [column for column in config.data.allow_inputs if column in roles]
     notes += [
@@ -570,12 +572,13 @@ def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters,
 def choose_threads(config: RunConfig, parameters: int) -> int:
     """CPU threads: as given, or by the work of a step and the cores this process may use, nothing that varies.
 
-    Several processes on a machine divide its cores among them.
+    Several processes on a machine divide its cores among them. ``OMP_NUM_THREADS`` is the most there are.
     """
     if config.trainer.threads != "auto":
         return config.trainer.threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(cores // local_size(), 1)
+    most = os.environ.get("OMP_NUM_THREADS", "")
+    cores = max(min(cores // local_size(), int(most) if most.isdecimal() else cores), 1)
     operations = 3 * config.data.batch_size * parameters // size()
     return cores if operations >= MANY_OPERATIONS else 1
 
@@ -772,8 +775,35 @@ def _width(tasks: Sequence[Task]) -> int:
     return sum(task.kind.num_targets for task in tasks)
 
 
+def _refuse_untaught(
+    config: RunConfig, tasks: Sequence[Task], targets: Mapping[str, np.ndarray], train: np.ndarray
+) -> None:
+    """Finds tasks without a label in training, whose scores and predictions would be those of an untrained head.
+
+    One that counts nothing (``weight: 0``), or is only there to help (``auxiliary``), may be so; and the factors of a
+    product, and a product, learn from each other.
+
+    Raises:
+        DataError: Every other such task.
+    """
+    related = {other for task in config.tasks.values() for other in task.common.product_of or []}
+    related |= {name for name, task in config.tasks.items() if task.common.product_of}
+    problems = [
+        Problem(
+            f"tasks.{task.name}",
+            "no training row has a label for it, so that nothing would train its head",
+            "Leave it out (only=[...]), look at the splits, or write `weight: 0` to train without it.",
+        )
+        for task in tasks
+        if task.weight > 0 and not task.auxiliary and task.name not in related and not task.kind.per_token
+        if np.isnan(targets[task.name][train]).all()
+    ]
+    if problems:
+        raise DataError(problems)
+
+
 def _label_notes(tasks: Sequence[Task], targets: Mapping[str, np.ndarray], splits: Splits) -> list[str]:
-    """Tasks without a label in training, and classes without a row in a split."""
+    """Tasks without a label in a split, and classes without a row in one."""
     notes = []
     for split in ("train", "val", "test"):
         index = getattr(splits, split)
@@ -782,8 +812,9 @@ def _label_notes(tasks: Sequence[Task], targets: Mapping[str, np.ndarray], split
                 continue
             own = targets[task.name][index]
             absent = task.kind.unseen(own)
-            if split == "train" and np.isnan(own).all():
-                notes.append(f"task '{task.name}': no train row has a label; its own loss trains nothing.")
+            if np.isnan(own).all():
+                so = "its own loss trains nothing" if split == "train" else "it has no score there"
+                notes.append(f"task '{task.name}': no {split} row has a label; {so}.")
             elif absent:
                 notes.append(f"task '{task.name}': no {split} row has class {listed(absent, 5)}.")
     return notes

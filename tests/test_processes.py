@@ -127,9 +127,12 @@ def test_rows_that_do_not_fit_into_memory_are_refused(monkeypatch, tmp_path, pro
 
 def test_processes_of_a_machine_divide_its_cores(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     config = SimpleNamespace(trainer=SimpleNamespace(threads="auto"), data=SimpleNamespace(batch_size=256))
     assert build.choose_threads(config, 10**7) == 8
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert build.choose_threads(config, 10**7) == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert build.choose_threads(config, 10**7) == 3
     assert build.choose_threads(config, 10**6) == 1

@@ -44,11 +44,24 @@ def test_declared_code_is_no_label_of_that_task_alone(cli, base):  # LAB-05
     assert _labelled(ended.out) == {"a": ("8", "4"), "b": ("6 (2 missing)", "4")}
 
 
-def test_task_without_a_label_in_training_is_told(cli, base):
+def test_task_without_a_label_in_training_is_refused_unless_it_counts_nothing(cli, base):
     base(ya=[""] * 8)
     ended = cli(*RUN)
+    assert (ended.code, ended.err) == (
+        2,
+        "tasks.a: no training row has a label for it, so that nothing would train its head. Leave it out (only=[...]), "
+        "look at the splits, or write `weight: 0` to train without it.\n",
+    )
+    ended = cli(*RUN, "tasks.a.weight=0")
     assert ended.code == 0
     assert "task 'a': no train row has a label; its own loss trains nothing." in ended.out
+
+
+def test_task_without_a_label_in_another_split_is_told(cli, base):
+    base(val={"ya": [""] * 4})
+    ended = cli(*RUN)
+    assert ended.code == 0
+    assert "task 'a': no val row has a label; it has no score there." in ended.out
 
 
 @pytest.mark.parametrize("key", ["tasks.b.num_classes=3", "+tasks.b.classes=[0,1,2]"])
