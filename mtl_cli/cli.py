@@ -527,6 +527,7 @@ def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
     if sweeps and not any(o.lstrip("+").startswith(("task", "experiment", "hydra.sweeper")) for o in overrides):
         raise _no_task(groups)
     hydra_launcher.register(_Stacked())
+    hydra_callback.forced = partial(composition.forced, groups=groups)
     target = _resume_alone(flags, overrides)
     if target is not None:
         _resume_from_folder(target, overrides)

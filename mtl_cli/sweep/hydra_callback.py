@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from mtl_cli.sweep.jobs import override_values
 sweep_dir: Path | None = None
 #: Whether its jobs run in this process, one after the other.
 in_this_process = True
+#: Writes an override so that Hydra applies it whether or not a file lists the key.
+forced: Callable[[str], str] = str
 _BASIC = "hydra._internal.core_plugins.basic_"
 _OWN = {"sweeper": f"{_BASIC}sweeper", "launcher": hydra_launcher.MODULE}
 
@@ -30,7 +33,8 @@ class SweepCallback(Callback):
         """Notes the folder, absolute: jobs must not depend on the working directory.
 
         Values that an experiment sweeps over (``hydra.sweeper.params``) are dropped where the command line gives the
-        key: Hydra would run one job for each of them, all with the command line's value. A word for groups of tasks
+        key: Hydra would run one job for each of them, all with the command line's value. The others may be of keys that
+        no file lists, as on the command line. A word for groups of tasks
         (``only: every_pair``) becomes those groups. A sweeper that searches is told which way is better, and that a
         failed job is no reason to stop.
         """
@@ -46,6 +50,10 @@ class SweepCallback(Callback):
         if groups is not None:
             with read_write(config.hydra):
                 config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_quoted, group))}]" for group in groups)
+        if params and _is_plain(config, "sweeper"):
+            plain: Any = OmegaConf.to_container(config.hydra.sweeper.params, resolve=False)
+            with read_write(config.hydra):
+                config.hydra.sweeper.params = {forced(f"{key}=").partition("=")[0]: v for key, v in plain.items()}
         overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
         set_by_user = {override.lstrip("+").partition("=")[0] for override in overrides}
         better = "maximize" if is_higher_better(str(config.get("monitor", "mean"))) else "minimize"

@@ -314,6 +314,17 @@ def test_the_command_line_wins_over_what_an_experiment_sweeps(cli, tmp_path, giv
     assert found == [(seed, width) for seed in seeds for width in (8, 16)]
 
 
+def test_an_experiment_sweeps_over_keys_that_no_file_lists(cli, tmp_path):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/weights.yaml").write_text(
+        '# @package _global_\nhydra: {sweeper: {params: {tasks.ink.weight: "0.5,2", sharing: "hard,separate"}}}\n'
+    )
+    assert cli("-m", "--config-dir", "conf", "experiment=weights", *QUICK, "seed=0").code == 0
+    jobs = json.loads((tmp_path / "sweep/leaderboard.json").read_text())["jobs"]
+    found = sorted((job["settings"]["sharing.name"], job["settings"]["tasks.ink.weight"]) for job in jobs)
+    assert found == [(sharing, weight) for sharing in ("hard", "separate") for weight in (0.5, 2.0)]
+
+
 def test_sweep_without_a_task_is_one_message_and_leaves_nothing(cli, tmp_path):
     ended = cli("-m", "seed=0,1")
     assert ended.code == 2
