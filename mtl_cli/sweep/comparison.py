@@ -2,8 +2,9 @@
 
 delta-m is the mean over tasks of the relative change of the primary metric in per cent, its sign turned where lower is
 better: **above 0 is better than the same tasks trained apart** (``sharing=separate`` on the same rows, with the same
-settings otherwise). Vandenhende et al. 2022, 'Multi-Task Learning for Dense Prediction Tasks', eq. 5. R2 is a share
-(of the variance) already and may be 0 or below, where its relative change means nothing: its difference counts itself.
+settings otherwise). Vandenhende et al. 2022, 'Multi-Task Learning for Dense Prediction Tasks', eq. 5. Metrics that are
+shares already and 0 for a constant (R2, D2, kappa, correlation) may be 0 or below, where a relative change means nothing:
+their difference counts itself.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import Any, NamedTuple
 from mtl_cli.sweep.records import JobRecord
 
 BASELINE = "separate"
+#: Metrics that are 0 where a prediction says nothing and 1 where it says all.
+SHARES = ("r2", "d2", "qwk", "pearson")
 FRACTION = "data.split.train_fraction"
 #: Settings that make no other method: what they change is noise, place or speed.
 _SAME_METHOD = ("seed", "resume", "dry_run", "extra", "plugins", "trainer.device", "trainer.threads", "logger")
@@ -158,7 +161,7 @@ def delta_m(job: JobRecord, base: JobRecord) -> float | None:
 
 
 def relative_change(job: JobRecord, base: JobRecord, task: str, split: str | None = None) -> float | None:
-    """Change of one task's primary metric in per cent of the baseline's (R2: of the variance), above 0 for better.
+    """Change of one task's primary metric in per cent of the baseline's (``SHARES``: of 1), above 0 for better.
 
     On ``split``; None for the test split if there is one, else the validation split.
 
@@ -174,7 +177,7 @@ def relative_change(job: JobRecord, base: JobRecord, task: str, split: str | Non
     if ours is None or theirs is None:
         return None
     sign = 1 if job.higher_is_better.get(task, True) else -1
-    whole = 1.0 if metric == "r2" else abs(theirs)
+    whole = 1.0 if metric in SHARES else abs(theirs)
     return None if whole == 0 else 100 * sign * (ours - theirs) / whole
 
 

@@ -7,7 +7,18 @@ import pytest
 
 from mtl_cli.run import RunFolder
 from mtl_cli.sweep import JobRecord, collect, format_table, write
-from mtl_cli.sweep.comparison import Estimate, baseline, delta, delta_m, labels, mean_ranks, methods, paired, pareto
+from mtl_cli.sweep.comparison import (
+    Estimate,
+    baseline,
+    delta,
+    delta_m,
+    labels,
+    mean_ranks,
+    methods,
+    paired,
+    pareto,
+    relative_change,
+)
 from mtl_cli.sweep.payoff import answer, rows_needed, verdicts
 
 
@@ -87,6 +98,14 @@ def test_a_metric_without_a_number_or_a_baseline_of_0_gives_no_delta():
     ours = _record("hard", 0, 0.6)
     assert delta_m(ours, _record("separate", 0, 0.0)) is None
     assert delta_m(ours, _record("separate", 0, None)) is None
+
+
+@pytest.mark.parametrize("metric", ["r2", "d2", "qwk", "pearson"])
+def test_of_a_share_the_difference_counts_also_around_0(metric):
+    ours, theirs = (
+        JobRecord("", "done", metrics={f"test/a/{metric}": value}, primary={"a": metric}) for value in (-0.09, 0.0)
+    )
+    assert relative_change(ours, theirs, "a") == pytest.approx(-9.0)
 
 
 def test_ranks_are_by_task_and_shared_by_equals():
