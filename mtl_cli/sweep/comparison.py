@@ -3,8 +3,8 @@
 delta-m is the mean over tasks of the relative change of the primary metric in per cent, its sign turned where lower is
 better: **above 0 is better than the same tasks trained apart** (``sharing=separate`` on the same rows, with the same
 settings otherwise). Vandenhende et al. 2022, 'Multi-Task Learning for Dense Prediction Tasks', eq. 5. Metrics that are
-shares already and 0 for a constant (R2, D2, kappa, correlation) may be 0 or below, where a relative change means nothing:
-their difference counts itself.
+shares already and 0 for a constant (R2, D2, kappa, correlation) may be 0 or below, where a relative change means
+nothing: their difference counts itself.
 """
 
 from __future__ import annotations
