@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -34,6 +34,11 @@ from mtl_cli.run.atomic import write_error
 from mtl_cli.schema import RunConfig, validate
 from mtl_cli.steps import Steps, run_alone
 from mtl_cli.sweep import collect, format_table, hydra_callback, hydra_launcher, job_name, write
+
+if TYPE_CHECKING:  # they import PyTorch, which a mistake in a configuration must not wait for
+    from mtl_cli.build import Data
+    from mtl_cli.data import Features
+    from mtl_cli.together import SharedData
 
 log = logging.getLogger("mtl_cli")
 #: Keys that may differ between a run and its resumption: they do not change what has been trained so far.
@@ -67,9 +72,10 @@ class _Invocation:
     interrupted: int | None = None
     error: BaseException | None = None
     jobs_failed: int = 0
-    told_where: str = "the train.log of each says why"  # why they failed
+    told_where: str = ""  # why they failed
     changed: dict[str, str] = {}  # noqa: RUF012  finished jobs of this sweep that are not what it asks for, and why
     started: float = 0.0
+    data: SharedData | None = None  # of the last job of this process
     meeting: Meeting | None = None  # where this process, the first of several, tells the others what to do
     told: str = ""  # of the error that ended it
 
@@ -272,11 +278,20 @@ def _resumable(config: RunConfig, raw: dict[str, Any], folder: Path) -> tuple[Pa
 def _sweep_job(job: _Job) -> Steps[float | None]:
     """A job of a sweep, after which no other one begins if a signal came too late to stop it."""
     late: list[int] = []
-    score = yield from _one_of_sweep(job, late=late.append)
+    score = yield from _one_of_sweep(job, late=late.append, read=_read)
     if late:
         _Invocation.interrupted = 128 + late[0]
         raise KeyboardInterrupt
     return score
+
+
+def _read(config: RunConfig, columns: Features | None) -> Data:
+    """The data of a job; those of the one before, if they are the same."""
+    if _Invocation.data is None:
+        from mtl_cli.together import SharedData
+
+        _Invocation.data = SharedData(only_last=True)
+    return _Invocation.data.read(config, columns)
 
 
 def _one_of_sweep(job: _Job, interrupted: Callable[[], int | None] | None = None, **how: Any) -> Steps[float | None]:
@@ -466,7 +481,8 @@ def run_command(arguments: Sequence[str]) -> int:
     _Invocation.folders = (composition.config_dir(), *([own] if own else []))
     _Invocation.interrupted = _Invocation.error = None
     _Invocation.jobs_failed, _Invocation.started = 0, time.time()
-    _Invocation.changed = {}
+    _Invocation.told_where = "the train.log of each says why"
+    _Invocation.changed, _Invocation.data = {}, None
     hydra_callback.sweep_dir = None
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     previous = os.environ.get("HYDRA_FULL_ERROR")

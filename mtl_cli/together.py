@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from tqdm import tqdm
 
 from mtl_cli.build import Data, build_data, streams
-from mtl_cli.data import Features
+from mtl_cli.data import Features, Table
 from mtl_cli.loop.stacked import Stack, likeness, weighs_losses
 from mtl_cli.loop.trainer import Step, StepResult
 from mtl_cli.registry import BALANCINGS
@@ -81,9 +81,17 @@ def kinship(config: RunConfig) -> Hashable:
 
 
 class SharedData:
-    """Data of several runs: what only differs in the order of the rows, or in the weights of tasks, is read once."""
+    """Data of several runs: what only differs in the order of the rows, or in the weights of tasks, is read once.
 
-    def __init__(self) -> None:
+    All of them have the data as the first of them found them. Rows that are streamed, or drawn anew in each epoch, are
+    not kept: each run goes through them in its own way.
+
+    Args:
+        only_last: Keep the data of the last run alone, for runs one after the other.
+    """
+
+    def __init__(self, *, only_last: bool = False) -> None:
+        self._only_last = only_last
         self._known: dict[str, Data] = {}
 
     def read(self, config: RunConfig, columns: Features | None) -> Data:
@@ -94,10 +102,15 @@ class SharedData:
         """
         unweighted = (_unweighted(tasks) for tasks in (config.tasks, config.left_out))
         as_there = None if columns is None else columns.to_json()
-        key = repr((replace(config.data, **_ORDER), config.sources, *unweighted, config.input_dim, as_there))
-        if key not in self._known:
-            self._known[key] = build_data(config, columns)
-        data = self._known[key]
+        reads = config.encoder.name, {key: v for key, v in config.encoder.options.items() if key != "dropout"}
+        key = repr((replace(config.data, **_ORDER), config.sources, *unweighted, config.input_dim, reads, as_there))
+        data = self._known.get(key)
+        if data is None:
+            if self._only_last:
+                self._known.clear()  # first: both need not fit into memory
+            data = build_data(config, columns)
+            if isinstance(data.table, Table) and not data.table.drawn:
+                self._known[key] = data
         tasks = [replace(task, weight=config.tasks[task.name].common.weight) for task in data.tasks]
         return replace(data, tasks=tuple(tasks))
 

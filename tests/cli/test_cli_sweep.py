@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
+from mtl_cli import build, together
 from mtl_cli import cli as entry
 from mtl_cli.loop.trainer import Trainer
 from mtl_cli.sweep.hydra_launcher import OneByOneLauncher
@@ -323,6 +324,23 @@ def test_an_experiment_sweeps_over_keys_that_no_file_lists(cli, tmp_path):
     jobs = json.loads((tmp_path / "sweep/leaderboard.json").read_text())["jobs"]
     found = sorted((job["settings"]["sharing.name"], job["settings"]["tasks.ink.weight"]) for job in jobs)
     assert found == [(sharing, weight) for sharing in ("hard", "separate") for weight in (0.5, 2.0)]
+
+
+def test_jobs_that_read_the_same_rows_read_them_once_and_end_as_alone(cli, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(together, "build_data", lambda *given: read.append(1) or build.build_data(*given))
+    line = [o for o in QUICK if not o.startswith("hydra.sweep.dir")]
+    assert cli("-m", *line, "seed=0,1", "sharing=hard,separate", "hydra.sweep.dir=one").code == 0
+    assert len(read) == 1
+    assert cli("-m", *line, "data.split.seed=0,1", "seed=0,1", "hydra.sweep.dir=two").code == 0
+    assert len(read) == 3
+    assert cli(*line, "seed=1", "sharing=separate", "hydra.run.dir=alone").code == 0
+    (job,) = (
+        file.parent
+        for file in (tmp_path / "one").glob("*/overrides")
+        if {"seed=1", "sharing=separate"} <= {*file.read_text().split()}
+    )
+    assert (job / "metrics.jsonl").read_bytes() == (tmp_path / "alone/metrics.jsonl").read_bytes()
 
 
 def test_sweep_without_a_task_is_one_message_and_leaves_nothing(cli, tmp_path):
