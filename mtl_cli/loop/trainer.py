@@ -440,6 +440,8 @@ class Trainer:
                     self.early_stopping.waited,
                 )
             names = self._best_names() if kept else []
+        if out and not self._out_of_steps():
+            log.info("stopped in epoch %d, step %d: trainer.max_time is over", progress.epoch, progress.step)
         self._check_weights()
         self.save(*names, "last")
         for epoch_number in dropped:  # after what takes its place is written
@@ -591,12 +593,13 @@ class Trainer:
         return self.learner.optimizers[0].lr * self.learner.scheduler.factor(self.progress.step)
 
     def _out_of_budget(self) -> bool:
-        limits = self.limits
-        if limits.steps is not None and self.progress.step >= limits.steps:
-            return True
-        if limits.seconds is None:
-            return False
-        return self.learner.processes.anyone(TIME_OVER, self._seconds() >= limits.seconds)
+        seconds = self.limits.seconds
+        if self._out_of_steps() or seconds is None:
+            return self._out_of_steps()
+        return self.learner.processes.anyone(TIME_OVER, self._seconds() >= seconds)
+
+    def _out_of_steps(self) -> bool:
+        return self.limits.steps is not None and self.progress.step >= self.limits.steps
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._session_start

@@ -386,7 +386,9 @@ def test_limits_end_the_training(cli, tmp_path, records):
     assert cli(*QUICK[:-1], "trainer.max_steps=7", "hydra.run.dir=steps").code == 0
     assert _summary(tmp_path / "steps")["steps"] == 7
     assert records(tmp_path / "steps", "val")[-1]["step"] == 7
-    assert cli(*QUICK[:-1], "trainer.max_epochs=null", "trainer.max_time=0.2", "hydra.run.dir=time").code == 0
+    ended = cli(*QUICK[:-1], "trainer.max_epochs=null", "trainer.max_time=0.2", "hydra.run.dir=time")
+    assert ended.code == 0
+    assert re.search(r"^stopped in epoch \d+, step \d+: trainer.max_time is over$", ended.out, re.MULTILINE)
     summary = _summary(tmp_path / "time")
     assert summary["steps"] > 0
     assert 0.2 <= summary["train_seconds"] < 5
