@@ -90,16 +90,27 @@ def rows_needed(method: Method, base: Method, among: Sequence[Method]) -> tuple[
 def answer(among: Sequence[Method]) -> str | None:
     """The three claims of multi-task learning, each with its numbers; None if there is nothing to compare.
 
-    With several fractions of the training rows, scores and parameters are those of the largest.
+    Each data set and set of tasks has an answer of its own. With several fractions of the training rows, scores and
+    parameters are those of the largest.
     """
-    found = [v for v in verdicts(among) if _is_largest(v.method, among)]
+    found = {}
+    for problem in comparison.problems(among):
+        own = [v for v in verdicts(problem.methods) if _is_largest(v.method, problem.methods)]
+        if own:
+            found[problem] = own
     if not found:
         return None
-    best = found[0]
-    lines = [f"Does sharing pay? {_headline(best)}"]
-    for verdict in found:
-        lines += ["", f"{_name(verdict.method, [v.method for v in found])} against {BASELINE}{_seeds(verdict)}:"]
-        lines += [f"  {line}" for line in (*_claims(verdict, among),)]
+    heads = {problem.name: _headline(own[0]) for problem, own in found.items()}
+    width = max(map(len, heads))
+    lines = ["Does sharing pay?", *(f"  {name:<{width}}  {told}" for name, told in heads.items())]
+    if "" in heads:
+        lines = [f"Does sharing pay? {heads['']}"]
+    for problem, own in found.items():
+        of = f"{problem.name}: " if problem.name else ""
+        for verdict in own:
+            name = _name(verdict.method, [v.method for v in own])
+            lines += ["", f"{of}{name} against {BASELINE}{_seeds(verdict)}:"]
+            lines += [f"  {line}" for line in _claims(verdict, problem.methods)]
     return "\n".join(lines)
 
 

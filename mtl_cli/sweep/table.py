@@ -39,7 +39,8 @@ def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
     """The records in the order of the leaderboard, each with its rank.
 
     Finished jobs with a score come first, best first; then the others by name. If finished jobs were judged by
-    different measures (``monitor``, ``mode``, or other tasks), their scores cannot be compared and nobody has a rank.
+    different measures (``monitor``, ``mode``, other tasks, other data), their scores cannot be compared and nobody has
+    a rank.
 
     Example:
         >>> a, b = (JobRecord(n, "done", score=s, monitor="mean", mode="max") for n, s in (("a", 0.5), ("b", 0.9)))
@@ -48,7 +49,7 @@ def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
     """
     by_name = sorted(records, key=lambda record: record.job)
     scored = [record for record in by_name if record.status == "done" and _score(record) is not None]
-    if len({(record.monitor, record.mode, frozenset(record.primary)) for record in scored}) > 1:
+    if len({(r.monitor, r.mode, frozenset(r.primary), r.data_fingerprint) for r in scored}) > 1:
         scored = []
     sign = -1 if scored and scored[0].mode == "max" else 1
     best_first = sorted(scored, key=lambda record: sign * (_score(record) or 0.0))

@@ -138,6 +138,17 @@ def test_page_of_a_sweep_has_the_answer_first(sweep):
     assert "7 jobs: 6 done, 1 failed" in text
 
 
+def test_plots_of_different_tasks_are_not_one_plot(sweep, capsys):
+    for sharing, accuracy in (("hard", 0.3), ("separate", 0.4)):
+        write_run(sweep / f"other-{sharing}", sharing, 0, accuracy, task="park")
+        config = {"sharing": {"name": sharing}, "seed": 0, "data": {"path": "park.csv"}}
+        (sweep / f"other-{sharing}/config.yaml").write_text(json.dumps(config))
+    _report([str(sweep), "--format", "svg"])
+    names = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
+    assert sum("delta-m" in name and "per-task" not in name for name in names) == 2
+    assert sum("score-against-parameters" in name for name in names) == 2
+
+
 @pytest.mark.parametrize(
     ("form", "start"), [("md", "```\nDoes sharing pay?"), ("text", "rank  sharing"), ("json", "{")]
 )

@@ -7,8 +7,21 @@ import pytest
 
 from mtl_cli.run import RunFolder
 from mtl_cli.sweep import JobRecord, collect, format_table, write
-from mtl_cli.sweep.comparison import Estimate, baseline, delta, delta_m, labels, mean_ranks, methods, paired, pareto
+from mtl_cli.sweep.comparison import (
+    Estimate,
+    baseline,
+    delta,
+    delta_m,
+    labels,
+    mean_ranks,
+    methods,
+    paired,
+    pareto,
+    problems,
+)
+from mtl_cli.sweep.method_table import as_json, method_columns
 from mtl_cli.sweep.payoff import answer, rows_needed, verdicts
+from mtl_cli.sweep.table import ranked
 
 
 def _record(sharing, seed, a, b=0.5, fraction=1.0, rows=1000, parameters=100, balancing="equal", **more):
@@ -108,6 +121,67 @@ def test_labels_hold_what_differs_and_options_of_the_same_component_only():
     other = _record("mmoe", 0, 0.5, settings={**one.settings, "sharing.experts": 8})
     assert labels(methods([one, _record("hard", 0, 0.5)])) == [{"sharing": "mmoe"}, {"sharing": "hard"}]
     assert labels(methods([one, other])) == [{"sharing.experts": "4"}, {"sharing.experts": "8"}]
+
+
+def _of_two_tasks():
+    """Sharing pays for digits and not for park; scores of park are higher all over."""
+    found = []
+    for task, level, gain in (("digits", 0.5, 1.1), ("park", 0.8, 0.9)):
+        for sharing in ("hard", "separate"):
+            for seed in range(2):
+                job = _record(sharing, seed, (level + seed / 100) * (gain if sharing == "hard" else 1), parameters=300)
+                settings = {**job.settings, "data.path": f"{task}.csv", "tasks.a.kind": "binary", "data.id": task}
+                given = [f"task={task}", f"sharing={sharing}", f"seed={seed}", "trainer.max_epochs=2"]
+                more = {"job": f"{task}-{job.job}", "data_fingerprint": task, "score": 0.5, "mode": "max"}
+                found.append(replace(job, settings=settings, overrides=given, **more))
+    return found
+
+
+def test_a_sweep_over_the_task_is_labelled_by_what_was_swept():
+    assert labels(methods(_of_two_tasks())) == [
+        {"task": task, "sharing": sharing} for task in ("digits", "park") for sharing in ("hard", "separate")
+    ]
+
+
+def test_overrides_that_do_not_tell_methods_apart_are_no_labels():
+    one, two = _record("hard", 0, 0.5), _record("mmoe", 0, 0.5)  # from the files of two sweeps, not from overrides
+    one, two = (replace(job, settings={**job.settings, "optimizer.lr": 0.001}) for job in (one, two))
+    given = [replace(one, overrides=["optimizer.lr=1e-3"]), replace(two, overrides=["optimizer.lr=0.001"])]
+    assert labels(methods(given)) == [{"sharing": "hard"}, {"sharing": "mmoe"}]
+    default = replace(one, overrides=["shared_dim=8"], settings={**one.settings, "shared_dim": 8})
+    wider = replace(one, settings={**one.settings, "shared_dim": 16})
+    assert labels(methods([default, wider])) == [{"shared_dim": "8"}, {"shared_dim": "16"}]
+
+
+def test_each_data_set_has_an_answer_of_its_own():
+    lines = answer(methods(_of_two_tasks())).splitlines()
+    assert lines[0] == "Does sharing pay?"
+    assert lines[1].startswith("  task=digits  Yes: hard scores better (mean change +5.00 %")
+    assert lines[2].startswith("  task=park    No: the tasks score better apart (mean change -5.00 %")
+    assert "task=digits: sharing=hard against separate (2 seeds):" in lines
+    assert "task=park: sharing=hard against separate (2 seeds):" in lines
+
+
+def test_methods_are_ranked_among_those_of_their_data():
+    found = as_json(methods(_of_two_tasks()))
+    assert [(m["problem"], m["method"]["sharing"], m["mean_rank"]) for m in found] == [
+        ("task=digits", "hard", 1.25), ("task=digits", "separate", 1.75),
+        ("task=park", "separate", 1.25), ("task=park", "hard", 1.75),
+    ]  # fmt: skip
+    rank, task, *_ = method_columns(methods(_of_two_tasks()))
+    assert (rank.cells, task.cells) == ([1, 2, 1, 2], ["digits", "digits", "park", "park"])
+    assert {place for place, _ in ranked(_of_two_tasks())} == {None}  # single jobs of different data are not compared
+
+
+def test_problems_are_named_by_their_tasks_or_data_where_no_setting_tells_them_apart():
+    def found(**other):
+        one, two = (_record(sharing, 0, 0.5, fraction=f) for sharing, f in (("hard", 0.1), ("mmoe", 0.2)))
+        three, four = (_record(sharing, 0, 0.5, fraction=f) for sharing, f in (("hard", 0.2), ("mmoe", 0.1)))
+        return [p.name for p in problems(methods([one, two, replace(three, **other), replace(four, **other)]))]
+
+    assert found() == [""]
+    assert found(primary={"b": "rmse"}) == ["a, b", "b"]
+    assert found(data_fingerprint="other data") == ["a, b (data x)", "a, b (data other da)"]
 
 
 def test_the_answer_when_sharing_pays(records):
