@@ -82,12 +82,12 @@ def method_columns(among: Sequence[Method]) -> list[Column]:
     flops = [_whole(method.number("flops_per_row")) for method in rows]
     return [
         *table,
-        Column("mean rank", [place.mean_rank for place in places]),
-        Column("parameters", [_whole(method.number("parameters")) for method in rows]),
-        *([Column("flops/row", flops)] if any(cell is not None for cell in flops) else []),
-        Column("seconds", [_mean(method.number("seconds")) for method in rows]),
-        Column("rows/s", [_whole(method.number("rows_per_second")) for method in rows]),
-        Column("pareto", ["*" if place.pareto else "" for place in places]),
+        Column("mean rank", [place.mean_rank for place in places], "cost"),
+        Column("parameters", [_whole(method.number("parameters")) for method in rows], "cost"),
+        *([Column("flops/row", flops, "cost")] if any(cell is not None for cell in flops) else []),
+        Column("seconds", [_mean(method.number("seconds")) for method in rows], "cost"),
+        Column("rows/s", [_whole(method.number("rows_per_second")) for method in rows], "cost"),
+        Column("pareto", ["*" if place.pareto else "" for place in places], "cost"),
     ]
 
 

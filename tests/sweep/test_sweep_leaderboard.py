@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -153,15 +154,44 @@ def test_the_terminal_shows_the_table_the_errors_and_the_count(sweep):
 def test_a_wide_table_stays_in_the_terminal_and_says_what_is_missing():
     primary = {f"task_with_a_name_{i}": "accuracy" for i in range(12)}
     records = [
-        JobRecord(f"job-{'x' * 60}-{i}", "done", [f"a.very.long.key=value{i}"], {}, 0.5, primary=primary, mode="max")
+        JobRecord(
+            f"job-{'x' * 60}-{i}", "done", [f"a.very.long.key=value{i}"],
+            {f"val/{task}/accuracy": 0.5 + i / 9 for task in primary}, 0.5, primary=primary, mode="max",
+        )
         for i in range(2)
-    ]
+    ]  # fmt: skip
     lines = format_table(records).splitlines()
     assert max(map(len, lines[:3])) <= 140
     assert lines[1].split()[1] == "job-xxxxxxxxxxxx…xxxxxxxxxxxxx-0"
     assert "a.very.long.key" in lines[0]
-    assert lines[3].startswith("(not shown, see leaderboard.csv: val/task_with_a_name_")
-    assert lines[3].endswith("val/task_with_a_name_11/accuracy)")
+    assert lines[3] == "(the same in all rows: status done, score 0.5000)"
+    assert lines[4].startswith("(not shown, see leaderboard.csv: val/task_with_a_name_")
+    assert lines[4].endswith("val/task_with_a_name_11/accuracy)")
+
+
+def test_what_was_swept_stays_and_what_is_the_same_goes_first():
+    primary = {f"task_{i}": "accuracy" for i in range(5)}
+    records = [
+        JobRecord(
+            f"balancing.weights.{'x' * 30}-{i}", "done", [f"balancing.weights.even={i}", f"balancing.weights.ink={-i}"],
+            {f"test/task_{n}/accuracy": i / 9 for n in range(5)}, i / 9, i / 9, primary=primary, mode="max",
+            parameters=51084, flops_per_row=101376, seconds=float(i),
+        )
+        for i in range(3)
+    ]  # fmt: skip
+    lines = format_table(records).splitlines()
+    assert max(map(len, lines)) <= 140
+    header = lines[0].split()
+    assert header[:5] == ["rank", "job", "balancing.weights.even", "balancing.weights.ink", "test/task_0/accuracy"]
+    assert header[-3:] == ["test/mean", "score", "seconds"]
+    assert lines[4] == "(the same in all rows: status done, parameters 51084, flops/row 101376)"
+    assert lines[5].startswith("(not shown, see leaderboard.csv: test/task_")
+    # and with more keys than a terminal is wide for, costs make room for the last of them
+    keys = [f"trainer.long_key_{n}" for n in range(4)]
+    wide = [replace(record, overrides=[f"{key}={i}" for key in keys]) for i, record in enumerate(records)]
+    header = format_table(wide).splitlines()[0].split()
+    assert [name for name in header if name.startswith("trainer")] == keys
+    assert "seconds" not in header
 
 
 def test_no_jobs_is_no_table():
