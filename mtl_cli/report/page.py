@@ -18,7 +18,7 @@ from mtl_cli.sweep import comparison, grouping, method_table, payoff
 from mtl_cli.sweep.comparison import FRACTION, Method, Problem
 from mtl_cli.sweep.leaderboard import answer
 from mtl_cli.sweep.records import JobRecord, computed_on, summarise
-from mtl_cli.sweep.table import Cell, Column, columns, markdown_table, text
+from mtl_cli.sweep.table import Cell, Column, columns, jobs_title, markdown_table, text
 
 Record = Mapping[str, Any]
 SCORE = "mean of the primary metrics"
@@ -114,12 +114,15 @@ def sweep_report(name: str, records: Sequence[JobRecord], logs: Mapping[str, Seq
     plots = [*_grouping_plots(among), *_delta_plots(among), *_trade_off(among), *_data_curves(among)]
     sections = [
         Section("Answer", f"<pre>{escape(told)}</pre>" if told else ""),
-        Section("Methods", _table(method_table.method_columns(among)) if among else "<p>none</p>"),
+        Section(
+            method_table.methods_title(among),
+            _table(method_table.method_columns(among)) if among else "<p>none</p>",
+        ),
         Section("Score, cost and data", plots=plots),
         Section("Learning curves", plots=_method_curves(among, logs)),
         Section("What differs", _differences(among)),
         Section("Failures", f"<ul>{failures}</ul>" if failed else ""),
-        Section("Jobs", jobs, closed=bool(among)),
+        Section(jobs_title(records), jobs, closed=bool(among)),
     ]
     return Report(name, _filled(sections))
 

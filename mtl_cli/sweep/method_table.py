@@ -62,6 +62,16 @@ def is_folded(among: Sequence[Method]) -> bool:
     return any(len(method.jobs) > 1 for method in among)
 
 
+def methods_title(among: Sequence[Method]) -> str:
+    """The heading of ``method_columns``, which says what the methods are ranked by."""
+    places = standings(ranked_methods(among))
+    if all(place.rank is None for place in places):
+        return "Methods"
+    tested = any("test/mean" in job.metrics for method in among for job in method.done)
+    within = " for each data set and set of tasks" if len({p.problem for p in places if p.rank}) > 1 else ""
+    return f"Methods, ranked by mean {'test' if tested else 'validation'} score over the seeds{within}"
+
+
 def method_columns(among: Sequence[Method]) -> list[Column]:
     """The table's columns; numbers are mean ± standard deviation over the seeds."""
     rows = ranked_methods(among)

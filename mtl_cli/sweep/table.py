@@ -59,6 +59,19 @@ def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
     return [*((rank, record) for rank, record in enumerate(best_first, start=1)), *((None, record) for record in rest)]
 
 
+def jobs_title(records: Sequence[JobRecord]) -> str:
+    """The heading of ``columns``, which says what the jobs are ranked by: it is what each was chosen by.
+
+    Example:
+        >>> jobs_title([JobRecord("a", "done", score=0.5, monitor="mean", mode="max")])
+        'Jobs, ranked by validation score (mean)'
+        >>> jobs_title([JobRecord("a", "failed")])
+        'Jobs'
+    """
+    first = next((record for rank, record in ranked(records) if rank == 1), None)
+    return "Jobs" if first is None else f"Jobs, ranked by validation score ({first.monitor})"
+
+
 def columns(records: Sequence[JobRecord]) -> list[Column]:
     """The leaderboard's columns, their cells in ranked order."""
     order = ranked(records)

@@ -126,12 +126,12 @@ def test_page_of_a_sweep_has_the_answer_first(sweep):
     titles = re.findall(r"<h2>(.*?)</h2>", text)
     assert titles == [
         "Answer",
-        "Methods",
+        "Methods, ranked by mean test score over the seeds",
         "Score, cost and data",
         "Learning curves",
         "What differs",
         "Failures",
-        "Jobs",
+        "Jobs, ranked by validation score (mean)",
     ]
     assert "Does sharing pay? Yes: hard scores better (mean change +12.48 %)." in text
     assert '<rect class="bar up"' in text
@@ -150,7 +150,12 @@ def test_plots_of_different_tasks_are_not_one_plot(sweep, capsys):
 
 
 @pytest.mark.parametrize(
-    ("form", "start"), [("md", "```\nDoes sharing pay?"), ("text", "rank  sharing"), ("json", "{")]
+    ("form", "start"),
+    [
+        ("md", "```\nDoes sharing pay?"),
+        ("text", "Methods, ranked by mean test score over the seeds:\nrank  sharing"),
+        ("json", "{"),
+    ],
 )
 def test_other_formats_are_those_of_the_leaderboard(sweep, capsys, form, start):
     _report([str(sweep), "--format", form])

@@ -170,6 +170,8 @@ def test_methods_are_ranked_among_those_of_their_data():
     ]  # fmt: skip
     rank, task, *_ = method_columns(methods(_of_two_tasks()))
     assert (rank.cells, task.cells) == ([1, 2, 1, 2], ["digits", "digits", "park", "park"])
+    title = "Methods, ranked by mean test score over the seeds for each data set and set of tasks"
+    assert format_table(_of_two_tasks()).startswith(f"{title}:\n")
     assert {place for place, _ in ranked(_of_two_tasks())} == {None}  # single jobs of different data are not compared
 
 
@@ -269,6 +271,7 @@ def test_the_files_of_a_sweep_hold_methods_and_jobs(tmp_path, records):
     assert len(told["jobs"]) == 6
     markdown = (tmp_path / "leaderboard.md").read_text()
     assert markdown.startswith("```\nDoes sharing pay? Yes")
+    assert "## Methods, ranked by mean test score over the seeds\n\n| rank | sharing |" in markdown
     assert "| 1 | hard | 3 done | 0.5610 ± 0.0110 |" in markdown
     header, first, *_ = (tmp_path / "leaderboard.csv").read_text().splitlines()
     assert float(first.split(",")[header.split(",").index("delta-m %")]) == pytest.approx(15.0)

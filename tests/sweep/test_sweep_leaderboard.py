@@ -126,9 +126,12 @@ def test_the_json_has_everything(sweep):
 
 
 def test_the_markdown_has_four_digits_and_no_broken_rows(tmp_path):
-    record = JobRecord("a", "done", ["x=a|b"], {"test/t/r2": 0.98765}, 0.5, primary={"t": "r2"}, mode="max")
+    record = JobRecord(
+        "a", "done", ["x=a|b"], {"test/t/r2": 0.98765}, 0.5, primary={"t": "r2"}, mode="max", monitor="mean"
+    )
     write(tmp_path, [record, JobRecord("b", "failed", ["x=c"], error="one | two")])
     assert (tmp_path / "leaderboard.md").read_text() == (
+        "## Jobs, ranked by validation score (mean)\n\n"
         "| rank | job | status | x | test/t/r2 | test/mean | score | parameters | seconds | error |\n"
         "| ---: | :--- | :--- | :--- | ---: | ---: | ---: | ---: | ---: | :--- |\n"
         "| 1 | a | done | a\\|b | 0.9877 |  | 0.5000 |  |  |  |\n"
@@ -140,7 +143,8 @@ def test_the_markdown_has_four_digits_and_no_broken_rows(tmp_path):
 
 def test_the_terminal_shows_the_table_the_errors_and_the_count(sweep):
     lines = format_table(collect(sweep)).splitlines()
-    assert lines[:3] == [
+    assert lines[:4] == [
+        "Jobs, ranked by validation score (mean):",
         "rank  job  status       sharing  n  test/digit/accuracy  test/even/accuracy  test/mean   score"
         "  parameters  seconds",
         "   1  b    done         mmoe     4               0.9000              0.9000     0.1235  0.9000"
@@ -148,7 +152,7 @@ def test_the_terminal_shows_the_table_the_errors_and_the_count(sweep):
         "   2  a    done         hard                     0.9000              0.9000     0.1235  0.8000"
         "      123456    3.250",
     ]
-    assert lines[8] == "c: trainer.lr: must be positive,; got -1."
+    assert lines[9] == "c: trainer.lr: must be positive,; got -1."
     assert lines[-1] == "7 jobs: 2 done, 1 interrupted, 1 failed, 3 damaged"
 
 
@@ -161,7 +165,7 @@ def test_a_wide_table_stays_in_the_terminal_and_says_what_is_missing():
         )
         for i in range(2)
     ]  # fmt: skip
-    lines = format_table(records).splitlines()
+    _, *lines = format_table(records).splitlines()
     assert max(map(len, lines[:3])) <= 140
     assert lines[1].split()[1] == "job-xxxxxxxxxxxx…xxxxxxxxxxxxx-0"
     assert "a.very.long.key" in lines[0]
@@ -180,7 +184,7 @@ def test_what_was_swept_stays_and_what_is_the_same_goes_first():
         )
         for i in range(3)
     ]  # fmt: skip
-    lines = format_table(records).splitlines()
+    _, *lines = format_table(records).splitlines()
     assert max(map(len, lines)) <= 140
     header = lines[0].split()
     assert header[:5] == ["rank", "job", "balancing.weights.even", "balancing.weights.ink", "test/task_0/accuracy"]
@@ -190,7 +194,7 @@ def test_what_was_swept_stays_and_what_is_the_same_goes_first():
     # and with more keys than a terminal is wide for, costs make room for the last of them
     keys = [f"trainer.long_key_{n}" for n in range(4)]
     wide = [replace(record, overrides=[f"{key}={i}" for key in keys]) for i, record in enumerate(records)]
-    header = format_table(wide).splitlines()[0].split()
+    header = format_table(wide).splitlines()[1].split()
     assert [name for name in header if name.startswith("trainer")] == keys
     assert "seconds" not in header
 
@@ -210,7 +214,7 @@ def test_jobs_computed_on_different_things_are_told_of():
 
 
 def _order(*records):
-    return [line.split()[:2] for line in format_table(list(records)).splitlines()[1 : len(records) + 1]]
+    return [line.split()[:2] for line in format_table(list(records)).splitlines()[2 : len(records) + 2]]
 
 
 def _scored(job, score, mode="min", monitor="val/loss"):
@@ -234,7 +238,7 @@ def test_without_a_test_split_the_validation_scores_are_shown_and_called_so():
     record = JobRecord("a", "done", metrics={"val/t/auroc": 0.7}, primary={"t": "auroc"})
     assert "val/t/auroc" in format_table([record])
     with_test = JobRecord("b", "done", metrics={"val/t/auroc": 0.7, "test/t/auroc": 0.6}, primary={"t": "auroc"})
-    header, first, second, _ = format_table([record, with_test]).splitlines()
+    _, header, first, second, _ = format_table([record, with_test]).splitlines()
     assert "test/t/auroc" in header
     assert "val/t/auroc" not in header
     assert first.split() == ["a", "done"]
