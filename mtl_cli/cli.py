@@ -32,7 +32,7 @@ from mtl_cli.processes import Ending, Meeting, Work
 from mtl_cli.run import RunFolder, find_resumable, flatten, is_locked, remove_if_empty, settings_text
 from mtl_cli.run.atomic import write_error
 from mtl_cli.schema import RunConfig, validate
-from mtl_cli.steps import Steps, run_alone
+from mtl_cli.steps import Clock, Steps, run_alone
 from mtl_cli.sweep import collect, format_table, hydra_callback, hydra_launcher, job_name, write
 
 if TYPE_CHECKING:  # they import PyTorch, which a mistake in a configuration must not wait for
@@ -294,13 +294,16 @@ def _read(config: RunConfig, columns: Features | None) -> Data:
     return _Invocation.data.read(config, columns)
 
 
-def _one_of_sweep(job: _Job, interrupted: Callable[[], int | None] | None = None, **how: Any) -> Steps[float | None]:
+def _one_of_sweep(
+    job: _Job, interrupted: Callable[[], int | None] | None = None, clock: Clock = time.monotonic, **how: Any
+) -> Steps[float | None]:
     """A job of a sweep is skipped if it is done, gone on with if it was interrupted, and begun again if it failed.
 
-    ``interrupted`` (given if it is trained together with others) and ``how``: see ``mtl_cli.job.training``.
+    ``interrupted`` and ``clock`` (given if it is trained together with others), and ``how``: see
+    ``mtl_cli.job.training``.
     """
     _check_processes(sweeps=True)  # a file may say that it is one
-    how["interrupted"] = interrupted
+    how |= {"interrupted": interrupted, "clock": clock}
     if interrupted is not None:
         _label.set(f"job {job.number} | ")
     log.info("job %s: %s", job.number, " ".join(job.overrides))

@@ -40,7 +40,7 @@ from mtl_cli.run import RunFolder, digest, versions
 from mtl_cli.run.checkpoint import load
 from mtl_cli.run.loggers import Followers, RunFacts
 from mtl_cli.schema import RunConfig, seconds, task_metrics
-from mtl_cli.steps import Steps, run_alone
+from mtl_cli.steps import Clock, Steps, run_alone
 from mtl_cli.tasks import LabelCounts
 from mtl_cli.trained import TrainedRun, read_run, stored_features
 from mtl_cli.warm_start import Start, start
@@ -98,6 +98,7 @@ def training(
     read: Callable[[RunConfig, Features | None], Data] = build_data,
     bar: bool = True,
     processes: OneProcess = OneProcess(),  # noqa: B008  without state
+    clock: Clock = time.monotonic,
 ) -> Steps[float | None]:
     """``train``, for whoever makes the steps: of one run, or of several together.
 
@@ -110,9 +111,10 @@ def training(
         read: Reads the data.
         bar: Whether to show a progress bar.
         processes: Those that train together.
+        clock: The time that the run takes.
     """
     with _Trackers(config, folder) as trackers:
-        started = time.monotonic()
+        started = clock()
         with signals() if interrupted is None else nullcontext(interrupted) as asked:
             with processes.alike():
                 folder.set_status("running")
@@ -122,8 +124,9 @@ def training(
                 columns = _stored_columns(config, folder) if begun else None
                 config = _read_as_begun(config, folder) if begun else config
                 run = set_up(
-                    config, folder, asked, origin=origin, columns=columns, read=read, bar=bar, processes=processes
-                )
+                    config, folder, asked, origin=origin, columns=columns, read=read, bar=bar, processes=processes,
+                    clock=clock,
+                )  # fmt: skip
                 trainer = run.trainer
                 if resume:
                     _refuse_other_data(run)
@@ -143,14 +146,12 @@ def training(
             else:
                 trainer.diagnostics.truncate(0)
                 trainer.metrics.truncate(0)  # of a process that died before its first checkpoint
-            train_started = time.monotonic()
-            rows_before = trainer.progress.rows
             trackers.follow(run)
             yield from trainer.steps()
             too_late = asked()
-        train_seconds = time.monotonic() - train_started
-        summary = _summarise(run, time.monotonic() - started, train_seconds, trainer.progress.rows - rows_before)
-        summary["config"] = settings
+            train_seconds = trainer.seconds()
+        summary = _summarise(run, train_seconds)
+        summary |= {"seconds": round(clock() - started, 3), "config": settings}
         folder.write_json("summary.json", summary)
         folder.set_status("done", exit_code=0)
         trackers.final = {key: value for key, value in summary["metrics"].items() if key.startswith("test/")}
@@ -196,6 +197,7 @@ def set_up(
     read: Callable[[RunConfig, Features | None], Data] = build_data,
     bar: bool = True,
     processes: OneProcess = OneProcess(),  # noqa: B008  without state
+    clock: Clock = time.monotonic,
 ) -> Run:
     """Reads the data and builds everything.
 
@@ -209,6 +211,7 @@ def set_up(
         read: Reads the data.
         bar: Whether to show a progress bar.
         processes: Those that train together.
+        clock: The time that training takes.
     """
     if origin is not None:
         columns = origin.features
@@ -247,6 +250,7 @@ def set_up(
         interrupted,
         partial(_name_rows, data, config.data.id),
         bar,
+        clock,
     )
     return Run(config, data, trainer, folder, begin)
 
@@ -376,7 +380,7 @@ def undefined_notes(evaluation: Evaluation, counts: Mapping[str, LabelCounts], s
     return at_most(notes, MANY_TASKS)
 
 
-def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, Any]:
+def _summarise(run: Run, training: float) -> dict[str, Any]:
     config, data, trainer = run.config, run.data, run.trainer
     best, progress = trainer.best, trainer.progress
     which = "best" if best.entries and run.folder.checkpoint("best").exists() else "last"
@@ -441,9 +445,8 @@ def _summarise(run: Run, total: float, training: float, rows: int) -> dict[str, 
         "epochs": progress.epoch,
         "steps": progress.step,
         "skipped_steps": progress.skipped,
-        "seconds": round(total, 3),
         "train_seconds": round(training, 3),
-        "rows_per_second": round(rows / training, 1) if training > 0 and rows else None,
+        "rows_per_second": round(progress.rows / training, 1) if training > 0 and progress.rows else None,
         "seed": config.seed,
         "data_fingerprint": data.table.fingerprint,
         "versions": versions(),

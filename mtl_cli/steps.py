@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -17,6 +18,43 @@ class CanBeMade(Protocol):
 
 #: Yields each step that it wants, is sent what came of it, and returns a value.
 Steps = Generator[Any, Any, T]
+#: Seconds since some moment, the same for all calls.
+Clock = Callable[[], float]
+
+
+class OwnTime:
+    """The clock of one of several trainings: the time that it took itself, and its share of what they had in common.
+
+    The time in which others are at work does not count, so that the times of all add up to that of the whole.
+
+    Example:
+        >>> now = iter([10.0, 16.0])
+        >>> clock = OwnTime(lambda: next(now))
+        >>> clock.start()
+        >>> clock.stop()
+        >>> clock.add(0.5)
+        >>> clock()
+        6.5
+    """
+
+    def __init__(self, now: Clock = time.monotonic) -> None:
+        self._now, self._before = now, 0.0
+        self._since: float | None = None  # at work from then on
+
+    def __call__(self) -> float:
+        return self._before if self._since is None else self._before + self._now() - self._since
+
+    def start(self) -> None:
+        """It is at work from now on."""
+        self._since = self._now()
+
+    def stop(self) -> None:
+        """Others are."""
+        self._before, self._since = self(), None
+
+    def add(self, seconds: float) -> None:
+        """Counts its share of the time that something took for several."""
+        self._before += seconds
 
 
 def run_alone(steps: Steps[T]) -> T:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from mtl_cli.loop.trainer import Step, StepResult
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.schema import DataOptions, RunConfig, TaskConfig
 from mtl_cli.seeding import OwnGenerators
-from mtl_cli.steps import Steps
+from mtl_cli.steps import Clock, OwnTime, Steps
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -127,18 +128,20 @@ class Outcome(Generic[T]):
     error: BaseException | None = None
 
 
-def run_together(trainings: Sequence[Callable[[Interrupted], Steps[T]]], interrupted: Interrupted) -> list[Outcome[T]]:
+def run_together(
+    trainings: Sequence[Callable[[Interrupted, Clock], Steps[T]]], interrupted: Interrupted
+) -> list[Outcome[T]]:
     """Makes the steps of all trainings at once as far as they are alike; gives how each of them ended.
 
     One that fails, ends or is stopped leaves the others alone.
 
     Args:
-        trainings: Give the trainings, which are to stop when what they are given says so. Each runs in a context of its
-            own (``contextvars``), with generators of its own.
+        trainings: Give the trainings, which are to stop when what they are given says so, and to take their time from
+            a clock. Each runs in a context of its own (``contextvars``), with generators of its own.
         interrupted: The number of a signal that asked to stop, or None.
     """
     asked = _Asked(interrupted)
-    members = [_Member(training(asked)) for training in trainings]
+    members = [_Member(training, asked) for training in trainings]
     try:
         for member in members:
             asked.listen()
@@ -170,11 +173,11 @@ class _Asked:
 class _Member(Generic[T]):
     """One of the trainings."""
 
-    def __init__(self, training: Steps[T]) -> None:
-        self.generators = OwnGenerators()
+    def __init__(self, training: Callable[[Interrupted, Clock], Steps[T]], asked: Interrupted) -> None:
+        self.generators, self.clock = OwnGenerators(), OwnTime()
         self.outcome: Outcome[T] = Outcome()
         self.step: Step | None = None  # that it waits for
-        self._training, self._context = training, contextvars.copy_context()
+        self._training, self._context = training(asked, self.clock), contextvars.copy_context()
 
     def start(self) -> None:
         self._go_on(next, self._training)
@@ -197,6 +200,7 @@ class _Member(Generic[T]):
 
     def _go_on(self, how: Callable[..., Any], *args: Any, quiet: bool = False) -> None:
         self.step = None
+        self.clock.start()
         try:
             with nullcontext() if quiet else self.generators:
                 self.step = self._context.run(how, *args)
@@ -204,6 +208,8 @@ class _Member(Generic[T]):
             self.outcome.value = end.value
         except BaseException as error:
             self.outcome.error = error
+        finally:
+            self.clock.stop()
 
 
 def _drive(members: Sequence[_Member[T]], asked: _Asked) -> None:
@@ -226,6 +232,7 @@ def _drive(members: Sequence[_Member[T]], asked: _Asked) -> None:
 
 
 def _make(part: Sequence[Step], members: Sequence[_Member[T]], stack: Stack | None, *, stopping: bool) -> None:
+    began = time.monotonic()
     try:
         alone = stack is None or len(part) == 1
         results = [members[0].make_alone()] if alone or stack is None else stack.make(part)
@@ -235,7 +242,9 @@ def _make(part: Sequence[Step], members: Sequence[_Member[T]], stack: Stack | No
         for member in members:
             member.fail(error)
         return
+    share = (time.monotonic() - began) / len(members)
     for step, member, result in zip(part, members, results, strict=True):
+        member.clock.add(share)
         member.send(result, quiet=step.quiet and not stopping)
 
 

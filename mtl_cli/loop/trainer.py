@@ -27,7 +27,7 @@ from mtl_cli.processes import STOP, TIME_OVER
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import checksum, load
 from mtl_cli.seeding import rng_state, set_rng_state
-from mtl_cli.steps import Steps, run_alone
+from mtl_cli.steps import Clock, Steps, run_alone
 from mtl_cli.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -161,6 +161,7 @@ class Trainer:
         interrupted: Asked after every step: the number of a signal to stop for, or None.
         name_rows: What the user calls some of the training rows; None: their numbers, from 1.
         bar: Whether to show a progress bar, on a terminal.
+        clock: The time that training takes.
     """
 
     def __init__(
@@ -177,7 +178,9 @@ class Trainer:
         interrupted: Callable[[], int | None] = lambda: None,
         name_rows: Callable[[Sequence[int]], list[str]] | None = None,
         bar: bool = True,
+        clock: Clock = time.monotonic,
     ) -> None:
+        self._clock = clock
         self.learner, self.tasks, self.train, self.val = learner, tasks, train, val
         self.folder, self.limits, self.schedule = folder, limits, schedule
         self.best, self.early_stopping = best, early_stopping
@@ -199,7 +202,7 @@ class Trainer:
                 "trainer.diagnostics_every: no parameter is shared and trained, there are no gradients to compare"
             )
         self.drawn = np.zeros(len(train.origins.names), np.int64)  # rows trained on, of each source
-        self._session_start = time.monotonic()
+        self._session_start = clock()
         self._seconds_before = 0.0
         self._undefined: frozenset[str] | None = None  # tasks that the mean of the last evaluation left out
 
@@ -214,7 +217,7 @@ class Trainer:
 
     def steps(self) -> Steps[None]:
         """``fit``, for whoever makes the steps: of one training, or of several together."""
-        self._session_start, self._seconds_before = time.monotonic(), self.progress.seconds
+        self._session_start, self._seconds_before = self._clock(), self.progress.seconds
         if self.learner.processes.size > 1:
             self._refuse_drift(self.state())
         self.learner.model.train()
@@ -266,7 +269,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on as if never stopped."""
-        self.progress.seconds = self._seconds()
+        self.progress.seconds = self.seconds()
         return {
             "tasks": [task.name for task in self.tasks],
             "model": dict(self.learner.model.state_dict()),
@@ -596,13 +599,14 @@ class Trainer:
         seconds = self.limits.seconds
         if self._out_of_steps() or seconds is None:
             return self._out_of_steps()
-        return self.learner.processes.anyone(TIME_OVER, self._seconds() >= seconds)
+        return self.learner.processes.anyone(TIME_OVER, self.seconds() >= seconds)
 
     def _out_of_steps(self) -> bool:
         return self.limits.steps is not None and self.progress.step >= self.limits.steps
 
-    def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._session_start
+    def seconds(self) -> float:
+        """The time that ``steps`` has taken, validations and checkpoints included, over all resumes."""
+        return self._seconds_before + self._clock() - self._session_start
 
     def total_steps(self) -> int | None:
         """Steps until training ends, as far as the limits tell."""

@@ -15,10 +15,10 @@ from mtl_cli.report.sharing import sharing_left_out, sharing_markdown, sharing_p
 from mtl_cli.report.style import SCRIPT, STYLE
 from mtl_cli.run import MetricsLog, RunFolder, flatten
 from mtl_cli.sweep import comparison, grouping, method_table, payoff
-from mtl_cli.sweep.comparison import FRACTION, Method
+from mtl_cli.sweep.comparison import FRACTION, Method, Problem
 from mtl_cli.sweep.leaderboard import answer
 from mtl_cli.sweep.records import JobRecord, computed_on, summarise
-from mtl_cli.sweep.table import Cell, Column, columns, markdown_table, text
+from mtl_cli.sweep.table import Cell, Column, columns, jobs_title, markdown_table, text
 
 Record = Mapping[str, Any]
 SCORE = "mean of the primary metrics"
@@ -114,12 +114,15 @@ def sweep_report(name: str, records: Sequence[JobRecord], logs: Mapping[str, Seq
     plots = [*_grouping_plots(among), *_delta_plots(among), *_trade_off(among), *_data_curves(among)]
     sections = [
         Section("Answer", f"<pre>{escape(told)}</pre>" if told else ""),
-        Section("Methods", _table(method_table.method_columns(among)) if among else "<p>none</p>"),
+        Section(
+            method_table.methods_title(among),
+            _table(method_table.method_columns(among)) if among else "<p>none</p>",
+        ),
         Section("Score, cost and data", plots=plots),
         Section("Learning curves", plots=_method_curves(among, logs)),
         Section("What differs", _differences(among)),
         Section("Failures", f"<ul>{failures}</ul>" if failed else ""),
-        Section("Jobs", jobs, closed=bool(among)),
+        Section(jobs_title(records), jobs, closed=bool(among)),
     ]
     return Report(name, _filled(sections))
 
@@ -239,16 +242,25 @@ def _parameters(summary: Mapping[str, Any]) -> str:
 
 
 def _delta_plots(among: Sequence[Method]) -> list[Plot]:
-    found = payoff.verdicts(among)
-    named = dict(zip(map(id, among), comparison.labels(among), strict=True))
-    bars = [svg.Bar(_name(named[id(v.method)]), v.delta.mean, v.delta.error) for v in found if v.delta]
-    title = "delta-m against the tasks apart, above 0 is better (± standard error)"
-    plots = [Plot("delta-m", title, svg.bars(bars, "delta-m, %"))] if bars else []
-    for verdict in found[:1]:
-        tasks = [svg.Bar(task, change.mean, change.error) for task, change in verdict.tasks.items()]
-        title = f"change per task (± standard error): {_name(named[id(verdict.method)])}"
-        plots.append(Plot("delta-m-per-task", title, svg.bars(tasks[:_MOST_PLOTS], "change, %")))
+    """Each data set and set of tasks has bars of its own: a change of one is no change of another."""
+    plots = []
+    for problem in comparison.problems(among):
+        found = payoff.verdicts(problem.methods)
+        named = dict(zip(map(id, problem.methods), comparison.labels(problem.methods), strict=True))
+        bars = [svg.Bar(_name(named[id(v.method)]), v.delta.mean, v.delta.error) for v in found if v.delta]
+        title = f"{_of(problem)}delta-m against the tasks apart, above 0 is better (± standard error)"
+        if bars:
+            plots.append(Plot(f"{_of(problem)}delta-m", title, svg.bars(bars, "delta-m, %")))
+        for verdict in found[:1]:
+            tasks = [svg.Bar(task, change.mean, change.error) for task, change in verdict.tasks.items()]
+            title = f"{_of(problem)}change per task (± standard error): {_name(named[id(verdict.method)])}"
+            drawn = svg.bars(tasks[:_MOST_PLOTS], "change, %")
+            plots.append(Plot(f"{_of(problem)}delta-m-per-task", title, drawn))
     return plots
+
+
+def _of(problem: Problem) -> str:
+    return f"{problem.name}: " if problem.name else ""
 
 
 def _grouping_plots(among: Sequence[Method]) -> list[Plot]:
@@ -266,19 +278,20 @@ def _grouping_plots(among: Sequence[Method]) -> list[Plot]:
 
 def _trade_off(among: Sequence[Method]) -> list[Plot]:
     plots = []
-    for cost in ("parameters", "seconds"):
-        points = {}
-        for i, method in enumerate(among):
-            paid, score = method.number(cost), method.mean()
-            if paid is not None and score is not None:
-                points[i] = paid.mean, -score.mean
-        best = comparison.front(points)
-        names = comparison.labels(among)
-        named = [svg.Point(_name(names[i]), x, -y, strong=i in best) for i, (x, y) in points.items()]
-        if len(named) > 1:
-            title = f"score against {cost}"
-            told = ["In colour: no other has a score as good at the same cost or less."]
-            plots.append(Plot(title, title, svg.named_points(named, cost, SCORE), told))
+    for problem in comparison.problems(among):
+        names = comparison.labels(problem.methods)
+        for cost in ("parameters", "seconds"):
+            points = {}
+            for i, method in enumerate(problem.methods):
+                paid, score = method.number(cost), method.mean()
+                if paid is not None and score is not None:
+                    points[i] = paid.mean, -score.mean
+            best = comparison.front(points)
+            named = [svg.Point(_name(names[i]), x, -y, strong=i in best) for i, (x, y) in points.items()]
+            if len(named) > 1:
+                title = f"{_of(problem)}score against {cost}"
+                told = ["In colour: no other has a score as good at the same cost or less."]
+                plots.append(Plot(title, title, svg.named_points(named, cost, SCORE), told))
     return plots
 
 
@@ -334,7 +347,7 @@ def _over(records: Sequence[Record], key: str, name: str) -> svg.Series:
 
 
 def _name(label: Mapping[str, str]) -> str:
-    components = ("sharing", "balancing", "encoder")
+    components = ("task", "sharing", "balancing", "encoder")
     first = [label[key] for key in components if key in label]
     rest = [f"{key.rpartition('.')[2]}={value}" for key, value in label.items() if key not in components]
     return ", ".join([*first, *rest]) or "all"

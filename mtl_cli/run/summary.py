@@ -14,8 +14,10 @@ summary.json, written at the end of a training; numbers that are not finite are 
     rows_seen         rows trained on, of each source: {"books": 1}; {} for one source
     epochs, steps     done in all, resumed parts included
     skipped_steps     of them left out because a loss or gradient was not finite (trainer.on_nonfinite=skip)
-    seconds           wall time of the run; train_seconds: of its training steps alone
-    rows_per_second   training rows over train_seconds
+    train_seconds     time from the first step to the last, validations and checkpoints included, resumed parts too
+    seconds           time of the process that ended the run, with imports, reading the data and the final evaluation
+                      (both times: for a job of a stacked sweep its share of what was done for several jobs at once)
+    rows_per_second   rows trained on over train_seconds
     seed, device, threads, processes, data_fingerprint, versions
     config            checksum of config.yaml as it was then
 """

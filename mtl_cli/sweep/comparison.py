@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from mtl_cli.sweep.jobs import override_values
 from mtl_cli.sweep.records import JobRecord
 
 BASELINE = "separate"
@@ -95,6 +96,19 @@ class Method:
         return estimate([getattr(job, name) for job in self.done])
 
 
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """The methods whose scores can be compared: they were trained for the same tasks on the same data.
+
+    Args:
+        name: What sets it apart from the other problems of a sweep, ``task=digits``; empty where it is the only one.
+        methods: Those with finished jobs.
+    """
+
+    name: str
+    methods: tuple[Method, ...]
+
+
 def estimate(values: Sequence[float | None]) -> Estimate | None:
     """Mean and deviation; None if any value is missing, for a mean over what happened to work is none.
 
@@ -124,6 +138,24 @@ def methods(records: Sequence[JobRecord]) -> list[Method]:
         Method(_method_settings(jobs[0]), tuple(sorted(jobs, key=lambda job: (str(job.settings.get("seed")), job.job))))
         for jobs in found.values()
     ]
+
+
+def problems(among: Sequence[Method]) -> list[Problem]:
+    """The methods with finished jobs by what they were trained for, in the order in which they come."""
+    groups: dict[tuple[str | None, frozenset[str]], list[int]] = {}
+    for i, method in enumerate(among):
+        if method.done:
+            key = method.done[0].data_fingerprint, frozenset(method.tasks)
+            groups.setdefault(key, []).append(i)
+    named = labels(among)
+    names = _names([[named[i] for i in group] for group in groups.values()])
+    if len({*names}) < len(groups):  # no key is the same within each: then what they are made of
+        names = [", ".join(among[group[0]].tasks) for group in groups.values()]
+    if len({*names}) < len(groups):
+        names = [f"{name} (data {str(data)[:8]})" for name, (data, _) in zip(names, groups, strict=True)]
+    if len(groups) == 1:
+        names = [""]
+    return [Problem(name, tuple(among[i] for i in g)) for name, g in zip(names, groups.values(), strict=True)]
 
 
 def baseline(method: Method, among: Sequence[Method]) -> Method | None:
@@ -247,9 +279,12 @@ def front(points: Mapping[int, tuple[float, ...]]) -> set[int]:
 def labels(among: Sequence[Method]) -> list[dict[str, str]]:
     """What sets the methods apart: one mapping from key to value for each, with the same keys.
 
-    ``sharing.name`` is called ``sharing``; an option of a component is shown where it differs between methods that
-    have chosen the same component.
+    These are the overrides that were swept, where they tell all methods apart: ``task`` is one key to its user and
+    dozens of settings. Else they are settings: ``sharing.name`` is called ``sharing``; an option of a component is
+    shown where it differs between methods that have chosen the same component.
     """
+    if swept := _swept(among):
+        return swept
     keys = [key for key in dict.fromkeys(k for m in among for k in m.settings) if _varies(key, among)]
     named = {key.removesuffix(".name"): key for key in keys if key.endswith(".name")}
     shown = []
@@ -268,6 +303,37 @@ def labels(among: Sequence[Method]) -> list[dict[str, str]]:
     ]
 
 
+def _swept(among: Sequence[Method]) -> list[dict[str, str]] | None:
+    """The overrides in which the methods differ; None if some have the same, or one has several values of a key."""
+    given = [[override_values(job.overrides) for job in method.jobs] for method in among]
+    columns: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for jobs in given for values in jobs for key in values):
+        chosen = [{_chosen(key, method, values) for values in jobs} for method, jobs in zip(among, given, strict=True)]
+        if _makes_a_method(key) and all(len(values) == 1 for values in chosen) and len(set().union(*chosen)) > 1:
+            columns[key] = [value for (value,) in chosen]
+    rows = list(zip(*columns.values(), strict=True))
+    return [dict(zip(columns, row, strict=True)) for row in rows] if rows and len({*rows}) == len(among) else None
+
+
+def _chosen(key: str, method: Method, given: Mapping[str, str]) -> str:
+    """What a method has for the key of an override, given or by default: as its settings say if they hold the key."""
+    for setting in (f"{key}.name", key):
+        if setting in method.settings:
+            return _text(method.settings[setting])
+    return given.get(key, "")
+
+
+def _names(groups: Sequence[Sequence[Mapping[str, str]]]) -> list[str]:
+    """Names for groups of labels by the keys that are the same within each; one key where it tells them apart."""
+    keys = [key for key in (groups[0][0] if groups else ()) if all(len({one[key] for one in g}) == 1 for g in groups)]
+    # The task first: that is what the user calls data and tasks together.
+    for key in sorted(keys, key=lambda key: key != "task"):
+        if len({group[0][key] for group in groups}) == len(groups):
+            keys = [key]
+            break
+    return [", ".join(f"{key}={group[0][key]}" for key in keys) for group in groups]
+
+
 def _one_per_seed(jobs: Sequence[JobRecord]) -> list[JobRecord]:
     chosen: dict[str, JobRecord] = {}
     for job in sorted(jobs, key=lambda job: (job.status != "done", job.job)):
@@ -284,8 +350,11 @@ def _text(value: Any) -> str:
 
 
 def _method_settings(record: JobRecord) -> dict[str, Any]:
-    kept = record.settings.items()
-    return {key: value for key, value in kept if key not in _SAME_METHOD and not key.startswith("logger.")}
+    return {key: value for key, value in record.settings.items() if _makes_a_method(key)}
+
+
+def _makes_a_method(key: str) -> bool:
+    return key not in _SAME_METHOD and not key.startswith("logger.")
 
 
 def _without(settings: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:

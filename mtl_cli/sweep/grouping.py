@@ -17,7 +17,7 @@ from itertools import combinations
 from typing import Any
 
 from mtl_cli.sweep.comparison import Estimate, Method, estimate, paired, relative_change
-from mtl_cli.sweep.payoff import judged, percent
+from mtl_cli.sweep.payoff import judged, more_seeds, percent
 
 #: Groupings of more tasks are not searched: there are too many.
 MOST_TASKS = 12
@@ -260,19 +260,26 @@ def _headline(groupings: Sequence[Grouping], alone: int | None) -> str:
     verdict = judged(best.change) if best.change is not None else ""
     if verdict == "better":
         return f"{best}: {_told(best)} than each alone."
+    advice = "" if best.change is None else f" {more_seeds(best.change)}"
     if verdict.startswith("one seed"):
-        return f"One seed only ({best}: {_told(best)}), which cannot tell: add seed=0,1,2."
+        return f"One seed only ({best}: {_told(best)}), which cannot tell.{advice}"
+    if verdict != "no clear difference" or _is_each_alone(best):
+        advice = ""
     saved = ""
     if together is not None and together.parameters and alone:
         fewer = 100 * (1 - together.parameters / alone)
         saved = f" One model for all has {fewer:.0f} % fewer parameters: {_told(together)}."
-    return f"No grouping is clearly better than each task alone ({best}: {_told(best)}).{saved}"
+    return f"No grouping is clearly better than each task alone ({best}: {_told(best)}).{saved}{advice}"
+
+
+def _is_each_alone(grouping: Grouping) -> bool:
+    return len(grouping.groups) == len(grouping.tasks) and grouping.groups == grouping.models
 
 
 def _told(grouping: Grouping) -> str:
     if grouping.change is None:
         return f"{grouping.chosen_by:+.2f} %, predicted from pairs on validation rows"
-    if len(grouping.groups) == len(grouping.tasks) and grouping.groups == grouping.models:
+    if _is_each_alone(grouping):
         return "each alone, what the others are compared with"
     return f"{percent(grouping.change)}, {judged(grouping.change)}"
 

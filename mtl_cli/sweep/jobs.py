@@ -12,9 +12,9 @@ def job_name(overrides: list[str]) -> str:
     """A folder name for the job with these overrides: readable, safe on every file system, the same in any order.
 
     What says how the sweep is run (``hydra.*``, ``stop_on_failure``) and leading ``+`` do not count. What is often the
-    same for all jobs (paths and other long values, ``task``, ``experiment``) comes last, where it may be cut off. The
-    hash at the end keeps apart what the readable part cannot (signs that folders cannot have, long lists, capital
-    letters on a disk that does not tell them apart).
+    same for all jobs (``experiment``, options of the trainer, paths and other long values) comes last, where it may be
+    cut off. The hash at the end keeps apart what the readable part cannot (signs that folders cannot have, long lists,
+    capital letters on a disk that does not tell them apart).
 
     Args:
         overrides: As on the command line: ``trainer.lr=0.1``.
@@ -56,9 +56,11 @@ def override_values(overrides: list[str]) -> dict[str, str]:
 
 
 def _commonness(override: str) -> int:
+    """How likely an override is the same for all jobs. A name is made from one job's, which cannot tell."""
     if len(override) > _LONGEST // 2:
-        return 2
-    return int(override.startswith(("task=", "experiment=")))
+        return 4
+    ranks = {"task=": 1, "experiment=": 2, "trainer.": 3}
+    return next((rank for start, rank in ranks.items() if override.startswith(start)), 0)
 
 
 def _of_the_sweep(override: str) -> bool:

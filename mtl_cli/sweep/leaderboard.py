@@ -11,9 +11,9 @@ from mtl_cli.run import write_text
 from mtl_cli.run.atomic import finite
 from mtl_cli.sweep import grouping, payoff
 from mtl_cli.sweep.comparison import Method, methods
-from mtl_cli.sweep.method_table import as_json, is_folded, method_columns
+from mtl_cli.sweep.method_table import as_json, is_folded, method_columns, methods_title
 from mtl_cli.sweep.records import JobRecord, collect, summarise
-from mtl_cli.sweep.table import as_csv, as_markdown, as_text, markdown_table, ranked, text_table
+from mtl_cli.sweep.table import as_csv, as_markdown, as_text, jobs_title, markdown_table, ranked, text_table
 
 __all__ = ["FORMAT", "JobRecord", "collect", "format_table", "summarise", "write"]
 
@@ -63,7 +63,8 @@ def whole_markdown(records: Sequence[JobRecord]) -> str:
     told = answer(among)
     parts = [
         *([f"```\n{told}\n```\n"] if told else []),
-        *([markdown_table(method_columns(among))] if is_folded(among) else []),
+        *([f"## {methods_title(among)}\n", markdown_table(method_columns(among))] if is_folded(among) else []),
+        f"## {jobs_title(records)}\n",
         as_markdown(records),
         f"{summarise(records)}\n",
     ]
@@ -78,6 +79,7 @@ def format_table(records: Sequence[JobRecord]) -> str:
     Example:
         >>> done = JobRecord("a", "done", score=0.98765, monitor="mean", mode="max", parameters=850, seconds=3.2)
         >>> print(format_table([done, JobRecord("b", "failed", error="trainer.lr: must be positive, got -1.")]))
+        Jobs, ranked by validation score (mean):
         rank  job  status  test/mean   score  parameters  seconds
            1  a    done               0.9877         850    3.200
               b    failed
@@ -86,6 +88,10 @@ def format_table(records: Sequence[JobRecord]) -> str:
     """
     errors = [f"{record.job}: {record.error}" for _, record in ranked(records) if record.error]
     among = methods(records)
-    table = text_table(method_columns(among)) if is_folded(among) else as_text(records) if records else None
     told = answer(among)
-    return "\n".join([*([table] if table else []), *errors, summarise(records), *(["", told] if told else [])])
+    table: list[str] = []
+    if is_folded(among):
+        table = [f"{methods_title(among)}:", text_table(method_columns(among))]
+    elif records:
+        table = [f"{jobs_title(records)}:", as_text(records)]
+    return "\n".join([*table, *errors, summarise(records), *(["", told] if told else [])])

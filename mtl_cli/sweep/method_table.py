@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtl_cli.sweep import comparison
 from mtl_cli.sweep.comparison import Estimate, Method
@@ -14,12 +14,47 @@ DELTA = "delta-m %"
 NUMBERS = ("parameters", "flops_per_row", "seconds", "rows_per_second", "train_rows")  # beside the scores
 
 
+class Standing(NamedTuple):
+    """Where a method stands among those that were trained for the same tasks on the same data.
+
+    Args:
+        problem: The tasks and data, in words; empty if the sweep has no others.
+        rank: By the mean of the primary metrics; None if there is nothing to compare.
+        mean_rank: Mean over tasks of its rank.
+        pareto: Whether no other beats it in score, parameters and seconds at once.
+    """
+
+    problem: str = ""
+    rank: int | None = None
+    mean_rank: float | None = None
+    pareto: bool = False
+
+
 def ranked_methods(among: Sequence[Method]) -> list[Method]:
-    """Best mean of the primary metrics first; methods without one last, in their order."""
+    """Best mean of the primary metrics first, one problem after the other; methods without one last, in their order."""
     means = {id(method): method.mean() for method in among}
-    with_mean = [method for method in among if means[id(method)] is not None]
-    with_mean.sort(key=lambda method: -(means[id(method)] or Estimate(0, None, 0)).mean)
-    return [*with_mean, *(method for method in among if means[id(method)] is None)]
+    found = []
+    for problem in comparison.problems(among):
+        with_mean = [method for method in problem.methods if means[id(method)] is not None]
+        found += sorted(with_mean, key=lambda method: -(means[id(method)] or Estimate(0, None, 0)).mean)
+    return [*found, *(method for method in among if means[id(method)] is None)]
+
+
+def standings(rows: Sequence[Method]) -> list[Standing]:
+    """Where each method of ``ranked_methods`` stands."""
+    found = {}
+    problems = comparison.problems(rows)
+    for problem in problems:
+        own = problem.methods
+        ranks, front = comparison.mean_ranks(own), comparison.pareto(own)
+        alone = len(own) == 1 and len(problems) > 1  # first of one says nothing
+        for i, method in enumerate(own):
+            found[id(method)] = (
+                Standing(problem.name)
+                if alone
+                else Standing(problem.name, None if method.mean() is None else i + 1, ranks.get(i), i in front)
+            )
+    return [found.get(id(method), Standing()) for method in rows]
 
 
 def is_folded(among: Sequence[Method]) -> bool:
@@ -27,17 +62,26 @@ def is_folded(among: Sequence[Method]) -> bool:
     return any(len(method.jobs) > 1 for method in among)
 
 
+def methods_title(among: Sequence[Method]) -> str:
+    """The heading of ``method_columns``, which says what the methods are ranked by."""
+    places = standings(ranked_methods(among))
+    if all(place.rank is None for place in places):
+        return "Methods"
+    tested = any("test/mean" in job.metrics for method in among for job in method.done)
+    within = " for each data set and set of tasks" if len({p.problem for p in places if p.rank}) > 1 else ""
+    return f"Methods, ranked by mean {'test' if tested else 'validation'} score over the seeds{within}"
+
+
 def method_columns(among: Sequence[Method]) -> list[Column]:
     """The table's columns; numbers are mean ± standard deviation over the seeds."""
     rows = ranked_methods(among)
-    labels, ranks, front = comparison.labels(rows), comparison.mean_ranks(rows), comparison.pareto(rows)
-    comparable = len({frozenset(method.tasks) for method in rows if method.done}) <= 1  # else means are of other tasks
+    labels, places = comparison.labels(rows), standings(rows)
     keys = list(labels[0]) if labels else []
     tasks = dict.fromkeys(task for method in rows for task in method.tasks)
     means = [method.mean() for method in rows]
     deltas = [_delta(method, rows) for method in rows]
     table = [
-        Column("rank", [i if comparable and mean is not None else None for i, mean in enumerate(means, start=1)]),
+        Column("rank", [place.rank for place in places]),
         *(Column(key, [label[key] for label in labels], "override") for key in keys),
         Column("jobs", [_states(method) for method in rows]),
         *(Column(_metric_name(task, rows), [_cell(m.task(task)) for m in rows], "metric") for task in tasks),
@@ -48,29 +92,30 @@ def method_columns(among: Sequence[Method]) -> list[Column]:
     flops = [_whole(method.number("flops_per_row")) for method in rows]
     return [
         *table,
-        Column("mean rank", [ranks.get(i) for i in range(len(rows))]),
-        Column("parameters", [_whole(method.number("parameters")) for method in rows]),
-        *([Column("flops/row", flops)] if any(cell is not None for cell in flops) else []),
-        Column("seconds", [_mean(method.number("seconds")) for method in rows]),
-        Column("rows/s", [_whole(method.number("rows_per_second")) for method in rows]),
-        Column("pareto", ["*" if comparable and i in front else "" for i in range(len(rows))]),
+        Column("mean rank", [place.mean_rank for place in places], "cost"),
+        Column("parameters", [_whole(method.number("parameters")) for method in rows], "cost"),
+        *([Column("flops/row", flops, "cost")] if any(cell is not None for cell in flops) else []),
+        Column("seconds", [_mean(method.number("seconds")) for method in rows], "cost"),
+        Column("rows/s", [_whole(method.number("rows_per_second")) for method in rows], "cost"),
+        Column("pareto", ["*" if place.pareto else "" for place in places], "cost"),
     ]
 
 
 def as_json(among: Sequence[Method]) -> list[dict[str, Any]]:
     """The same in full, as plain JSON types."""
     rows = ranked_methods(among)
-    labels, ranks, front = comparison.labels(rows), comparison.mean_ranks(rows), comparison.pareto(rows)
+    labels, places = comparison.labels(rows), standings(rows)
     return [
         {
             "method": labels[i],
+            "problem": places[i].problem,
             "jobs": [job.job for job in method.jobs],
             "done": len(method.done),
             "tasks": {task: _json(method.task(task)) for task in method.tasks},
             "mean": _json(method.mean()),
             "delta_m_percent": _json(_delta(method, rows)),
-            "mean_rank": ranks.get(i),
-            "pareto": i in front,
+            "mean_rank": places[i].mean_rank,
+            "pareto": places[i].pareto,
             **{name: _json(method.number(name)) for name in NUMBERS},
         }
         for i, method in enumerate(rows)

@@ -25,7 +25,7 @@ class JobRecord:
         metrics: Final numbers by flat key (``test/digit/accuracy``); None where a number was not finite.
         score: The monitored validation score of the best epoch; None if there is none.
         mean: ``test/mean``; None without a test split.
-        seconds: Wall time.
+        seconds: Time of training (``train_seconds``): what comes before it is paid by the first job of a sweep for all.
         parameters: Number of parameters of the model.
         flops_per_row: FLOPs of a forward pass in matrix products and convolutions; None in runs of older versions.
         error: What went wrong, on one line.
@@ -153,7 +153,7 @@ def _numbers(summary: dict[str, Any]) -> dict[str, Any]:
         "metrics": metrics,
         "score": _number((summary.get("best") or {}).get("score")),
         "mean": metrics.get("test/mean"),
-        "seconds": _number(summary.get("seconds")),
+        "seconds": _number(summary.get("train_seconds", summary.get("seconds"))),
         "parameters": None if total is None else int(total),
         "flops_per_row": summary.get("flops_per_row"),
         "monitor": str(summary.get("monitor")),

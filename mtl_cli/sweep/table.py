@@ -27,7 +27,8 @@ class Column:
     Args:
         name: Its header.
         cells: One per record, in the order of the rows.
-        kind: ``fixed`` ones are always shown; ``metric`` and ``override`` ones may be left out of a narrow terminal.
+        kind: ``fixed`` ones are always shown; on a narrow terminal first the ``metric``, then the ``cost``, then the
+            ``override`` ones are left out.
     """
 
     name: str
@@ -39,7 +40,8 @@ def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
     """The records in the order of the leaderboard, each with its rank.
 
     Finished jobs with a score come first, best first; then the others by name. If finished jobs were judged by
-    different measures (``monitor``, ``mode``, or other tasks), their scores cannot be compared and nobody has a rank.
+    different measures (``monitor``, ``mode``, other tasks, other data), their scores cannot be compared and nobody has
+    a rank.
 
     Example:
         >>> a, b = (JobRecord(n, "done", score=s, monitor="mean", mode="max") for n, s in (("a", 0.5), ("b", 0.9)))
@@ -48,13 +50,26 @@ def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
     """
     by_name = sorted(records, key=lambda record: record.job)
     scored = [record for record in by_name if record.status == "done" and _score(record) is not None]
-    if len({(record.monitor, record.mode, frozenset(record.primary)) for record in scored}) > 1:
+    if len({(r.monitor, r.mode, frozenset(r.primary), r.data_fingerprint) for r in scored}) > 1:
         scored = []
     sign = -1 if scored and scored[0].mode == "max" else 1
     best_first = sorted(scored, key=lambda record: sign * (_score(record) or 0.0))
     rest = [record for record in by_name if record not in scored]
     rest.sort(key=lambda record: record.status != "done")
     return [*((rank, record) for rank, record in enumerate(best_first, start=1)), *((None, record) for record in rest)]
+
+
+def jobs_title(records: Sequence[JobRecord]) -> str:
+    """The heading of ``columns``, which says what the jobs are ranked by: it is what each was chosen by.
+
+    Example:
+        >>> jobs_title([JobRecord("a", "done", score=0.5, monitor="mean", mode="max")])
+        'Jobs, ranked by validation score (mean)'
+        >>> jobs_title([JobRecord("a", "failed")])
+        'Jobs'
+    """
+    first = next((record for rank, record in ranked(records) if rank == 1), None)
+    return "Jobs" if first is None else f"Jobs, ranked by validation score ({first.monitor})"
 
 
 def columns(records: Sequence[JobRecord]) -> list[Column]:
@@ -69,9 +84,9 @@ def columns(records: Sequence[JobRecord]) -> list[Column]:
         *_metric_columns(rows),
         Column("test/mean", [record.mean for record in rows]),
         Column("score", [record.score for record in rows]),
-        Column("parameters", [record.parameters for record in rows]),
+        Column("parameters", [record.parameters for record in rows], "cost"),
         *_flops_column(rows),
-        Column("seconds", [record.seconds for record in rows]),
+        Column("seconds", [record.seconds for record in rows], "cost"),
         *_delta_column(rows),
         Column("error", [record.error for record in rows]),
     ]
@@ -79,7 +94,7 @@ def columns(records: Sequence[JobRecord]) -> list[Column]:
 
 def _flops_column(rows: Sequence[JobRecord]) -> list[Column]:
     cells: list[Cell] = [record.flops_per_row for record in rows]
-    return [Column("flops/row", cells)] if any(cell is not None for cell in cells) else []
+    return [Column("flops/row", cells, "cost")] if any(cell is not None for cell in cells) else []
 
 
 def as_csv(records: Sequence[JobRecord]) -> str:
@@ -121,14 +136,30 @@ def as_text(records: Sequence[JobRecord]) -> str:
 
 
 def text_table(table: Sequence[Column]) -> str:
-    """Columns aligned for a terminal, at most about 140 wide; says which did not fit."""
+    """Columns aligned for a terminal, at most about 140 wide.
+
+    What does not fit: columns that say the same in every row are told of in a line below, then the least needed ones
+    are left out, and named.
+
+    Example:
+        >>> print(text_table([Column("job", ["a", "b"]), Column("score", [0.5, 0.25])]))
+        job   score
+        a    0.5000
+        b    0.2500
+    """
     table = list(table)
+    same: list[Column] = []
+    if _width(table) > _WIDTH:
+        same = [column for column in table if len(column.cells) > 1 and len({*map(text, column.cells)}) == 1]
+        table = [column for column in table if column not in same]
     left_out: list[str] = []
     while _width(table) > _WIDTH and (extra := _least_needed(table)) is not None:
         table.remove(extra)
         left_out.insert(0, extra.name)
     rows = zip(*map(_aligned, table), strict=True)
     lines = [_GAP.join(row).rstrip() for row in rows]
+    if told := ", ".join(f"{column.name} {text(column.cells[0])}" for column in same if text(column.cells[0])):
+        lines.append(f"(the same in all rows: {told})")
     if left_out:
         lines.append(f"(not shown, see leaderboard.csv: {', '.join(left_out)})")
     return "\n".join(lines)
@@ -217,7 +248,7 @@ def _width(table: Sequence[Column]) -> int:
 
 
 def _least_needed(table: Sequence[Column]) -> Column | None:
-    for kind in ("metric", "override"):
+    for kind in ("metric", "cost", "override"):  # what was swept is what a row is about
         found = [column for column in table if column.kind == kind]
         if found:
             return found[-1]

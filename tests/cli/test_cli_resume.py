@@ -212,10 +212,14 @@ def test_finished_run_trains_on(cli, tmp_path):
     long = [*QUICK[:-1], "trainer.max_epochs=4"]
     assert cli(*long, "hydra.run.dir=unbroken").code == 0
     assert cli(*QUICK).code == 0
+    first = json.loads((tmp_path / "run/summary.json").read_text())
     ended = cli("resume=run", "trainer.max_epochs=4")
     assert (ended.code, ended.err) == (0, "")
     assert "resumed after epoch 2, step 40" in ended.out
     _assert_same(tmp_path / "run", tmp_path / "unbroken")
+    both = json.loads((tmp_path / "run/summary.json").read_text())  # the times are those of all parts
+    assert both["train_seconds"] > first["train_seconds"]
+    assert both["rows_per_second"] * both["train_seconds"] == pytest.approx(4 * both["rows"]["train"], rel=0.02)
     assert cli("resume=run").out.endswith("run: is done, nothing to do\n")
 
 

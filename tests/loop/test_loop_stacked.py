@@ -1,5 +1,8 @@
 """Steps of several trainings at once are the steps of each alone."""
 
+import time
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +53,7 @@ def _alone_and_together(tmp_path, rows, batch_size, **options):
 def _seeded(trainer, run):
     """The training, with generators as they are after the learner of that run was made."""
 
-    def steps(_):
+    def steps(*_):
         make_learner(three_kinds(), shared_dim=24, seed=run)
         yield from trainer.steps()
 
@@ -111,14 +114,34 @@ def test_a_training_that_ends_leaves_the_others_alone(tmp_path, monkeypatch):
     trainers, _ = _trainers(tmp_path, rows, 32)
     trainers[1].limits = type(trainers[1].limits)(1, None, None)
 
-    def breaks_off(asked):
+    def breaks_off(*_):
         steps = trainers[2].steps()
         result = yield next(steps)
         for _ in range(2):
             result = yield steps.send(result)
         raise ZeroDivisionError
 
-    outcomes = run_together([lambda _: trainers[0].steps(), lambda _: trainers[1].steps(), breaks_off], lambda: None)
+    outcomes = run_together([lambda *_: trainers[0].steps(), lambda *_: trainers[1].steps(), breaks_off], lambda: None)
     assert [type(outcome.error) for outcome in outcomes] == [type(None), type(None), ZeroDivisionError]
     assert [trainer.progress.epoch for trainer in trainers[:2]] == [2, 1]
     assert sizes == [3, 3, 2]  # the fourth step is made by the first training alone
+
+
+def test_the_time_of_a_step_is_shared_by_those_that_it_is_made_for(tmp_path, monkeypatch):
+    make = Stack.make
+    monkeypatch.setattr(Stack, "make", lambda self, steps: (time.sleep(0.15), make(self, steps))[1])
+    trainers, _ = _trainers(tmp_path, three_kind_rows(64), 32)
+    clocks = []
+
+    def training(trainer, _, clock):
+        clocks.append(clock)
+        yield from trainer.steps()
+        return clock()
+
+    began = time.monotonic()
+    ended = run_together([partial(training, trainer) for trainer in trainers], lambda: None)
+    whole = time.monotonic() - began
+    took = [outcome.value for outcome in ended]
+    assert len({*clocks}) == len(trainers)
+    assert min(took) >= 4 * 0.15 / len(trainers)  # two epochs of two steps
+    assert sum(took) <= whole  # where each of them took the time of all before

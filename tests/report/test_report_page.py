@@ -126,20 +126,36 @@ def test_page_of_a_sweep_has_the_answer_first(sweep):
     titles = re.findall(r"<h2>(.*?)</h2>", text)
     assert titles == [
         "Answer",
-        "Methods",
+        "Methods, ranked by mean test score over the seeds",
         "Score, cost and data",
         "Learning curves",
         "What differs",
         "Failures",
-        "Jobs",
+        "Jobs, ranked by validation score (mean)",
     ]
     assert "Does sharing pay? Yes: hard scores better (mean change +12.48 %)." in text
     assert '<rect class="bar up"' in text
     assert "7 jobs: 6 done, 1 failed" in text
 
 
+def test_plots_of_different_tasks_are_not_one_plot(sweep, capsys):
+    for sharing, accuracy in (("hard", 0.3), ("separate", 0.4)):
+        write_run(sweep / f"other-{sharing}", sharing, 0, accuracy, task="park")
+        config = {"sharing": {"name": sharing}, "seed": 0, "data": {"path": "park.csv"}}
+        (sweep / f"other-{sharing}/config.yaml").write_text(json.dumps(config))
+    _report([str(sweep), "--format", "svg"])
+    names = [line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()]
+    assert sum("delta-m" in name and "per-task" not in name for name in names) == 2
+    assert sum("score-against-parameters" in name for name in names) == 2
+
+
 @pytest.mark.parametrize(
-    ("form", "start"), [("md", "```\nDoes sharing pay?"), ("text", "rank  sharing"), ("json", "{")]
+    ("form", "start"),
+    [
+        ("md", "```\nDoes sharing pay?"),
+        ("text", "Methods, ranked by mean test score over the seeds:\nrank  sharing"),
+        ("json", "{"),
+    ],
 )
 def test_other_formats_are_those_of_the_leaderboard(sweep, capsys, form, start):
     _report([str(sweep), "--format", form])

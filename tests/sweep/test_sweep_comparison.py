@@ -1,6 +1,7 @@
 """Seeds are folded, methods compared with the tasks trained apart, and the answer says what the numbers say."""
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -12,14 +13,18 @@ from mtl_cli.sweep.comparison import (
     baseline,
     delta,
     delta_m,
+    estimate,
     labels,
     mean_ranks,
     methods,
     paired,
     pareto,
+    problems,
     relative_change,
 )
-from mtl_cli.sweep.payoff import answer, rows_needed, verdicts
+from mtl_cli.sweep.method_table import as_json, method_columns
+from mtl_cli.sweep.payoff import answer, is_clear, rows_needed, verdicts
+from mtl_cli.sweep.table import ranked
 
 
 def _record(sharing, seed, a, b=0.5, fraction=1.0, rows=1000, parameters=100, balancing="equal", **more):
@@ -129,6 +134,69 @@ def test_labels_hold_what_differs_and_options_of_the_same_component_only():
     assert labels(methods([one, other])) == [{"sharing.experts": "4"}, {"sharing.experts": "8"}]
 
 
+def _of_two_tasks():
+    """Sharing pays for digits and not for park; scores of park are higher all over."""
+    found = []
+    for task, level, gain in (("digits", 0.5, 1.1), ("park", 0.8, 0.9)):
+        for sharing in ("hard", "separate"):
+            for seed in range(2):
+                job = _record(sharing, seed, (level + seed / 100) * (gain if sharing == "hard" else 1), parameters=300)
+                settings = {**job.settings, "data.path": f"{task}.csv", "tasks.a.kind": "binary", "data.id": task}
+                given = [f"task={task}", f"sharing={sharing}", f"seed={seed}", "trainer.max_epochs=2"]
+                more = {"job": f"{task}-{job.job}", "data_fingerprint": task, "score": 0.5, "mode": "max"}
+                found.append(replace(job, settings=settings, overrides=given, **more))
+    return found
+
+
+def test_a_sweep_over_the_task_is_labelled_by_what_was_swept():
+    assert labels(methods(_of_two_tasks())) == [
+        {"task": task, "sharing": sharing} for task in ("digits", "park") for sharing in ("hard", "separate")
+    ]
+
+
+def test_overrides_that_do_not_tell_methods_apart_are_no_labels():
+    one, two = _record("hard", 0, 0.5), _record("mmoe", 0, 0.5)  # from the files of two sweeps, not from overrides
+    one, two = (replace(job, settings={**job.settings, "optimizer.lr": 0.001}) for job in (one, two))
+    given = [replace(one, overrides=["optimizer.lr=1e-3"]), replace(two, overrides=["optimizer.lr=0.001"])]
+    assert labels(methods(given)) == [{"sharing": "hard"}, {"sharing": "mmoe"}]
+    default = replace(one, overrides=["shared_dim=8"], settings={**one.settings, "shared_dim": 8})
+    wider = replace(one, settings={**one.settings, "shared_dim": 16})
+    assert labels(methods([default, wider])) == [{"shared_dim": "8"}, {"shared_dim": "16"}]
+
+
+def test_each_data_set_has_an_answer_of_its_own():
+    lines = answer(methods(_of_two_tasks())).splitlines()
+    assert lines[0] == "Does sharing pay?"
+    assert lines[1].startswith("  task=digits  Yes: hard scores better (mean change +5.00 %")
+    assert lines[2].startswith("  task=park    No: the tasks score better apart (mean change -5.00 %")
+    assert "task=digits: sharing=hard against separate (2 seeds):" in lines
+    assert "task=park: sharing=hard against separate (2 seeds):" in lines
+
+
+def test_methods_are_ranked_among_those_of_their_data():
+    found = as_json(methods(_of_two_tasks()))
+    assert [(m["problem"], m["method"]["sharing"], m["mean_rank"]) for m in found] == [
+        ("task=digits", "hard", 1.25), ("task=digits", "separate", 1.75),
+        ("task=park", "separate", 1.25), ("task=park", "hard", 1.75),
+    ]  # fmt: skip
+    rank, task, *_ = method_columns(methods(_of_two_tasks()))
+    assert (rank.cells, task.cells) == ([1, 2, 1, 2], ["digits", "digits", "park", "park"])
+    title = "Methods, ranked by mean test score over the seeds for each data set and set of tasks"
+    assert format_table(_of_two_tasks()).startswith(f"{title}:\n")
+    assert {place for place, _ in ranked(_of_two_tasks())} == {None}  # single jobs of different data are not compared
+
+
+def test_problems_are_named_by_their_tasks_or_data_where_no_setting_tells_them_apart():
+    def found(**other):
+        one, two = (_record(sharing, 0, 0.5, fraction=f) for sharing, f in (("hard", 0.1), ("mmoe", 0.2)))
+        three, four = (_record(sharing, 0, 0.5, fraction=f) for sharing, f in (("hard", 0.2), ("mmoe", 0.1)))
+        return [p.name for p in problems(methods([one, two, replace(three, **other), replace(four, **other)]))]
+
+    assert found() == [""]
+    assert found(primary={"b": "rmse"}) == ["a, b", "b"]
+    assert found(data_fingerprint="other data") == ["a, b (data x)", "a, b (data other da)"]
+
+
 def test_the_answer_when_sharing_pays(records):
     assert answer(methods(records)).splitlines() == [
         "Does sharing pay? Yes: hard scores better (mean change +15.00 %).",
@@ -145,14 +213,29 @@ def test_the_answer_when_sharing_pays(records):
     ("scores", "first_line"),
     [
         ([0.4, 0.41, 0.42], "Does sharing pay? No: the tasks score better apart"),
-        ([0.4, 0.5, 0.62], "Does sharing pay? In parameters: the same scores within the spread"),
-        ([0.6], "Does sharing pay? One seed only"),
+        (
+            [0.4, 0.5, 0.62],
+            "Does sharing pay? No clear difference in scores (hard: mean change +0.67 %), with 67 % fewer parameters. "
+            "More seeds may tell: seed=0,1,2,3,4,5.",
+        ),
+        (
+            [0.6],
+            "Does sharing pay? One seed only (hard: mean change +10.00 %), which cannot tell. More seeds may tell: ",
+        ),
     ],
 )
 def test_the_answer_when_it_does_not_or_cannot_be_told(scores, first_line):
     apart = [_record("separate", seed, 0.5, parameters=300) for seed in range(len(scores))]
     found = answer(methods([*apart, *(_record("hard", seed, a) for seed, a in enumerate(scores))]))
     assert found.startswith(first_line)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 30])
+def test_five_in_a_hundred_differences_that_are_none_are_called_clear(n):
+    draw = random.Random(n)
+    samples = [[draw.gauss(0, 1) for _ in range(n)] for _ in range(4000)]
+    false = sum(is_clear(estimate(sample)) for sample in samples) / len(samples)
+    assert false == pytest.approx(0.05, abs=0.012)  # more than three standard errors of the share
 
 
 def test_the_rows_that_give_the_baselines_score_are_read_off_the_curve():
@@ -214,6 +297,7 @@ def test_the_files_of_a_sweep_hold_methods_and_jobs(tmp_path, records):
     assert len(told["jobs"]) == 6
     markdown = (tmp_path / "leaderboard.md").read_text()
     assert markdown.startswith("```\nDoes sharing pay? Yes")
+    assert "## Methods, ranked by mean test score over the seeds\n\n| rank | sharing |" in markdown
     assert "| 1 | hard | 3 done | 0.5610 ± 0.0110 |" in markdown
     header, first, *_ = (tmp_path / "leaderboard.csv").read_text().splitlines()
     assert float(first.split(",")[header.split(",").index("delta-m %")]) == pytest.approx(15.0)

@@ -78,6 +78,26 @@ def test_groupings_are_chosen_on_validation_rows_and_told_on_test_rows():
     )
 
 
+def test_more_seeds_are_wanted_where_they_may_tell():
+    def noisy(group, task, seed):
+        return (4.0 - 3.0 * seed) * (len(group) == 2 and "c" not in group)
+
+    jobs = [
+        _job(group, seed, *[{t: ALONE[t] * (1 + noisy(group, t, s) / 100) for t in group} for s in (0, seed)])
+        for group in EVERY
+        for seed in range(3)
+    ]
+    told = answer(methods(jobs)).splitlines()[0]
+    assert told.startswith("Which tasks together? No grouping is clearly better than each task alone (a+b | c: +0.67 %")
+    assert told.endswith(" More seeds may tell: seed=0,1,2,3,4,5.")
+    apart = answer(methods(_sweep(lambda group, _: -5.0 * (len(group) > 1), EVERY))).splitlines()[0]
+    assert "each alone, what the others are compared with" in apart
+    assert "More seeds" not in apart
+    assert "which cannot tell. More seeds may tell: seed=0,1,2,3,4." in answer(
+        methods(_sweep(_friends, EVERY, seeds=1))
+    )
+
+
 def test_pairs_predict_larger_groups():
     pairs = groups_to_train("every_pair", "abc")[:-1]
 

@@ -38,3 +38,11 @@ def test_what_tells_jobs_apart_comes_before_a_long_path():
     common = ["data.path=/a/long/path/to/some/folder/of/data/adult.parquet", "task=adult", "experiment=compare_sharing"]
     names = [job_name([*common, f"sharing={sharing}", "seed=0"]) for sharing in ("hard", "mmoe")]
     assert [name[:20] for name in names] == ["seed-0-sharing-hard-", "seed-0-sharing-mmoe-"]
+
+
+def test_the_task_is_in_the_name_where_the_trainer_has_long_options():
+    common = ["experiment=compare_sharing", "trainer.max_epochs=20", "trainer.early_stopping.patience=5", "seed=0"]
+    names = [job_name([*common, "sharing=separate", f"task={task}"]) for task in ("digits", "park")]
+    assert [name[:35] for name in names] == [
+        "seed-0-sharing-separate-task-digits", "seed-0-sharing-separate-task-park-e",
+    ]  # fmt: skip

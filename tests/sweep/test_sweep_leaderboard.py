@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ def _summary(score, mode="max", **metrics):
         | {"test/mean": 0.123456789, "val/mean": score, **metrics},
         "primary": {"even": "accuracy", "digit": "accuracy"},
         "parameters": {"total": 123456, "shared": 1, "tasks": {}},
-        "seconds": 3.25,
+        "seconds": 99.0,  # with all that the first job of a sweep pays for the others
+        "train_seconds": 3.25,
     }
 
 
@@ -124,9 +126,12 @@ def test_the_json_has_everything(sweep):
 
 
 def test_the_markdown_has_four_digits_and_no_broken_rows(tmp_path):
-    record = JobRecord("a", "done", ["x=a|b"], {"test/t/r2": 0.98765}, 0.5, primary={"t": "r2"}, mode="max")
+    record = JobRecord(
+        "a", "done", ["x=a|b"], {"test/t/r2": 0.98765}, 0.5, primary={"t": "r2"}, mode="max", monitor="mean"
+    )
     write(tmp_path, [record, JobRecord("b", "failed", ["x=c"], error="one | two")])
     assert (tmp_path / "leaderboard.md").read_text() == (
+        "## Jobs, ranked by validation score (mean)\n\n"
         "| rank | job | status | x | test/t/r2 | test/mean | score | parameters | seconds | error |\n"
         "| ---: | :--- | :--- | :--- | ---: | ---: | ---: | ---: | ---: | :--- |\n"
         "| 1 | a | done | a\\|b | 0.9877 |  | 0.5000 |  |  |  |\n"
@@ -138,7 +143,8 @@ def test_the_markdown_has_four_digits_and_no_broken_rows(tmp_path):
 
 def test_the_terminal_shows_the_table_the_errors_and_the_count(sweep):
     lines = format_table(collect(sweep)).splitlines()
-    assert lines[:3] == [
+    assert lines[:4] == [
+        "Jobs, ranked by validation score (mean):",
         "rank  job  status       sharing  n  test/digit/accuracy  test/even/accuracy  test/mean   score"
         "  parameters  seconds",
         "   1  b    done         mmoe     4               0.9000              0.9000     0.1235  0.9000"
@@ -146,22 +152,51 @@ def test_the_terminal_shows_the_table_the_errors_and_the_count(sweep):
         "   2  a    done         hard                     0.9000              0.9000     0.1235  0.8000"
         "      123456    3.250",
     ]
-    assert lines[8] == "c: trainer.lr: must be positive,; got -1."
+    assert lines[9] == "c: trainer.lr: must be positive,; got -1."
     assert lines[-1] == "7 jobs: 2 done, 1 interrupted, 1 failed, 3 damaged"
 
 
 def test_a_wide_table_stays_in_the_terminal_and_says_what_is_missing():
     primary = {f"task_with_a_name_{i}": "accuracy" for i in range(12)}
     records = [
-        JobRecord(f"job-{'x' * 60}-{i}", "done", [f"a.very.long.key=value{i}"], {}, 0.5, primary=primary, mode="max")
+        JobRecord(
+            f"job-{'x' * 60}-{i}", "done", [f"a.very.long.key=value{i}"],
+            {f"val/{task}/accuracy": 0.5 + i / 9 for task in primary}, 0.5, primary=primary, mode="max",
+        )
         for i in range(2)
-    ]
-    lines = format_table(records).splitlines()
+    ]  # fmt: skip
+    _, *lines = format_table(records).splitlines()
     assert max(map(len, lines[:3])) <= 140
     assert lines[1].split()[1] == "job-xxxxxxxxxxxx…xxxxxxxxxxxxx-0"
     assert "a.very.long.key" in lines[0]
-    assert lines[3].startswith("(not shown, see leaderboard.csv: val/task_with_a_name_")
-    assert lines[3].endswith("val/task_with_a_name_11/accuracy)")
+    assert lines[3] == "(the same in all rows: status done, score 0.5000)"
+    assert lines[4].startswith("(not shown, see leaderboard.csv: val/task_with_a_name_")
+    assert lines[4].endswith("val/task_with_a_name_11/accuracy)")
+
+
+def test_what_was_swept_stays_and_what_is_the_same_goes_first():
+    primary = {f"task_{i}": "accuracy" for i in range(5)}
+    records = [
+        JobRecord(
+            f"balancing.weights.{'x' * 30}-{i}", "done", [f"balancing.weights.even={i}", f"balancing.weights.ink={-i}"],
+            {f"test/task_{n}/accuracy": i / 9 for n in range(5)}, i / 9, i / 9, primary=primary, mode="max",
+            parameters=51084, flops_per_row=101376, seconds=float(i),
+        )
+        for i in range(3)
+    ]  # fmt: skip
+    _, *lines = format_table(records).splitlines()
+    assert max(map(len, lines)) <= 140
+    header = lines[0].split()
+    assert header[:5] == ["rank", "job", "balancing.weights.even", "balancing.weights.ink", "test/task_0/accuracy"]
+    assert header[-3:] == ["test/mean", "score", "seconds"]
+    assert lines[4] == "(the same in all rows: status done, parameters 51084, flops/row 101376)"
+    assert lines[5].startswith("(not shown, see leaderboard.csv: test/task_")
+    # and with more keys than a terminal is wide for, costs make room for the last of them
+    keys = [f"trainer.long_key_{n}" for n in range(4)]
+    wide = [replace(record, overrides=[f"{key}={i}" for key in keys]) for i, record in enumerate(records)]
+    header = format_table(wide).splitlines()[1].split()
+    assert [name for name in header if name.startswith("trainer")] == keys
+    assert "seconds" not in header
 
 
 def test_no_jobs_is_no_table():
@@ -179,7 +214,7 @@ def test_jobs_computed_on_different_things_are_told_of():
 
 
 def _order(*records):
-    return [line.split()[:2] for line in format_table(list(records)).splitlines()[1 : len(records) + 1]]
+    return [line.split()[:2] for line in format_table(list(records)).splitlines()[2 : len(records) + 2]]
 
 
 def _scored(job, score, mode="min", monitor="val/loss"):
@@ -203,7 +238,7 @@ def test_without_a_test_split_the_validation_scores_are_shown_and_called_so():
     record = JobRecord("a", "done", metrics={"val/t/auroc": 0.7}, primary={"t": "auroc"})
     assert "val/t/auroc" in format_table([record])
     with_test = JobRecord("b", "done", metrics={"val/t/auroc": 0.7, "test/t/auroc": 0.6}, primary={"t": "auroc"})
-    header, first, second, _ = format_table([record, with_test]).splitlines()
+    _, header, first, second, _ = format_table([record, with_test]).splitlines()
     assert "test/t/auroc" in header
     assert "val/t/auroc" not in header
     assert first.split() == ["a", "done"]
