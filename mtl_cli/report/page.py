@@ -348,6 +348,7 @@ def _over(records: Sequence[Record], key: str, name: str) -> svg.Series:
 
 def _name(label: Mapping[str, str]) -> str:
     components = ("task", "sharing", "balancing", "encoder")
+    label = {key: value for key, value in label.items() if value}  # what other methods alone were given is no name
     first = [label[key] for key in components if key in label]
     rest = [f"{key.rpartition('.')[2]}={value}" for key, value in label.items() if key not in components]
     return ", ".join([*first, *rest]) or "all"

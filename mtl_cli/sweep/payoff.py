@@ -223,7 +223,7 @@ def _is_largest(method: Method, among: Sequence[Method]) -> bool:
 
 def _name(method: Method, among: Sequence[Method]) -> str:
     (label,) = (comparison.labels(among)[i] for i, other in enumerate(among) if other is method)
-    rest = ", ".join(f"{key}={value}" for key, value in label.items() if key != "sharing")
+    rest = ", ".join(f"{key}={value}" for key, value in label.items() if value and key != "sharing")
     return f"sharing={method.sharing}" + (f", {rest}" if rest else "")
 
 

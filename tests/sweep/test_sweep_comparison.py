@@ -186,6 +186,15 @@ def test_methods_are_ranked_among_those_of_their_data():
     assert {place for place, _ in ranked(_of_two_tasks())} == {None}  # single jobs of different data are not compared
 
 
+def test_a_key_that_other_methods_alone_were_given_is_in_no_name(records):
+    given = [replace(job, overrides=[f"sharing={job.settings['sharing.name']}"]) for job in records]
+    weighted = _record("hard", 0, 0.6, balancing="fixed")
+    weighted = replace(weighted, overrides=["sharing=hard", "experiment=fixed_weights"])
+    lines = answer(methods([*given, weighted])).splitlines()
+    assert "sharing=hard against separate (3 seeds):" in lines
+    assert "sharing=hard, experiment=fixed_weights against separate (1 seed):" in lines
+
+
 def test_problems_are_named_by_their_tasks_or_data_where_no_setting_tells_them_apart():
     def found(**other):
         one, two = (_record(sharing, 0, 0.5, fraction=f) for sharing, f in (("hard", 0.1), ("mmoe", 0.2)))
