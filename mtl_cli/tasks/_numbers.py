@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from mtl_cli.errors import DataError, Problem
+from mtl_cli.errors import DataError, Problem, first_few
 from mtl_cli.types import Column
 
 _LARGEST = 1e150  # sums of squares of millions of these are still numbers
@@ -93,7 +93,7 @@ def read_numbers(column: Column) -> np.ndarray:
     """(N,) float64, NaN where missing.
 
     Raises:
-        DataError: Cells that are no finite numbers, or too large to be squared; five at most.
+        DataError: Cells that are no finite numbers, or too large to be squared.
     """
     values = column.values
     if values.dtype.is_nested():
@@ -108,7 +108,7 @@ def read_numbers(column: Column) -> np.ndarray:
 
 
 def refuse(column: Column, bad: np.ndarray, what: str, hint: str, values: np.ndarray | None = None) -> None:
-    """Raises a DataError that names the first five bad rows, if there are any.
+    """Raises a DataError that names the first bad rows and counts the others, if there are any.
 
     Args:
         column: The labels.
@@ -118,6 +118,6 @@ def refuse(column: Column, bad: np.ndarray, what: str, hint: str, values: np.nda
         values: What to show instead of the cells.
     """
     shown = column.values if values is None else values.tolist()
-    rows = np.flatnonzero(bad)[:5].tolist()
+    rows = np.flatnonzero(bad).tolist()
     if rows:
-        raise DataError([Problem(column.where(r), f"{shown[r]!r} {what}", hint) for r in rows])
+        raise DataError(first_few(rows, lambda r: Problem(column.where(r), f"{shown[r]!r} {what}", hint), column.head))

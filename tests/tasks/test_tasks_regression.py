@@ -95,6 +95,13 @@ def test_text_and_infinity_are_refused_with_their_rows():
     )
 
 
+def test_further_cells_that_are_no_numbers_are_counted():
+    with pytest.raises(DataError) as caught:
+        _fit(["1", *["n.a."] * 6])
+    assert len(caught.value.problems) == 6
+    assert str(caught.value.problems[-1]) == "people.csv, column 'y': has 1 more cell of this kind."
+
+
 def test_numbers_whose_squares_are_none_are_refused_with_their_rows():
     with pytest.raises(DataError, match=r"^people\.csv, column 'y', row 2: -1e\+308 is beyond 1e\+150\. Correct"):
         _fit([1.0, -1e308, 2.0])
