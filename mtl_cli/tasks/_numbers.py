@@ -73,6 +73,15 @@ class Units:
         with np.errstate(over="ignore"):  # infinity says it
             return _TRANSFORMS[self.transform].back(standardised.astype(np.float64) * self._std + self._mean)
 
+    def restore(self, targets: np.ndarray) -> np.ndarray:
+        """Encoded labels (float32) in the user's units, to the digits that float32 has kept: 0 is 0, not -3.7e-07."""
+        values = self.decode(targets)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = 10.0 ** np.ceil(np.log10(np.abs(self.decode(np.nextafter(targets, np.float32(np.inf))) - values)))
+            rounded = np.rint(values / step) * step
+        kept: np.ndarray = np.where(np.isfinite(rounded), rounded, values) + 0.0  # no -0.0
+        return kept
+
     def state(self) -> dict[str, Any]:
         """What ``fit`` learned."""
         return {"mean": self._mean, "std": self._std}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from worlds import NAN, column, every_row
 
 from mtl_cli.errors import ConfigError, DataError
+from mtl_cli.tasks._numbers import Units
 from mtl_cli.tasks.regression import Regression
 
 
@@ -124,6 +125,22 @@ def test_booleans_are_numbers_too():
     labels = column([True, False, True, False], dtype=pl.Boolean)
     kind.fit(labels, np.arange(4))
     assert kind.encode(labels).tolist() == [1.0, -1.0, 1.0, -1.0]
+
+
+@pytest.mark.parametrize("transform", ["none", "log1p", "sqrt", "asinh"])
+@pytest.mark.parametrize("values", [[0.0] * 5 + [52.0] * 3 + [17.0, 3.0], [-1.1, 0.3, 0.8], [1e6 + 0.1, 1e6, 1e6 + 1]])
+def test_labels_are_restored_to_the_digits_that_were_given(transform, values):
+    values = np.abs(values) if transform in ("log1p", "sqrt") else np.array(values)
+    units = Units(transform)
+    units.fit(column(values.tolist()), every_row(values))
+    restored = units.restore(units.encode(column(values.tolist())))
+    np.testing.assert_allclose(restored, values, rtol=1e-6, atol=0)
+
+
+def test_mean_of_0_is_described_as_0():
+    values = [-1.1, 0.3, 0.8, 2.2, -2.2]
+    kind = _fit(values)
+    assert kind.describe(kind.encode(column(values))) == "mean 0, std 1.524"
 
 
 def test_labels_are_described_in_the_users_units():
