@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 
 from mtl_cli.errors import DataError, Problem, first_few
+from mtl_cli.notation import notation
 from mtl_cli.types import Column
 
 _LARGEST = 1e150  # sums of squares of millions of these are still numbers
@@ -109,11 +110,22 @@ def read_numbers(column: Column) -> np.ndarray:
         raise DataError(Problem(f"column '{column.name}'", f"must hold numbers, got type {values.dtype}"))
     numbers = values.cast(pl.Float64, strict=False)
     bad = values.is_not_null() & (numbers.is_null() | numbers.is_infinite().fill_null(False))
-    hint = "Correct the cell, or name the value in the task's `missing_label`."
-    refuse(column, bad.to_numpy(), "is not a number", hint)
+    if bad.any():
+        others = values.filter(bad).unique().to_list() if values.dtype == pl.String else []
+        raise DataError(first_few(bad.arg_true().to_list(), lambda row: _no_number(column, row, others), column.head))
     read: np.ndarray = numbers.fill_null(float("nan")).to_numpy().astype(np.float64)
     refuse(column, np.abs(read) > _LARGEST, f"is beyond {_LARGEST:g}", "Correct the cell, or take a larger unit.")
     return read
+
+
+def _no_number(column: Column, row: int, others: Sequence[str]) -> Problem:
+    value = column.values[row]
+    looks = notation(value, others) if isinstance(value, str) else None
+    if looks is None:
+        hint = "Correct the cell, or name the value in the task's `missing_label`."
+        return Problem(column.where(row), f"{value!r} is not a number", hint)
+    hint = f"Set {looks.settings}, or correct the cell." if looks.settings else "Write it as a number of days."
+    return Problem(column.where(row), f"{value!r} looks like {looks.like}", hint)
 
 
 def refuse(column: Column, bad: np.ndarray, what: str, hint: str, values: np.ndarray | None = None) -> None:

@@ -96,6 +96,19 @@ def test_text_and_infinity_are_refused_with_their_rows():
     )
 
 
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("9,1", 'looks like a number with a decimal comma. Set data.decimal=",", or correct the cell.'),
+        ("1.1.2024", "looks like a date. Write it as a number of days."),
+    ],
+)
+def test_target_in_another_notation_is_told_so(cell, told):
+    with pytest.raises(DataError) as caught:
+        _fit(["1", cell])
+    assert str(caught.value) == f"people.csv, column 'y', row 2: '{cell}' {told}"
+
+
 def test_further_cells_that_are_no_numbers_are_counted():
     with pytest.raises(DataError) as caught:
         _fit(["1", *["n.a."] * 6])
