@@ -176,7 +176,7 @@ def _numbers(column: Column) -> np.ndarray:
         if bad.any():
             row = _first(bad)
             looks = notation(column.values[row], column.values.filter(bad).unique().to_list())
-            what = "must be a number" if looks is None else f"must be a number, and looks like {looks.like}"
+            what = "must be a number" if looks is None else f"looks like {looks.like}"
             first = f"Set {looks.settings}" if looks is not None and looks.settings else "Correct it"
             hint = f"{first}, or make the cell empty."
             raise DataError(Problem(column.where(row), f"{what}, got '{column.values[row]}'", hint))
