@@ -75,9 +75,16 @@ class Findings:
 
         Many columns that had missing cells in training too share one line.
         """
-        usual = [f"{place} ({count})" for place, count in self.missing.items() if place in self.expected]
-        folded = self.expected if len(usual) > _SHOWN else set()
-        lines = [f"{len(usual)} columns have missing cells, as in training: {listed(usual, _SHOWN)}."] if folded else []
+        usual: dict[str, list[str]] = {}
+        for place in self.missing:
+            if place in self.expected:
+                file, _, column = place.rpartition(", column ")
+                usual.setdefault(file, []).append(f"{column} ({self.missing[place]})")
+        folded = self.expected if sum(map(len, usual.values())) > _SHOWN else set()
+        lines = [
+            f"{file}: {len(columns)} columns have missing cells, as in training: {listed(columns, _SHOWN)}."
+            for file, columns in (usual.items() if folded else ())
+        ]
         lines += [
             f"{place}: {_cells(count, 'is missing', 'are missing')}."
             for place, count in self.missing.items()

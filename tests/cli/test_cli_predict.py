@@ -363,7 +363,10 @@ def test_notes_about_many_columns_are_folded(base, predict):
     Path("new.csv").write_text(f"{rows[0]}\n1,,,{',' * 29}\n")
     _, _, err = predict("run", "--data", "new.csv", "--out", "pred.csv")
     told = err.splitlines()
-    assert told[0].startswith("note: 6 columns have missing cells, as in training: new.csv, column 'x0' (1), new.csv, ")
+    assert told[0] == (
+        "note: new.csv: 6 columns have missing cells, as in training: "
+        "'x0' (1), 'x1' (1), 'x2' (1), 'x3' (1), 'x4' (1) and 1 more."
+    )
     assert told[1] == "note: new.csv, column 'x6': 1 cell is missing."
     assert told[19:] == ["note: and 6 more of this kind."]
 
