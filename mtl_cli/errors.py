@@ -13,8 +13,13 @@ A message reads ``where: what is wrong, got value. Hint.``; every problem that c
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+_SHOWN = 5  # problems of one kind that are shown one by one
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,29 @@ def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return separator.join(names[:most]) + more
+
+
+def first_few(
+    items: Sequence[Item], problem: Callable[[Item], Problem], where: str, rest: str | None = None
+) -> list[Problem]:
+    """The problems of the first five cells, and one that says how many more there are.
+
+    Args:
+        items: The cells, or what stands for them.
+        problem: Makes the problem of one; it is asked for those that are shown only.
+        where: The place of them all.
+        rest: What to say of all instead of how many more there are.
+
+    Example:
+        >>> found = first_few(range(1, 8), lambda row: Problem(f"a.csv, row {row}", "is bad"), "a.csv")
+        >>> print(found[4], found[5])
+        a.csv, row 5: is bad. a.csv: has 2 more cells of this kind.
+    """
+    problems = [problem(item) for item in items[:_SHOWN]]
+    more = len(items) - _SHOWN
+    if more > 0:
+        problems.append(Problem(where, rest or f"has {more} more cell{'s' * (more > 1)} of this kind"))
+    return problems
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

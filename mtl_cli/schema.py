@@ -718,9 +718,9 @@ def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
     tasks = {}
     for name, options in node.items():
         where = f"tasks.{name}"
-        if not isinstance(name, str):
+        if not _is_plain(name):
             found.append(_no_text(where, name))
-        elif not TASK_NAME.fullmatch(name) or name in RESERVED_TASK_NAMES:
+        elif not TASK_NAME.fullmatch(str(name)) or name in RESERVED_TASK_NAMES:
             reserved = ", ".join(RESERVED_TASK_NAMES)
             rule = f"letters, digits, _, -, + and spaces, not starting with a digit, and not {reserved}"
             found.append(
@@ -741,6 +741,11 @@ def _tasks(node: Any, found: list[Problem]) -> dict[str, TaskConfig]:
     return tasks
 
 
+def _is_plain(name: Any) -> bool:
+    """Whether the name of a task is text or a number: quotes would not make a name of a number."""
+    return isinstance(name, str | int | float) and not isinstance(name, bool)
+
+
 def _no_text(where: str, name: Any) -> Problem:
     """A task's name that YAML does not read as text."""
     why = " (what YAML makes of on, off, yes, no)" if isinstance(name, bool) else ""
@@ -751,7 +756,7 @@ def _tasks_from_list(items: list[Any], found: list[Problem]) -> dict[str, Any]:
     tasks: dict[str, Any] = {}
     for i, item in enumerate(items):
         name = item.get("name") if isinstance(item, Mapping) else None
-        if name is not None and not isinstance(name, str):
+        if name is not None and not _is_plain(name):
             found.append(_no_text(f"tasks[{i}].name", name))
         elif name is None:
             hint = "Example: {name: income, kind: binary}."

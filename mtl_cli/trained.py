@@ -19,6 +19,7 @@ from mtl_cli.build import (
     build_model,
     build_source,
     choose_device,
+    choose_source,
     choose_threads,
     encode_labels,
     find_rankings,
@@ -36,6 +37,7 @@ from mtl_cli.data.table import Part
 from mtl_cli.errors import ConfigError, DataError, Problem, RunError
 from mtl_cli.loop.evaluate import EVALUATION_ROWS, Evaluation, forward, rows_at_once, score
 from mtl_cli.model import MultiTaskModel
+from mtl_cli.registry import SOURCES
 from mtl_cli.run import RunFolder, digest
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, validate
@@ -101,6 +103,36 @@ class TrainedRun:
     def spec(self) -> InputSpec:
         """What the model reads, and for which positions it gives outputs."""
         return model_spec(self.features, self.tasks)
+
+    def reading(self, options: Mapping[str, str | None], source: str | None = None) -> TrainedRun:
+        """The same run for files that are written otherwise than its own.
+
+        Args:
+            options: ``sep``, ``encoding``, ``decimal`` and ``thousands``; None: as in training.
+            source: Which of the run's sources the files are like, where they have names.
+
+        Raises:
+            ConfigError: The run's source does not read such files; or as ``build_source``.
+        """
+        given: dict[str, str | None] = {key: value for key, value in options.items() if value is not None}
+        if not given:
+            return self
+        name = choose_source(self.config, source)
+        own = self.config.sources[name]
+        known = SOURCES.options(own.component.name)
+        if SOURCES.load(own.component.name).further_rows is not None or not set(given) <= set(known):
+            what = f"cannot be given: the run's source '{own.component.name}' reads files without such signs"
+            raise ConfigError([Problem(f"--{key}", what, "Leave it out.") for key in given])
+        if "decimal" in given:  # the run's own sign between groups may be the decimal sign of these files
+            given = {"thousands": None, **given}
+        component = replace(own.component, options={**own.component.options, **given})
+        config = replace(self.config, sources={**self.config.sources, name: replace(own, component=component)})
+        # Training decides which columns hold such numbers; where it read no such signs, all that hold numbers may.
+        tasks = [task.name for task in self.tasks if not task.kind.classes]
+        numbers = {column.name for column in self.features.numeric}
+        numbers.update(target for task in tasks for target in config.tasks[task].targets(task))
+        converted = sorted(numbers.union(self.state["converted"]))
+        return replace(self, config=config, state={**self.state, "converted": converted})
 
     def predict(
         self, data: str | Path | pl.DataFrame, *, id: str | None = None, source: str | None = None

@@ -11,13 +11,18 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 from mtl_cli import processes
 from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, did_you_mean
 from mtl_cli.run import RunFolder
+
+MANY_NOTES = 20  # about a file; of more the console shows the first
+READING = ("sep", "encoding", "decimal", "thousands")  # options of text files that further files may have of their own
 
 
 class Parser(argparse.ArgumentParser):
@@ -106,6 +111,42 @@ def _failed(error: Exception, text: str, code: int) -> int:
 def note(text: str) -> None:
     """Tells the user something about the run or the data, apart from the results."""
     print(f"note: {text}", file=sys.stderr)
+
+
+def add_reading(parser: Parser) -> None:
+    """Adds the arguments that say how the file of --data is written, where it is not written as the run's own files."""
+    parser.add_argument("--sep", metavar="SIGN", help="what separates the cells of the file; default: as in training")
+    parser.add_argument("--encoding", metavar="NAME", help="text encoding of the file; default: as in training")
+    signs = "; default: as in training, and none with --decimal"
+    parser.add_argument("--decimal", choices=[".", ","], help="decimal sign in the file; default: as in training")
+    parser.add_argument("--thousands", choices=[".", ",", " ", "'"], help=f"sign between groups of digits{signs}")
+
+
+@contextlib.contextmanager
+def own_words(further: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """Has the problems of the file of --data name this command's arguments, not the keys that only mtl-train takes.
+
+    Args:
+        further: What to add to the hints of problems, by where they are.
+
+    Example:
+        >>> with own_words():
+        ...     raise ConfigError(Problem("x.csv", "one column found", 'Set data.sep=";".'))
+        Traceback (most recent call last):
+        mtl_cli.errors.ConfigError: x.csv: one column found. Set --sep=";".
+    """
+    keys = "|".join(READING)
+
+    def told(problem: Problem) -> Problem:
+        where, hint = (re.sub(rf"\bdata\.({keys})\b", r"--\1", text) for text in (problem.where, problem.hint))
+        return replace(problem, where=where, hint=f"{hint} {further.get(problem.where, '')}".strip())
+
+    try:
+        yield
+    except UserError as error:
+        if not error.problems:
+            raise
+        raise type(error)([told(problem) for problem in error.problems]) from None
 
 
 def check_run(path: str, checkpoint: str | None) -> list[Problem]:

@@ -6,8 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl_cli.commands.entry import Parser, check_data, check_device, check_out, check_run, leave, note, run
+from mtl_cli.commands.entry import (
+    MANY_NOTES,
+    READING,
+    Parser,
+    add_reading,
+    check_data,
+    check_device,
+    check_out,
+    check_run,
+    leave,
+    note,
+    own_words,
+    run,
+)
 from mtl_cli.errors import ConfigError, Problem, RunError, did_you_mean, listed
+from mtl_cli.report_text import at_most
 from mtl_cli.run import write_json
 
 if TYPE_CHECKING:
@@ -41,6 +55,7 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--source", metavar="NAME", help="which of the run's sources the file is like, if it has several"
     )
+    add_reading(parser)
     parser.add_argument("--checkpoint", metavar="NAME", help="best or last; default: best if there is one")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps; default: as in training")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --out if it exists")
@@ -49,7 +64,7 @@ def evaluate(argv: Sequence[str]) -> None:
         *check_run(given.run, given.checkpoint),
         *check_data(given.data),
         *_check_split(given.split, given.data),
-        *_check_source(given.source, given.data),
+        *_check_of_file({key: getattr(given, key) for key in ("source", *READING)}, given.data),
         *check_out(given.out, (".json",), given.overwrite, given.data),
         *check_device(given.device),
     ]
@@ -62,9 +77,11 @@ def evaluate(argv: Sequence[str]) -> None:
     if given.data is None:
         split, found = trained.evaluate_split(given.split)
     else:
-        split, found = "data", trained.evaluate_file(given.data, source=given.source)
+        with own_words():
+            trained = trained.reading({key: getattr(given, key) for key in READING}, given.source)
+            split, found = "data", trained.evaluate_file(given.data, source=given.source)
     name = split if given.data is None else given.data
-    texts = [*trained.notes, *found.notes, *undefined_notes(found.evaluation, found.counts, name)]
+    texts = [*trained.notes, *at_most(found.notes, MANY_NOTES), *undefined_notes(found.evaluation, found.counts, name)]
     if given.data is None and not found.changed:
         texts += _differences(trained, split, found)
     for text in texts:
@@ -76,10 +93,10 @@ def evaluate(argv: Sequence[str]) -> None:
     print(results_table(trained.config, found.evaluation, name, everything))
 
 
-def _check_source(source: str | None, data: str | None) -> list[Problem]:
-    if source is None or data is not None:
-        return []
-    return [Problem("--source", "goes with --data, got no file", "The run's own rows know their source.")]
+def _check_of_file(given: Mapping[str, str | None], data: str | None) -> list[Problem]:
+    """What is wrong with arguments that say how the file of --data is to be read."""
+    what, hint = "goes with --data, got no file", "The run's own rows are read as in training."
+    return [Problem(f"--{key}", what, hint) for key, value in given.items() if value is not None and data is None]
 
 
 def _check_split(split: str | None, data: str | None) -> list[Problem]:

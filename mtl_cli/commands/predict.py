@@ -9,8 +9,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl_cli.commands.entry import Parser, check_data, check_device, check_out, check_run, leave, note, run
+from mtl_cli.commands.entry import (
+    MANY_NOTES,
+    READING,
+    Parser,
+    add_reading,
+    check_data,
+    check_device,
+    check_out,
+    check_run,
+    leave,
+    note,
+    own_words,
+    run,
+)
 from mtl_cli.errors import ConfigError
+from mtl_cli.report_text import at_most
 from mtl_cli.run.atomic import replacing
 
 if TYPE_CHECKING:
@@ -43,6 +57,7 @@ def predict(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--source", metavar="NAME", help="which of the run's sources the file is like, if it has several"
     )
+    add_reading(parser)
     parser.add_argument("--checkpoint", metavar="NAME", help="best or last; default: best if there is one")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps; default: as in training")
     parser.add_argument("--overwrite", action="store_true", help="replace the file of --out if it exists")
@@ -61,10 +76,12 @@ def predict(argv: Sequence[str]) -> None:
     trained = load_run(given.run, checkpoint=given.checkpoint, device=given.device)
     for text in trained.notes:
         note(text)
-    source = build_source(trained.config, given.data, given.source)
-    counted = _Counted(trained.predictions(source, id="" if given.id == "-" else given.id))
-    write_table(counted, Path(given.out).expanduser())
-    for text in [*trained.findings.notes(), *counted.notes()]:
+    with own_words({"data.id": "Or number the rows with --id -.", "--id": "Or number the rows with --id -."}):
+        trained = trained.reading({key: getattr(given, key) for key in READING}, given.source)
+        source = build_source(trained.config, given.data, given.source)
+        counted = _Counted(trained.predictions(source, id="" if given.id == "-" else given.id))
+        write_table(counted, Path(given.out).expanduser())
+    for text in [*at_most(trained.findings.notes(), MANY_NOTES), *at_most(counted.notes(), MANY_NOTES)]:
         note(text)
     plural = "" if counted.rows == 1 else "s"
     print(

@@ -8,8 +8,9 @@ import numpy as np
 import polars as pl
 
 from mtl_cli.data.images import is_image
-from mtl_cli.data.number_text import FOREIGN_NUMBER, parse_numbers
+from mtl_cli.data.number_text import parse_numbers
 from mtl_cli.errors import DataError, Problem
+from mtl_cli.notation import FOREIGN_NUMBER, notation
 from mtl_cli.types import Column
 
 ColumnType = Literal["numeric", "date", "block", "category", "image", "text", "tokens"]
@@ -158,10 +159,14 @@ def _infer_text(column: Column, declared: str | None) -> tuple[ColumnType, list[
 def _not_a_number(column: Column, text: pl.Series, bad: pl.Series, what: str) -> Problem:
     row = _first(bad)
     value = text[row]
-    signs = pl.Series([value]).str.contains(FOREIGN_NUMBER)[0]
-    first = "set data.decimal or data.thousands" if signs else f"add '{value}' to data.missing if it means no value"
+    looks = notation(value, text.filter(bad).unique().to_list())
+    first = f"add '{value}' to data.missing if it means no value"
+    if looks is not None:
+        what = f"looks like {looks.like}"
+        first = f"set {looks.settings}" if looks.settings else f"leave it out with data.exclude=[{column.name}]"
     declare = f"declare {{name: {column.name}, type: category}} in data.inputs"
-    return Problem(column.where(row), f"{what}, got '{value}'", f"Correct it, {first}, or {declare}.")
+    correct = "Write it as a number of days" if looks is not None and not looks.settings else "Correct it"
+    return Problem(column.where(row), f"{what}, got '{value}'", f"{correct}, {first}, or {declare}.")
 
 
 def _numbers(column: Column) -> np.ndarray:
@@ -170,8 +175,11 @@ def _numbers(column: Column) -> np.ndarray:
         series, bad = parse_numbers(series)
         if bad.any():
             row = _first(bad)
-            hint = "Correct it, or make the cell empty."
-            raise DataError(Problem(column.where(row), f"must be a number, got '{column.values[row]}'", hint))
+            looks = notation(column.values[row], column.values.filter(bad).unique().to_list())
+            what = "must be a number" if looks is None else f"looks like {looks.like}"
+            first = f"Set {looks.settings}" if looks is not None and looks.settings else "Correct it"
+            hint = f"{first}, or make the cell empty."
+            raise DataError(Problem(column.where(row), f"{what}, got '{column.values[row]}'", hint))
     elif not (series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)):
         raise DataError(Problem(column.head, f"must hold numbers, got type {series.dtype}"))
     return _float64(series)

@@ -58,6 +58,7 @@ class Findings:
         missing: Place of a column (``people.csv, column 'age'``) to its missing cells.
         unknown: Place of a category column to its unknown categories and how often each occurs.
         unreadable: Rows whose image cannot be read: they are neither predicted nor counted.
+        expected: Places of columns that had missing cells in training too, so that the model knows what they mean.
 
     Example:
         >>> Findings(Counter({"a.csv, column 'x'": 2}), {"a.csv, column 'c'": Counter(z=1)}).notes()
@@ -67,10 +68,28 @@ class Findings:
     missing: Counter[str] = field(default_factory=Counter)
     unknown: dict[str, Counter[str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+    expected: set[str] = field(default_factory=set)
 
     def notes(self) -> list[str]:
-        """A line for each column with missing cells and with unknown categories, and one for images."""
-        lines = [f"{place}: {_cells(count, 'is missing', 'are missing')}." for place, count in self.missing.items()]
+        """A line for each column with missing cells and with unknown categories, and one for images.
+
+        Many columns that had missing cells in training too share one line.
+        """
+        usual: dict[str, list[str]] = {}
+        for place in self.missing:
+            if place in self.expected:
+                file, _, column = place.rpartition(", column ")
+                usual.setdefault(file, []).append(f"{column} ({self.missing[place]})")
+        folded = self.expected if sum(map(len, usual.values())) > _SHOWN else set()
+        lines = [
+            f"{file}: {len(columns)} columns have missing cells, as in training: {listed(columns, _SHOWN)}."
+            for file, columns in (usual.items() if folded else ())
+        ]
+        lines += [
+            f"{place}: {_cells(count, 'is missing', 'are missing')}."
+            for place, count in self.missing.items()
+            if place not in folded
+        ]
         what = "a category unknown from training"
         for place, counts in self.unknown.items():
             ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -191,6 +210,7 @@ def write_numeric(
         if refuse:
             refuse_missing_cells([source])
         found.missing[source.head] += count
+        found.expected |= {source.head} if column.indicator else set()
     out[:, start : start + column.width] = column.scaler.transform(values)
     if flag is not None:
         out[:, flag] = missing
@@ -210,6 +230,7 @@ def encode(
         if refuse:
             refuse_missing_cells([source])
         found.missing[source.head] += count
+        found.expected |= {source.head} if category.missing else set()
     known = list(category.values)
     coded = text.replace_strict(known, range(1, len(known) + 1), default=0, return_dtype=pl.Int64) if known else None
     codes = np.zeros(len(text), np.int64) if coded is None else coded.fill_null(0).to_numpy().copy()

@@ -10,7 +10,7 @@ import polars as pl
 
 from mtl_cli.data.number_text import parse_numbers
 from mtl_cli.data.table import AnyTable
-from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.errors import DataError, Problem, did_you_mean, first_few
 from mtl_cli.schema import TaskOptions
 from mtl_cli.types import Column, Plain
 
@@ -68,16 +68,20 @@ def row_weights(table: AnyTable, name: str, labelled: np.ndarray) -> np.ndarray:
         labelled: (N,) bool. A row without a label needs no weight, but none may be negative.
 
     Raises:
-        DataError: Lists the cells that are missing, no finite numbers, or negative; five at most.
+        DataError: Lists the first cells that are missing, no finite numbers, or negative.
     """
     column = _readable(table, name)
     numbers = _numbers(column.values)
     good = np.isfinite(numbers) & (numbers >= 0)
-    bad = np.flatnonzero(~good & (labelled | (numbers < 0)))[:5].tolist()
+    bad = np.flatnonzero(~good & (labelled | (numbers < 0))).tolist()
     if bad:
         hint = "Correct the cell; 0 takes the row out of the task."
         what = "a weight must be a number of at least 0, got"
-        raise DataError([Problem(column.where(row), f"{what} {_shown(column.values[row])}", hint) for row in bad])
+
+        def problem(row: int) -> Problem:
+            return Problem(column.where(row), f"{what} {_shown(column.values[row])}", hint)
+
+        raise DataError(first_few(bad, problem, column.head))
     weights: np.ndarray = np.where(labelled, numbers, 1.0)
     return weights
 

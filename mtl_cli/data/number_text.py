@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -11,9 +10,8 @@ import polars as pl
 
 from mtl_cli.data.table import Table
 from mtl_cli.errors import DataError, Problem
+from mtl_cli.notation import number_pattern
 
-# Digits with signs between groups or as a decimal comma: a number to its writer, text to a parser.
-FOREIGN_NUMBER = r"^\s*[+-]?\d+([.,' \u00a0]\d+)+\s*$"
 _PROBE = 100  # rows that are looked at before a whole column is
 _DIGITS = 16  # float64 keeps all whole numbers with fewer
 _LARGEST = 3.4e38  # within float32
@@ -108,13 +106,13 @@ def convert_numbers(
         DataError: A column of numbers holds some with a decimal point although ``decimal`` is a comma: whether
             ``1.299`` is one or a thousand cannot be told.
     """
-    number = re.compile(_foreign(decimal, thousands))
+    number = number_pattern(decimal, thousands)
     changed, problems = [], []
     for name, dtype in table.frame.schema.items():
         text = table.frame[name]
         if dtype != pl.String or text.null_count() == len(text) or (decided is not None and name not in decided):
             continue
-        match = text.str.contains(number.pattern).fill_null(False)
+        match = text.str.contains(number).fill_null(False)
         point = text.str.contains(_PLAIN).fill_null(False) & ~match
         if decided is None and 2 * (int(match.sum()) + int(point.sum())) < len(text) - text.null_count():
             continue
@@ -130,9 +128,3 @@ def convert_numbers(
     if problems:
         raise DataError(problems)
     return table.frame.with_columns(changed), tuple(series.name for series in changed)
-
-
-def _foreign(decimal: str, thousands: str | None) -> str:
-    whole = rf"\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+|\d+" if thousands else r"\d+"
-    sign = re.escape(decimal)
-    return rf"^\s*[+-]?(?:(?:{whole})(?:{sign}\d*)?|{sign}\d+)(?:[eE][+-]?\d+)?\s*$"

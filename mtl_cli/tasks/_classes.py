@@ -9,11 +9,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mtl_cli.errors import DataError, Problem, did_you_mean, listed
+from mtl_cli.errors import DataError, Problem, did_you_mean, first_few, listed
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column
 
 _TRUTH_VALUES = {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0"}
+_NAMED = 1000  # unknown classes that are named: more of them nobody lists by hand
+
+#: Where the classes come from, in the words of messages.
+FOUND = "which are those of the training rows"
+DECLARED = "which are the task's `classes`"
 
 
 def label_texts(values: pl.Series) -> pl.Series:
@@ -29,6 +34,15 @@ def label_texts(values: pl.Series) -> pl.Series:
         >>> label_texts(pl.Series(["007", "7"])).to_list()
         ['007', '7']
     """
+    if len(values) == 0 or not (values.dtype == pl.String or values.dtype.is_float()):
+        return values.cast(pl.String)
+    distinct = values.unique()  # classes are few, rows are many
+    texts = _one_spelling(distinct)
+    return values if texts is distinct else values.replace_strict(distinct, texts, return_dtype=pl.String)
+
+
+def _one_spelling(values: pl.Series) -> pl.Series:
+    """Text or floats as text; the values themselves if they stay as they are."""
     if values.dtype == pl.String:
         known = values.drop_nulls()
         padded = known.str.contains(r"^[+-]?0\d").any()
@@ -36,13 +50,10 @@ def label_texts(values: pl.Series) -> pl.Series:
         if padded or not numbers or len(known) == 0:
             return values
         if not known.str.contains("[eE]").any():  # on the text: a float holds 15 digits, an id may have more
-            return _plain_numbers(values)
+            plain = _plain_numbers(values)
+            return values if plain.equals(values) else plain
         values = values.cast(pl.Float64)
-    if values.dtype.is_float():
-        return pl.Series(
-            values.name, [None if v is None or v != v else _float_text(v) for v in values.to_list()], pl.String
-        )
-    return values.cast(pl.String)
+    return pl.Series([None if v is None or v != v else _float_text(v) for v in values.to_list()], dtype=pl.String)
 
 
 def _texts(column: Column) -> pl.Series:
@@ -63,9 +74,7 @@ def sort_classes(labels: Sequence[str]) -> list[str]:
         return distinct
 
 
-def class_codes(
-    column: Column, classes: Sequence[str], origin: str = "which are those of the training rows"
-) -> np.ndarray:
+def class_codes(column: Column, classes: Sequence[str], origin: str = FOUND) -> np.ndarray:
     """Positions of the labels in ``classes`` as (N,) float32, NaN where missing.
 
     Numbers are one class however they are spelt. So are the two truth values, if the classes are such: where the
@@ -77,7 +86,7 @@ def class_codes(
         origin: Where these come from, for messages.
 
     Raises:
-        DataError: Labels that are not among the classes, each with the place of its first row; or lists.
+        DataError: Labels that are not among the classes, with the places of the first ones; or lists.
     """
     texts = _texts(column)
     known = label_texts(pl.Series(list(classes), dtype=pl.String))
@@ -95,30 +104,53 @@ def class_codes(
     if strangers.any():
         rows = strangers.arg_true().to_list()
         first = {texts[r]: r for r in reversed(rows)}
-        problems = [
-            Problem(
-                column.where(row),
-                f"class {label!r} is not among the classes {listed(classes, 12)}, {origin}",
-                f"{did_you_mean(str(label), classes)} Correct the cell, list the task's `classes`, "
-                "or name the value in its `missing_label`.",
-            )
-            for label, row in sorted(first.items(), key=lambda item: item[1])[:5]
-        ]
-        raise DataError(problems)
+        first = dict(sorted(first.items(), key=lambda item: item[1]))
+        raise DataError(unknown_classes(column, first, classes, origin))
     return codes.cast(pl.Float32).fill_null(float("nan")).to_numpy().copy()
+
+
+def unknown_classes(
+    column: Column, first: Mapping[str, int], classes: Sequence[str], origin: str, word: str = "class"
+) -> list[Problem]:
+    """Labels that are not among the classes: the first ones with their places, then all of them, to be listed at once.
+
+    Args:
+        column: The labels.
+        first: Each unknown label, and its first row.
+        classes: The classes.
+        origin: Where these come from.
+        word: What the task calls a label.
+    """
+    names = listed([repr(label) for label in first], _NAMED)
+    way_out = "add it to" if origin == DECLARED else "list"
+
+    def problem(label: str) -> Problem:
+        what = f"{word} {label!r} is not among the classes {listed(classes, 12)}, {origin}"
+        hint = f"Correct the cell, {way_out} the task's `classes`, or name the value in its `missing_label`."
+        return Problem(column.where(first[label]), what, f"{did_you_mean(label, classes)} {hint}")
+
+    return first_few(list(first), problem, column.head, f"{len(first)} labels are not among the classes: {names}")
+
+
+def no_labels(column: Column) -> Problem:
+    """That no training row has a label, and no classes are declared."""
+    hint = "Correct its `target`, `missing_label` or `mask_by`, split the rows otherwise, or list the task's `classes`."
+    return Problem(f"column '{column.name}'", "no training row has a label for it", hint)
 
 
 def fit_classes(column: Column, train: np.ndarray, declared: Sequence[str] | None) -> list[str]:
     """The classes: as declared, or those of the training rows in natural order.
 
     Raises:
-        DataError: Cells hold lists; or two labels of the training rows look like two spellings of one class (``1`` and
-            ``True``, ``Yes`` and ``yes``), and the classes are not declared.
+        DataError: Cells hold lists; or, with no classes declared, no training row has a label, or two labels of the
+            training rows look like two spellings of one class (``1`` and ``True``, ``Yes`` and ``yes``).
     """
     if declared is not None:
         return list(declared)
     texts = _texts(column).gather(train)
     found = sort_classes([t for t in texts.unique().to_list() if t is not None])
+    if not found:
+        raise DataError(no_labels(column))
     first_with: dict[str, str] = {}
     problems = []
     for label, meaning in _meanings(found).items():
@@ -129,7 +161,7 @@ def fit_classes(column: Column, train: np.ndarray, declared: Sequence[str] | Non
             hint = "Write one of them everywhere, or list the task's `classes` if they are different."
             problems.append(Problem(column.where(second), what, hint))
     if problems:
-        raise DataError(problems[:5])
+        raise DataError(first_few(problems, lambda problem: problem, column.head))
     return found
 
 
@@ -161,7 +193,7 @@ class ClassKind(Kind):
             self._weights = self._given(self._class_weight, column)
 
     def encode(self, column: Column) -> np.ndarray:
-        return class_codes(column, self.classes)
+        return class_codes(column, self.classes, self._origin())
 
     def row_weights(self, targets: np.ndarray) -> np.ndarray | None:
         if self._weights is None:
@@ -183,6 +215,10 @@ class ClassKind(Kind):
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.classes = list(state["classes"])
         self._weights = None if state["class_weight"] is None else np.array(state["class_weight"])
+
+    def _origin(self) -> str:
+        """Where the classes come from, for messages."""
+        return FOUND if self._declared is None else DECLARED
 
     @abstractmethod
     def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:

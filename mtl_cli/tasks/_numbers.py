@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from mtl_cli.errors import DataError, Problem
+from mtl_cli.errors import DataError, Problem, first_few
+from mtl_cli.notation import notation
 from mtl_cli.types import Column
 
 _LARGEST = 1e150  # sums of squares of millions of these are still numbers
@@ -73,6 +74,15 @@ class Units:
         with np.errstate(over="ignore"):  # infinity says it
             return _TRANSFORMS[self.transform].back(standardised.astype(np.float64) * self._std + self._mean)
 
+    def restore(self, targets: np.ndarray) -> np.ndarray:
+        """Encoded labels (float32) in the user's units, to the digits that float32 has kept: 0 is 0, not -3.7e-07."""
+        values = self.decode(targets)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = 10.0 ** np.ceil(np.log10(np.abs(self.decode(np.nextafter(targets, np.float32(np.inf))) - values)))
+            rounded = np.rint(values / step) * step
+        kept: np.ndarray = np.where(np.isfinite(rounded), rounded, values) + 0.0  # no -0.0
+        return kept
+
     def state(self) -> dict[str, Any]:
         """What ``fit`` learned."""
         return {"mean": self._mean, "std": self._std}
@@ -93,22 +103,33 @@ def read_numbers(column: Column) -> np.ndarray:
     """(N,) float64, NaN where missing.
 
     Raises:
-        DataError: Cells that are no finite numbers, or too large to be squared; five at most.
+        DataError: Cells that are no finite numbers, or too large to be squared.
     """
     values = column.values
     if values.dtype.is_nested():
         raise DataError(Problem(f"column '{column.name}'", f"must hold numbers, got type {values.dtype}"))
     numbers = values.cast(pl.Float64, strict=False)
     bad = values.is_not_null() & (numbers.is_null() | numbers.is_infinite().fill_null(False))
-    hint = "Correct the cell, or name the value in the task's `missing_label`."
-    refuse(column, bad.to_numpy(), "is not a number", hint)
+    if bad.any():
+        others = values.filter(bad).unique().to_list() if values.dtype == pl.String else []
+        raise DataError(first_few(bad.arg_true().to_list(), lambda row: _no_number(column, row, others), column.head))
     read: np.ndarray = numbers.fill_null(float("nan")).to_numpy().astype(np.float64)
     refuse(column, np.abs(read) > _LARGEST, f"is beyond {_LARGEST:g}", "Correct the cell, or take a larger unit.")
     return read
 
 
+def _no_number(column: Column, row: int, others: Sequence[str]) -> Problem:
+    value = column.values[row]
+    looks = notation(value, others) if isinstance(value, str) else None
+    if looks is None:
+        hint = "Correct the cell, or name the value in the task's `missing_label`."
+        return Problem(column.where(row), f"{value!r} is not a number", hint)
+    hint = f"Set {looks.settings}, or correct the cell." if looks.settings else "Write it as a number of days."
+    return Problem(column.where(row), f"{value!r} looks like {looks.like}", hint)
+
+
 def refuse(column: Column, bad: np.ndarray, what: str, hint: str, values: np.ndarray | None = None) -> None:
-    """Raises a DataError that names the first five bad rows, if there are any.
+    """Raises a DataError that names the first bad rows and counts the others, if there are any.
 
     Args:
         column: The labels.
@@ -118,6 +139,6 @@ def refuse(column: Column, bad: np.ndarray, what: str, hint: str, values: np.nda
         values: What to show instead of the cells.
     """
     shown = column.values if values is None else values.tolist()
-    rows = np.flatnonzero(bad)[:5].tolist()
+    rows = np.flatnonzero(bad).tolist()
     if rows:
-        raise DataError([Problem(column.where(r), f"{shown[r]!r} {what}", hint) for r in rows])
+        raise DataError(first_few(rows, lambda r: Problem(column.where(r), f"{shown[r]!r} {what}", hint), column.head))

@@ -117,6 +117,10 @@ class Multiclass(ClassKind):
             return chosen.neg()
         return -(1 - self._smoothing) * chosen - self._smoothing * log_probability.mean(-2)
 
+    def _origin(self) -> str:
+        counted = self._num_classes is not None and self.classes == [str(i) for i in range(self._num_classes)]
+        return f"as num_classes is {self._num_classes}" if counted and self._declared is None else super()._origin()
+
     def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:
         classes = fit_classes(column, train, self._declared)
         found, wanted = len(classes), self._num_classes

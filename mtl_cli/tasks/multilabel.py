@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mtl_cli.errors import ConfigError, DataError, Problem, did_you_mean
+from mtl_cli.errors import ConfigError, DataError, Problem, first_few
 from mtl_cli.registry import KINDS
-from mtl_cli.tasks._classes import label_texts, sort_classes
+from mtl_cli.tasks._classes import DECLARED, FOUND, label_texts, no_labels, sort_classes, unknown_classes
 from mtl_cli.tasks._scores import multilabel_scores
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column, Labels
@@ -83,6 +83,8 @@ class Multilabel(Kind):
             return
         if self._declared is not None:
             return
+        if column.values.gather(train).null_count() == len(train):
+            raise DataError(no_labels(column))
         rows, labels = self._pairs(column)
         self.classes = sort_classes(labels.filter(pl.Series(np.isin(rows, train))).unique().to_list())
         if len(self.classes) < 2:
@@ -101,20 +103,11 @@ class Multilabel(Kind):
         rows, labels = self._pairs(column)
         places = dict(zip(self.classes, range(len(self.classes)), strict=True))
         codes = labels.replace_strict(places, default=None, return_dtype=pl.Int64)
-        pairs = pl.DataFrame({"row": rows, "label": labels}).filter(codes.is_null())
-        strangers = pairs.unique("label", keep="first", maintain_order=True).head(5)
+        pairs = pl.DataFrame({"label": labels, "row": rows}).filter(codes.is_null())
+        strangers = pairs.unique("label", keep="first", maintain_order=True)
         if len(strangers):
-            shown = ", ".join(self.classes[:12]) + (" and more" if len(self.classes) > 12 else "")
-            raise DataError(
-                [
-                    Problem(
-                        column.where(row),
-                        f"label {label!r} is not among {shown}, which are those of the training rows",
-                        f"{did_you_mean(label, self.classes)} Correct the cell, or list the task's `classes`.",
-                    )
-                    for row, label in strangers.iter_rows()
-                ]
-            )
+            origin = FOUND if self._declared is None else DECLARED
+            raise DataError(unknown_classes(column, dict(strangers.iter_rows()), self.classes, origin, "label"))
         targets = np.zeros((len(column.values), len(self.classes)), np.float32)
         targets[rows, codes.to_numpy()] = 1.0
         targets[column.values.is_null().to_numpy()] = np.nan
@@ -186,18 +179,19 @@ class Multilabel(Kind):
             raise DataError(Problem(f"column '{column.name}'", what))
         frame = column.values.struct.unnest()
         targets = np.empty((len(frame), len(names)), np.float32)
-        problems = []
+        wrong: list[tuple[int, str]] = []
         for place, name in enumerate(names):
             texts = label_texts(frame[name]).str.to_lowercase()
             codes = texts.replace_strict({"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}, default=None)
-            bad = (texts.is_not_null() & codes.is_null()).arg_true().to_list()[:5]
-            hint = "Correct the cell, or name the value in the task's `missing_label`."
-            problems += [
-                Problem(column.where(row), f"label '{name}' must be 0 or 1, got {frame[name][row]!r}", hint)
-                for row in bad
-            ]
+            wrong += [(row, name) for row in (texts.is_not_null() & codes.is_null()).arg_true().to_list()]
             targets[:, place] = codes.cast(pl.Float32).fill_null(-1.0).to_numpy()
-        if problems:
-            raise DataError(problems[:5])
+        if wrong:
+            hint = "Correct the cell, or name the value in the task's `missing_label`."
+
+            def problem(cell: tuple[int, str]) -> Problem:
+                row, name = cell
+                return Problem(column.where(row), f"label '{name}' must be 0 or 1, got {frame[name][row]!r}", hint)
+
+            raise DataError(first_few(wrong, problem, column.head))
         targets[(targets < 0).all(1)] = np.nan
         return targets

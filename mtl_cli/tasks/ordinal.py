@@ -74,7 +74,7 @@ class Ordinal(ClassKind):
         above = np.minimum.accumulate(above, axis=1)  # being above a higher step cannot be more likely
         edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], 1)
         position = np.rint(above.sum(1)).astype(np.int64)
-        return {"pred": np.asarray(self.classes, dtype=object)[position], "prob": -np.diff(edges, axis=1)}
+        return {"pred": np.asarray(self.classes, dtype=object)[position], "prob": edges[:, :-1] - edges[:, 1:]}
 
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
         above = np.minimum.accumulate(torch.sigmoid(outputs.double()).cpu().numpy(), axis=1)

@@ -106,7 +106,7 @@ class Quantile(Kind):
         return self._units.decode(targets)
 
     def describe(self, targets: np.ndarray) -> str:
-        values = np.quantile(self._units.decode(targets), self.quantiles)
+        values = np.quantile(self._units.restore(targets), self.quantiles)
         return ", ".join(f"{100 * q:g}%: {value:.4g}" for q, value in zip(self.quantiles, values, strict=True))
 
     def state(self) -> dict[str, Any]:

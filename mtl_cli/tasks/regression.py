@@ -88,7 +88,7 @@ class Regression(Kind):
         return self._units.decode(targets)
 
     def describe(self, targets: np.ndarray) -> str:
-        values = self._units.decode(targets)
+        values = self._units.restore(targets)
         return f"mean {values.mean():.4g}, std {values.std():.4g}"
 
     def state(self) -> dict[str, Any]:

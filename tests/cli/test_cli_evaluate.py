@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,17 @@ def test_whole_file_gives_the_numbers_of_its_rows_split_by_split(cli, customers,
     assert {k.replace("data/", "val/"): v for k, v in _json("m.json")["metrics"].items()} == _split("val")
 
 
+def test_a_labelled_file_in_other_signs_gives_the_same_numbers(cli, customers, evaluate):
+    cli(*CUSTOMERS)
+    text = customers["customers.csv"]
+    Path("new.csv").write_text(text)
+    Path("eu.csv").write_text(re.sub(r";(\d+)(?=;)", r";\1,0", text.replace(",", ";")))
+    assert evaluate("run", "--data", "new.csv", "--out", "new.json")[0] == 0
+    assert evaluate("run", "--data", "eu.csv", "--out", "eu.json", "--sep", ";", "--decimal", ",")[0] == 0
+    assert _json("eu.json")["metrics"] == _json("new.json")["metrics"]
+    assert 'Set --sep=";".' in evaluate("run", "--data", "eu.csv")[2]
+
+
 def test_class_that_the_training_did_not_have_is_refused_with_its_place(cli, customers, evaluate):  # LAB-06
     cli(*CUSTOMERS)
     Path("new.csv").write_text(customers["customers.csv"] + "c999,30,a,3,yes,1500,D,S\n")
@@ -150,6 +162,11 @@ def test_mistakes_and_harmful_files_are_refused(cli, customers, evaluate):  # CK
     for arguments, expected in [
         (["run", "--split", "tst"], "--split: must be train, val or test, got 'tst'. Did you mean 'test'?\n"),
         (["run", "--split", "val", "--data", "customers.csv"], "--split: cannot be given together with --data"),
+        (
+            ["run", "--source", "a"],
+            "--source: goes with --data, got no file. The run's own rows are read as in training.\n",
+        ),
+        (["run", "--decimal", ","], "--decimal: goes with --data, got no file."),
         (["run", "--out", "m.txt"], "--out: must end with .json, got 'm.txt'.\n"),
         (["nowhere"], "nowhere: is not a run folder: there is no such folder.\n"),
         ([], "RUN: must be given. Example: mtl-evaluate runs/churn/NAME"),

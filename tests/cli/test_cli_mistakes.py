@@ -479,6 +479,22 @@ MISTAKES = [
         ),
         mine=DATA + "tasks:\n  mean: {kind: binary, target: buys}\n",
     ),
+    *(
+        _mistake(
+            f"a number for the name of a task{where}",
+            "--config-dir conf task=mine",
+            (
+                "tasks.25400 (conf/task/mine.yaml, line 4): cannot be the name of a task, got 25400. Allowed: "
+                "letters, digits, _, -, + and spaces, not starting with a digit, and not loss, mean, worst. The "
+                "column goes into `target`."
+            ),
+            mine=DATA + tasks,
+        )
+        for where, tasks in (
+            ("", "tasks:\n  25400: {kind: binary}\n"),
+            (" in a list", "tasks:\n  - {name: 25400, kind: binary}\n"),
+        )
+    ),
     _mistake(
         "a task called on",
         "--config-dir conf task=mine",

@@ -298,7 +298,7 @@ def test_all_absent_columns_are_named_at_once(base, predict):
     assert err.splitlines() == [
         "data.inputs: no column 'x2' in new.csv. Did you mean 'xx2'?",
         "data.inputs: no column 'x4' in new.csv. Known: idd, x1, x3, xx2.",
-        "data.id: no column 'id' in new.csv. Did you mean 'idd'?",
+        "data.id: no column 'id' in new.csv. Did you mean 'idd'? Or number the rows with --id -.",
     ]
 
 
@@ -317,9 +317,65 @@ def test_other_decimal_signs_are_read_as_in_training(base, predict):
     assert [float(v) for v in alone] == pytest.approx([float(v) for v in among], abs=1e-6)
 
 
+def test_a_file_in_other_signs_than_those_of_the_training_is_read_if_they_are_told(base, predict):
+    base()
+    predict("run", "--data", "val.csv", "--out", "plain.csv")
+    Path("eu.csv").write_text(VAL.replace(",", ";").replace(".", ","), encoding="utf-16")
+    arguments = ["run", "--data", "eu.csv", "--out", "pred.csv"]
+    assert "Set --encoding, for example to cp1252" in predict(*arguments)[2]
+    arguments += ["--encoding", "utf-16"]
+    assert predict(*arguments)[2] == (
+        "eu.csv: one column found with separator ',', got header 'id;x1;x2;x3;x4;ya;yb'. Set --sep=\";\".\n"
+    )
+    assert predict(*arguments, "--sep=;")[2].splitlines()[0] == (
+        "eu.csv, column 'x1', row 1 (line 2): looks like a number with a decimal comma, got '0,4'. "
+        'Set --decimal=",", or make the cell empty.'
+    )
+    assert predict(*arguments, "--sep=;", "--decimal=,")[:1] == (0,)
+    assert _table("pred.csv").equals(_table("plain.csv"))
+
+
+def test_a_file_in_plain_signs_is_read_by_a_run_that_was_trained_on_others(base, predict):
+    base("data.sep=';'", 'data.decimal=","', train=TRAIN.replace(",", ";").replace(".", ","),
+         val=VAL.replace(",", ";").replace(".", ","))  # fmt: skip
+    predict("run", "--data", "val.csv", "--out", "own.csv")
+    Path("plain.csv").write_text(VAL)
+    assert predict("run", "--data", "plain.csv", "--out", "pred.csv", "--sep=,", "--decimal=.")[:1] == (0,)
+    assert _table("pred.csv").equals(_table("own.csv"))
+
+
+def test_rows_without_the_id_column_can_be_numbered(base, predict):
+    base()
+    Path("new.csv").write_text(VAL.replace("id,", "nr,"))
+    _, _, err = predict("run", "--data", "new.csv", "--out", "pred.csv")
+    assert err.startswith("data.id: no column 'id' in new.csv. ")
+    assert err.endswith("Or number the rows with --id -.\n")
+    assert predict("run", "--data", "new.csv", "--out", "pred.csv", "--id", "-")[0] == 0
+
+
+def test_notes_about_many_columns_are_folded(base, predict):
+    names = [f"x{i}" for i in range(30)]
+    rows = ["id,ya,yb," + ",".join(names)]
+    rows += [f"{r},{r / 10},{r % 3}," + ",".join("" if i < 6 and r == 2 else f"{r * i % 7}" for i in range(30))
+             for r in range(8)]  # fmt: skip
+    text = "\n".join(rows) + "\n"
+    base("data.inputs=['*']", train=text, val=text)
+    Path("new.csv").write_text(f"{rows[0]}\n1,,,{',' * 29}\n")
+    _, _, err = predict("run", "--data", "new.csv", "--out", "pred.csv")
+    told = err.splitlines()
+    assert told[0] == (
+        "note: new.csv: 6 columns have missing cells, as in training: "
+        "'x0' (1), 'x1' (1), 'x2' (1), 'x3' (1), 'x4' (1) and 1 more."
+    )
+    assert told[1] == "note: new.csv, column 'x6': 1 cell is missing."
+    assert told[19:] == ["note: and 6 more of this kind."]
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["run", "--data", "val.csv", "--out", "p.csv", "--decimal", "x"], "--decimal: invalid choice: 'x'"),
+        (["run", "--data", "val.csv", "--out", "p.csv", "--sep", ";;"], "--sep: must be one character, not a quote"),
         (["run"], "--data, --out: must be given. Example: mtl-predict runs/churn/NAME --data new.csv --out"),
         (["run", "--data", "val.csv", "--outt", "p.csv"], "--out: must be given. Example: mtl-predict"),
         (["run", "--data", "val.csv", "--out", "p.csv", "--checkpont", "x"], "--checkpont: unknown argument. Did you mean '--checkpoint'?"),  # noqa: E501

@@ -113,9 +113,9 @@ def test_mostly_numbers_is_an_error_that_names_the_first_other_cell():
         "people.csv, column 'age', row 2 (line 3): must be a plain number as 2 of 3 cells of the column are, got '?'. "
         "Correct it, add '?' to data.missing if it means no value, or declare {name: age, type: category} in "
         "data.inputs.\n"
-        "people.csv, column 'price', row 1 (line 2): must be a plain number as 4 of 4 cells of the column are, "
-        "got '1,234'. Correct it, set data.decimal or data.thousands, or declare {name: price, type: category} in "
-        "data.inputs."
+        "people.csv, column 'price', row 1 (line 2): looks like a number with a decimal comma or between groups of "
+        'digits, got \'1,234\'. Correct it, set data.decimal="," or data.thousands=",", or declare {name: price, '
+        "type: category} in data.inputs."
     )
     inputs = ["*", {"name": "age", "type": "category"}, {"name": "price", "type": "category"}]
     assert types_of(fit(table, inputs=inputs)) == {"age": "category", "price": "category", "x": "numeric"}
@@ -124,6 +124,13 @@ def test_mostly_numbers_is_an_error_that_names_the_first_other_cell():
 @pytest.mark.parametrize("value", ["1,234", "1.299,99", "0,5", "1 000"])
 def test_foreign_numbers_are_never_categories_by_accident(value):  # DAT-08
     assert f"got '{value}'" in error_of(fit, table_of(p=[value, value]))
+
+
+def test_dates_in_text_are_told_as_dates():
+    assert error_of(fit, table_of(d=["1.1.2024", "24.12.2024"])) == (
+        "x.csv, column 'd', row 1 (line 2): looks like a date, got '1.1.2024'. Write it as a number of days, leave it "
+        "out with data.exclude=[d], or declare {name: d, type: category} in data.inputs."
+    )
 
 
 def test_declared_number_with_other_cells_is_an_error():

@@ -82,6 +82,13 @@ def test_weights_are_needed_where_there_is_a_label():
     assert row_weights(table, "w", pl.Series([True, False, True]).to_numpy()).tolist() == [2.0, 1.0, 0.5]
 
 
+def test_further_bad_weights_are_counted():
+    with pytest.raises(DataError) as caught:
+        row_weights(_table(w=["-1"] * 7), "w", pl.Series([True] * 7).to_numpy())
+    assert len(caught.value.problems) == 6
+    assert str(caught.value.problems[-1]) == "people.csv, column 'w': has 2 more cells of this kind."
+
+
 def test_bad_weights_are_named_with_their_rows():  # LAB-14
     with pytest.raises(DataError) as caught:
         row_weights(_table(w=["1", "-1", None, "heavy", "inf"]), "w", pl.Series([True] * 5).to_numpy())

@@ -5,6 +5,7 @@ import pytest
 from worlds import NAN, column, every_row
 
 from mtl_cli.errors import ConfigError, DataError
+from mtl_cli.tasks import _classes
 from mtl_cli.tasks._classes import describe_classes, label_texts, sort_classes
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.multiclass import Multiclass
@@ -35,6 +36,17 @@ def _fit(kind, values, train=None, dtype=None):
 )
 def test_each_class_has_one_spelling(values, texts):
     assert label_texts(pl.Series(values, strict=False)).to_list() == texts
+
+
+def test_each_distinct_number_is_spelled_once(monkeypatch):
+    spelled = []
+    monkeypatch.setattr(_classes, "_float_text", lambda value: spelled.append(value) or str(int(value)))
+    assert label_texts(pl.Series([1.0, NAN, 0.0, None] * 500)).to_list() == ["1", None, "0", None] * 500
+    assert sorted(spelled) == [0.0, 1.0]
+
+
+def test_no_labels_are_text_too():
+    assert label_texts(pl.Series([], dtype=pl.Float64)).dtype == pl.String
 
 
 @pytest.mark.parametrize("spelling", [str, int], ids=["text", "numbers"])
@@ -87,6 +99,33 @@ def test_unknown_class_is_named_with_its_place(kind):  # LAB-06
     )
 
 
+def test_unknown_class_of_a_declared_task_is_told_so():
+    kind = _fit(Multiclass(classes=[3, 4]), [3, 4])
+    with pytest.raises(DataError) as caught:
+        kind.encode(column([3, -5, 4]))
+    assert str(caught.value) == (
+        "people.csv, column 'y', row 2: class '-5' is not among the classes 3, 4, which are the task's `classes`. "
+        "Known: 3, 4. Correct the cell, add it to the task's `classes`, or name the value in its `missing_label`."
+    )
+
+
+def test_unknown_class_of_a_task_with_num_classes_is_told_so():
+    kind = _fit(Multiclass(num_classes=2), [0, 1])
+    with pytest.raises(DataError, match="class '2' is not among the classes 0, 1, as num_classes is 2"):
+        kind.encode(column([0, 2]))
+
+
+def test_many_unknown_classes_are_all_named_after_the_first_ones():
+    kind = _fit(Multiclass(), ["a", "b"])
+    with pytest.raises(DataError) as caught:
+        kind.encode(column(list("agfedcghib")))
+    *first, rest = caught.value.problems
+    assert [problem.where.rpartition(" ")[2] for problem in first] == ["2", "3", "4", "5", "6"]
+    assert str(rest) == (
+        "people.csv, column 'y': 7 labels are not among the classes: 'g', 'f', 'e', 'd', 'c', 'h', 'i'."
+    )
+
+
 def test_each_unknown_class_is_named_once_in_the_order_of_the_rows():
     kind = _fit(Multiclass(), ["red", "blue"])
     with pytest.raises(DataError) as caught:
@@ -119,8 +158,8 @@ def test_declared_class_without_a_training_row_is_known():  # LAB-06, second run
         ),
         pytest.param(
             [None, None],
-            "column 'y': a binary task needs two classes in the training rows, got 0 (none). "
-            "Declare the task's `classes`.",
+            "column 'y': no training row has a label for it. Correct its `target`, `missing_label` or `mask_by`, split "
+            "the rows otherwise, or list the task's `classes`.",
             id="none",
         ),
         pytest.param(
@@ -152,6 +191,12 @@ def test_num_classes_is_checked_against_the_training_rows():
         "column 'y': num_classes is 2, but the training rows hold 3 (a, b, c). "
         "Correct num_classes, or list the task's `classes`."
     )
+
+
+@pytest.mark.parametrize("kind", [Binary, Multiclass, Ordinal])
+def test_task_of_classes_needs_a_label_in_the_training_rows(kind):
+    with pytest.raises(DataError, match="column 'y': no training row has a label for it"):
+        _fit(kind(), [None, None, "a", "b"], train=every_row("ab"))
 
 
 def test_one_class_is_no_multiclass_task():

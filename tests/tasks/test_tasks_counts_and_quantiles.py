@@ -68,6 +68,11 @@ def test_counts_are_described():
     assert kind.describe(targets.numpy()) == "mean 3.833, 33% zeros, most 12"
 
 
+def test_quantiles_of_labels_are_described_without_the_digits_that_float32_lacks():
+    kind, targets = _fit(Quantile(), [0.0] * 20 + [52.0] * 30 + [17.0, 40.0])
+    assert kind.describe(targets.numpy()) == "10%: 0, 50%: 52, 90%: 52"
+
+
 @pytest.mark.parametrize("transform", ["none", "log1p", "log", "sqrt", "asinh"])
 def test_quantile_scores_are_in_the_users_units(transform):
     kind, targets = _fit(Quantile(transform=transform), AMOUNTS)

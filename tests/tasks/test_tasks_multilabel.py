@@ -135,9 +135,28 @@ def test_label_of_another_split_is_named_with_its_row():  # LAB-06
     with pytest.raises(DataError) as caught:
         kind.encode(column(["blue", "rde;blue"]))
     assert str(caught.value) == (
-        "people.csv, column 'y', row 2: label 'rde' is not among blue, red, which are those of the training rows. "
-        "Did you mean 'red'? Correct the cell, or list the task's `classes`."
+        "people.csv, column 'y', row 2: label 'rde' is not among the classes blue, red, which are those of the "
+        "training rows. Did you mean 'red'? Correct the cell, list the task's `classes`, or name the value in its "
+        "`missing_label`."
     )
+
+
+def test_unknown_label_of_declared_ones_is_told_so():
+    kind = Multilabel(classes=["red", "blue"])
+    with pytest.raises(DataError, match=r"which are the task's `classes`.*add it to the task's `classes`"):
+        kind.encode(column(["blue;green"]))
+
+
+def test_labels_need_a_training_row_that_has_some():
+    with pytest.raises(DataError, match="column 'y': no training row has a label for it"):
+        Multilabel().fit(column([None, "a;b"]), every_row("a"))
+
+
+def test_further_wrong_cells_are_counted():
+    with pytest.raises(DataError) as caught:
+        _fit([{"a": 2, "b": 3}] * 4)
+    assert len(caught.value.problems) == 6
+    assert str(caught.value.problems[-1]) == "people.csv, column 'y': has 3 more cells of this kind."
 
 
 @pytest.mark.parametrize("classes", [["a"], ["a", "a"], [1, "1.0"]], ids=["one", "twice", "twice as a number"])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from worlds import NAN, column, every_row
 
 from mtl_cli.errors import ConfigError, DataError
+from mtl_cli.tasks._numbers import Units
 from mtl_cli.tasks.regression import Regression
 
 
@@ -95,6 +96,26 @@ def test_text_and_infinity_are_refused_with_their_rows():
     )
 
 
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("9,1", 'looks like a number with a decimal comma. Set data.decimal=",", or correct the cell.'),
+        ("1.1.2024", "looks like a date. Write it as a number of days."),
+    ],
+)
+def test_target_in_another_notation_is_told_so(cell, told):
+    with pytest.raises(DataError) as caught:
+        _fit(["1", cell])
+    assert str(caught.value) == f"people.csv, column 'y', row 2: '{cell}' {told}"
+
+
+def test_further_cells_that_are_no_numbers_are_counted():
+    with pytest.raises(DataError) as caught:
+        _fit(["1", *["n.a."] * 6])
+    assert len(caught.value.problems) == 6
+    assert str(caught.value.problems[-1]) == "people.csv, column 'y': has 1 more cell of this kind."
+
+
 def test_numbers_whose_squares_are_none_are_refused_with_their_rows():
     with pytest.raises(DataError, match=r"^people\.csv, column 'y', row 2: -1e\+308 is beyond 1e\+150\. Correct"):
         _fit([1.0, -1e308, 2.0])
@@ -117,6 +138,22 @@ def test_booleans_are_numbers_too():
     labels = column([True, False, True, False], dtype=pl.Boolean)
     kind.fit(labels, np.arange(4))
     assert kind.encode(labels).tolist() == [1.0, -1.0, 1.0, -1.0]
+
+
+@pytest.mark.parametrize("transform", ["none", "log1p", "sqrt", "asinh"])
+@pytest.mark.parametrize("values", [[0.0] * 5 + [52.0] * 3 + [17.0, 3.0], [-1.1, 0.3, 0.8], [1e6 + 0.1, 1e6, 1e6 + 1]])
+def test_labels_are_restored_to_the_digits_that_were_given(transform, values):
+    values = np.abs(values) if transform in ("log1p", "sqrt") else np.array(values)
+    units = Units(transform)
+    units.fit(column(values.tolist()), every_row(values))
+    restored = units.restore(units.encode(column(values.tolist())))
+    np.testing.assert_allclose(restored, values, rtol=1e-6, atol=0)
+
+
+def test_mean_of_0_is_described_as_0():
+    values = [-1.1, 0.3, 0.8, 2.2, -2.2]
+    kind = _fit(values)
+    assert kind.describe(kind.encode(column(values))) == "mean 0, std 1.524"
 
 
 def test_labels_are_described_in_the_users_units():
