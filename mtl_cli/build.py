@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,11 +36,23 @@ from mtl_cli.loop.monitor import Monitor
 from mtl_cli.loop.step import compile_trunk
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.encoders.base import VmapStack
 from mtl_cli.model.ownership import stacked
 from mtl_cli.model.sharing import Sharing
 from mtl_cli.optim import FlatParameters
 from mtl_cli.processes import OneProcess, local_rank, local_size, size
-from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, LOGGERS, OPTIMIZERS, SCHEDULERS, SHARINGS, SOURCES
+from mtl_cli.registry import (
+    BALANCINGS,
+    ENCODERS,
+    KINDS,
+    LOGGERS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    SHARINGS,
+    SOURCES,
+    expect_shape,
+    from_outside,
+)
 from mtl_cli.run.loggers import Logger, RunFacts
 from mtl_cli.schema import (
     Component,
@@ -498,8 +510,7 @@ def build_model(
 
 def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> Sharing:
     """The part of the model before the heads, of those of the tasks ``names`` that have a head."""
-    encoder: Callable[..., Encoder] = ENCODERS.load(config.encoder.name)
-    build_encoder = partial(encoder, **config.encoder.options)
+    build_encoder = partial(ENCODERS.build, config.encoder.name, **config.encoder.options)
     make_encoder = EncoderMaker(build_encoder, spec, config.shared_dim)
     with_head = tasks_with_head(config, names)
     facts: list[Any] = [make_encoder, with_head]
@@ -513,6 +524,34 @@ def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> S
 def tasks_with_head(config: RunConfig, names: Sequence[str]) -> list[str]:
     """Those of the tasks that are no products of others."""
     return [name for name in names if name not in config.tasks or config.tasks[name].common.product_of is None]
+
+
+@torch.no_grad()
+def check_features(model: MultiTaskModel, inputs: Inputs) -> None:
+    """Runs an encoder and a sharing architecture that are none of ours on a few rows.
+
+    Args:
+        model: The model.
+        inputs: B rows.
+
+    Raises:
+        ConfigError: They give something else than features of these rows; names who does.
+    """
+    sharing = model.sharing
+    encoders = [module for module in sharing.modules() if isinstance(module, Encoder | VmapStack)]
+    kinds = [module.encoder if isinstance(module, VmapStack) else module for module in encoders]
+    if not any(from_outside(type(part)) for part in (sharing, *kinds)):
+        return
+    training = model.training
+    model.eval()
+    shape = (kinds[0].positions(inputs) if kinds else len(inputs.numeric), model.shared_dim)
+    if encoders:
+        copies = encoders[0](inputs)
+        expect_shape(kinds[0], "features", copies[0] if isinstance(encoders[0], VmapStack) else copies, shape)
+    features = sharing.forward(inputs)  # not called: a compiled module would be compiled for it
+    own = getattr(features, "ndim", 2) == 3  # features for each task
+    expect_shape(sharing, "features", features, (len(model.with_head), *shape) if own else shape)
+    model.train(training)
 
 
 def build_loggers(config: RunConfig, run: RunFacts) -> dict[str, Logger]:

@@ -29,6 +29,7 @@ from mtl_cli.commands.entry import leave
 from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError
 from mtl_cli.helper import help_the_first
 from mtl_cli.processes import Ending, Meeting, Work
+from mtl_cli.registry import mistakes_in_components
 from mtl_cli.run import RunFolder, find_resumable, flatten, is_locked, remove_if_empty, settings_text
 from mtl_cli.run.atomic import write_error
 from mtl_cli.schema import RunConfig, validate
@@ -225,7 +226,7 @@ def _audit(config: RunConfig, folder: Path) -> None:
     """``dry_run=true``."""
     from mtl_cli.job import audit
 
-    with _logging(None):
+    with _logging(None), mistakes_in_components():
         audit(config, folder)
 
 
@@ -344,7 +345,8 @@ def _training(
                     run.set_status("running")
                 if _Invocation.meeting is not None:
                     how["processes"] = _Invocation.meeting.begin(Work(str(folder.absolute()), resume))
-                return (yield from training(config, run, resume=resume, **how))
+                with mistakes_in_components():
+                    return (yield from training(config, run, resume=resume, **how))
             except Interrupted as stop:
                 code = 128 + stop.signal
                 run.set_status("interrupted", exit_code=code)

@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from mtl_cli import processes
 from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, did_you_mean
+from mtl_cli.registry import mistakes_in_components
 from mtl_cli.run import RunFolder
 
 
@@ -62,7 +63,8 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
             return 0
         os.environ.pop("WORLD_SIZE", None)
         try:
-            command(sys.argv[1:] if argv is None else argv)
+            with mistakes_in_components():
+                command(sys.argv[1:] if argv is None else argv)
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.backward import Backward, Jacobian, by_autograd
-from mtl_cli.registry import ENCODERS
+from mtl_cli.registry import ENCODERS, describe_component
 from mtl_cli.types import Block, Inputs, InputSpec
 
 
@@ -248,8 +248,17 @@ class VmapStack(nn.Module):
         for name in self._constants:
             value = encoders[0].get_buffer(name)
             if not all(torch.equal(encoder.get_buffer(name), value) for encoder in encoders):
-                raise TypeError(f"buffer '{name}' differs between the copies: the encoder needs a `stack` of its own")
+                what = (
+                    f"its buffer '{name}' differs between the copies that tasks have of it, which are computed together"
+                )
+                hint = "Draw it from torch.Generator().manual_seed(0), or give the encoder a `stack` of its own."
+                raise ConfigError(Problem(describe_component(encoders[0]), what, hint))
             self.register_buffer(name.replace(".", "_"), value, persistent=False)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What all copies are, without values."""
+        return self._skeleton[0]
 
     def forward(self, inputs: Inputs) -> Tensor:
         skeleton = self._skeleton[0].train(self.training)
