@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from mtl_cli.errors import ConfigError, Problem
+from mtl_cli.errors import ConfigError, Problem, TrainingError
 from mtl_cli.registry import describe_component, expect_shape
 from mtl_cli.types import GradientsOn, UpdateScale
 
@@ -149,6 +149,7 @@ class GradientBalancing(Balancing):
     def __init__(self, normalize_to: UpdateScale = "none", gradients_on: GradientsOn = "parameters") -> None:
         super().__init__()
         self.normalize_to, self.gradients_on = normalize_to, gradients_on
+        self._looked = False  # whether an update is finite
         self.without_gradient: set[int] = set()  # tasks whose gradient was zero, until the trainer has named them
 
     @abstractmethod
@@ -196,6 +197,11 @@ class GradientBalancing(Balancing):
             raise ConfigError(Problem(describe_component(self), what, "Write: return update, None."))
         update, weights = found
         expect_shape(self, "update", update, jacobian.shape[-1:])
+        if not self._looked:  # once: later it would make every step wait for the device
+            self._looked = True
+            if not bool(update.isfinite().all()) and bool(jacobian.isfinite().all()) and bool(losses.isfinite().all()):
+                who = describe_component(self)
+                raise TrainingError(f"{who} gave an update that is not finite for losses and gradients that are.")
         if weights is not None:
             expect_shape(self, "weights", weights, losses.shape)
         return update, weights
