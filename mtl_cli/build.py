@@ -196,11 +196,14 @@ class Data:
 
 def model_spec(features: Features, tasks: Sequence[Task]) -> InputSpec:
     """What an encoder has to read, and for which positions it gives features: rows, tokens, or both."""
-    per_token = {task.kind.per_token for task in tasks}
-    positions: Literal["rows", "tokens", "both"] = "rows"
-    if True in per_token:
-        positions = "both" if False in per_token else "tokens"
-    return replace(features.spec, positions=positions)
+    return replace(features.spec, positions=_positions(task.kind for task in tasks))
+
+
+def _positions(kinds: Iterable[Kind]) -> Literal["rows", "tokens", "both"]:
+    per_token = {kind.per_token for kind in kinds}
+    if True not in per_token:
+        return "rows"
+    return "both" if False in per_token else "tokens"
 
 
 def build_data(config: RunConfig, columns: Features | None = None) -> Data:
@@ -214,6 +217,9 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
         DataError: The files or columns are not as the configuration says.
         ConfigError: ``input_dim`` is not the width of the data.
     """
+    encoder: type[Encoder] = ENCODERS.load(config.encoder.name)
+    if not from_outside(encoder):  # which may read them all the same
+        _refuse_unread(encoder, config.data)
     table, splits, storage = read_rows(config)
     problems: list[Problem] = []
     fitted: dict[str, _Fitted] = {}
@@ -232,7 +238,8 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     if config.input_dim not in (None, features.input_dim):
         what = f"is {config.input_dim}, but the data give {features.input_dim} ({features.describe_width()})"
         raise ConfigError(Problem("input_dim", what, "Write input_dim=null to take it from the data."))
-    encoder: type[Encoder] = ENCODERS.load(config.encoder.name)
+    if not from_outside(encoder):
+        encoder.blocks_of(replace(features.spec, positions=_positions(own.kind for own in fitted.values())))
     pairs = encoder.linked([column.name for column in features.categorical], config.encoder.options)
     inputs, notes, unreadable = read_inputs(config, as_numbers, features, {"val": splits.val})
     if isinstance(inputs, Stream):
@@ -259,6 +266,19 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     notes = [*table.notes, *splits.notes, *features.notes, *notes]
     rankings = find_rankings(config, table, names)
     return Data(table, features, splits, tasks, inputs, labels, tuple(notes), tokens, rankings, storage=storage)
+
+
+def _refuse_unread(encoder: type[Encoder], options: DataOptions) -> None:
+    """Refuses inputs whose declared types the encoder does not read, before any file is read.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    given = options.inputs if isinstance(options.inputs, list) else []
+    declared = {entry["name"]: str(entry.get("type")) for entry in given if isinstance(entry, Mapping)}
+    problems = encoder.unread(declared)
+    if problems:
+        raise ConfigError(problems)
 
 
 def _with_source(options: DataOptions) -> DataOptions:
