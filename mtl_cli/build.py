@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -36,11 +36,23 @@ from mtl_cli.loop.monitor import Monitor
 from mtl_cli.loop.step import compile_trunk
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.encoders.base import VmapStack
 from mtl_cli.model.ownership import stacked
 from mtl_cli.model.sharing import Sharing
 from mtl_cli.optim import FlatParameters
 from mtl_cli.processes import OneProcess, local_rank, local_size, size
-from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, LOGGERS, OPTIMIZERS, SCHEDULERS, SHARINGS, SOURCES
+from mtl_cli.registry import (
+    BALANCINGS,
+    ENCODERS,
+    KINDS,
+    LOGGERS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    SHARINGS,
+    SOURCES,
+    expect_shape,
+    from_outside,
+)
 from mtl_cli.run.loggers import Logger, RunFacts
 from mtl_cli.schema import (
     Component,
@@ -184,11 +196,14 @@ class Data:
 
 def model_spec(features: Features, tasks: Sequence[Task]) -> InputSpec:
     """What an encoder has to read, and for which positions it gives features: rows, tokens, or both."""
-    per_token = {task.kind.per_token for task in tasks}
-    positions: Literal["rows", "tokens", "both"] = "rows"
-    if True in per_token:
-        positions = "both" if False in per_token else "tokens"
-    return replace(features.spec, positions=positions)
+    return replace(features.spec, positions=_positions(task.kind for task in tasks))
+
+
+def _positions(kinds: Iterable[Kind]) -> Literal["rows", "tokens", "both"]:
+    per_token = {kind.per_token for kind in kinds}
+    if True not in per_token:
+        return "rows"
+    return "both" if False in per_token else "tokens"
 
 
 def build_data(config: RunConfig, columns: Features | None = None) -> Data:
@@ -202,6 +217,9 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
         DataError: The files or columns are not as the configuration says.
         ConfigError: ``input_dim`` is not the width of the data.
     """
+    encoder: type[Encoder] = ENCODERS.load(config.encoder.name)
+    if not from_outside(encoder):  # which may read them all the same
+        _refuse_unread(encoder, config.data)
     table, splits, storage = read_rows(config)
     problems: list[Problem] = []
     fitted: dict[str, _Fitted] = {}
@@ -220,7 +238,8 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     if config.input_dim not in (None, features.input_dim):
         what = f"is {config.input_dim}, but the data give {features.input_dim} ({features.describe_width()})"
         raise ConfigError(Problem("input_dim", what, "Write input_dim=null to take it from the data."))
-    encoder: type[Encoder] = ENCODERS.load(config.encoder.name)
+    if not from_outside(encoder):
+        encoder.blocks_of(replace(features.spec, positions=_positions(own.kind for own in fitted.values())))
     pairs = encoder.linked([column.name for column in features.categorical], config.encoder.options)
     inputs, notes, unreadable = read_inputs(config, as_numbers, features, {"val": splits.val})
     if isinstance(inputs, Stream):
@@ -249,6 +268,19 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     notes = [*table.notes, *splits.notes, *features.notes, *notes]
     rankings = find_rankings(config, table, names)
     return Data(table, features, splits, tasks, inputs, labels, tuple(notes), tokens, rankings, storage=storage)
+
+
+def _refuse_unread(encoder: type[Encoder], options: DataOptions) -> None:
+    """Refuses inputs whose declared types the encoder does not read, before any file is read.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    given = options.inputs if isinstance(options.inputs, list) else []
+    declared = {entry["name"]: str(entry.get("type")) for entry in given if isinstance(entry, Mapping)}
+    problems = encoder.unread(declared)
+    if problems:
+        raise ConfigError(problems)
 
 
 def _with_source(options: DataOptions) -> DataOptions:
@@ -500,8 +532,7 @@ def build_model(
 
 def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> Sharing:
     """The part of the model before the heads, of those of the tasks ``names`` that have a head."""
-    encoder: Callable[..., Encoder] = ENCODERS.load(config.encoder.name)
-    build_encoder = partial(encoder, **config.encoder.options)
+    build_encoder = partial(ENCODERS.build, config.encoder.name, **config.encoder.options)
     make_encoder = EncoderMaker(build_encoder, spec, config.shared_dim)
     with_head = tasks_with_head(config, names)
     facts: list[Any] = [make_encoder, with_head]
@@ -515,6 +546,34 @@ def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> S
 def tasks_with_head(config: RunConfig, names: Sequence[str]) -> list[str]:
     """Those of the tasks that are no products of others."""
     return [name for name in names if name not in config.tasks or config.tasks[name].common.product_of is None]
+
+
+@torch.no_grad()
+def check_features(model: MultiTaskModel, inputs: Inputs) -> None:
+    """Runs an encoder and a sharing architecture that are none of ours on a few rows.
+
+    Args:
+        model: The model.
+        inputs: B rows.
+
+    Raises:
+        ConfigError: They give something else than features of these rows; names who does.
+    """
+    sharing = model.sharing
+    encoders = [module for module in sharing.modules() if isinstance(module, Encoder | VmapStack)]
+    kinds = [module.encoder if isinstance(module, VmapStack) else module for module in encoders]
+    if not any(from_outside(type(part)) for part in (sharing, *kinds)):
+        return
+    training = model.training
+    model.eval()
+    shape = (kinds[0].positions(inputs) if kinds else len(inputs.numeric), model.shared_dim)
+    if encoders:
+        copies = encoders[0](inputs)
+        expect_shape(kinds[0], "features", copies[0] if isinstance(encoders[0], VmapStack) else copies, shape)
+    features = sharing.forward(inputs)  # not called: a compiled module would be compiled for it
+    own = getattr(features, "ndim", 2) == 3  # features for each task
+    expect_shape(sharing, "features", features, (len(model.with_head), *shape) if own else shape)
+    model.train(training)
 
 
 def build_loggers(config: RunConfig, run: RunFacts) -> dict[str, Logger]:

@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -25,10 +26,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mtl_cli import composition, processes
-from mtl_cli.commands.entry import leave
+from mtl_cli.commands.entry import flush_output, leave, nobody_reads, say
 from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError
 from mtl_cli.helper import help_the_first
 from mtl_cli.processes import Ending, Meeting, Work
+from mtl_cli.registry import mistakes_in_components
 from mtl_cli.run import RunFolder, find_resumable, flatten, is_locked, remove_if_empty, settings_text
 from mtl_cli.run.atomic import write_error
 from mtl_cli.schema import RunConfig, validate
@@ -55,6 +57,7 @@ MAY_CHANGE = (
     "logger",
     "extra",
 )
+_SHOWING = {"--cfg", "-c", "--help", "-h", "--info", "-i"}  # flags with which nothing is trained
 _OF_THE_COMMAND = ("resume", "dry_run", "stop_on_failure")  # they say what this command does, not what the run is
 _HYDRA_VERSION = tuple(int(part) for part in hydra.__version__.split(".")[:2])
 _VERSION_BASE: dict[str, Any] = {} if _HYDRA_VERSION >= (1, 4) else {"version_base": "1.3"}
@@ -231,7 +234,7 @@ def _audit(config: RunConfig, folder: Path) -> None:
     """``dry_run=true``."""
     from mtl_cli.job import audit
 
-    with _logging(None):
+    with _logging(None), mistakes_in_components():
         audit(config, folder)
 
 
@@ -362,7 +365,8 @@ def _training(
                     run.set_status("running")
                 if _Invocation.meeting is not None:
                     how["processes"] = _Invocation.meeting.begin(Work(str(folder.absolute()), resume))
-                return (yield from training(config, run, resume=resume, **how))
+                with mistakes_in_components():
+                    return (yield from training(config, run, resume=resume, **how))
             except Interrupted as stop:
                 code = 128 + stop.signal
                 run.set_status("interrupted", exit_code=code)
@@ -474,7 +478,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         several = False  # the command says so
     if several and processes.rank() > 0:
         leave(help_the_first())
-    leave(_lead(arguments) if several else run_command(arguments))
+    code = _lead(arguments) if several else run_command(arguments)
+    flush_output()
+    leave(code)
 
 
 def run_command(arguments: Sequence[str]) -> int:
@@ -498,6 +504,9 @@ def run_command(arguments: Sequence[str]) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _SHOWING & set(flags):
+            nobody_reads(sys.stdout)
+            return 128 + signal.SIGPIPE
         code, text = _explain(error, overrides)
         if show_traceback:
             traceback.print_exception(error)
@@ -508,7 +517,7 @@ def run_command(arguments: Sequence[str]) -> int:
             os.environ["HYDRA_FULL_ERROR"] = previous
         _finish_sweep()
     _Invocation.told = text
-    print(text, file=sys.stderr)
+    say(text, sys.stderr)
     return code
 
 
@@ -541,7 +550,7 @@ def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
         composition.check_shadowed(own)
     groups = composition.config_groups(_Invocation.folders)
     composition.check_overrides(overrides, "-m" in flags or "--multirun" in flags, groups)
-    sweeps = {"-m", "--multirun"} & set(flags) and not {"--cfg", "-c", "--help", "-h", "--info", "-i"} & set(flags)
+    sweeps = {"-m", "--multirun"} & set(flags) and not _SHOWING & set(flags)
     # Else each job would fail with the same message. An experiment, or a value of `tasks`, may bring the tasks.
     if sweeps and not any(o.lstrip("+").startswith(("task", "experiment", "hydra.sweeper")) for o in overrides):
         raise _no_task(groups)
@@ -561,7 +570,7 @@ def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
     if _Invocation.error is not None:
         raise _Invocation.error
     if _jobs_failed():
-        print(_explain(RuntimeError(), overrides)[1], file=sys.stderr)
+        say(_explain(RuntimeError(), overrides)[1], sys.stderr)
     return int(_jobs_failed() > 0)
 
 
@@ -658,7 +667,7 @@ def _finish_sweep() -> None:
         _clear_away(folder)
         return
     write(folder, records)
-    print(f"\n{format_table(records)}\n\nsweep folder: {folder}")
+    say(f"\n{format_table(records)}\n\nsweep folder: {folder}", sys.stdout)
 
 
 #: What stands in front of the lines of a job that is trained together with others.
@@ -672,7 +681,10 @@ class _Console(logging.Handler):
         """Writes one record to standard output."""
         from tqdm import tqdm
 
-        tqdm.write(_label.get() + self.format(record), file=sys.stdout)
+        try:
+            tqdm.write(_label.get() + self.format(record), file=sys.stdout)
+        except BrokenPipeError:  # `| head`: training goes on, and train.log has every line
+            nobody_reads(sys.stdout)
 
 
 class _LogFile(logging.FileHandler):

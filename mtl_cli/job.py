@@ -24,6 +24,7 @@ from mtl_cli.build import (
     build_loggers,
     build_mixing,
     build_monitor,
+    check_features,
     choose_device,
 )
 from mtl_cli.data import Features
@@ -48,6 +49,7 @@ from mtl_cli.warm_start import Start, start
 log = logging.getLogger(__name__)
 MANY_TASKS = 20  # of more the console shows a few, the files all
 FEW = 8
+_CHECKED_ROWS = 4  # that components of the user's are tried on
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -231,6 +233,7 @@ def set_up(
     steps = schedule.total_steps(rows, options.max_epochs or 0)
     total = min(s for s in (steps or options.max_steps, options.max_steps or steps, 10**9) if s)
     learner = build_learner(config, data, total, processes)
+    check_features(learner.model, rows.example(_CHECKED_ROWS))
     begin = None if origin is None else start(origin, config, data, learner.model)
     best = Best(
         build_monitor(options.checkpoint.monitor or config.monitor, config.tasks), options.checkpoint.save_top_k

@@ -17,15 +17,18 @@ import ast
 import functools
 import importlib
 import inspect
+import sys
+import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import mtl_cli.types as option_types
-from mtl_cli.errors import ConfigError, Problem, did_you_mean, nearest, shown
+from mtl_cli.errors import ConfigError, MTLError, Problem, did_you_mean, nearest, shown
 
 T = TypeVar("T")
 REQUIRED = object()
@@ -48,12 +51,14 @@ class Registry(Generic[T]):
         group: The word users know: the config group or key (``sharing``).
         variable: The name of this registry in this module, as component files spell it in the decorator.
         location: Package below ``mtl_cli`` that holds one file per component (``model/sharing``).
+        bases: What every component derives from one of, each as ``module:Class`` below ``mtl_cli``.
     """
 
-    def __init__(self, group: str, variable: str, location: str) -> None:
+    def __init__(self, group: str, variable: str, location: str, *bases: str) -> None:
         self.group = group
         self._variable = variable
         self._location = location
+        self._bases = bases
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -61,6 +66,7 @@ class Registry(Generic[T]):
 
         Raises:
             ValueError: The name is taken.
+            TypeError: A class from outside the package is no component of this kind.
         """
 
         def decorate(cls: type[T]) -> type[T]:
@@ -71,6 +77,8 @@ class Registry(Generic[T]):
                 raise ValueError(
                     f"{self.group} '{name}' is shipped with mtl-train; {cls.__module__} needs another name"
                 )
+            if from_outside(cls):  # what is shipped has tests of its own
+                self._check_class(cls, f"{self.group} '{name}' ({_place(cls)})")
             _check_options_on_init(cls, f"{self.group}.{name}")
             self._classes[name] = cls
             return cls
@@ -84,7 +92,12 @@ class Registry(Generic[T]):
     def options(self, name: str) -> dict[str, Option]:
         """The options of component ``name``, read without importing it where it is a shipped one."""
         if name in self._classes:
-            return options_of(self._classes[name])
+            cls = self._classes[name]
+            try:
+                return options_of(cls)
+            except (NameError, TypeError) as error:  # an annotation in quotes, or postponed: not looked up before
+                what = f"the types of its options cannot be read ({error})"
+                raise ConfigError(Problem(describe_component(cls), what)) from error
         init = next(
             (n for n in self._class_node(name).body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None
         )
@@ -124,12 +137,41 @@ class Registry(Generic[T]):
         return self._classes[name]
 
     def build(self, name: str, *runtime: Any, **options: Any) -> T:
-        """Makes component ``name`` from run-time facts and validated options."""
-        return self.load(name)(*runtime, **options)
+        """Makes component ``name`` from run-time facts and validated options.
+
+        Raises:
+            ConfigError: The class, which is none of ours, leaves out the constructor of its base.
+        """
+        made = self.load(name)(*runtime, **options)
+        is_module = hasattr(type(made), "register_parameter")  # of PyTorch, which need not be there to be asked
+        if is_module and "_parameters" not in vars(made):
+            what = "its constructor does not call super().__init__()"
+            raise ConfigError(Problem(describe_component(made), what, "Call it first."))
+        return made
 
     def unknown(self, name: object, where: str | None = None) -> Problem:
         """The problem 'no such component', with the nearest name."""
         return Problem(where or self.group, f"unknown {self.group} '{name}'", did_you_mean(str(name), self.names()))
+
+    def name_of(self, cls: type) -> str | None:
+        """The name that a class is registered as, if it is."""
+        return next((name for name, known in self._classes.items() if known is cls), None)
+
+    def _check_class(self, cls: type, who: str) -> None:
+        """Refuses a class that would fail later with an error that does not name it."""
+        bases = [base.split(":") for base in self._bases]
+        # Where the module of a base was not imported yet, no class can derive from it.
+        known = [getattr(sys.modules.get(f"mtl_cli.{module}"), base, None) for module, base in bases]
+        if bases and not any(base is not None and issubclass(cls, base) for base in known):
+            wanted = " or ".join(f"mtl_cli.{module}.{base}" for module, base in bases)
+            raise TypeError(f"{who}: must derive from {wanted}")
+        missing = sorted(getattr(cls, "__abstractmethods__", ()))
+        if missing:
+            raise TypeError(f"{who}: lacks {', '.join(missing)}, see {_defining(cls, missing[0])}")
+        for parameter in inspect.signature(inspect.unwrap(cls.__init__)).parameters.values():  # type: ignore[misc]
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.annotation is parameter.empty:
+                example = f"{parameter.name}: float"
+                raise TypeError(f"{who}: option '{parameter.name}' has no type annotation, such as {example}")
 
     def _shipped(self) -> dict[str, Path]:
         return _component_files(self._location, self._variable)
@@ -150,6 +192,77 @@ class Registry(Generic[T]):
 
 def _place(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _defining(cls: type, method: str) -> str:
+    """The first class that asks for a method."""
+    return _place(next(base for base in reversed(cls.__mro__) if method in vars(base)))
+
+
+def from_outside(cls: type) -> bool:
+    """Whether a class is none of this package's."""
+    return not cls.__module__.startswith("mtl_cli.")
+
+
+def describe_component(component: object) -> str:
+    """What messages call a component, or its class: by name and place if it is registered.
+
+    Example:
+        >>> describe_component(SCHEDULERS.load("constant"))
+        "scheduler 'constant' (mtl_cli.optim.schedulers.constant.Constant)"
+    """
+    cls = component if isinstance(component, type) else type(component)
+    found = ((registry.group, registry.name_of(cls)) for registry in ALL)
+    return next((f"{group} '{name}' ({_place(cls)})" for group, name in found if name is not None), _place(cls))
+
+
+def expect_shape(component: object, what: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Refuses what a component gives if it is no tensor of a shape.
+
+    Args:
+        component: Who gives it.
+        what: What it is, in words.
+        value: It.
+        shape: Its shape, if all is well.
+
+    Raises:
+        ConfigError: It has another shape.
+    """
+    found = getattr(value, "shape", None)
+    if found != shape:
+        given = f"a {type(value).__name__}" if found is None else f"{tuple(found)}"
+        raise ConfigError(Problem(describe_component(component), f"gives {given} as {what}, must be {tuple(shape)}"))
+
+
+@contextmanager
+def mistakes_in_components() -> Iterator[None]:
+    """Tells of errors that come out of components from outside the package as what they are: no bugs of ours.
+
+    Raises:
+        ConfigError: Such an error came; names the component, file and line. Other errors pass.
+    """
+    try:
+        yield
+    except (MTLError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        where = _own_line(error)
+        if where is None or type(error).__name__ == "OutOfMemoryError":  # of a GPU: not the component's mistake
+            raise
+        lines = str(error).strip().splitlines() or [""]
+        problem = Problem(where, f"{type(error).__name__}: {lines[0][:300]}", "HYDRA_FULL_ERROR=1 shows all of it.")
+        raise ConfigError(problem) from error
+
+
+def _own_line(error: Exception) -> str | None:
+    """The innermost line of an error's traceback that is in a module with a component from outside."""
+    modules = {cls.__module__: cls for registry in ALL for cls in registry._classes.values() if from_outside(cls)}
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        cls = modules.get(frame.f_globals.get("__name__", ""))
+        if cls is not None:
+            owner = getattr(frame.f_locals.get("self"), "__class__", cls)  # a module may hold several components
+            return f"{describe_component(owner)}, {frame.f_code.co_filename}, line {line}"
+    return None
 
 
 @functools.cache
@@ -342,14 +455,16 @@ def _check_options_on_init(cls: type, where: str) -> None:
     cls.__init__ = __init__  # type: ignore[misc]
 
 
-SOURCES: Registry[Any] = Registry("source", "SOURCES", "data/sources")
-KINDS: Registry[Any] = Registry("kind", "KINDS", "tasks")
-ENCODERS: Registry[Any] = Registry("encoder", "ENCODERS", "model/encoders")
-SHARINGS: Registry[Any] = Registry("sharing", "SHARINGS", "model/sharing")
-BALANCINGS: Registry[Any] = Registry("balancing", "BALANCINGS", "balancing")
-OPTIMIZERS: Registry[Any] = Registry("optimizer", "OPTIMIZERS", "optim/optimizers")
-SCHEDULERS: Registry[Any] = Registry("scheduler", "SCHEDULERS", "optim/schedulers")
-LOGGERS: Registry[Any] = Registry("logger", "LOGGERS", "run/loggers")
+SOURCES: Registry[Any] = Registry("source", "SOURCES", "data/sources", "data.sources.base:Source")
+KINDS: Registry[Any] = Registry("kind", "KINDS", "tasks", "tasks.base:Kind")
+ENCODERS: Registry[Any] = Registry("encoder", "ENCODERS", "model/encoders", "model.encoders.base:Encoder")
+SHARINGS: Registry[Any] = Registry("sharing", "SHARINGS", "model/sharing", "model.sharing.base:Sharing")
+BALANCINGS: Registry[Any] = Registry(
+    "balancing", "BALANCINGS", "balancing", "balancing.base:LossBalancing", "balancing.base:GradientBalancing"
+)
+OPTIMIZERS: Registry[Any] = Registry("optimizer", "OPTIMIZERS", "optim/optimizers", "optim.base:Optimizer")
+SCHEDULERS: Registry[Any] = Registry("scheduler", "SCHEDULERS", "optim/schedulers", "optim.base:Scheduler")
+LOGGERS: Registry[Any] = Registry("logger", "LOGGERS", "run/loggers", "run.loggers.base:Logger")
 ALL: tuple[Registry[Any], ...] = (
     SOURCES, KINDS, ENCODERS, SHARINGS, BALANCINGS, OPTIMIZERS, SCHEDULERS, LOGGERS,
 )  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from worlds import inputs
 
+from mtl_cli.balancing import LossBalancing
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.encoders import Encoder
 from mtl_cli.model.encoders.mlp import MLP
@@ -20,6 +21,7 @@ from mtl_cli.registry import (
     Option,
     conform,
     conform_mapping,
+    mistakes_in_components,
     options_of,
 )
 from mtl_cli.types import Fraction, InputSpec, NonNegativeInt, Positive, PositiveInt, ProperFraction, Range
@@ -257,3 +259,109 @@ def test_range_knows_what_lies_in_it_and_how_to_say_so(bounds, inside, outside, 
     assert all(value in bounds for value in inside)
     assert not any(value in bounds for value in outside)
     assert str(bounds) == text
+
+
+class Unrelated(nn.Module):
+    """No balancing method."""
+
+    def weights(self, losses, tasks):  # noqa: ARG002
+        return losses
+
+
+class WithoutWeights(LossBalancing):
+    """Lacks what every method has."""
+
+    def __init__(self, num_tasks):  # noqa: ARG002
+        super().__init__()
+
+
+class WithoutTypes(LossBalancing):
+    """Has an option of no type."""
+
+    def __init__(self, num_tasks, *, floor=1e-3):  # noqa: ARG002
+        super().__init__()
+        self.floor = floor
+
+    def weights(self, losses, tasks):  # noqa: ARG002
+        return losses
+
+
+@pytest.mark.usefixtures("_cleanup")
+@pytest.mark.parametrize(
+    ("cls", "what"),
+    [
+        (
+            Unrelated,
+            "must derive from mtl_cli.balancing.base.LossBalancing or mtl_cli.balancing.base.GradientBalancing",
+        ),
+        (WithoutWeights, "lacks weights, see mtl_cli.balancing.base.LossBalancing"),
+        (WithoutTypes, "option 'floor' has no type annotation, such as floor: float"),
+    ],
+)
+def test_class_from_outside_that_cannot_work_is_refused_when_it_is_registered(cls, what):
+    with pytest.raises(TypeError) as caught:
+        BALANCINGS.register("mine")(cls)
+    assert str(caught.value) == f"balancing 'mine' (test_registry.{cls.__name__}): {what}"
+    assert "mine" not in BALANCINGS.names()
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_types_that_are_not_there_are_told_with_the_component():
+    class Wrong(WithoutTypes):
+        """Names a type that does not exist."""
+
+        def __init__(self, num_tasks, *, floor: "Positif" = 1e-3):  # noqa: F821
+            super().__init__(num_tasks, floor=floor)
+
+    BALANCINGS.register("mine")(Wrong)
+    with pytest.raises(ConfigError, match=r"^balancing 'mine' \(test_registry\..*types of its options .*Positif"):
+        BALANCINGS.options("mine")
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_forgotten_constructor_of_the_base_is_told():
+    class Forgetful(Encoder):
+        """Does not call super().__init__()."""
+
+        def __init__(self, spec, shared_dim):
+            self.sizes = spec, shared_dim
+
+        def forward(self, inputs):
+            return inputs.numeric
+
+    ENCODERS.register("mine")(Forgetful)
+    with pytest.raises(ConfigError, match=r"^encoder 'mine' .*: its constructor does not call super\(\).__init__\(\)"):
+        ENCODERS.build("mine", InputSpec(3), 4)
+
+
+def test_every_shipped_component_derives_from_a_base_of_its_registry():
+    for registry in ALL:
+        for name in registry.names():
+            registry._check_class(registry.load(name), name)
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_error_out_of_a_component_from_outside_names_its_line():
+    @BALANCINGS.register("mine")
+    class Raising(LossBalancing):
+        """Fails when it is asked."""
+
+        def __init__(self, num_tasks):  # noqa: ARG002
+            super().__init__()
+
+        def weights(self, losses, tasks):  # noqa: ARG002
+            return losses[len(losses)]
+
+    with pytest.raises(ConfigError) as caught, mistakes_in_components():
+        BALANCINGS.build("mine", 2).weights(torch.ones(2), torch.arange(2))
+    line = Raising.weights.__code__.co_firstlineno + 1
+    assert str(caught.value).startswith(
+        f"balancing 'mine' (test_registry.{Raising.__qualname__}), {__file__}, line {line}: Index"
+    )
+
+
+@pytest.mark.parametrize("error", [ConfigError("ours"), MemoryError("ours")])
+def test_error_that_is_no_mistake_of_a_component_passes(error):
+    with pytest.raises(type(error)) as caught, mistakes_in_components():
+        raise error
+    assert caught.value is error

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mtl_cli.balancing.base import Balancing, GradientBalancing, LossBalancing
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.processes import OneProcess
+from mtl_cli.registry import expect_shape
 
 
 class ByTask(NamedTuple):
@@ -120,7 +121,7 @@ class GradientAccumulator:
             backward = backward or partial(torch.autograd.backward, losses)
             if balancing.linear:
                 if self._weights is None:
-                    self._weights = balancing.weights(losses.detach(), self._tasks)
+                    self._weights = self._weigh(balancing, losses.detach())
                 backward(self._weights.detach())
             else:
                 self._waiting.append(backward)
@@ -145,7 +146,7 @@ class GradientAccumulator:
             balancing.observe(self._observed, losses, tasks)
         weights = self._weights
         if weights is None:  # the weights need the losses of the whole batch
-            weights = balancing.weights(losses, tasks)
+            weights = self._weigh(balancing, losses)
             for backward in self._waiting:
                 backward(weights.detach())
         processes.add_up(*self._gradients)
@@ -154,6 +155,11 @@ class GradientAccumulator:
             total = (weights * losses).sum()
             (total if penalty is None else total + penalty).backward()
         return losses, weights.detach()
+
+    def _weigh(self, balancing: LossBalancing, losses: Tensor) -> Tensor:
+        weights = balancing.weights(losses, self._tasks)
+        expect_shape(balancing, "weights", weights, losses.shape)
+        return weights
 
     def _add_gradients(self, losses: Tensor, balancing: GradientBalancing, by_task: ByTask | None) -> None:
         if not self._shared:

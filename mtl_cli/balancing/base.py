@@ -11,6 +11,8 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from mtl_cli.errors import ConfigError, Problem, TrainingError
+from mtl_cli.registry import describe_component, expect_shape
 from mtl_cli.types import GradientsOn, UpdateScale
 
 
@@ -147,6 +149,7 @@ class GradientBalancing(Balancing):
     def __init__(self, normalize_to: UpdateScale = "none", gradients_on: GradientsOn = "parameters") -> None:
         super().__init__()
         self.normalize_to, self.gradients_on = normalize_to, gradients_on
+        self._looked = False  # whether an update is finite
         self.without_gradient: set[int] = set()  # tasks whose gradient was zero, until the trainer has named them
 
     @abstractmethod
@@ -162,14 +165,13 @@ class GradientBalancing(Balancing):
         self, gradients: Tensor, features: Tensor, losses: Tensor, tasks: Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """The same for the features (B, D) and their gradients (k, B, D)."""
-        update, weights = self.direction(gradients.flatten(1), losses, tasks)
+        update, weights = self._checked_direction(gradients.flatten(1), losses, tasks)
         return update.view_as(features), weights
 
     def aggregate(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:
         """``direction``, as long as ``normalize_to`` says."""
-        return self._rescaled(
-            jacobian if jacobian.dim() == 2 else self.pick(jacobian), *self.direction(jacobian, losses, tasks)
-        )
+        update, weights = self._checked_direction(jacobian, losses, tasks)
+        return self._rescaled(jacobian if jacobian.dim() == 2 else self.pick(jacobian), update, weights)
 
     def aggregate_features(
         self, gradients: Tensor, features: Tensor, losses: Tensor, tasks: Tensor
@@ -187,6 +189,22 @@ class GradientBalancing(Balancing):
     def pick(self, jacobians: Tensor) -> Tensor:
         """What the update of a method with ``samples`` is made of: (S, k, P) to (k, P). By default their mean."""
         return jacobians.mean(0)
+
+    def _checked_direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:
+        found = self.direction(jacobian, losses, tasks)
+        if not isinstance(found, tuple) or len(found) != 2:
+            what = f"its direction gives a {type(found).__name__}, must be the update and the weights or None"
+            raise ConfigError(Problem(describe_component(self), what, "Write: return update, None."))
+        update, weights = found
+        expect_shape(self, "update", update, jacobian.shape[-1:])
+        if not self._looked:  # once: later it would make every step wait for the device
+            self._looked = True
+            if not bool(update.isfinite().all()) and bool(jacobian.isfinite().all()) and bool(losses.isfinite().all()):
+                who = describe_component(self)
+                raise TrainingError(f"{who} gave an update that is not finite for losses and gradients that are.")
+        if weights is not None:
+            expect_shape(self, "weights", weights, losses.shape)
+        return update, weights
 
     def _rescaled(self, gradients: Tensor, update: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.normalize_to == "none":

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from mtl_cli import processes
 from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, did_you_mean
+from mtl_cli.registry import mistakes_in_components
 from mtl_cli.run import RunFolder
 
 MANY_NOTES = 20  # about a file; of more the console shows the first
@@ -67,7 +68,8 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
             return 0
         os.environ.pop("WORLD_SIZE", None)
         try:
-            command(sys.argv[1:] if argv is None else argv)
+            with mistakes_in_components():
+                command(sys.argv[1:] if argv is None else argv)
         finally:
             sys.stdout.flush()
     except KeyboardInterrupt:
@@ -75,7 +77,7 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
     except BrokenPipeError:  # whoever reads what we print has read enough: `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try once more at its end
+        nobody_reads(sys.stdout)
         return 128 + signal.SIGPIPE
     except MTLError as error:
         return _failed(error, str(error), 2 if isinstance(error, UserError) else 1)
@@ -84,6 +86,31 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
         text = f"{type(error).__name__}: {lines[0][:300]} (a bug? HYDRA_FULL_ERROR=1 shows where)"
         return _failed(error, text, 1)
     return 0
+
+
+def nobody_reads(stream: TextIO) -> None:
+    """Sends what is printed from now on nowhere, as the pipe that it went to is closed.
+
+    What still waits to be written goes there too: Python would try once more at its end, and complain.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def say(text: str, stream: TextIO) -> None:
+    """Prints, if there is anybody who reads it."""
+    try:
+        print(text, file=stream)
+    except BrokenPipeError:
+        nobody_reads(stream)
+
+
+def flush_output() -> None:
+    """Writes what still waits to be written, if there is anybody who reads it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            nobody_reads(stream)
 
 
 def leave(code: int) -> NoReturn:

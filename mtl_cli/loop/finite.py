@@ -34,11 +34,13 @@ class LossWatch:
 
     def __init__(self, num_tasks: int, device: torch.device, size: int = 256) -> None:
         self._losses = torch.zeros(size, num_tasks, device=device)
+        self._weights: list[Tensor | None] = []  # as they were given: to copy each would cost every step something
         self.count = 0
 
-    def add(self, sums: Tensor) -> None:
-        """Takes the losses (K,) of a step."""
+    def add(self, sums: Tensor, weights: Tensor | None = None) -> None:
+        """Takes the losses (K,) of a step, and the weights (k,) that balancing made of them, if any."""
         self._losses[self.count] = sums
+        self._weights.append(weights)
         self.count += 1
 
     @property
@@ -54,9 +56,32 @@ class LossWatch:
         step = int(bad.any(1).nonzero()[0])
         return step, bad[step].nonzero().flatten().tolist()
 
+    def first_bad_weights(self) -> int | None:
+        """The first step whose losses are finite and whose weights are not, before any other number that is not.
+
+        -1 is the last step before ``clear``.
+
+        Example:
+            >>> watch = LossWatch(1, torch.device("cpu"))
+            >>> for loss, weight in ((1.0, 1.0), (1.0, float("nan")), (float("nan"), float("nan"))):
+            ...     watch.add(torch.tensor([loss]), torch.tensor([weight]))
+            >>> watch.first_bad_weights(), watch.first_bad()
+            (1, (2, [0]))
+        """
+        bad = self.first_bad()
+        earlier = len(self._weights) - self.count  # of the step before ``clear``
+        known = self._weights if bad is None else self._weights[: earlier + bad[0]]
+        for place, weights in enumerate(known):
+            if weights is not None and not bool(weights.isfinite().all()):
+                # A method that always gives the same memory has written later weights over those of this step.
+                same = [w for w in self._weights if w is not None and w.data_ptr() == weights.data_ptr()]
+                return place - earlier if len(same) == 1 else None
+        return None
+
     def clear(self) -> None:
-        """Forgets all steps."""
+        """Forgets all steps, but for the weights of the last."""
         self.count = 0
+        del self._weights[:-1]
 
 
 class Snapshot:

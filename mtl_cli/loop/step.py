@@ -165,11 +165,12 @@ class NotFinite(Exception):
 
     Args:
         tasks: Positions of the tasks whose loss is not; none if it is a gradient alone.
+        by_weights: All losses are finite, and the weights that balancing made of them are not.
     """
 
-    def __init__(self, tasks: list[int]) -> None:
+    def __init__(self, tasks: list[int], *, by_weights: bool = False) -> None:
         super().__init__(f"losses of tasks {tasks}" if tasks else "a gradient")
-        self.tasks = tasks
+        self.tasks, self.by_weights = tasks, by_weights
 
 
 def train_step(
@@ -228,7 +229,7 @@ def train_step(
     _add_penalty(learner, own)
     clip(learner)
     if only_finite:
-        _refuse_what_is_not_finite(sums, [optimizer.flat.gradient for optimizer in learner.optimizers])
+        _refuse_what_is_not_finite(sums, weights, [optimizer.flat.gradient for optimizer in learner.optimizers])
     update(learner, global_step, absent)
     if passes is not None:
         balancing.after_step(passes, batch_losses, tasks)
@@ -270,10 +271,10 @@ def update(learner: Learner, global_step: int, absent: Sequence[int]) -> None:
         optimizer.step(factor, absent)
 
 
-def _refuse_what_is_not_finite(sums: Tensor, gradients: list[Tensor]) -> None:
+def _refuse_what_is_not_finite(sums: Tensor, weights: Tensor | None, gradients: list[Tensor]) -> None:
     bad = (~sums.isfinite()).nonzero().flatten().tolist()
     if bad or not all(bool(gradient.isfinite().all()) for gradient in gradients):
-        raise NotFinite(bad)
+        raise NotFinite(bad, by_weights=not bad and weights is not None and not bool(weights.isfinite().all()))
 
 
 def pieces(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Iterator[Piece]:

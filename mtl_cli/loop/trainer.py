@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mtl_cli.balancing import GradientBalancing
+from mtl_cli.balancing.unsaved import Unsaved
 from mtl_cli.data.batches import Epoch, Rows, count_steps, plan_epoch
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import RunError, TrainingError, listed
@@ -24,6 +25,7 @@ from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.loop.step import Learner, NotFinite, train_step
 from mtl_cli.processes import STOP, TIME_OVER
+from mtl_cli.registry import describe_component, from_outside
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import checksum, load
 from mtl_cli.seeding import rng_state, set_rng_state
@@ -193,6 +195,8 @@ class Trainer:
         self._counts = np.zeros(len(tasks))
         self._weight_sums = torch.zeros_like(self._sums)
         self._weight_counts = np.zeros(len(tasks))  # steps of this epoch in which balancing weighted the task
+        # What is shipped keeps nothing else than its state dict.
+        self._unsaved = Unsaved(learner.balancing) if from_outside(type(learner.balancing)) else None
         self._watch = LossWatch(len(tasks), train.targets.device)
         self._skipped_in_epoch = 0
         self.validation = ValidationBatches(val, schedule.batch_size, self._weights, schedule.seed)
@@ -253,8 +257,20 @@ class Trainer:
         """
         state = self.state()
         self._refuse_drift(state)
+        self._warn_of_what_is_lost()
         with self.learner.processes.alike():
             self.folder.write_checkpoint(state, *names)
+
+    def _warn_of_what_is_lost(self) -> None:
+        """Once, of what a method of the user's has learnt and no checkpoint holds."""
+        names = [] if self._unsaved is None else self._unsaved.changed()
+        if names:
+            self._unsaved = None
+            log.warning(
+                "%s: what it keeps in %s is no buffer: no checkpoint holds it, and resume begins it anew. Keep it with "
+                "register_buffer.",
+                describe_component(self.learner.balancing), ", ".join(f"self.{name}" for name in names),
+            )  # fmt: skip
 
     def _refuse_drift(self, state: Mapping[str, Any]) -> None:
         """Makes sure that all processes train the same: each makes every update by itself."""
@@ -363,10 +379,10 @@ class Trainer:
             if before is None:
                 raise
             before.restore()
-            self._skip(epoch, step, reason.tasks)
+            self._skip(epoch, step, reason)
             return
         self._sums += sums
-        self._watch.add(sums)
+        self._watch.add(sums, weights)
         self._counts += epoch.counts[step]
         if weights is not None:
             self._add_weights(weights, epoch.absent[step])
@@ -379,10 +395,12 @@ class Trainer:
         if found:
             self.diagnostics.append({"epoch": self.progress.epoch + 1, "step": self.progress.step, **found})
 
-    def _skip(self, epoch: Epoch, step: int, tasks: Sequence[int]) -> None:
+    def _skip(self, epoch: Epoch, step: int, reason: NotFinite) -> None:
         self._watch.add(torch.zeros_like(self._sums))
-        if not self._skipped_in_epoch:
-            what = f"the training loss of {self._names(tasks)}" if tasks else "the gradient"
+        if not self._skipped_in_epoch and reason.by_weights:
+            log.warning("%s: %s; step skipped", self._place(step), self._bad_weights())
+        elif not self._skipped_in_epoch:
+            what = f"the training loss of {self._names(reason.tasks)}" if reason.tasks else "the gradient"
             log.warning("%s: %s is not finite%s; step skipped", self._place(step), what, self._batch(epoch, step))
         self._skipped_in_epoch += 1
         self.progress.skipped += 1
@@ -534,6 +552,7 @@ class Trainer:
         """Stops at a loss that was not finite, and says where it was first; looks at the steps since the last look."""
         found = self._watch.first_bad()
         if found is not None:
+            self._blame_balancing()
             step = self.progress.step_in_epoch - self._watch.count + found[0]
             raise TrainingError(
                 f"{self._place(step)}: the training loss of {self._names(found[1])} is not finite"
@@ -545,10 +564,23 @@ class Trainer:
     def _check_weights(self) -> None:
         """A checkpoint must not hold what the last update has spoilt."""
         if not state_is_finite(self.learner):
+            self._blame_balancing()
             raise TrainingError(
                 f"step {self.progress.step}: a weight, or what the optimizer remembers of it, is not finite. "
                 "Lower optimizer.lr, or set trainer.gradient_clip_val."
             )
+
+    def _blame_balancing(self) -> None:
+        """Stops with the cause if balancing made weights that are not finite of losses that were."""
+        step = self._watch.first_bad_weights()
+        if step is not None:
+            number = self.progress.step - self._watch.count + step + 1
+            raise TrainingError(
+                f"step {number}: {self._bad_weights()}. Look at what it divides by, or takes a root or logarithm of."
+            )
+
+    def _bad_weights(self) -> str:
+        return f"{describe_component(self.learner.balancing)} gave weights that are not finite for losses that are"
 
     def _check_skipped(self) -> None:
         skipped, steps = self._skipped_in_epoch, self.progress.step_in_epoch
@@ -585,6 +617,7 @@ class Trainer:
     def _check_evaluation(self, evaluation: Evaluation) -> None:
         """A last update that diverged shows in the validation loss alone; what is on the disk is from before it."""
         if evaluation.diverged:
+            self._blame_balancing()
             place = f"epoch {self.progress.epoch}, step {self.progress.step}"
             raise TrainingError(
                 f"{place}: the validation loss of {', '.join(evaluation.diverged)} is not finite. "

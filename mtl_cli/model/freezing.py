@@ -45,7 +45,10 @@ def freeze(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str
         found = {id(parameter) for name, parameter in names.items() if expression.match(name)} | words.get(
             pattern, set()
         )
-        if not found:
+        if not found and re.match(r"heads\.(?!blocks)", pattern):  # as other places name the head of a task
+            what = f"'{pattern}' names one head: heads of tasks are computed together and are frozen together"
+            problems.append(Problem("freeze", what, "Write freeze=[heads]."))
+        elif not found:
             problems.append(Problem("freeze", f"'{pattern}' matches no parameter", _hint(pattern, list(names), known)))
         frozen |= found
     if not problems and patterns and all(id(parameter) in frozen for parameter in names.values()):

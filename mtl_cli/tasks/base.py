@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtl_cli.registry import expect_shape
 from mtl_cli.tasks._curves import class_curves, number_curves
 from mtl_cli.types import Column
 
@@ -99,6 +100,7 @@ class Kind(ABC):
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
             rows = self.loss(leaf, targets)
+            expect_shape(self, "loss of each row", rows, (len(targets), targets.shape[-1]))
             (gradient,) = torch.autograd.grad(rows.sum(), leaf)
         return rows.detach(), gradient
 

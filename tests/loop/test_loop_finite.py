@@ -7,6 +7,7 @@ import pytest
 import torch
 from worlds import CPU, inputs, make_learner, make_trainer, three_kind_rows, three_kinds
 
+from mtl_cli.balancing import GradientBalancing, LossBalancing
 from mtl_cli.data.batches import Rows
 from mtl_cli.errors import TrainingError
 from mtl_cli.loop.finite import LossWatch
@@ -141,3 +142,90 @@ def test_epoch_of_which_every_step_is_skipped_ends_the_run(folder):
     with pytest.raises(TrainingError, match=r"^epoch 1: none of 4 steps had finite losses and gradients: all skipped"):
         trainer.fit()
     assert folder.checkpoints() == []
+
+
+class Spoiling(LossBalancing):
+    """Gives weights that are not finite from some step on, always in the same memory or not."""
+
+    def __init__(self, good, *, same=False):
+        super().__init__()
+        self.left, self.memory = good, torch.ones(3) if same else None
+
+    def weights(self, losses, tasks):  # noqa: ARG002
+        self.left -= 1
+        value = torch.full_like(losses, 1.0 if self.left >= 0 else np.nan)
+        return value if self.memory is None else self.memory.copy_(value)
+
+
+@pytest.mark.parametrize("good", [0, 1, 255, 256, 399])  # the watch is cleared after 256 steps, and 399 is the last
+def test_weights_that_balancing_spoilt_are_told_as_the_cause(folder, good):
+    rows = Rows(inputs(torch.randn(800, 5)), np.ones((800, 3), np.float32), CPU)
+    learner = make_learner(three_kinds())
+    learner.balancing = Spoiling(good)
+    with pytest.raises(TrainingError) as caught:
+        make_trainer(folder, learner, rows, batch_size=2, epochs=1).fit()
+    assert str(caught.value).startswith(
+        f"step {good + 1}: {__name__}.Spoiling gave weights that are not finite for losses that are. "
+    )
+
+
+def test_weights_that_are_not_known_any_more_are_not_blamed(folder):
+    learner = make_learner(three_kinds())
+    learner.balancing = Spoiling(1, same=True)
+    with pytest.raises(TrainingError, match=r"^epoch 1, step 3: the training loss of"):
+        make_trainer(folder, learner, three_kind_rows(32), epochs=1).fit()
+
+
+def test_losses_that_came_first_are_told_although_balancing_made_weights_of_them(folder):
+    learner = make_learner(three_kinds(), balancing="dwa")
+    learner.parameters.values.fill_(np.nan)
+    with pytest.raises(TrainingError, match=r"^epoch 1, step 1: the training loss of"):
+        make_trainer(folder, learner, three_kind_rows(32), epochs=1).fit()
+
+
+def test_step_skipped_for_its_weights_says_so(folder, caplog):
+    learner = make_learner(three_kinds())
+    learner.balancing = Spoiling(3)
+    trainer = make_trainer(folder, learner, three_kind_rows(32), epochs=1)
+    trainer.schedule = type(trainer.schedule)(8, True, False, 0, skip_nonfinite=True)
+    trainer.fit()
+    assert trainer.progress.skipped == 1
+    assert "epoch 1, step 4: test_loop_finite.Spoiling gave weights that are not finite" in caplog.text
+
+
+class SpoiltUpdate(GradientBalancing):
+    """Gives an update that is not finite."""
+
+    def direction(self, jacobian, losses, tasks):  # noqa: ARG002
+        return jacobian.sum(0) * np.nan, None
+
+
+def test_update_of_the_first_step_that_is_not_finite_is_blamed_on_the_method(folder):
+    learner = make_learner(three_kinds())
+    learner.balancing = SpoiltUpdate()
+    with pytest.raises(TrainingError, match=r"^test_loop_finite.SpoiltUpdate gave an update that is not finite for "):
+        make_trainer(folder, learner, three_kind_rows(32), epochs=1).fit()
+
+
+class Forgetting(LossBalancing):
+    """Keeps an average where no checkpoint finds it."""
+
+    def __init__(self):
+        super().__init__()
+        self.average, self.constant, self.steps = None, torch.ones(3), 0
+        self.register_buffer("kept", torch.zeros(3))
+
+    def weights(self, losses, tasks):  # noqa: ARG002
+        self.average = losses if self.average is None else 0.9 * self.average + 0.1 * losses
+        self.steps += 1
+        self.kept += losses
+        return self.constant
+
+
+def test_state_that_no_checkpoint_holds_is_told_once(folder, caplog):
+    learner = make_learner(three_kinds())
+    learner.balancing = Forgetting()
+    make_trainer(folder, learner, three_kind_rows(32), epochs=3).fit()
+    told = [r.getMessage() for r in caplog.records if "register_buffer" in r.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("test_loop_finite.Forgetting: what it keeps in self.average, self.steps is no buffer: ")

@@ -113,6 +113,16 @@ def test_pattern_that_matches_nothing_lists_the_names():
         )
 
 
+@pytest.mark.parametrize("pattern", ["heads.task1", "heads.task1.weight"])
+def test_head_of_one_task_cannot_be_frozen(pattern):
+    with pytest.raises(ConfigError) as error:
+        make_learner(three_kinds(), freeze=[pattern])
+    assert str(error.value) == (
+        f"freeze: '{pattern}' names one head: heads of tasks are computed together and are frozen together. "
+        "Write freeze=[heads]."
+    )
+
+
 def test_everything_cannot_be_frozen():
     with pytest.raises(ConfigError, match=re.escape("freeze: leaves nothing to train: all 4 parameters are frozen")):
         make_learner(three_kinds(), freeze=["shared", "heads"])

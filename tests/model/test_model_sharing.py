@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from worlds import inputs
 
+from mtl_cli.errors import ConfigError
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders.base import Encoder, EncoderMaker, VmapStack
 from mtl_cli.model.encoders.mlp import MLP
@@ -165,6 +166,7 @@ def test_general_stack_refuses_buffers_that_differ():
             self.register_buffer("count", torch.rand(()))
 
     with pytest.raises(
-        TypeError, match="buffer 'count' differs between the copies: the encoder needs a `stack` of its own"
+        ConfigError,
+        match=r"its buffer 'count' differs between the copies that tasks have of it.* a `stack` of its own\.",
     ):
         VmapStack([Counting(8), Counting(8)])

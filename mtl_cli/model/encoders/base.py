@@ -6,14 +6,14 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.backward import Backward, Jacobian, by_autograd
-from mtl_cli.registry import ENCODERS
+from mtl_cli.registry import ENCODERS, describe_component
 from mtl_cli.types import Block, Inputs, InputSpec
 
 
@@ -48,9 +48,8 @@ class Encoder(nn.Module, ABC):
         Raises:
             ConfigError: There are none, too many, or others; names the encoders that read them.
         """
-        others = [block for block in spec.blocks if block.type != cls.reads]
-        problems = [_unread(block) for block in others]
-        found = len(spec.blocks) - len(others)
+        problems = cls.unread({block.name: block.type for block in spec.blocks})
+        found = len(spec.blocks) - len(problems)
         if cls.reads is not None and not problems and not 1 <= found <= cls.most_blocks:
             names = ", ".join(f"'{block.name}'" for block in spec.blocks) or "none"
             need = "one" if cls.most_blocks == 1 else "one or more"
@@ -62,6 +61,16 @@ class Encoder(nn.Module, ABC):
         if problems:
             raise ConfigError(problems)
         return spec.blocks
+
+    @classmethod
+    def unread(cls, columns: Mapping[str, str]) -> list[Problem]:
+        """A problem for each column that has to be read by an encoder, and by another one than this.
+
+        Args:
+            columns: Their types, by name.
+        """
+        known = get_args(get_type_hints(Block)["type"])
+        return [_unread(name, kind) for name, kind in columns.items() if kind in known and kind != cls.reads]
 
     @classmethod
     def linked(cls, categories: Sequence[str], options: Mapping[str, Any]) -> list[tuple[str, str]]:  # noqa: ARG003
@@ -195,10 +204,11 @@ class EncoderMaker:
         return self.build(self.spec, self.shared_dim)
 
 
-def _unread(block: Block) -> Problem:
-    readers = [name for name in ENCODERS.names() if getattr(ENCODERS.load(name), "reads", None) == block.type]
-    hint = f"Use encoder={' or encoder='.join(readers)}, or leave the column out with data.exclude=[{block.name}]."
-    return Problem("encoder", f"does not read column '{block.name}', an input of type {block.type}", hint)
+def _unread(name: str, kind: str) -> Problem:
+    readers = [known for known in ENCODERS.names() if getattr(ENCODERS.load(known), "reads", None) == kind]
+    left_out = f"leave the column out of data.inputs, or by data.exclude=[{name}] if that is all columns"
+    hint = f"Use encoder={' or encoder='.join(readers)}, or {left_out}."
+    return Problem("encoder", f"does not read column '{name}', an input of type {kind}", hint)
 
 
 def stacked_copy(encoders: Sequence[Encoder]) -> nn.Module:
@@ -248,8 +258,17 @@ class VmapStack(nn.Module):
         for name in self._constants:
             value = encoders[0].get_buffer(name)
             if not all(torch.equal(encoder.get_buffer(name), value) for encoder in encoders):
-                raise TypeError(f"buffer '{name}' differs between the copies: the encoder needs a `stack` of its own")
+                what = (
+                    f"its buffer '{name}' differs between the copies that tasks have of it, which are computed together"
+                )
+                hint = "Draw it from torch.Generator().manual_seed(0), or give the encoder a `stack` of its own."
+                raise ConfigError(Problem(describe_component(encoders[0]), what, hint))
             self.register_buffer(name.replace(".", "_"), value, persistent=False)
+
+    @property
+    def encoder(self) -> Encoder:
+        """What all copies are, without values."""
+        return self._skeleton[0]
 
     def forward(self, inputs: Inputs) -> Tensor:
         skeleton = self._skeleton[0].train(self.training)

@@ -1,0 +1,35 @@
+"""What is wrong with the data is told before time is spent on them."""
+
+import pytest
+
+from mtl_cli.build import build_data
+from mtl_cli.data import Features
+from mtl_cli.errors import ConfigError
+from mtl_cli.schema import validate
+
+TEXTS = "text,x,y\n" + "".join(f"some words {i},{i},{i % 2}\n" for i in range(20))
+
+
+def _config(path, inputs, encoder="mlp"):
+    return validate({
+        "data": {"source": "table", "path": str(path), "inputs": inputs}, "tasks": {"y": {"kind": "binary"}},
+        "encoder": {"name": encoder}, "sharing": {"name": "hard"}, "balancing": {"name": "equal"},
+        "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"}, "trainer": {},
+    })  # fmt: skip
+
+
+def test_declared_input_that_the_encoder_does_not_read_is_refused_before_any_file_is_read(tmp_path):
+    config = _config(tmp_path / "nowhere.csv", ["x", {"name": "text", "type": "text"}])
+    with pytest.raises(ConfigError) as caught:
+        build_data(config)
+    assert str(caught.value) == (
+        "encoder: does not read column 'text', an input of type text. "
+        "Use encoder=text, or leave the column out of data.inputs, or by data.exclude=[text] if that is all columns."
+    )
+
+
+def test_inputs_that_do_not_suit_the_encoder_are_refused_before_they_are_transformed(tmp_path, monkeypatch):
+    (tmp_path / "texts.csv").write_text(TEXTS)
+    monkeypatch.setattr(Features, "transform", None)
+    with pytest.raises(ConfigError, match="encoder: reads one or more input of type text, and the data have none"):
+        build_data(_config(tmp_path / "texts.csv", ["x"], encoder="text"))

@@ -1,0 +1,153 @@
+"""What encoders, architectures, methods and kinds of one's own give is looked at once, and who gives it is named."""
+
+import pytest
+import torch
+from torch import nn
+from worlds import inputs, make_learner, three_kinds
+
+from mtl_cli.balancing import GradientBalancing, LossBalancing, backward
+from mtl_cli.build import check_features
+from mtl_cli.errors import ConfigError
+from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.sharing import Sharing
+from mtl_cli.model.sharing.hard import HardSharing
+from mtl_cli.model.sharing.separate import SeparateModels
+from mtl_cli.tasks.regression import Regression
+from mtl_cli.types import InputSpec
+
+ROWS = inputs(torch.zeros(4, 3))
+
+
+class Wide(Encoder):
+    """Gives ``more`` features than the heads read."""
+
+    more = 1
+
+    def __init__(self, spec, shared_dim):
+        super().__init__()
+        self.layer = nn.Linear(spec.numeric_dim, shared_dim + self.more)
+
+    def forward(self, inputs):
+        return self.layer(inputs.numeric)
+
+
+class Fitting(Wide):
+    """Gives as many as they read."""
+
+    more = 0
+
+
+class Two(Sharing):
+    """Gives features of two tasks, whatever there is."""
+
+    def __init__(self, make_encoder, task_names):  # noqa: ARG002
+        super().__init__()
+        self.encoder = make_encoder()
+
+    def forward(self, inputs):
+        return torch.stack([self.encoder(inputs)] * 2)
+
+
+class Listing(Two):
+    """Gives no tensor."""
+
+    def forward(self, inputs):
+        return [self.encoder(inputs)]
+
+
+def _model(encoder, sharing):
+    architecture = sharing(EncoderMaker(encoder, InputSpec(3), 8), ["a", "b", "c"])
+    return MultiTaskModel(3, [1, 1, 1], 8, sharing=architecture)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "sharing", "message"),
+    [
+        (Wide, HardSharing, "Wide: gives (4, 9) as features, must be (4, 8)."),
+        (Wide, SeparateModels, "Wide: gives (4, 9) as features, must be (4, 8)."),
+        (Fitting, Two, "Two: gives (2, 4, 8) as features, must be (3, 4, 8)."),
+        (Fitting, Listing, "Listing: gives a list as features, must be (4, 8)."),
+    ],
+)
+def test_features_of_another_shape_are_refused(encoder, sharing, message):
+    with pytest.raises(ConfigError) as caught:
+        check_features(_model(encoder, sharing), ROWS)
+    assert str(caught.value) == f"{__name__}.{message}"
+
+
+@pytest.mark.parametrize("sharing", [HardSharing, SeparateModels])
+def test_features_that_fit_are_looked_at_and_nothing_is_changed(sharing):
+    model = _model(Fitting, sharing)
+    before = torch.get_rng_state()
+    check_features(model, ROWS)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class Weighting(LossBalancing):
+    """Gives ``given`` as weights."""
+
+    def __init__(self, given, linear):
+        super().__init__()
+        self.given, self.linear = given, linear
+
+    def weights(self, losses, tasks):  # noqa: ARG002
+        return self.given
+
+
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("shape", [(), (2,), (3, 1)])
+def test_weights_of_another_shape_are_refused(shape, linear):
+    x = nn.Parameter(torch.ones(3))
+    with pytest.raises(ConfigError) as caught:
+        backward(x * 1.0, Weighting(torch.ones(shape), linear), [x])
+    assert str(caught.value) == f"{__name__}.Weighting: gives {shape} as weights, must be (3,)."
+
+
+class Combining(GradientBalancing):
+    """Gives ``given`` as direction."""
+
+    def __init__(self, given):
+        super().__init__()
+        self.given = given
+
+    def direction(self, jacobian, losses, tasks):  # noqa: ARG002
+        return self.given
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ((torch.ones(2, 3), None), "gives (2, 3) as update, must be (3,)."),
+        ((torch.ones(3), torch.ones(3)), "gives (3,) as weights, must be (2,)."),
+        (torch.ones(3), "its direction gives a Tensor, must be the update and the weights or None. Write: return "),
+    ],
+)
+def test_direction_of_another_shape_is_refused(given, what):
+    x = nn.Parameter(torch.ones(3))
+    x.grad = torch.zeros(3)
+    with pytest.raises(ConfigError) as caught:
+        backward(torch.stack([x.sum(), x[0]]), Combining(given), [x])
+    assert str(caught.value).startswith(f"{__name__}.Combining: {what}")
+
+
+class Mean(Regression):
+    """Gives one loss for all rows."""
+
+    loss_and_gradient = Regression.__mro__[1].loss_and_gradient
+
+    def loss(self, outputs, targets):
+        return (outputs.squeeze(1) - targets).abs().mean()
+
+
+def test_loss_of_another_shape_is_refused():
+    with pytest.raises(ConfigError) as caught:
+        Mean().loss_and_gradient(torch.ones(1, 1, 4), torch.ones(1, 4))
+    assert str(caught.value) == f"{__name__}.Mean: gives () as loss of each row, must be (1, 4)."
+
+
+def test_shipped_components_are_not_run_once_more(monkeypatch):
+    model = make_learner(three_kinds()).model
+    monkeypatch.setattr(type(model.sharing), "forward", None)
+    check_features(model, ROWS)
