@@ -88,6 +88,9 @@ def test_evaluation_of_the_own_split_is_that_of_the_training(treebank, capsys):
 def test_a_list_of_labels_for_each_row(treebank, capsys):
     for out in ("p.parquet", "p.csv"):
         assert run(predict.predict, ["run", "--data", "val.conllu", "--out", out]) == 0
+    assert run(predict.predict, ["run", "--data", "val.conllu", "--out", "q.csv", "--sep", ";"]) == 2
+    refused = "--sep: cannot be given: the run's source 'conllu' reads files without such signs. Leave it out."
+    assert capsys.readouterr().err.splitlines()[-1] == refused
     lists, texts = pl.read_parquet("p.parquet"), pl.read_csv("p.csv", infer_schema=False)
     given = SOURCES.build("conllu", path="val.conllu").read().frame
     assert lists["sent_id"].equals(given["sent_id"])
@@ -238,7 +241,7 @@ def build(trained, name):
     [
         (["--data", "books.csv"], "--source: must be given: the run has sources with names (books, movies), and each reads its files in its own way. Name the one that the file is like.\n"),  # noqa: E501
         (["--data", "books.csv", "--source", "boks"], "--source: the run has no source 'boks'. Did you mean 'books'?\n"),  # noqa: E501
-        (["--source", "books"], "--source: goes with --data, got no file. The run's own rows know their source.\n"),
+        (["--source", "books"], "--source: goes with --data, got no file. The run's own rows are read as in training.\n"),  # noqa: E501
     ],
 )  # fmt: skip
 def test_source_that_is_not_named_or_not_there_is_told(shops, capsys, arguments, message):
