@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -65,7 +65,7 @@ from mtl_cli.schema import (
     why_whole,
 )
 from mtl_cli.seeding import seed_everything
-from mtl_cli.tasks import Kind, Task, target_columns
+from mtl_cli.tasks import Kind, LabelCounts, Task, target_columns
 from mtl_cli.types import Column, Inputs, InputSpec
 
 log = logging.getLogger(__name__)
@@ -121,8 +121,20 @@ class Data:
             targets, places = self.targets, index
         else:
             targets, places = self.tokens.targets, self._tokens_of(index)
-        labels: np.ndarray = targets[places, target_columns([t.kind for t in self.tasks])[task]]
+        labels: np.ndarray = targets[places, self._target_columns[task]]
         return labels
+
+    @cached_property
+    def label_counts(self) -> dict[str, dict[str, LabelCounts]]:
+        """The labels of each task, by its name, in each split."""
+        return {
+            task.name: {split: task.kind.counts(self.labels(i, split)) for split in ("train", "val", "test")}
+            for i, task in enumerate(self.tasks)
+        }
+
+    @cached_property
+    def _target_columns(self) -> list[slice]:
+        return target_columns([task.kind for task in self.tasks])
 
     @property
     def layout(self) -> Layout:

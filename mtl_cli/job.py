@@ -267,10 +267,9 @@ def describe(run: Run) -> str:
     first = trainer.mean_losses(trainer.val)
     labels: list[list[str]] = []
     labelled: dict[str, int] = {}
+    positions = {task.name: position for position, task in enumerate(data.tasks)}
     for name in config.tasks:  # in the user's order
-        position = [t.name for t in data.tasks].index(name)
-        task = data.tasks[position]
-        counts = {split: task.kind.counts(data.labels(position, split)) for split in splits}
+        task, counts = data.tasks[positions[name]], data.label_counts[name]
         cells = [f"{c.labelled:,}" + (f" ({c.missing:,} missing)" if c.missing else "") for c in counts.values()]
         labelled[name] = counts["train"].labelled
         loss = number(first[name])
@@ -280,7 +279,7 @@ def describe(run: Run) -> str:
     columns = {"number": model.count_parameters()}
     if model.count_frozen().total:
         columns["frozen"] = model.count_frozen()
-    order = [[t.name for t in data.tasks].index(name) for name in config.tasks]
+    order = [positions[name] for name in config.tasks]
     counted = [[data.tasks[i].name, *(f"{counts.tasks[i]:,}" for counts in columns.values())] for i in order]
     more = []
     if len(order) > MANY_TASKS:
@@ -409,7 +408,7 @@ def _summarise(run: Run, training: float) -> dict[str, Any]:
         chosen = f"weights of the last epoch, {progress.epoch} ({why})"
     log.info("\n%s\n%s", chosen, results_table(config, evaluations[shown], shown))
     for split, evaluation in evaluations.items():
-        labels = {task.name: task.kind.counts(data.labels(i, split)) for i, task in enumerate(data.tasks)}
+        labels = {name: counts[split] for name, counts in data.label_counts.items()}
         for note in undefined_notes(evaluation, labels, split):
             log.warning("%s", note)
     model = trainer.learner.model
@@ -418,7 +417,7 @@ def _summarise(run: Run, training: float) -> dict[str, Any]:
         run.folder.write_json("sharing.json", as_json(findings))
     counts = model.count_parameters()
     names = [task.name for task in data.tasks]
-    of_all = evaluations["val"].primary
+    of_all, better = evaluations["val"].primary, task_metrics(config.tasks)
     primary = {task: metric for task, metric in of_all.items() if not config.tasks[task].common.auxiliary}
     return {
         "format": 1,
@@ -431,7 +430,7 @@ def _summarise(run: Run, training: float) -> dict[str, Any]:
         "weights": which,
         "metrics": {key: value for split, e in evaluations.items() for key, value in e.flat(split).items()},
         "primary": primary,
-        "higher_is_better": {task: task_metrics(config.tasks)[task][metric] for task, metric in primary.items()},
+        "higher_is_better": {task: better[task][metric] for task, metric in primary.items()},
         "parameters": {
             "total": counts.total,
             "shared": counts.shared,
@@ -440,7 +439,7 @@ def _summarise(run: Run, training: float) -> dict[str, Any]:
         },
         "flops_per_row": flops_per_row(run),
         "labelled": {
-            split: {task.name: task.kind.counts(data.labels(i, split)).labelled for i, task in enumerate(data.tasks)}
+            split: {name: counts[split].labelled for name, counts in data.label_counts.items()}
             for split in ("train", "val", "test")
         },
         "rows": {split: len(getattr(data.splits, split)) for split in ("train", "val", "test")},

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mtl_cli import build
 from mtl_cli.build import build_data
 from mtl_cli.data import Features
 from mtl_cli.errors import ConfigError
@@ -33,3 +34,16 @@ def test_inputs_that_do_not_suit_the_encoder_are_refused_before_they_are_transfo
     monkeypatch.setattr(Features, "transform", None)
     with pytest.raises(ConfigError, match="encoder: reads one or more input of type text, and the data have none"):
         build_data(_config(tmp_path / "texts.csv", ["x"], encoder="text"))
+
+
+def test_places_of_labels_are_found_once_however_many_tasks_there_are(tmp_path, monkeypatch):
+    (tmp_path / "texts.csv").write_text(TEXTS)
+    data = build_data(_config(tmp_path / "texts.csv", ["x"]))
+    found = []
+    places = build.target_columns
+    monkeypatch.setattr(build, "target_columns", lambda kinds: found.append(len(kinds)) or places(kinds))
+    counts = data.label_counts
+    assert found == [1]
+    assert {split: own.labelled for split, own in counts["y"].items()} == {"train": 16, "val": 2, "test": 2}
+    assert counts["y"]["val"] == data.tasks[0].kind.counts(data.labels(0, "val"))
+    assert data.label_counts is counts

@@ -447,3 +447,13 @@ def test_diverged_training_says_so(cli, tmp_path):
     status = json.loads((tmp_path / "run/status.json").read_text())
     assert (status["state"], status["exit_code"]) == ("failed", 1)
     assert not (tmp_path / "run/summary.json").exists()
+
+
+def test_summary_looks_once_for_what_does_not_depend_on_the_task(cli, monkeypatch):
+    from mtl_cli import job
+
+    asked = []
+    metrics = job.task_metrics
+    monkeypatch.setattr(job, "task_metrics", lambda tasks: asked.append(len(tasks)) or metrics(tasks))
+    assert cli(*QUICK).code == 0
+    assert asked == [3]
