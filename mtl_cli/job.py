@@ -176,7 +176,7 @@ def audit(config: RunConfig, folder: Path) -> None:
     ):
         origin = None if config.init_from is None else read_run(config.init_from, device="cpu")
         run = set_up(config, claimed, lambda: None, Limits(None, 1, None), origin=origin)
-        log.info("%s", describe(run))
+        log.info("%s", describe(run, whole=True))
         trainer = run.trainer
         trainer.fit()
         trainer.load("last")
@@ -258,8 +258,13 @@ def set_up(
     return Run(config, data, trainer, folder, begin)
 
 
-def describe(run: Run) -> str:
-    """What is about to be trained: columns, tasks with their labels and first loss, parameters."""
+def describe(run: Run, *, whole: bool = False) -> str:
+    """What is about to be trained: columns, tasks with their labels and first loss, parameters.
+
+    Args:
+        run: The run.
+        whole: Every column, task and note, for a dry run, which leaves no file that has them; else some of many.
+    """
     data, trainer, config = run.data, run.trainer, run.config
     count = trainer.learner.processes.size
     splits = {name: getattr(data.splits, name) for name in ("train", "val", "test")}
@@ -282,7 +287,7 @@ def describe(run: Run) -> str:
     order = [positions[name] for name in config.tasks]
     counted = [[data.tasks[i].name, *(f"{counts.tasks[i]:,}" for counts in columns.values())] for i in order]
     more = []
-    if len(order) > MANY_TASKS:
+    if len(order) > MANY_TASKS and not whole:
         fewest = sorted(labelled, key=labelled.__getitem__)[:FEW]
         labels = [row for row in labels if row[0] in fewest]
         more = [f"the {FEW} tasks with the fewest training labels of {len(order)} (all in summary.json in the end)"]
@@ -292,10 +297,12 @@ def describe(run: Run) -> str:
         *counted,
         ["total", *(f"{counts.total:,}" for counts in columns.values())],
     ]
+    report = format_report(data.features.report())
+    notes = data.notes if whole else at_most(data.notes, MANY_TASKS)
     parts = [
-        f"columns ({data.table.files})", _shorten(format_report(data.features.report())), "",
+        f"columns ({data.table.files})", report if whole else _shorten(report), "",
         f"rows: {sizes}, {data.splits.method}", *([data.storage] if data.storage else []), *_describe_sources(run),
-        *(f"note: {note}" for note in [*at_most(data.notes, MANY_TASKS), *_cost(run)]), "",
+        *(f"note: {note}" for note in [*notes, *_cost(run)]), "",
         text_table(header, labels), *more, "",
         text_table(["parameters", *columns], counted), "",
         f"sharing {config.sharing.name}, encoder {config.encoder.name}, balancing {config.balancing.name}, "

@@ -1,6 +1,7 @@
 """Very small batches and very many tasks."""
 
 import json
+import re
 import statistics
 import time
 
@@ -36,6 +37,15 @@ def many(tmp_path, write):
 
 def _train(cli, *more):
     return cli("--config-dir", "conf", "task=many", "trainer.max_epochs=2", "hydra.run.dir=run", *more)
+
+
+def test_a_dry_run_of_a_hundred_tasks_tells_everything(cli, many):
+    ended = cli("--config-dir", "conf", "task=many", "dry_run=true")
+    assert ended.code == 0, ended.err
+    for name in (f"t{t:03}" for t in range(TASKS)):
+        assert re.search(rf"^{name} +\S.* target of task", ended.out, re.MULTILINE)  # the column
+        assert re.search(rf"^{name} +regression ", ended.out, re.MULTILINE)
+    assert "all in" not in ended.out  # there are no files
 
 
 @pytest.mark.parametrize("balancing", ["equal", "pcgrad"])
