@@ -197,7 +197,7 @@ def answer(among: Sequence[Method]) -> str | None:
         return f"Which tasks together? {len(found.tasks)} tasks: groupings of more than {MOST_TASKS} are not searched."
     groupings = found.groupings()
     if not groupings:
-        return "Which tasks together? Not known: a task has no number to compare."
+        return "Which tasks together? Not known: some task has no score, or 0, alone."
     seeds = min(len(method.done) for method in found.trained.values())
     lines = [
         f"Which tasks together? {_headline(groupings, found.alone())}", "",

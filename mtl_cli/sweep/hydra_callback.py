@@ -34,9 +34,8 @@ class SweepCallback(Callback):
 
         Values that an experiment sweeps over (``hydra.sweeper.params``) are dropped where the command line gives the
         key: Hydra would run one job for each of them, all with the command line's value. The others may be of keys that
-        no file lists, as on the command line. A word for groups of tasks
-        (``only: every_pair``) becomes those groups. A sweeper that searches is told which way is better, and that a
-        failed job is no reason to stop.
+        no file lists, as on the command line. A word for groups of tasks (``only: every_pair``) becomes those groups. A
+        sweeper that searches is told which way is better, and that a failed job is no reason to stop.
         """
         global sweep_dir, in_this_process
         sweep_dir = Path(config.hydra.sweep.dir).absolute()

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from mtl_cli.errors import listed
 from mtl_cli.sweep import comparison
 from mtl_cli.sweep.comparison import BASELINE, FRACTION, Estimate, Method
 
@@ -25,7 +26,7 @@ class Verdict:
         base: The baseline.
         fewer_parameters: Share of the baseline's parameters that it does without, in per cent; below 0 it has more.
         delta: delta-m in per cent over the seeds; above 0 is better.
-        tasks: The same for each task.
+        tasks: The same for each task that has numbers, and a baseline that is not 0 where changes are relative.
     """
 
     method: Method
@@ -33,6 +34,11 @@ class Verdict:
     fewer_parameters: float | None
     delta: Estimate | None
     tasks: dict[str, Estimate]
+
+    @property
+    def without_change(self) -> list[str]:
+        """The tasks without a number in ``tasks``, for want of which there is no delta-m."""
+        return [task for task in self.method.tasks if task not in self.tasks]
 
 
 def verdicts(among: Sequence[Method]) -> list[Verdict]:
@@ -157,7 +163,7 @@ def answer(among: Sequence[Method]) -> str | None:
 def _headline(best: Verdict) -> str:
     change = best.delta
     if change is None:
-        return "Not known: a task has no number to compare."
+        return f"Not known: {_no_change(best)}."
     sign = f"mean change {change.mean:+.2f} %"
     told = judged(change)
     if told == "better":
@@ -183,12 +189,18 @@ def _claims(verdict: Verdict, among: Sequence[Method]) -> list[str]:
         lines.append(f"parameters  {word} ({round(ours.mean):,} against {round(theirs.mean):,})")
     if verdict.delta is not None:
         lines.append(f"scores      delta-m {percent(verdict.delta)}: {judged(verdict.delta)}")
-        for task, change in verdict.tasks.items():
-            lines.append(f"            {task} {percent(change)}: {judged(change)}")
+    else:
+        lines.append(f"scores      delta-m is not known: {_no_change(verdict)}")
+    for task, change in verdict.tasks.items():
+        lines.append(f"            {task} {percent(change)}: {judged(change)}")
     fractions = {method.settings.get(FRACTION) for method in among}
     if len(fractions) > 1:
         lines.append(f"data        {_data(verdict, among)}")
     return lines
+
+
+def _no_change(verdict: Verdict) -> str:
+    return f"{BASELINE} has no score, or 0, to compare {listed(verdict.without_change, 5)} with"
 
 
 def _data(verdict: Verdict, among: Sequence[Method]) -> str:
