@@ -141,12 +141,20 @@ def note(text: str) -> None:
 
 
 def add_reading(parser: Parser) -> None:
-    """Adds the arguments that say how the file of --data is written, where it is not written as the run's own files."""
+    """Adds the arguments that say how the file of --data is read: as which source, and in which signs it is written."""
+    parser.add_argument(
+        "--source", metavar="NAME", help="which of the run's sources the file is like, if it has several"
+    )
     parser.add_argument("--sep", metavar="SIGN", help="what separates the cells of the file; default: as in training")
     parser.add_argument("--encoding", metavar="NAME", help="text encoding of the file; default: as in training")
     signs = "; default: as in training, and none with --decimal"
     parser.add_argument("--decimal", choices=[".", ","], help="decimal sign in the file; default: as in training")
     parser.add_argument("--thousands", choices=[".", ",", " ", "'"], help=f"sign between groups of digits{signs}")
+
+
+def reading(given: argparse.Namespace) -> dict[str, str | None]:
+    """The signs that the arguments of ``add_reading`` give, as options of a source; None: as in training."""
+    return {key: getattr(given, key) for key in READING}
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from mtl_cli.commands.entry import (
     MANY_NOTES,
-    READING,
     Parser,
     add_reading,
     check_data,
@@ -18,6 +17,7 @@ from mtl_cli.commands.entry import (
     leave,
     note,
     own_words,
+    reading,
     run,
 )
 from mtl_cli.errors import ConfigError, Problem, RunError, did_you_mean, listed
@@ -52,9 +52,6 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--data", metavar="FILE", help="rows with labels; default: the run's own data")
     parser.add_argument("--split", metavar="NAME", help="train, val or test; default: test if there is one, else val")
     parser.add_argument("--out", metavar="FILE", help="also write the numbers to a .json file")
-    parser.add_argument(
-        "--source", metavar="NAME", help="which of the run's sources the file is like, if it has several"
-    )
     add_reading(parser)
     parser.add_argument("--checkpoint", metavar="NAME", help="best or last; default: best if there is one")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps; default: as in training")
@@ -64,7 +61,7 @@ def evaluate(argv: Sequence[str]) -> None:
         *check_run(given.run, given.checkpoint),
         *check_data(given.data),
         *_check_split(given.split, given.data),
-        *_check_of_file({key: getattr(given, key) for key in ("source", *READING)}, given.data),
+        *_check_of_file({"source": given.source, **reading(given)}, given.data),
         *check_out(given.out, (".json",), given.overwrite, given.data),
         *check_device(given.device),
     ]
@@ -78,7 +75,7 @@ def evaluate(argv: Sequence[str]) -> None:
         split, found = trained.evaluate_split(given.split)
     else:
         with own_words():
-            trained = trained.reading({key: getattr(given, key) for key in READING}, given.source)
+            trained = trained.reading(reading(given), given.source)
             split, found = "data", trained.evaluate_file(given.data, source=given.source)
     name = split if given.data is None else given.data
     texts = [*trained.notes, *at_most(found.notes, MANY_NOTES), *undefined_notes(found.evaluation, found.counts, name)]

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from mtl_cli.commands.entry import (
     MANY_NOTES,
-    READING,
     Parser,
     add_reading,
     check_data,
@@ -21,6 +20,7 @@ from mtl_cli.commands.entry import (
     leave,
     note,
     own_words,
+    reading,
     run,
 )
 from mtl_cli.errors import ConfigError
@@ -54,9 +54,6 @@ def predict(argv: Sequence[str]) -> None:
     parser.add_argument("--data", metavar="FILE", required=True, help="rows to predict: any table that mtl-train reads")
     parser.add_argument("--out", metavar="FILE", required=True, help="what to write: .csv, .tsv or .parquet")
     parser.add_argument("--id", metavar="COLUMN", help="column to copy into the result; '-' for row numbers")
-    parser.add_argument(
-        "--source", metavar="NAME", help="which of the run's sources the file is like, if it has several"
-    )
     add_reading(parser)
     parser.add_argument("--checkpoint", metavar="NAME", help="best or last; default: best if there is one")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps; default: as in training")
@@ -77,7 +74,7 @@ def predict(argv: Sequence[str]) -> None:
     for text in trained.notes:
         note(text)
     with own_words({"data.id": "Or number the rows with --id -.", "--id": "Or number the rows with --id -."}):
-        trained = trained.reading({key: getattr(given, key) for key in READING}, given.source)
+        trained = trained.reading(reading(given), given.source)
         source = build_source(trained.config, given.data, given.source)
         counted = _Counted(trained.predictions(source, id="" if given.id == "-" else given.id))
         write_table(counted, Path(given.out).expanduser())
