@@ -23,7 +23,7 @@ from mtl_cli.model.sharing.tensor_train import TensorTrainSharing
 from mtl_cli.model.sharing.tucker import TuckerSharing
 from mtl_cli.registry import SHARINGS
 from mtl_cli.run import RunFolder
-from mtl_cli.types import InputSpec
+from mtl_cli.types import Inputs, InputSpec
 
 NAMES = ["a", "b", "c"]
 ANY_INPUTS = [name for name in SHARINGS.names() if name not in ("esmm", "stem")]  # which need categories
@@ -210,9 +210,9 @@ def _set_matrix(sharing, i, weights):
         sharing.mixes[:, i] = torch.eye(3)
         return
     sharing.tasks[i].copy_(torch.eye(3))
-    sharing.outputs[i].copy_(torch.eye(weights.shape[1]))
+    sharing.outputs[i].factor.copy_(torch.eye(weights.shape[1]))
     if isinstance(sharing, TuckerSharing):
-        sharing.inputs[i].copy_(torch.eye(weights.shape[2]))
+        sharing.inputs[i].factor.copy_(torch.eye(weights.shape[2]))
         sharing.cores[i].copy_(weights.permute(1, 2, 0))
     else:
         sharing.middles[i].copy_(weights.permute(1, 2, 0))
@@ -224,6 +224,17 @@ def test_factored_weights_start_with_the_spread_of_fresh_encoders(name):
     fresh = [p.flatten(2) for p in MLP.stack([maker() for _ in range(4)]).parameters() if p.dim() > 2]
     for weights, like in zip(SHARINGS.build(name, maker, list("abcd")).matrices(), fresh, strict=True):
         assert weights.std().item() == pytest.approx(like.std().item(), rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["tucker", "tensor_train"])
+def test_the_words_of_a_long_table_get_no_factor(name):
+    table = 9_000
+    maker = EncoderMaker(partial(MLP, embedding_dim=4), InputSpec(2, (table,)), 6)
+    sharing = SHARINGS.build(name, maker, list("abcd"))
+    assert sum(p.numel() for p in sharing.parameters()) < 4 * table * 4
+    assert sharing.matrices()[0].shape == (4, table, 4)
+    rows = Inputs(torch.zeros(3, 2), torch.tensor([[0], [5], [table - 1]]))
+    assert sharing(rows).shape == (4, 3, 6)
 
 
 @pytest.mark.parametrize("name", ["low_rank", "tucker", "tensor_train"])

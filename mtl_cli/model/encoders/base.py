@@ -31,6 +31,7 @@ class Encoder(nn.Module, ABC):
         most_blocks: How many columns of that type it can read.
         costly: Whether encoding a row costs much more than calling an encoder once more: copies of it then leave out
             rows that nobody wants of them, instead of being computed at once.
+        takes_rows_of_copies: Whether what ``stack`` makes takes rows of its own for each copy, see there.
         reads_links: Whether it reads links of the training rows, see ``linked``: these have to be in memory then.
         inner_widths: Channels of the outputs of all stages but the last, whose output is the features.
     """
@@ -38,6 +39,7 @@ class Encoder(nn.Module, ABC):
     reads: ClassVar[str | None] = None
     most_blocks: ClassVar[int] = 1_000_000
     costly: ClassVar[bool] = False
+    takes_rows_of_copies: ClassVar[bool] = False
     reads_links: ClassVar[bool] = False
     inner_widths: Sequence[int] = ()
 
@@ -109,13 +111,19 @@ class Encoder(nn.Module, ABC):
         return features
 
     def stage_of_slices(self, index: int, x: Tensor, inputs: Inputs) -> Tensor:
-        """Runs a stage after the first on K slices of the same rows, as K * B rows unless an encoder overrides it.
+        """Runs a stage after the first on K slices, as K * B rows unless an encoder overrides it.
+
+        Args:
+            index: Which stage.
+            x: What the stage before put out.
+            inputs: The rows: B that all slices have in common, or K * B.
 
         Shape:
             x (K, B, channels, ...) -> (K, B, channels, ...).
         """
-        repeated = inputs.rows(torch.arange(len(inputs.numeric), device=x.device).repeat(len(x)))
-        rows: Tensor = self.stage(index, x.flatten(0, 1), repeated).unflatten(0, (len(x), -1))
+        if len(inputs.numeric) != len(x) * x.shape[1]:
+            inputs = inputs.rows(torch.arange(len(inputs.numeric), device=x.device).repeat(len(x)))
+        rows: Tensor = self.stage(index, x.flatten(0, 1), inputs).unflatten(0, (len(x), -1))
         return rows
 
     def placed(self, x: Tensor, inputs: Inputs) -> Tensor:  # noqa: ARG002  where a stage stands at other positions
@@ -156,6 +164,9 @@ class Encoder(nn.Module, ABC):
 
         Its parameters are the encoders' own, stacked on axis 0. This general form runs any encoder under
         ``vmap``; an encoder with a faster batched form overrides it.
+
+        Where the class says ``takes_rows_of_copies``, the module also takes rows of its own for each copy: numeric
+        (copies, B, F) and categorical (copies, B, number of columns), without blocks.
         """
         return VmapStack(encoders)
 
@@ -294,6 +305,12 @@ class VmapStack(nn.Module):
         """See ``Encoder.placed``, which reads no parameters."""
         return self._skeleton[0].placed(x, inputs)
 
+    def values_of_one(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters and buffers by the names that the encoder has for them, see ``values_of_one``."""
+        names = {f"stacked.{i}": name for i, name in enumerate(self._names)}
+        names |= {name.replace(".", "_"): name for name in self._constants}
+        return {names[name]: value for name, value in values.items()}
+
     def _named_constants(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(name.replace(".", "_")) for name in self._constants}
 
@@ -314,6 +331,11 @@ class _Stage(nn.Module):
         return self.encoder.stage(index, x, inputs)
 
 
+def values_of_one(stack: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters and buffers of a stack, by the names that one of its encoders has for them."""
+    return stack.values_of_one(values) if isinstance(stack, VmapStack) else dict(values)
+
+
 def stage_widths(encoder: Encoder, shared_dim: int) -> list[int]:
     """Channels of the output of each stage."""
     return [*encoder.inner_widths, shared_dim]
@@ -325,7 +347,7 @@ def run_stages(
     inputs: Inputs,
     between: Callable[[int, Tensor], Tensor],
     *,
-    slices: bool = False,
+    slices: Inputs | None = None,
 ) -> Tensor:
     """Runs an encoder or a stack of copies stage by stage, with something between.
 
@@ -334,15 +356,19 @@ def run_stages(
         stages: Their number.
         inputs: The rows.
         between: ``(index, output of that stage)`` to what the next stage reads; after the last stage too.
-        slices: ``encoder`` is a single one, and ``between`` gives it slices (K, B, channels, ...).
+        slices: ``encoder`` is a single one, and ``between`` gives it slices (K, B, channels, ...) of these rows, see
+            ``Encoder.stage_of_slices``.
 
     Shape:
         Inputs of B rows -> what ``between`` made of the last stage.
     """
     x: Tensor | None = None
     for index in range(stages):
-        run = encoder.stage_of_slices if slices and index else encoder.stage
-        x = between(index, run(index, x, inputs))  # type: ignore[operator]
+        if index and slices is not None:
+            x = encoder.stage_of_slices(index, x, slices)  # type: ignore[operator]
+        else:
+            x = encoder.stage(index, x, inputs)  # type: ignore[operator]
+        x = between(index, x)
     if x is None:
         raise ValueError("an encoder has at least one stage")
     return x

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,8 @@ class MLP(TableEncoder):
         >>> encoder(Inputs(torch.zeros(2, 3), torch.tensor([[0], [4]]))).shape
         torch.Size([2, 8])
     """
+
+    takes_rows_of_copies: ClassVar[bool] = True
 
     def __init__(
         self,

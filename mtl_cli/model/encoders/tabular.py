@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,8 @@ class TabularEncoder(TableEncoder):
         >>> encoder(Inputs(torch.zeros(3, 2), torch.tensor([[0], [4], [1]]))).shape
         torch.Size([3, 8])
     """
+
+    takes_rows_of_copies: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import run_stages, stage_widths
 from mtl_cli.model.ownership import Ownership, shared, stacked
+from mtl_cli.model.sharing._own_rows import PaddedRows
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.types import Inputs
 
@@ -36,10 +37,22 @@ class AdaptedStages(Sharing):
         """What the tasks make of the output of stage ``index``: (K, B, channels, ...) -> the same."""
 
     def forward(self, inputs: Inputs) -> Tensor:
-        def between(index: int, x: Tensor) -> Tensor:
-            return self.adapt(index, x if index else x.expand(self._num_tasks, *x.shape))
+        own = self._own_rows(inputs)
 
-        return run_stages(self.encoder, len(self.widths), inputs, between, slices=True)
+        def between(index: int, x: Tensor) -> Tensor:
+            if index == 0:
+                x = x.expand(self._num_tasks, *x.shape) if own is None else own.take(x)
+            return self.adapt(index, x)
+
+        slices = inputs if own is None else own.below_one_another()
+        features = run_stages(self.encoder, len(self.widths), inputs, between, slices=slices)
+        return features if own is None else own.spread(features)
+
+    def _own_rows(self, inputs: Inputs) -> PaddedRows | None:
+        """What the stages after the first are computed on; None: all rows for all tasks."""
+        if self.encoder.reads == "tokens":  # their stages put out tokens, of which rows have different numbers
+            return None
+        return PaddedRows.of(inputs, self._num_tasks, costly=self.encoder.costly)
 
     def owners(self) -> list[Ownership]:
         return [*shared(self.encoder.parameters()), *stacked(self.own.parameters(), range(self._num_tasks))]

@@ -13,29 +13,9 @@ from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.findings import Finding
 from mtl_cli.model.ownership import Ownership, shared, stacked
+from mtl_cli.model.sharing._template import Template
 from mtl_cli.model.sharing.base import Sharing, make_encoders
 from mtl_cli.types import Inputs
-
-
-class Template(nn.Module):
-    """A stack of encoders that is given its parameters with each call.
-
-    Args:
-        stack: The stack; its values are dropped, its buffers kept.
-    """
-
-    def __init__(self, stack: nn.Module) -> None:
-        super().__init__()
-        self._constants = {name: f"constant{i}" for i, (name, _) in enumerate(stack.named_buffers())}
-        for name, own in self._constants.items():
-            self.register_buffer(own, stack.get_buffer(name).clone(), persistent=False)
-        self._stack = [stack.to("meta")]  # kept out of the module tree: its values are no parameters
-
-    def forward(self, parameters: dict[str, Tensor], inputs: Inputs) -> Tensor:
-        constants = {name: self.get_buffer(own) for name, own in self._constants.items()}
-        stack = self._stack[0].train(self.training)
-        features: Tensor = torch.func.functional_call(stack, {**constants, **parameters}, (inputs,))
-        return features
 
 
 class FactoredSharing(Sharing):
@@ -56,7 +36,7 @@ class FactoredSharing(Sharing):
         encoders: list[Encoder] = make_encoders(make_encoder, task_names)
         stack = type(encoders[0]).stack(encoders)
         named = {name: p.detach().clone() for name, p in stack.named_parameters()}
-        self.template = Template(stack)
+        self.template = Template(encoders[0], stack, len(encoders))
         self._num_tasks = len(encoders)
         self._shapes = {name: value.shape for name, value in named.items() if value.dim() > 2}
         self._vectors = [name for name in named if name not in self._shapes]
@@ -133,12 +113,37 @@ def unit_rows(tasks: int, rank: int) -> Tensor:
     return nn.functional.normalize(torch.rand(tasks, rank) + 1e-3, dim=1)
 
 
-def orthonormal(rows: int, columns: int) -> Tensor:
-    """Random orthonormal columns (rows, columns)."""
-    q: Tensor = torch.linalg.qr(torch.randn(rows, columns))[0]
-    return q
+_LONGEST = 8192
 
 
-def part_of(share: float, width: int) -> int:
-    """``share`` of ``width``, rounded up."""
-    return max(1, math.ceil(share * width))
+def axis_rank(width: int, share: float) -> int:
+    """What a factor makes of an axis: ``share`` of its width, rounded up and at least 1; all of it without a factor."""
+    return max(1, math.ceil(share * width)) if width <= _LONGEST else width
+
+
+class AxisFactor(nn.Module):
+    """The factor (width, rank) of an axis of a weight tensor, with orthonormal columns at the start.
+
+    An axis of more than 8,192, that of the words in a table of embeddings say, is left whole and has none: the factor
+    would be larger than all that it is to save.
+
+    Args:
+        width: Of the axis.
+        rank: As ``axis_rank`` has it.
+    """
+
+    factor: nn.Parameter | None
+
+    def __init__(self, width: int, rank: int) -> None:
+        super().__init__()
+        whole = width > _LONGEST
+        start = None if whole else nn.Parameter(torch.linalg.qr(torch.randn(width, rank))[0])
+        self.register_parameter("factor", start)
+
+    def along_rows(self, x: Tensor) -> Tensor:
+        """(..., rank, columns) -> (..., width, columns)."""
+        return x if self.factor is None else self.factor @ x
+
+    def along_columns(self, x: Tensor) -> Tensor:
+        """(..., rows, rank) -> (..., rows, width)."""
+        return x if self.factor is None else x @ self.factor.t()

@@ -13,6 +13,7 @@ from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.findings import Finding
 from mtl_cli.model.layers import uniform
 from mtl_cli.model.ownership import Ownership, shared, stacked
+from mtl_cli.model.sharing._template import Template
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import Inputs, Positive, PositiveInt
@@ -64,7 +65,8 @@ class LowRankAdaptation(Sharing):
         super().__init__()
         encoder = make_encoder()
         self._num_tasks = tasks = len(task_names)
-        self.base = type(encoder).stack([encoder])  # a stack of one, which runs with the parameters of K
+        self.base = type(encoder).stack([encoder])  # of one
+        self.template = Template(encoder, type(encoder).stack([encoder]), tasks)
         self._matrices = [name for name, p in self.base.named_parameters() if p.dim() > 2]
         shapes = [self.base.get_parameter(name).flatten(2).shape[1:] for name in self._matrices]
         scale = alpha / rank
@@ -87,7 +89,7 @@ class LowRankAdaptation(Sharing):
             own = value.expand(self._num_tasks, *value.shape[1:])
             # layers view their weights as one long matrix, so that they must be laid out in full
             parameters[name] = own + changes[name]().view(own.shape) if name in changes else own.contiguous()
-        features: Tensor = torch.func.functional_call(self.base, parameters, (inputs,))
+        features: Tensor = self.template(parameters, inputs)
         return features
 
     def owners(self) -> list[Ownership]:

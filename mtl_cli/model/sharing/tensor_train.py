@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.findings import Finding
-from mtl_cli.model.sharing._factored import FactoredSharing, orthonormal, part_of, task_rank, unit_rows
+from mtl_cli.model.sharing._factored import AxisFactor, FactoredSharing, axis_rank, task_rank, unit_rows
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import Fraction, PositiveInt
 
@@ -19,7 +19,8 @@ class TensorTrainSharing(FactoredSharing):
     """The weights (out, in, K) of every matrix are a chain of factors U1 (out, r1), U2 (r1, in, r2), U3 (r2, K).
 
     DMTRL-TT (Yang & Hospedales 2017), started at random, with the spread that fresh encoders have; biases are each
-    task's own. A task owns its column of U3. At full rank it can be any set of single-task models.
+    task's own. A task owns its column of U3. At full rank it can be any set of single-task models. Axes of more than
+    8,192 are left whole.
 
     Args:
         make_encoder: Makes encoders; they say how large the weights are.
@@ -51,12 +52,12 @@ class TensorTrainSharing(FactoredSharing):
     ) -> None:
         super().__init__(make_encoder, task_names)
         components = task_rank(rank, len(task_names))
-        self.outputs, self.middles, self.tasks = (nn.ParameterList() for _ in range(3))
+        self.middles, self.tasks, self.outputs = nn.ParameterList(), nn.ParameterList(), nn.ModuleList()
         for start in self._start:
             _, rows, columns = start.shape
-            r1 = part_of(share, rows)
+            r1 = axis_rank(rows, share)
             spread = start.square().mean().sqrt() * (rows / r1) ** 0.5
-            self.outputs.append(nn.Parameter(orthonormal(rows, r1)))
+            self.outputs.append(AxisFactor(rows, r1))
             self.middles.append(nn.Parameter(torch.randn(r1, columns, components) * spread))
             self.tasks.append(nn.Parameter(unit_rows(len(task_names), components)))  # U3 with tasks first
         del self._start
@@ -65,7 +66,7 @@ class TensorTrainSharing(FactoredSharing):
         found = []
         for outputs, middle, tasks in zip(self.outputs, self.middles, self.tasks, strict=True):
             middles = (tasks @ middle.flatten(0, 1).t()).view(-1, *middle.shape[:2])  # (K, r1, in)
-            found.append(outputs @ middles)
+            found.append(outputs.along_rows(middles))  # type: ignore[operator]
         return found
 
     def task_factors(self) -> list[nn.Parameter]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.findings import Finding
-from mtl_cli.model.sharing._factored import FactoredSharing, orthonormal, part_of, task_rank, unit_rows
+from mtl_cli.model.sharing._factored import AxisFactor, FactoredSharing, axis_rank, task_rank, unit_rows
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import Fraction, PositiveInt
 
@@ -19,7 +19,8 @@ class TuckerSharing(FactoredSharing):
     """The weights (out, in, K) of every matrix are a core times a factor for each axis: S x1 U1 x2 U2 x3 U3.
 
     DMTRL-Tucker (Yang & Hospedales 2017), started at random, with the spread that fresh encoders have; biases are each
-    task's own. A task owns its row of U3. At full rank it can be any set of single-task models.
+    task's own. A task owns its row of U3. At full rank it can be any set of single-task models. Axes of more than
+    8,192 are left whole.
 
     Args:
         make_encoder: Makes encoders; they say how large the weights are.
@@ -51,14 +52,15 @@ class TuckerSharing(FactoredSharing):
     ) -> None:
         super().__init__(make_encoder, task_names)
         components = task_rank(rank, len(task_names))
-        self.cores, self.outputs, self.inputs, self.tasks = (nn.ParameterList() for _ in range(4))
+        self.cores, self.tasks = nn.ParameterList(), nn.ParameterList()
+        self.outputs, self.inputs = nn.ModuleList(), nn.ModuleList()
         for start in self._start:
             _, rows, columns = start.shape
-            r1, r2 = part_of(share, rows), part_of(share, columns)
+            r1, r2 = axis_rank(rows, share), axis_rank(columns, share)
             spread = start.square().mean().sqrt() * (rows / r1 * columns / r2) ** 0.5
             self.cores.append(nn.Parameter(torch.randn(r1, r2, components) * spread))
-            self.outputs.append(nn.Parameter(orthonormal(rows, r1)))
-            self.inputs.append(nn.Parameter(orthonormal(columns, r2)))
+            self.outputs.append(AxisFactor(rows, r1))
+            self.inputs.append(AxisFactor(columns, r2))
             self.tasks.append(nn.Parameter(unit_rows(len(task_names), components)))
         del self._start
 
@@ -66,7 +68,7 @@ class TuckerSharing(FactoredSharing):
         found = []
         for core, outputs, inputs, tasks in zip(self.cores, self.outputs, self.inputs, self.tasks, strict=True):
             cores = (tasks @ core.flatten(0, 1).t()).view(-1, *core.shape[:2])  # (K, r1, r2)
-            found.append(outputs @ cores @ inputs.t())
+            found.append(inputs.along_columns(outputs.along_rows(cores)))  # type: ignore[operator]
         return found
 
     def task_factors(self) -> list[nn.Parameter]:

@@ -1,0 +1,188 @@
+"""Encoders of K tasks, each on the rows that its task has labels for.
+
+Where most rows are of other tasks, as those of several sources are, most of what K encoders make of a batch is looked
+at by nobody. It is left out, in one of two ways: costly encoders are computed one after the other, the others at once,
+on as many rows each as the task with most rows has. Features that nobody wants are 0 then.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtl_cli.model.backward import into_graph
+from mtl_cli.model.encoders import Encoder
+from mtl_cli.model.encoders.base import values_of_one
+from mtl_cli.types import Inputs
+
+
+def wanted_of(inputs: Inputs, tasks: int) -> Tensor | None:
+    """(K, B) bool, which rows are wanted of each encoder; None: not known, or there is no leaving out.
+
+    A compiled module has one number of rows. Where some tasks are products of others there are fewer encoders than
+    tasks, and their rows are those of several.
+    """
+    known = inputs.wanted is not None and len(inputs.wanted) == tasks and not torch.compiler.is_compiling()
+    return inputs.wanted if known else None
+
+
+class PaddedRows:
+    """The rows of each task, and for tasks with fewer others that do not count, so that all have M.
+
+    Args:
+        inputs: B rows, with what is wanted of them.
+        wanted: (K, B) bool.
+    """
+
+    def __init__(self, inputs: Inputs, wanted: Tensor) -> None:
+        tasks, rows = wanted.nonzero(as_tuple=True)
+        counts = wanted.sum(1)
+        self._tasks, self._most = len(counts), max(int(counts.max()), 1)
+        place = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts).index_select(0, tasks)
+        self._padded = tasks * self._most + place  # where each of them stands among those of all tasks
+        self._spread = tasks * wanted.shape[1] + rows  # and among all rows for all tasks
+        self._rows = rows.new_zeros(self._tasks * self._most).index_copy(0, self._padded, rows)
+        self._inputs = inputs._replace(wanted=None)
+
+    @classmethod
+    def of(cls, inputs: Inputs, tasks: int, *, costly: bool = False) -> PaddedRows | None:
+        """None where it is not known what is wanted, or where less than half could be left out.
+
+        An accelerator has to wait until the most rows are known: only for encoders that are ``costly``.
+        """
+        wanted = wanted_of(inputs, tasks)
+        if wanted is None or not (costly or wanted.device.type == "cpu"):
+            return None
+        if 2 * int(wanted.sum(1).max()) > wanted.shape[1]:
+            return None
+        return cls(inputs, wanted)
+
+    def below_one_another(self) -> Inputs:
+        """K * M rows."""
+        return self._inputs.rows(self._rows)
+
+    def apart(self) -> Inputs:
+        """Numbers (K, M, F) and categories (K, M, number of columns)."""
+        rows = self._inputs._replace(blocks={}).rows(self._rows)
+        return rows._replace(numeric=self._unflat(rows.numeric), categorical=self._unflat(rows.categorical))
+
+    def take(self, x: Tensor) -> Tensor:
+        """What belongs to rows, (B, ...), for the rows of each task: (K, M, ...)."""
+        return self._unflat(x.index_select(0, self._rows))
+
+    def spread(self, features: Tensor) -> Tensor:
+        """(K, M, D) -> (K, B, D), 0 for other rows."""
+        own = features.flatten(0, 1).index_select(0, self._padded)
+        every = own.new_zeros(self._tasks * len(self._inputs.numeric), own.shape[-1])
+        return every.index_copy(0, self._spread, own).view(self._tasks, len(self._inputs.numeric), -1)
+
+    def collect(self, gradient: Tensor) -> Tensor:
+        """The backward pass of ``spread``."""
+        own = gradient.flatten(0, 1).index_select(0, self._spread)
+        return self._unflat(own.new_zeros(len(self._rows), own.shape[-1]).index_copy(0, self._padded, own))
+
+    def _unflat(self, x: Tensor) -> Tensor:
+        return x.view(self._tasks, self._most, *x.shape[1:])
+
+
+class OwnRows:
+    """How K encoders leave out the rows of other tasks.
+
+    Args:
+        encoder: One of them. It gives the computation, and no values.
+        stack: What its ``stack`` makes of all. It gives the names of their parameters and buffers, and says whether
+            they train.
+        tasks: K.
+    """
+
+    def __init__(self, encoder: Encoder, stack: nn.Module, tasks: int) -> None:
+        self._encoder, self._stack, self._tasks = copy.deepcopy(encoder).to("meta"), stack, tasks
+        # A stack of another kind may have its parameters under names, or in shapes, of its own.
+        known = values_of_one(stack, dict(stack.named_parameters())).keys() == dict(encoder.named_parameters()).keys()
+        self._one_by_one = encoder.costly and known
+
+    def features(
+        self,
+        inputs: Inputs,
+        parameters: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor],
+        together: Callable[[Inputs], Tensor],
+    ) -> Tensor:
+        """Features (K, B, D), 0 for what nobody wants if it was left out.
+
+        Args:
+            inputs: B rows.
+            parameters: By the names that they have in the stack, (K, ...) each.
+            constants: The buffers, by these names.
+            together: What computes all encoders at once.
+        """
+        wanted = self.of_each(inputs)
+        if wanted is not None:
+            parts = {name: values.unbind(0) for name, values in parameters.items()}
+
+            def values_of(task: int) -> dict[str, Tensor]:
+                return {**constants, **{name: part[task] for name, part in parts.items()}}
+
+            return self.one_by_one(inputs, wanted, values_of).spread()
+        own = self.padded(inputs)
+        return together(inputs) if own is None else own.spread(together(own.apart()))
+
+    def of_each(self, inputs: Inputs) -> Tensor | None:
+        """(K, B) bool, the rows of each encoder where they are to be computed one by one, else None."""
+        return wanted_of(inputs, self._tasks) if self._one_by_one else None
+
+    def padded(self, inputs: Inputs) -> PaddedRows | None:
+        """The rows of each encoder where they are to be computed at once, each on rows of its own, else None."""
+        able = vars(type(self._encoder)).get("takes_rows_of_copies")  # what a class says holds for it alone
+        return PaddedRows.of(inputs, self._tasks) if able else None
+
+    def one_by_one(self, inputs: Inputs, wanted: Tensor, values: Callable[[int], Mapping[str, Tensor]]) -> OfOwnRows:
+        """Computes one encoder after the other.
+
+        Args:
+            inputs: B rows.
+            wanted: (K, B) bool.
+            values: Parameters and buffers of the encoder of a task, by the names that they have in the stack.
+        """
+        encoder, alone = self._encoder.train(self._stack.training), inputs._replace(wanted=None)
+        found = []
+        for task, own in enumerate(wanted):
+            rows = own.nonzero().flatten()
+            if len(rows) or task == 0:  # one at least
+                named = values_of_one(self._stack, values(task))
+                features = torch.func.functional_call(encoder, named, (alone.rows(rows),))
+                found.append(_OwnRows(task, encoder.places(inputs, rows), features))
+        return OfOwnRows(found, self._tasks, encoder.positions(inputs))
+
+
+class _OwnRows(NamedTuple):
+    """Features of the rows of one task, and the positions that they belong to."""
+
+    task: int
+    places: Tensor
+    features: Tensor
+
+
+class OfOwnRows(NamedTuple):
+    """Features of each task's own rows."""
+
+    found: Sequence[_OwnRows]
+    tasks: int
+    positions: int
+
+    def spread(self) -> Tensor:
+        """(K, positions, D), 0 where there are none."""
+        like = self.found[0].features
+        places = torch.cat([own.task * self.positions + own.places for own in self.found])
+        empty = like.new_zeros(self.tasks * self.positions, like.shape[-1])
+        features: Tensor = empty.index_copy(0, places, torch.cat([own.features for own in self.found]))
+        return features.view(self.tasks, self.positions, -1)
+
+    def backward(self, gradient: Tensor) -> None:
+        """Sends the gradient by what ``spread`` gives into the encoders."""
+        for task, places, features in self.found:
+            into_graph(features, gradient[task, places])
