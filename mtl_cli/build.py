@@ -264,9 +264,10 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name].kind.group_key())))
     tasks = tuple(_task(config, name, fitted[name].kind) for name in names)
     labels, tokens = _join_labels(names, fitted, config, table, features.spec, unreadable)
-    targets_of = {name: fitted[name].targets for name in names}
-    _refuse_untaught(config, tasks, targets_of, splits.train)
-    notes += _label_notes(tasks, targets_of, splits)
+    rankings = find_rankings(config, table, names)
+    data = Data(table, features, splits, tasks, inputs, labels, (), tokens, rankings, storage=storage)
+    _refuse_untaught(config, data)
+    notes += _label_notes(data)
     notes += _chain_notes(config, fitted)
     allowed = [column for column in config.data.allow_inputs if column in roles]
     notes += [
@@ -277,9 +278,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     unlabelled = 0 if tokens is not None else int(np.isnan(targets).all(1).sum())
     if unlabelled:
         notes = [*notes, f"{unlabelled} training rows have no label for any task: they teach nothing."]
-    notes = [*table.notes, *splits.notes, *features.notes, *notes]
-    rankings = find_rankings(config, table, names)
-    return Data(table, features, splits, tasks, inputs, labels, tuple(notes), tokens, rankings, storage=storage)
+    return replace(data, notes=(*table.notes, *splits.notes, *features.notes, *notes))
 
 
 def _refuse_unread(encoder: type[Encoder], options: DataOptions) -> None:
@@ -846,9 +845,7 @@ def _width(tasks: Sequence[Task]) -> int:
     return sum(task.kind.num_targets for task in tasks)
 
 
-def _refuse_untaught(
-    config: RunConfig, tasks: Sequence[Task], targets: Mapping[str, np.ndarray], train: np.ndarray
-) -> None:
+def _refuse_untaught(config: RunConfig, data: Data) -> None:
     """Finds tasks without a label in training, whose scores and predictions would be those of an untrained head.
 
     One that counts nothing (``weight: 0``), or is only there to help (``auxiliary``), may be so; and the factors of a
@@ -862,31 +859,31 @@ def _refuse_untaught(
     problems = [
         Problem(
             f"tasks.{task.name}",
-            "no training row has a label for it, so that nothing would train its head",
+            f"no {'token of a ' * task.kind.per_token}training row has a label for it, so that nothing would train its "
+            "head",
             "Leave it out (only=[...]), look at the splits, or write `weight: 0` to train without it.",
         )
-        for task in tasks
-        if task.weight > 0 and not task.auxiliary and task.name not in related and not task.kind.per_token
-        if np.isnan(targets[task.name][train]).all()
+        for i, task in enumerate(data.tasks)
+        if task.weight > 0 and not task.auxiliary and task.name not in related
+        if np.isnan(data.labels(i, "train")).all()
     ]
     if problems:
         raise DataError(problems)
 
 
-def _label_notes(tasks: Sequence[Task], targets: Mapping[str, np.ndarray], splits: Splits) -> list[str]:
+def _label_notes(data: Data) -> list[str]:
     """Tasks without a label in a split, and classes without a row in one."""
     notes = []
     for split in ("train", "val", "test"):
-        index = getattr(splits, split)
-        for task in tasks:
-            if task.kind.per_token or not len(index):
-                continue
-            own = targets[task.name][index]
+        if not len(getattr(data.splits, split)):
+            continue
+        for i, task in enumerate(data.tasks):
+            own = data.labels(i, split)
             absent = task.kind.unseen(own)
             if np.isnan(own).all():
                 so = "its own loss trains nothing" if split == "train" else "it has no score there"
                 notes.append(f"task '{task.name}': no {split} row has a label; {so}.")
-            elif absent:
+            elif absent and not task.kind.per_token:  # a language has not all of the tags that there are
                 notes.append(f"task '{task.name}': no {split} row has class {listed(absent, 5)}.")
     return notes
 

@@ -51,6 +51,21 @@ def treebank(cli, write):
     assert ended.code == 0, ended.err
 
 
+def test_task_without_a_labelled_word_in_training_is_refused(cli, write):
+    unlabelled = _treebank(0, 40).replace("Number=Plur", "_").replace("Number=Sing", "_")
+    yaml = TREEBANK.replace("target: feats.Number", "target: feats.Number, classes: [Plur, Sing]")
+    write({"train.conllu": unlabelled, "val.conllu": _treebank(1, 30), "conf/task/tags.yaml": yaml})
+    ended = cli("--config-dir", "conf", "task=tags", "hydra.run.dir=run")
+    assert (ended.code, ended.err) == (
+        2,
+        "tasks.number: no token of a training row has a label for it, so that nothing would train its head. Leave it "
+        "out (only=[...]), look at the splits, or write `weight: 0` to train without it.\n",
+    )
+    ended = cli("--config-dir", "conf", "task=tags", "hydra.run.dir=run", "tasks.number.weight=0")
+    assert ended.code == 0, ended.err
+    assert "task 'number': no train row has a label; its own loss trains nothing." in ended.out
+
+
 def _evaluated(*arguments):
     assert run(evaluate.evaluate, ["run", *arguments, "--out", "m.json", "--overwrite"]) == 0
     return json.loads(Path("m.json").read_text())
