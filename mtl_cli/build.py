@@ -387,7 +387,8 @@ def encode_labels(
     Raises:
         DataError: Lists, of every task, an absent column or the cells that are no label of it.
     """
-    who = _label_columns(config.tasks)  # in the user's order
+    unlabelled = tasks_without_columns(config, table)
+    who = _label_columns({k: v for k, v in config.tasks.items() if k not in unlabelled})  # in the user's order
     if table.sources == ("",) or not any(column in table.schema for column in who):
         table.require(list(who), who)
     table = table.with_empty(who)  # one of several sources need not have the labels of all tasks
@@ -395,10 +396,25 @@ def encode_labels(
     encoded: dict[str, _Fitted] = {}
     for task in tasks:
         with collecting(problems, f"tasks.{task.name}", UserError):
-            encoded[task.name] = _encode(task.name, config.tasks[task.name], table, task.kind)
+            if task.name in unlabelled:
+                encoded[task.name] = _Fitted(task.kind, task.kind.encode(_no_labels(task.name, table)), None)
+            else:
+                encoded[task.name] = _encode(task.name, config.tasks[task.name], table, task.kind)
     if problems:
         raise DataError(problems)
     return _join_labels([task.name for task in tasks], encoded, config, table, spec, without)
+
+
+def tasks_without_columns(config: RunConfig, table: AnyTable) -> dict[str, str]:
+    """Tasks that a table has labels of no sort for, and the column that it lacks; none if that is so of all tasks."""
+    labelled = {name: task for name, task in config.tasks.items() if task.common.labelled}
+    lacking = {
+        name: task.targets(name)[0]
+        for name, task in labelled.items()
+        if not KINDS.load(task.kind.name).per_token
+        if not any(target in table.schema for target in task.targets(name))
+    }
+    return lacking if len(lacking) < len(labelled) else {}
 
 
 def label_layout(tasks: Sequence[Task], labels: np.ndarray) -> Layout:
@@ -742,7 +758,7 @@ class _Fitted(NamedTuple):
 def _labels(name: str, task: TaskConfig, table: AnyTable, *, some: bool = False) -> Column:
     """The label column of a task, with labels from those sources only that label it."""
     if not task.common.labelled:
-        return Column(name, pl.Series(name, [None] * table.height, pl.String), partial(table.where, name))
+        return _no_labels(name, table)
     column = label_column(table, task.targets(name), task.common, some=some)
     if task.sources is None:
         return column
@@ -750,6 +766,10 @@ def _labels(name: str, task: TaskConfig, table: AnyTable, *, some: bool = False)
     others = ~np.isin(table.source_of_rows(), labelling)
     values = pl.select(pl.when(pl.Series(~others)).then(column.values).alias(column.name)).to_series()
     return replace(column, values=values)
+
+
+def _no_labels(name: str, table: AnyTable) -> Column:
+    return Column(name, pl.Series(name, [None] * table.height, pl.String), partial(table.where, name))
 
 
 def _fit_task(name: str, task: TaskConfig, table: AnyTable, train: np.ndarray) -> _Fitted:

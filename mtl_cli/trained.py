@@ -29,6 +29,7 @@ from mtl_cli.build import (
     name_source,
     read_inputs,
     read_rows,
+    tasks_without_columns,
 )
 from mtl_cli.data import AnyTable, Features, Source, Splits, Table
 from mtl_cli.data.batches import Origins, Rows
@@ -190,9 +191,11 @@ class TrainedRun:
         ]
         lists = {ranking.group: f"tasks.{name}.ranking.group" for name, ranking in ranked}
         groups, outputs, labels, count = [], [], [], 0
+        lacking: dict[str, str] = {}
         own: dict[str, list[np.ndarray]] = {task.name: [] for task in self.tasks}
         for chunk in self._chunks(build_source(self.config, path, source), lists):
             targets, tokens = encode_labels(self.config, chunk.table, self.tasks, self.spec, chunk.unreadable)
+            lacking = tasks_without_columns(self.config, chunk.table)
             rows = Rows(
                 chunk.rows.inputs, targets, self.device, tokens=tokens, layout=label_layout(self.tasks, targets)
             )
@@ -211,7 +214,8 @@ class TrainedRun:
         rankings = find_rankings(self.config, whole, [task.name for task in self.tasks])
         counts = {task.name: task.kind.counts(np.concatenate(own[task.name])) for task in self.tasks}
         evaluation = score(torch.cat(outputs, 1), joined, self.tasks, origins, rankings)
-        return Evaluated(evaluation, count, counts, False, tuple(self.findings.notes()))
+        notes = [f"task '{task}': not evaluated, no column '{column}' in {path}." for task, column in lacking.items()]
+        return Evaluated(evaluation, count, counts, False, (*notes, *self.findings.notes()))
 
     def evaluate_split(self, split: str | None) -> tuple[str, Evaluated]:
         """Metrics over the rows of a split of the run's own data: what the training computed, again.

@@ -32,7 +32,8 @@ _DESCRIPTION = """\
 Computes every metric of a run's tasks, over whole splits and in your units.
 
 Without --data: on the run's own rows; for val and test these are the numbers that the training ended with.
-With --data: on all rows of a labelled file. A row without a label for a task does not count for it."""
+With --data: on all rows of a labelled file. A row without a label for a task does not count for it, and a task
+whose column the file lacks is left out, with a note."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

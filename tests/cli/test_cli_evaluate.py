@@ -6,6 +6,7 @@ import pickle
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from mtl_cli.commands import evaluate as command
@@ -99,6 +100,29 @@ def test_whole_file_gives_the_numbers_of_its_rows_split_by_split(cli, customers,
     assert ended.code == 0, ended.err
     assert evaluate("run", "--data", "v.csv", "--out", "m.json")[0] == 0
     assert {k.replace("data/", "val/"): v for k, v in _json("m.json")["metrics"].items()} == _split("val")
+
+
+def test_a_file_may_lack_the_labels_of_some_tasks_but_not_of_all(cli, customers, evaluate):
+    cli(*CUSTOMERS)
+    Path("new.csv").write_text(customers["customers.csv"])
+    assert evaluate("run", "--data", "new.csv", "--out", "whole.json")[0] == 0
+    whole = pl.read_csv("new.csv", infer_schema=False)
+    whole.drop("churned", "segment").write_csv("some.csv")
+    code, out, err = evaluate("run", "--data", "some.csv", "--out", "some.json")
+    assert code == 0
+    for task in ("churned", "segment"):
+        assert f"note: task '{task}': not evaluated, no column '{task}' in some.csv.\n" in err
+    assert "mean of 2 of 4 tasks: " in out
+    found = _json("some.json")
+    assert (found["labelled"]["churned"], found["labelled"]["segment"]) == (0, 0)
+    assert found["metrics"]["data/income/r2"] == _json("whole.json")["metrics"]["data/income/r2"]
+    whole.drop("churned", "segment", "income_eur", "size").write_csv("none.csv")
+    code, _, err = evaluate("run", "--data", "none.csv")
+    assert (code, err.count("no column '"), "tasks.income.target: no column 'income_eur' in none.csv" in err) == (
+        2,
+        4,
+        True,
+    )
 
 
 def test_a_labelled_file_in_other_signs_gives_the_same_numbers(cli, customers, evaluate):
