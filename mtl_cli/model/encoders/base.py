@@ -30,7 +30,7 @@ class Encoder(nn.Module, ABC):
         reads: The type of ``Inputs.blocks`` that it reads besides numbers and categories (``image``), or None.
         most_blocks: How many columns of that type it can read.
         costly: Whether encoding a row costs much more than calling an encoder once more: copies of it then leave out
-            rows that nobody wants of them, instead of being computed at once.
+            rows that nobody wants of them on a CPU, instead of being computed at once.
         takes_rows_of_copies: Whether what ``stack`` makes takes rows of its own for each copy, see there.
         reads_links: Whether it reads links of the training rows, see ``linked``: these have to be in memory then.
         inner_widths: Channels of the outputs of all stages but the last, whose output is the features.

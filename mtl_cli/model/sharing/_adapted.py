@@ -52,7 +52,7 @@ class AdaptedStages(Sharing):
         """What the stages after the first are computed on; None: all rows for all tasks."""
         if self.encoder.reads == "tokens":  # their stages put out tokens, of which rows have different numbers
             return None
-        return PaddedRows.of(inputs, self._num_tasks, costly=self.encoder.costly)
+        return PaddedRows.of(inputs, self._num_tasks)
 
     def owners(self) -> list[Ownership]:
         return [*shared(self.encoder.parameters()), *stacked(self.own.parameters(), range(self._num_tasks))]
