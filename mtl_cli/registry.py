@@ -89,12 +89,12 @@ class Registry(Generic[T]):
         """Every known name, sorted."""
         return sorted({*self._shipped(), *self._classes})
 
-    def options(self, name: str) -> dict[str, Option]:
+    def options(self, name: str) -> Mapping[str, Option]:
         """The options of component ``name``, read without importing it where it is a shipped one."""
         if name in self._classes:
             cls = self._classes[name]
             try:
-                return options_of(cls)
+                return options_of(cls)  # type: ignore[arg-type]  # classes can be hashed
             except (NameError, TypeError) as error:  # an annotation in quotes, or postponed: not looked up before
                 what = f"the types of its options cannot be read ({error})"
                 raise ConfigError(Problem(describe_component(cls), what)) from error
@@ -272,7 +272,8 @@ def _component_files(location: str, variable: str) -> dict[str, Path]:
     return {p.stem: p for p in files if f'@{variable}.register("{p.stem}")' in p.read_text(encoding="utf-8")}
 
 
-def options_of(cls: type) -> dict[str, Option]:
+@functools.cache  # a run of 600 tasks asks for those of a task 600 times
+def options_of(cls: type) -> Mapping[str, Option]:
     """The options of a class: its constructor's keyword-only arguments, or its fields if it is a dataclass."""
     if is_dataclass(cls):
         hints = typing.get_type_hints(cls, include_extras=True)
@@ -424,7 +425,8 @@ def _nearest(value: Any, choices: tuple[Any, ...]) -> str:
     return nearest(value, map(str, choices)) if isinstance(value, str) else ""
 
 
-def _options_from_source(init: ast.FunctionDef) -> dict[str, Option]:
+@functools.cache
+def _options_from_source(init: ast.FunctionDef) -> Mapping[str, Option]:
     found = {}
     for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
         if argument.annotation is None:
@@ -437,7 +439,7 @@ def _options_from_source(init: ast.FunctionDef) -> dict[str, Option]:
 def _check_options_on_init(cls: type, where: str) -> None:
     """Makes direct construction (``CAGrad(c=-1)``) refuse what a configuration would be refused for."""
     original = cls.__init__  # type: ignore[misc]
-    options: dict[str, Option] | None = None
+    options: Mapping[str, Option] | None = None
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
