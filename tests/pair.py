@@ -98,6 +98,23 @@ def score_difference(processes, count):
     return float(found[0] != found[1])
 
 
+def gate_difference(processes, count):
+    """How far what is said of gates after such an evaluation is from what one process says."""
+    learner = learner_of(sharing="mmoe")
+    found = []
+    for who in (learner, replace(learner, processes=processes)):
+        evaluation.evaluate(who, _first(count), make_tasks(who))
+        found.append([value for told in learner.model.sharing.report(NAMES) for row in told.values for value in row])
+    one, other = found
+    return max(abs(a - b) for a, b in zip(one, other, strict=True))
+
+
+def _first(count):
+    """Some of the rows, all of them labelled."""
+    whole = three_kind_rows(count)
+    return Rows(Inputs(whole.inputs.numeric, torch.arange(count).unsqueeze(1) % 4), whole.targets.numpy(), CPU)
+
+
 def draw_difference(processes):
     """With dropout: how far the weights are from those of one process, and whether generators are those of the other.
 
@@ -171,6 +188,7 @@ def main():
         "training": {name: difference(options, processes) for name, options in worlds()},
         "look": look_difference(processes),
         "scores": {str(count): score_difference(processes, count) for count in (1, 5, 12)},
+        "gates": {str(count): gate_difference(processes, count) for count in (1, 5, 12)},
         "draws": draw_difference(processes),
         "drift": told(processes, lambda: processes.refuse_difference(lambda: str(processes.rank), "weights", "Hint.")),
         "failure": told(processes, lambda: fail_in_second(processes)),

@@ -51,6 +51,11 @@ def test_evaluation_counts_every_row_once(found, count):
     assert [own["scores"][count] for own in found] == [0, 0]
 
 
+@pytest.mark.parametrize("count", ["1", "5", "12"])
+def test_what_is_said_of_gates_is_of_all_rows(found, count):
+    assert max(own["gates"][count] for own in found) < 1e-6
+
+
 def test_look_at_the_gradients_is_that_of_one_process(found):
     assert max(own["look"] for own in found) < 1e-5
 

@@ -46,6 +46,8 @@ class GradientAccumulator:
         memory: Gives memory for so many gradients of the shared parameters (rows, P); None: fresh memory.
         processes: Those that work on the batch.
         gradients: Vectors that all of ``parameter.grad`` are views of; needed by several processes.
+        last_layer: Those of the shared parameters that a method which observes the last layer is shown the gradients
+            of; empty: those from the last weight matrix on.
 
     Attributes:
         sums: (K,), the weighted sums of the row losses: of the pieces so far, after ``finish`` of the batch.
@@ -60,7 +62,9 @@ class GradientAccumulator:
         memory: Callable[[int], Tensor] | None = None,
         processes: OneProcess = OneProcess(),  # noqa: B008  without state
         gradients: Sequence[Tensor] = (),
+        last_layer: Sequence[nn.Parameter] = (),
     ) -> None:
+        self._last_layer = last_layer
         self.sums: Tensor | None = None
         self._processes, self._gradients = processes, gradients
         self._balancing, self._shared, self._private, self._tasks = balancing, shared, private, tasks
@@ -75,6 +79,7 @@ class GradientAccumulator:
         self._memory = memory
         self._jacobians: Tensor | None = None  # (S, k, P), of the pieces so far, for each sample
         self._pieces = 0
+        self._shares: list[float] = []  # of the rows of the batch, those of each sample
 
     def cut(self, features: Tensor, num_tasks: int) -> Tensor:
         """Between encoder and heads: the features that the heads of a piece are to read.
@@ -102,6 +107,7 @@ class GradientAccumulator:
         backward: Callable[[Tensor], None] | None = None,
         by_task: ByTask | None = None,
         sums: Tensor | None = None,
+        share: float = 1.0,
     ) -> None:
         """Takes the losses (k,) of one piece.
 
@@ -111,10 +117,11 @@ class GradientAccumulator:
                 ``parameter.grad``.
             by_task: For methods that combine or observe gradients: those of each task.
             sums: (K,), the weighted sums of the row losses, if they are to be added up too.
+            share: Of the rows of the batch, those of the piece.
         """
         balancing = self._balancing
         if isinstance(balancing, GradientBalancing):
-            self._add_gradients(losses, balancing, by_task)
+            self._add_gradients(losses, balancing, by_task, share)
         elif isinstance(balancing, LossBalancing):
             if balancing.observes != "nothing":
                 self._observe(losses, balancing, by_task)
@@ -161,7 +168,9 @@ class GradientAccumulator:
         expect_shape(balancing, "weights", weights, losses.shape)
         return weights
 
-    def _add_gradients(self, losses: Tensor, balancing: GradientBalancing, by_task: ByTask | None) -> None:
+    def _add_gradients(
+        self, losses: Tensor, balancing: GradientBalancing, by_task: ByTask | None, share: float
+    ) -> None:
         if not self._shared:
             name = type(balancing).__name__
             hint = "Use a method that weights losses (balancing=equal), or an architecture that shares (sharing=hard)."
@@ -174,6 +183,7 @@ class GradientAccumulator:
             return  # one pass through the encoder, when the method has combined the rows
         sample, first = self._pieces % balancing.samples, self._pieces < balancing.samples
         self._pieces += 1
+        self._shares[sample : sample + 1] = [share if first else self._shares[sample] + share]
         whole = self._jacobian(losses, balancing.samples)[sample]
         part = whole if first else torch.empty_like(whole)
         if by_task is not None:
@@ -224,8 +234,8 @@ class GradientAccumulator:
             features = self._features if self._by_task is None else self._by_task.features
             if features is None or self._rows is None:
                 raise RuntimeError("gradients_on=features: cut() must be called for the features")
-            rows, _ = self._processes.joined(self._rows, 1)
-            everywhere, own = self._processes.joined(features.detach(), 0)
+            rows, _ = self._processes.joined(self._rows.float(), 1)  # solvers need more digits than bfloat16 has
+            everywhere, own = self._processes.joined(features.detach().float(), 0)
             found, weights = balancing.aggregate_features(rows, everywhere, losses, self._tasks)
             if self._by_task is None:
                 torch.autograd.backward(features, found[own].to(features.dtype))
@@ -235,8 +245,11 @@ class GradientAccumulator:
             return weights
         if self._jacobians is None:
             raise RuntimeError("finish() before add()")
-        parts = min(self._pieces, balancing.samples)
-        jacobian = self._jacobians[0] if balancing.samples == 1 else self._jacobians[:parts].mul_(parts)
+        if balancing.samples == 1:
+            jacobian = self._jacobians[0]
+        else:  # each sample an estimate of the whole
+            jacobian = self._jacobians[: len(self._shares)]
+            jacobian /= jacobian.new_tensor(self._shares).view(-1, 1, 1)
         self._processes.add_up(jacobian, *self._gradients)  # the second: of heads; those of shared parameters follow
         update, weights = balancing.aggregate(jacobian, losses, self._tasks)
         for parameter, part in zip(self._shared, update.split([p.numel() for p in self._shared]), strict=True):
@@ -245,8 +258,9 @@ class GradientAccumulator:
 
     def _observe(self, losses: Tensor, balancing: LossBalancing, by_task: ByTask | None) -> None:
         shared = self._shared
-        if balancing.observes == "last layer":  # from the last weight matrix on
-            shared = shared[max((i for i, parameter in enumerate(shared) if parameter.dim() > 1), default=0) :]
+        if balancing.observes == "last layer":
+            matrices = [i for i, parameter in enumerate(shared) if parameter.dim() > 1]
+            shared = self._last_layer or shared[max(matrices, default=0) :]
         if not shared:
             hint = "Use another method (balancing=equal), or an architecture that shares (sharing=hard)."
             what = f"{type(balancing).__name__} looks at gradients of shared parameters, and none is trained here"

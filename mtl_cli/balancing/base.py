@@ -114,8 +114,8 @@ class LossBalancing(Balancing):
     #: asked for once per step, before ``observe``; else when the losses of the whole batch are known, after it.
     linear: ClassVar[bool] = False
 
-    #: Gradients of each task that ``observe`` is shown: on the last shared layer, or on all shared parameters. The
-    #: last layer: the shared parameters from the last weight matrix on, in the order of the model.
+    #: Gradients of each task that ``observe`` is shown: on the last shared layer (``Sharing.last_layer``), or on all
+    #: shared parameters.
     observes: ClassVar[Literal["nothing", "last layer", "shared"]] = "nothing"
 
     @abstractmethod

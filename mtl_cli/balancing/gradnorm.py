@@ -24,7 +24,7 @@ class GradNorm(LossBalancing):
     are k softmax(logits), as in LibMTL: positive, with sum k. They are used in the step and changed after it. The first
     loss of a task is its first positive one; until then its ratio is 1.
 
-    The last shared layer are the shared parameters from the last weight matrix on, in the order of the model.
+    The last shared layer is what ``Sharing.last_layer`` says: of all copies or experts, where there are several.
 
     Args:
         num_tasks: K.

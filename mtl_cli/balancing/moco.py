@@ -70,7 +70,7 @@ class MoCo(AveragingBalancing):
             return torch.zeros_like(jacobian[0]), weights
         present = tasks[alive]
         rates = self._beta / self.count(present) ** self._beta_sigma
-        averages = self.average(present, jacobian, alive, losses / lengths, rates.clamp(max=1.0))
+        averages = self.average(present, jacobian, alive, losses.abs() / lengths, rates.clamp(max=1.0))
         shares = self._step((averages @ averages.t()).double().cpu(), present)
         weights[alive] = shares.to(weights)
         return weights[alive] @ averages, weights

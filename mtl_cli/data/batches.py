@@ -276,11 +276,13 @@ class Piece(NamedTuple):
         inputs: The rows.
         targets: Their labels (positions, T) or (positions, T + K).
         complete: No label is missing, so that nothing has to be masked.
+        share: Of the rows of the batch, those of the piece (of all processes).
     """
 
     inputs: Inputs
     targets: Tensor
     complete: bool
+    share: float = 1.0
 
 
 def own_piece(processes: OneProcess, rows: Rows, epoch: Epoch, start: int, stop: int) -> Piece:

@@ -16,6 +16,7 @@ from torch import Tensor
 from mtl_cli.data.batches import Origins, Ranking, Rows
 from mtl_cli.loop.step import Learner
 from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.gates import GateUse
 from mtl_cli.tasks import Kind, Task, target_columns
 from mtl_cli.tasks.ranking import ranking_metrics, ranking_scores
 from mtl_cli.types import Inputs
@@ -74,6 +75,10 @@ def predict(learner: Learner, rows: Rows) -> Tensor:
     batches = (inputs for inputs, _ in islice(rows.in_order(size), first, last))
     none = torch.empty(sum(kind.num_outputs for kind in learner.objective.kinds), 0)
     own = forward(learner.model, batches, learner.autocast) if first < last else none
+    if learner.processes.size > 1:
+        for module in learner.model.modules():
+            if isinstance(module, GateUse):
+                module.add_up(learner.processes, learner.parameters.values.device)
     return learner.processes.joined(own, 1)[0]
 
 

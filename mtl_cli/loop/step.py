@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtl_cli.balancing import Balancing
 from mtl_cli.balancing.autograd import ByTask, GradientAccumulator
@@ -88,8 +88,20 @@ class Learner:
         """What adds up the gradients of a step for the tasks (k,) with labels."""
         flat = self.parameters
         return GradientAccumulator(
-            self.balancing, flat.shared, flat.private, tasks, flat.jacobian, self.processes, (flat.gradient,)
+            self.balancing,
+            flat.shared,
+            flat.private,
+            tasks,
+            flat.jacobian,
+            self.processes,
+            (flat.gradient,),
+            self._last_layer,
         )
+
+    @cached_property
+    def _last_layer(self) -> Sequence[nn.Parameter]:
+        """What a method on the last layer looks at, found once."""
+        return self.model.sharing.last_layer()
 
     def losses(self, piece: Piece, scale: Tensor, *, cut: Callable[[Tensor, int], Tensor] | None = None) -> PieceLosses:
         """Losses of some rows; see ``Objective.losses``.
@@ -101,7 +113,7 @@ class Learner:
             return self._losses(piece, scale, cut)
 
     def _losses(self, piece: Piece, scale: Tensor, cut: Callable[[Tensor, int], Tensor] | None) -> PieceLosses:
-        (inputs, targets, complete), common = piece, None
+        (inputs, targets, complete, _), common = piece, None
         if self.autocast is None and self.balancing.needs_shared and not self.model.mixed:
             common = self.model.sharing.with_jacobian(inputs)
         if common is not None:
@@ -221,12 +233,12 @@ def train_step(
         found = learner.losses(piece, scale, cut=accumulator.cut)
         if absent:
             found = found.only(tasks)
-        accumulator.add(found.losses, found.backward, found.by_task, found.sums)
+        accumulator.add(found.losses, found.backward, found.by_task, found.sums, piece.share)
     batch_losses, weights = accumulator.finish()
     if accumulator.sums is None:
         raise ValueError("a step without rows")
     sums = accumulator.sums
-    _add_penalty(learner, own)
+    _add_penalty(learner, own, absent)
     clip(learner)
     if only_finite:
         _refuse_what_is_not_finite(sums, weights, [optimizer.flat.gradient for optimizer in learner.optimizers])
@@ -237,17 +249,24 @@ def train_step(
     return sums, weights
 
 
-def _add_penalty(learner: Learner, rows: int) -> None:
+def _add_penalty(learner: Learner, rows: int, absent: Sequence[int]) -> None:
     """Adds the gradient of what the architecture asks for besides the losses.
 
-    It may be a mean over the ``rows`` of this process that were read last: several processes add theirs up.
+    It may be a mean over the ``rows`` of this process that were read last: several processes add theirs up. What it
+    asks of the parameters of ``absent`` tasks, which stay as they are, must not count for clipping.
     """
     penalty = learner.model.sharing.penalty()
     if penalty is None or not penalty.requires_grad:  # frozen parameters
         return
     if learner.processes.size == 1:
         penalty.backward()
-        return
+    else:
+        _add_penalty_of_all(learner, penalty, rows)
+    if absent and learner.clip is not None:
+        learner.parameters.zero_gradient(absent)
+
+
+def _add_penalty_of_all(learner: Learner, penalty: Tensor, rows: int) -> None:
     gradient = learner.parameters.gradient
     of_losses, every = gradient.clone(), gradient.new_tensor([float(rows)])
     learner.processes.add_up(every)
@@ -283,4 +302,5 @@ def pieces(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Iterator[Pi
     part = -(-(stop - start) // learner.balancing.samples)
     size = min(learner.piece or part, part)
     for first in range(start, stop, size):
-        yield own_piece(learner.processes, rows, epoch, first, min(first + size, stop))
+        last = min(first + size, stop)
+        yield own_piece(learner.processes, rows, epoch, first, last)._replace(share=(last - first) / (stop - start))

@@ -15,6 +15,7 @@ from mtl_cli.model.backward import Backward, by_autograd
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.findings import Finding, Label, numbered
 from mtl_cli.model.layers import Linear, category_table, first_rows
+from mtl_cli.processes import OneProcess
 from mtl_cli.types import Inputs
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ class GateInputs(nn.Module):
     def __init__(self, make_encoder: EncoderMaker) -> None:
         super().__init__()
         spec = make_encoder.spec
-        self.encoder = make_encoder() if getattr(spec, "blocks", ()) else None
+        self.encoder = make_encoder() if spec.blocks else None
         if self.encoder is not None:
             self.width = make_encoder.shared_dim
             return
@@ -85,15 +86,15 @@ class GateUse(nn.Module):
     What it has seen is forgotten when a new evaluation begins. It is no part of a checkpoint.
 
     Args:
+        tasks: K.
+        experts: E.
         sparse: The gates are meant to choose few experts: that some are not used is worth no warning.
     """
 
-    def __init__(self, *, sparse: bool = False) -> None:
+    def __init__(self, tasks: int, experts: int, *, sparse: bool = False) -> None:
         super().__init__()
-        self._sparse = sparse
-        self._weights: Tensor
-        self._entropy: Tensor
-        self._rows: int
+        self._shape, self._sparse = (tasks, experts + 2), sparse
+        self._sums: Tensor  # (K, E + 2), over the rows so far: of the weights and of the entropy, and the rows
         self._forget()
 
     def train(self, mode: bool = True) -> GateUse:
@@ -105,18 +106,28 @@ class GateUse(nn.Module):
 
     def forward(self, gates: Tensor) -> Tensor:
         """Takes gates (K, E, B) of some rows and gives them back."""
-        if not self.training:
-            entropy = -(gates * gates.clamp_min(1e-12).log()).sum((1, 2))
-            self._weights = self._weights + gates.sum(2).double().cpu()
-            self._entropy = self._entropy + entropy.double().cpu()
-            self._rows += gates.shape[2]
+        if not self.training and not torch.compiler.is_exporting():
+            seen = gates.detach().float()
+            entropy = -(seen * seen.clamp_min(1e-12).log()).sum((1, 2))
+            # Rows last. All of it is a tensor that stays on the device: a number would be compiled into what is compiled,
+            # anew for every batch, and reading it would make the host wait.
+            rows = torch.full_like(entropy, seen.shape[2])
+            sums = torch.stack([*seen.sum(2).unbind(1), entropy, rows], 1)
+            wide = torch.float32 if sums.device.type == "mps" else torch.float64  # there is no more on that device
+            self._sums = self._sums.to(sums.device, wide) + sums
         return gates
+
+    def add_up(self, processes: OneProcess, device: torch.device) -> None:
+        """Makes what each process has seen what all have seen."""
+        sums = self._sums.to(device, copy=True)
+        processes.add_up(sums)
+        self._sums = sums
 
     def seen(self) -> Use | None:
         """How the gates were used in the last evaluation; None before the first."""
-        if not self._rows:
-            return None
-        return Use(self._weights / self._rows, self._entropy / self._rows, self._rows)
+        sums = self._sums.cpu()
+        rows = int(sums[0, -1])
+        return Use(sums[:, :-2] / rows, sums[:, -2] / rows, rows) if rows else None
 
     def notes(self, experts: Sequence[Label]) -> list[str]:
         """What deserves a second look: experts that no task or every task uses, and gates that do not choose.
@@ -154,9 +165,7 @@ class GateUse(nn.Module):
             log.warning("%s", text)
 
     def _forget(self) -> None:
-        self._weights = torch.zeros((), dtype=torch.float64)
-        self._entropy = torch.zeros((), dtype=torch.float64)
-        self._rows = 0
+        self._sums = torch.zeros(self._shape, dtype=torch.float64)
 
 
 class Gates(nn.Module):
@@ -180,7 +189,7 @@ class Gates(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(Linear(a, b, tasks) for a, b in pairwise([width, *hidden]))
         self.last = Linear([width, *hidden][-1], experts, tasks)
-        self.use = GateUse()
+        self.use = GateUse(tasks, experts)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:

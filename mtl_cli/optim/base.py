@@ -38,12 +38,25 @@ class Optimizer(ABC):
                 self._updates[task] += 1
         counts = set(self._updates.values())
         if not absent and len(counts) == 1:  # the common case: one kernel over everything
-            segments = [(0, len(self.flat.values), counts.pop())] if counts else []
+            stretches = [(0, len(self.flat.values), counts.pop())]
         else:
-            segments = [(s.start, s.stop, self._updates[s.task]) for s in self.flat.segments if s.task not in absent]
-        if segments:
-            views = [self._view(start, stop) for start, stop, _ in segments]
-            self.update(views, [count for *_, count in segments], self.lr * factor)
+            stretches = self._stretches(frozenset(absent))
+        if stretches:
+            views = [self._view(start, stop) for start, stop, _ in stretches]
+            self.update(views, [count for *_, count in stretches], self.lr * factor)
+
+    def _stretches(self, absent: frozenset[int]) -> list[tuple[int, int, int]]:
+        """Start, stop and number of the update of what is present: neighbours with as many updates are one."""
+        found: list[tuple[int, int, int]] = []
+        for start, stop, task in self.flat.segments:
+            if task in absent:
+                continue
+            count = self._updates[task]
+            if found and found[-1][1:] == (start, count):
+                found[-1] = (found[-1][0], stop, count)
+            else:
+                found.append((start, stop, count))
+        return found
 
     @abstractmethod
     def update(self, views: Sequence[Sequence[Tensor]], counts: Sequence[int], lr: float) -> None:

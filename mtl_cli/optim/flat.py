@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import torch
@@ -77,9 +77,14 @@ class FlatParameters:
             self._scratch = self.values.new_empty(rows * width)
         return self._scratch[: rows * width].view(rows, width)
 
-    def zero_gradient(self) -> None:
-        """Sets all gradients to 0."""
-        self.gradient.zero_()
+    def zero_gradient(self, tasks: Collection[int] | None = None) -> None:
+        """Sets all gradients to 0, or those of what some tasks own."""
+        if tasks is None:
+            self.gradient.zero_()
+            return
+        for start, stop, task in self.segments:
+            if task in tasks:
+                self.gradient[start:stop].zero_()
 
     def gradient_norm(self) -> Tensor:
         """Length of the whole gradient, a tensor of one value (nothing waits for the device)."""

@@ -288,6 +288,11 @@ def test_db_mtl_is_the_formula_by_hand():
         torch.testing.assert_close(update, (averages / lengths * lengths.max()).sum(0))
 
 
+def test_moco_goes_down_whatever_the_sign_of_the_loss():
+    for sign in (1.0, -1.0):
+        assert float(_update("moco", [[1.0, 2.0]], [sign]) @ torch.tensor([1.0, 2.0])) > 0
+
+
 def test_negative_losses_leave_moco_mgda_and_db_mtl_defined():
     for name, options in (("mgda", {"normalization": "loss"}), ("db_mtl", {}), ("moco", {})):
         assert _update(name, K, [-1.0, 0.0, 2.0], **options).isfinite().all()
@@ -395,6 +400,49 @@ def test_on_features_the_encoder_gets_the_combined_gradient_of_the_features(name
     expected = [*torch.autograd.grad(made, shared, update), *torch.autograd.grad(losses(features()).sum(), private)]
     for ours, by_hand in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, by_hand, rtol=1e-4, atol=1e-5)
+
+
+def test_on_features_the_gradients_are_compared_in_single_precision_whatever_they_come_in():
+    seen = []
+
+    class Watch(GradientBalancing):
+        def direction(self, jacobian, losses, tasks):  # noqa: ARG002
+            seen.append(jacobian.dtype)
+            return jacobian.sum(0), None
+
+    encoder, head = nn.Linear(5, 8), nn.Linear(8, 2)
+    for parameter in (*encoder.parameters(), *head.parameters()):
+        parameter.grad = torch.zeros_like(parameter)
+    shared, private = list(encoder.parameters()), list(head.parameters())
+    accumulator = GradientAccumulator(Watch(gradients_on="features"), shared, private, torch.arange(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = head(accumulator.cut(encoder(torch.randn(6, 5)), 2)[0])
+    accumulator.add(outputs.float().square().mean(0))
+    accumulator.finish()
+    assert seen == [torch.float32]
+    assert encoder.weight.grad.norm() > 0
+
+
+@pytest.mark.parametrize(("name", "samples"), [("modo", 2), ("sdmgrad", 3)])
+@pytest.mark.parametrize("pieces", [[5], [3, 3], [2, 2, 1], [1, 1, 1, 1], [4, 4, 4, 2, 1], [1] * 7])
+def test_every_sample_is_an_estimate_of_the_whole_however_the_rows_are_cut(name, samples, pieces):
+    seen = []
+
+    class Watch(BALANCINGS.load(name)):
+        def direction(self, jacobian, losses, tasks):
+            seen.append(jacobian.clone())
+            return super().direction(jacobian, losses, tasks)
+
+    parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
+    parameter.grad = torch.zeros(2)
+    accumulator = GradientAccumulator(Watch(2), [parameter], [], torch.arange(2))
+    for rows in pieces:  # all rows are alike, so that every sample of them is
+        share = rows / sum(pieces)
+        accumulator.add(torch.stack([parameter[0] * share, parameter.sum() * share]), share=share)
+    accumulator.finish()
+    (jacobians,) = seen
+    assert len(jacobians) == min(samples, len(pieces))
+    torch.testing.assert_close(jacobians, torch.tensor([[1.0, 0.0], [1.0, 1.0]]).expand(len(jacobians), 2, 2))
 
 
 def test_frozen_parameters_of_the_shared_part_are_left_out():  # BAL-10

@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from worlds import encoder_world
 
 from mtl_cli.errors import ConfigError
-from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.encoders.base import VmapStack, stack_with_common_tables
 from mtl_cli.registry import ENCODERS, SHARINGS
-from mtl_cli.types import Block, InputSpec
+from mtl_cli.types import Block, Inputs, InputSpec
 
 WITH_COPIES = ("separate", "soft", "low_rank", "tucker", "tensor_train", "lora")  # an encoder for each task
 WITH_SLICES = ("film", "adapter")  # one encoder, and slices of its stages for each task
@@ -96,6 +98,39 @@ def test_copies_may_leave_out_what_nobody_wants_and_nothing_else(name, sharing, 
     left_out = not features[1][~wanted_positions].any()
     own_copies = encoder.costly or vars(encoder).get("takes_rows_of_copies", False)
     assert left_out == (own_copies if sharing in WITH_COPIES else encoder.reads != "tokens")
+
+
+@pytest.mark.parametrize("stacked", ["stack", "vmap"])
+@every_encoder
+def test_frozen_parameters_are_frozen_in_copies_too(name, stacked):
+    spec, _ = encoder_world(ENCODERS.load(name).reads, rows=4)
+    encoders = [ENCODERS.build(name, spec, 6) for _ in range(2)]
+    frozen = {parameter for encoder in encoders for parameter in [next(encoder.parameters())]}
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    stack = type(encoders[0]).stack(encoders) if stacked == "stack" else VmapStack(encoders)
+    flags = [parameter.requires_grad for parameter in encoders[0].parameters()]
+    assert [parameter.requires_grad for parameter in stack.parameters()] == flags
+    if stacked == "stack" and encoders[0].tables():
+        encoders[0].get_parameter(encoders[0].tables()[0]).requires_grad_(False)
+        assert not stack_with_common_tables(encoders)[1][0].requires_grad
+
+
+def test_buffers_whose_names_are_alike_are_apart_in_copies():
+    class Two(Encoder):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(2, 3)
+            self.a = nn.Module()
+            self.a.register_buffer("b", torch.full((1,), 2.0))
+            self.register_buffer("a_b", torch.full((1,), 5.0))
+
+        def forward(self, inputs):
+            return self.layer(inputs.numeric) * self.a.b + self.a_b
+
+    encoders = [Two() for _ in range(2)]
+    rows = Inputs(torch.randn(3, 2), torch.empty(3, 0, dtype=torch.int64))
+    torch.testing.assert_close(VmapStack(encoders)(rows), torch.stack([encoder(rows) for encoder in encoders]))
 
 
 @every_encoder

@@ -14,6 +14,8 @@ from mtl_cli.registry import ENCODERS, SHARINGS
 
 NAMES, D = ["a", "b", "c"], 4
 STAGES = {"conv": 3, "mlp": 2, "sequence": 3, "tabular": 2, "text": 3, "fm": 1, "graph": 1}
+# Between towers without tables only what hands features on is shared, which the first task does not read.
+WITHOUT_COMMON_LAYER = {("aitm", "fm"), ("aitm", "graph")}
 every_encoder = pytest.mark.parametrize("encoder", ENCODERS.names())
 every_pair = pytest.mark.parametrize(
     ("sharing", "encoder"), [(s, e) for s in SHARINGS.names() for e in ENCODERS.names() if (s, e) not in REFUSED_PAIRS]
@@ -45,6 +47,23 @@ def test_pair_gives_features_that_train_every_parameter(sharing, encoder):
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     model.eval()(rows)
     json.dumps(as_json(model.report(NAMES)), allow_nan=False)
+
+
+@every_pair
+def test_every_task_has_a_gradient_at_the_last_layer_that_all_share(sharing, encoder):
+    maker, rows = _maker(encoder)
+    model = SHARINGS.build(sharing, maker, NAMES)
+    layer = model.last_layer()
+    owned = {owner.parameter for owner in model.owners() if owner.task is not None}
+    assert bool(layer) == model.shares
+    assert not owned.intersection(layer)
+    if not layer or (sharing, encoder) in WITHOUT_COMMON_LAYER:
+        return
+    assert any(sum(size > 1 for size in parameter.shape) > 1 for parameter in layer)
+    features = model(rows).expand(len(NAMES), -1, D)
+    for own in features:
+        found = torch.autograd.grad(own.square().sum(), layer, retain_graph=True, materialize_grads=True)
+        assert sum(gradient.norm() for gradient in found) > 0
 
 
 @every_pair

@@ -185,6 +185,23 @@ def test_gradient_is_cut_to_the_longest_allowed():
     torch.testing.assert_close(short.parameters.gradient, whole * 0.1 / whole.norm(), rtol=1e-4, atol=0)
 
 
+def test_penalty_of_absent_tasks_does_not_count_for_clipping():
+    rows = three_kind_rows(16)
+    targets = rows.targets.numpy().copy()
+    targets[:, 1:] = NAN
+    rows = Rows(rows.inputs, targets, CPU)
+    steps = []
+    for clip in (None, 0.05):
+        options = {"sharing_options": {"strength": 5.0}, "optimizer": "sgd", "optimizer_options": {"lr": 1.0}}
+        learner = make_learner(three_kinds(), sharing="soft", clip=clip, **options)
+        before = learner.parameters.values.clone()
+        _step(learner, rows, _plan(rows, 16), 0, 0)
+        steps.append(learner.parameters.values - before)
+    whole, cut = steps
+    assert whole.norm() > 0.05
+    torch.testing.assert_close(cut, whole * 0.05 / whole.norm(), rtol=1e-3, atol=1e-7)
+
+
 def test_short_gradient_is_not_cut():
     rows = three_kind_rows(16)
     free, wide = (make_learner(three_kinds(), clip=clip) for clip in (None, 1e6))

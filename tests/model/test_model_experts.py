@@ -251,6 +251,28 @@ def test_one_gate_of_all_tasks_is_one_row():
     assert weights.rows == entropy.rows == ["all tasks"]
 
 
+@pytest.mark.parametrize("name", ["mmoe", "ple", "dselect_k"])
+def test_watching_gates_compiles_nothing_anew(name):
+    compiled = []
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    sharing = SHARINGS.build(name, MAKE, NAMES)
+    sharing.compile(backend=backend)
+    counts = []
+    for training in (False, False, False, True, True):
+        sharing.train(training)
+        sharing(_batch())
+        counts.append(len(compiled))
+    torch._dynamo.reset()
+    first, second, third, fourth, last = counts
+    assert 0 < first == second == third < fourth == last
+    assert sharing.report(NAMES)
+
+
 def test_collapse_is_said(caplog):
     sharing = _made(MultiGateMixtureOfExperts, EncoderMaker(MLP, InputSpec(4), 8), experts=3).eval()
     with torch.no_grad():

@@ -241,7 +241,8 @@ def stack_with_common_tables(encoders: Sequence[Encoder]) -> tuple[nn.Module, li
     stack, tables = type(encoders[0]).stack(encoders), []
     for name in encoders[0].tables():
         owner, _, leaf = name.rpartition(".")
-        tables.append(nn.Parameter(encoders[0].get_parameter(name).detach().clone()))
+        table = encoders[0].get_parameter(name)
+        tables.append(nn.Parameter(table.detach().clone(), table.requires_grad))
         setattr(stack.get_submodule(owner), leaf, tables[-1])
     return stack, tables
 
@@ -262,11 +263,11 @@ class VmapStack(nn.Module):
         self._skeleton = [copy.deepcopy(encoders[0]).to("meta")]
         self._names = [name for name, _ in encoders[0].named_parameters()]
         self.stacked = nn.ParameterList(
-            nn.Parameter(torch.stack([dict(e.named_parameters())[name].detach() for e in encoders]))
-            for name in self._names
+            nn.Parameter(torch.stack([e.get_parameter(name).detach() for e in encoders]), parameter.requires_grad)
+            for name, parameter in encoders[0].named_parameters()
         )
-        self._constants = [name for name, _ in encoders[0].named_buffers()]
-        for name in self._constants:
+        self._constants = {name: f"constant{i}" for i, (name, _) in enumerate(encoders[0].named_buffers())}
+        for name, own in self._constants.items():
             value = encoders[0].get_buffer(name)
             if not all(torch.equal(encoder.get_buffer(name), value) for encoder in encoders):
                 what = (
@@ -274,7 +275,7 @@ class VmapStack(nn.Module):
                 )
                 hint = "Draw it from torch.Generator().manual_seed(0), or give the encoder a `stack` of its own."
                 raise ConfigError(Problem(describe_component(encoders[0]), what, hint))
-            self.register_buffer(name.replace(".", "_"), value, persistent=False)
+            self.register_buffer(own, value, persistent=False)
 
     @property
     def encoder(self) -> Encoder:
@@ -308,11 +309,11 @@ class VmapStack(nn.Module):
     def values_of_one(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Parameters and buffers by the names that the encoder has for them, see ``values_of_one``."""
         names = {f"stacked.{i}": name for i, name in enumerate(self._names)}
-        names |= {name.replace(".", "_"): name for name in self._constants}
+        names |= {own: name for name, own in self._constants.items()}
         return {names[name]: value for name, value in values.items()}
 
     def _named_constants(self) -> dict[str, Tensor]:
-        return {name: self.get_buffer(name.replace(".", "_")) for name in self._constants}
+        return {name: self.get_buffer(own) for name, own in self._constants.items()}
 
     def _each(self, one: Callable[..., Any], *slices: Tensor) -> Tensor:
         parameters = dict(zip(self._names, self.stacked, strict=True))

@@ -92,6 +92,9 @@ class Extraction(Sharing):
         everything = common if own is None else torch.cat([own, common])
         return features, mix(self.common_gates[level](common_read), everything)[0]
 
+    def features_from(self) -> nn.Module:
+        return self.common
+
     def report(self, tasks: Sequence[str]) -> list[Finding]:
         experts = [*(f"own {i}" for i in range(self._own)), *(f"shared {i}" for i in range(self._common))]
         uses = [gates.use for gates in self.gates if isinstance(gates, Gates)]

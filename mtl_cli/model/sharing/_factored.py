@@ -21,6 +21,8 @@ from mtl_cli.types import Inputs
 class FactoredSharing(Sharing):
     """Every weight matrix of the K encoders comes from factors; their vectors (biases, scales) are each task's own.
 
+    So is what the encoders come with frozen.
+
     A parameter with more axes than two counts as the matrix of its first axis by all others.
 
     Args:
@@ -35,15 +37,17 @@ class FactoredSharing(Sharing):
         super().__init__()
         encoders: list[Encoder] = make_encoders(make_encoder, task_names)
         stack = type(encoders[0]).stack(encoders)
-        named = {name: p.detach().clone() for name, p in stack.named_parameters()}
+        named = {name: nn.Parameter(p.detach().clone(), p.requires_grad) for name, p in stack.named_parameters()}
         self.template = Template(encoders[0], stack, len(encoders))
         self._num_tasks = len(encoders)
-        self._shapes = {name: value.shape for name, value in named.items() if value.dim() > 2}
+        self._shapes = {name: value.shape for name, value in named.items() if value.dim() > 2 and value.requires_grad}
         self._vectors = [name for name in named if name not in self._shapes]
-        self.vectors = nn.ParameterList(nn.Parameter(named[name]) for name in self._vectors)
-        self._start = [named[name].flatten(2) for name in self._shapes]  # (K, out, in), until the factors are made
+        self.vectors = nn.ParameterList(named[name] for name in self._vectors)
+        self._start = [
+            named[name].detach().flatten(2) for name in self._shapes
+        ]  # (K, out, in), until the factors are made
         if not self._shapes:
-            what = "combines weight matrices, and this encoder has none"
+            what = "combines weight matrices, and this encoder trains none"
             raise ConfigError(Problem("sharing", what, "Use sharing=hard, or another encoder."))
 
     @abstractmethod

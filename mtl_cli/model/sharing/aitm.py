@@ -75,6 +75,9 @@ class AdaptiveInformationTransfer(Sharing):
                 features[task] = own
         return torch.stack(features)
 
+    def features_from(self) -> nn.Module:
+        return self.encoders
+
     def ordered(self) -> list[Ordered]:
         pairs = [pair for step in self._steps for pair in step] if self._calibrator else []
         return [Ordered(task, earlier, self._calibrator) for task, earlier in pairs]
@@ -120,7 +123,7 @@ class _Transfer(nn.Module):
         super().__init__()
         self.passed = Linear(width, width, tasks)
         self.attention = nn.Parameter(uniform(tasks, width, 3 * width, inputs=width))  # V, K, Q; no bias as the authors
-        self.use = GateUse()
+        self.use = GateUse(tasks, 2)
 
     def forward(self, own: Tensor, before: Tensor) -> Tensor:
         read = torch.cat([own, torch.relu(self.passed(before))], 1)  # (L, 2 B, D)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from mtl_cli.model.backward import Backward, Jacobian, by_autograd
 from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.encoders.base import VmapStack
 from mtl_cli.model.findings import Finding
+from mtl_cli.model.gates import GateInputs, Gates
 from mtl_cli.model.ownership import Ownership, shared
 from mtl_cli.types import Inputs
 
@@ -87,9 +89,58 @@ class Sharing(nn.Module, ABC):
         """
         return []
 
+    def last_layer(self) -> list[nn.Parameter]:
+        """The last layer that tasks share, of all copies or experts: where GradNorm compares their gradients.
+
+        It is that of the module in ``features_from`` that was made last, gates left aside; where tasks share no layer
+        (but tables of embeddings, or components of weights), the last parameter that they share and that is no vector.
+        """
+        alone = {owned.parameter for owned in self.owners() if owned.task is not None}
+        for whole in (self.features_from(), self):
+            modules = list(_without_gates(whole))
+            layers = [layer for module in modules for layer in _layers(module)]
+            layers = [layer for layer in layers if all(p.requires_grad and p not in alone for p in layer)]
+            if layers:
+                return layers[-1]
+            common = [p for module in modules for p in module.parameters(recurse=False)]
+            common = [p for p in common if p.requires_grad and p not in alone]
+            if common:
+                return ([p for p in common if sum(size > 1 for size in p.shape) > 1] or common)[-1:]
+        return []
+
+    def features_from(self) -> nn.Module:
+        """The module whose layers' features all tasks read."""
+        return self
+
     def owners(self) -> list[Ownership]:
         """Who owns each parameter; all are shared unless an architecture says otherwise. Complete and disjoint."""
         return shared(self.parameters())
+
+
+def _without_gates(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and all within it, but gates."""
+    if not isinstance(module, GateInputs | Gates):
+        yield module
+        for child in module.children():
+            yield from _without_gates(child)
+
+
+def _layers(module: nn.Module) -> Iterator[list[nn.Parameter]]:
+    """The parameters of the layer that a module is, or of those that a stack under ``vmap`` has."""
+    if isinstance(module, VmapStack):
+        of_one = module.values_of_one(dict(module.named_parameters()))
+        for name, part in module.encoder.named_modules():
+            if _is_layer(part):
+                own = (".".join(filter(None, [name, leaf])) for leaf, _ in part.named_parameters(recurse=False))
+                yield [parameter for leaf in own if isinstance(parameter := of_one[leaf], nn.Parameter)]
+    elif _is_layer(module):
+        yield list(module.parameters(recurse=False))
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether it has a weight of more axes than its bias, which a normalisation has not."""
+    own = dict(module.named_parameters(recurse=False))
+    return "weight" in own and own["weight"].dim() > (own["bias"].dim() if "bias" in own else 1)
 
 
 def make_encoders(make_encoder: EncoderMaker, task_names: Sequence[str]) -> list[Encoder]:

@@ -69,6 +69,9 @@ class HyperSharing(Sharing):
         by_matrix = turned.view(len(turned), len(self.matrices), -1)
         return features + torch.bmm(coefficients.unsqueeze(1), by_matrix).squeeze(1)
 
+    def features_from(self) -> nn.Module:
+        return self.encoder  # the matrices have no gradient at the start
+
     def coefficients(self, inputs: Inputs) -> Tensor:
         """A (B, R): what each matrix adds to W for each row."""
         x: Tensor = self.inputs(inputs)

@@ -25,9 +25,9 @@ class AdamBase(Optimizer):
 
     def update(self, views: Sequence[Sequence[Tensor]], counts: Sequence[int], lr: float) -> None:
         values, gradients, means, squares = (list(vectors) for vectors in zip(*views, strict=True))
+        steps = {count: torch.full((), float(count), device=values[0].device) for count in set(counts)}
         type(self).kernel(
-            values, gradients, means, squares, [],
-            [torch.full((), float(count), device=values[0].device) for count in counts],
+            values, gradients, means, squares, [], [steps[count] for count in counts],
             lr=lr, beta1=self._betas[0], beta2=self._betas[1], eps=self._eps, weight_decay=self._weight_decay,
             amsgrad=False, maximize=False,
         )  # fmt: skip
