@@ -6,7 +6,7 @@ import contextlib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -82,9 +82,17 @@ class Balancing(nn.Module, ABC):
     def draws(self) -> Iterator[torch.Generator]:
         """That generator, on the CPU; the next draws go on where these end."""
         generator = torch.Generator()
-        generator.set_state(self.generator_state.cpu())
+        generator.set_state(self.generator_state)
         yield generator
         self.generator_state.copy_(generator.get_state())
+
+    def _apply(self, *how: Any, **also: Any) -> Self:
+        """Moves to another device all but the generator's state, which an accelerator would have to hand back."""
+        moved: Self = super()._apply(*how, **also)
+        state = self._buffers.get("generator_state")
+        if state is not None:
+            self._buffers["generator_state"] = state.cpu()
+        return moved
 
     def before_step(self, passes: Passes, tasks: Tensor) -> None:
         """Called before the gradients of a step are computed, if ``extra_passes``."""

@@ -11,7 +11,7 @@ from mtl_cli.balancing._averages import AveragingBalancing
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.types import NonNegative, ProperFraction, UpdateScale
 
-SMALLEST = 1e-8  # a loss that is not above it has no logarithm: its own gradient is taken
+NO_LOGARITHM = 1e-8  # a loss that is not above it has no logarithm: its own gradient is taken
 
 
 @BALANCINGS.register("db_mtl")
@@ -58,7 +58,7 @@ class DBMTL(AveragingBalancing):
             return torch.zeros_like(jacobian[0]), weights
         present = tasks[alive]
         kept = self._beta / self.count(present) ** self._beta_sigma
-        scales = torch.where(losses > SMALLEST, 1 / losses, 1.0)
+        scales = torch.where(losses > NO_LOGARITHM, 1 / losses, 1.0)
         averages = self.average(present, jacobian, alive, scales, 1 - kept)
         lengths = averages.norm(dim=1)
         weights[alive] = torch.where(lengths > 0, lengths.max() / lengths, 0.0)

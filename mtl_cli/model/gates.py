@@ -109,8 +109,8 @@ class GateUse(nn.Module):
         if not self.training and not torch.compiler.is_exporting():
             seen = gates.detach().float()
             entropy = -(seen * seen.clamp_min(1e-12).log()).sum((1, 2))
-            # Rows last. All of it is a tensor that stays on the device: a number would be compiled into what is compiled,
-            # anew for every batch, and reading it would make the host wait.
+            # All of it is a tensor that stays on the device: a number would be compiled into what is compiled, anew for
+            # every batch, and reading it would make the host wait.
             rows = torch.full_like(entropy, seen.shape[2])
             sums = torch.stack([*seen.sum(2).unbind(1), entropy, rows], 1)
             wide = torch.float32 if sums.device.type == "mps" else torch.float64  # there is no more on that device

@@ -22,6 +22,20 @@ def uniform(*shape: int, inputs: int) -> Tensor:
     return torch.empty(shape).uniform_(-bound, bound)
 
 
+def near_identity(count: int, own: float) -> Tensor:
+    """How much each of ``count`` takes of each at first: ``own`` of itself, and the rest of 1 of all others alike.
+
+    Example:
+        >>> near_identity(3, 0.9)
+        tensor([[0.9000, 0.0500, 0.0500],
+                [0.0500, 0.9000, 0.0500],
+                [0.0500, 0.0500, 0.9000]])
+    """
+    if count == 1:
+        return torch.ones(1, 1)
+    return torch.full((count, count), (1 - own) / (count - 1)).fill_diagonal_(own)
+
+
 class Linear(nn.Module):
     """``nn.Linear``, or ``copies`` of it with their own weights, computed together.
 

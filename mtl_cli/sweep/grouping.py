@@ -10,11 +10,12 @@ flatter them.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
+from typing import Any, TypeVar
 
 from mtl_cli.sweep.comparison import Estimate, Method, estimate, paired, relative_change
 from mtl_cli.sweep.payoff import judged, more_seeds, percent
@@ -24,6 +25,7 @@ MOST_TASKS = 12
 #: Up to so many tasks ``auto`` trains every group.
 FEW_TASKS = 5
 Group = frozenset[str]
+_Member = TypeVar("_Member")
 
 
 def groups_to_train(word: str, tasks: Sequence[str]) -> list[tuple[str, ...]] | None:
@@ -134,11 +136,16 @@ class Study:
 
     def _best_models(self, gains: Mapping[Group, Mapping[str, float]]) -> dict[Group, tuple[float, Group]]:
         """For each set of tasks the model that serves it best: the sum of their changes, and what it is trained on."""
+        import numpy as np  # here: every command loads this module
+
+        models = sorted(gains, key=len)  # of equals the smallest
+        changes = np.array([[gains[model].get(task, -math.inf) for task in self.tasks] for model in models])
         found: dict[Group, tuple[float, Group]] = {}
-        for tasks in map(frozenset, _subsets(self.tasks)):
-            fitting = [(sum(own[t] for t in tasks), model) for model, own in gains.items() if tasks <= model]
-            if fitting:  # of equals the smallest
-                found[tasks] = max(fitting, key=lambda pair: (pair[0], -len(pair[1])))
+        for places in _subsets(range(len(self.tasks))):
+            sums = changes[:, places].sum(1)  # -inf where the model is not trained on one of them
+            best = int(sums.argmax())
+            if sums[best] > -math.inf:
+                found[frozenset(self.tasks[place] for place in places)] = (float(sums[best]), models[best])
         return found
 
     def _grouping(self, model_of: Mapping[str, Group], gains: Mapping[Group, Mapping[str, float]]) -> Grouping:
@@ -287,28 +294,45 @@ def _told(grouping: Grouping) -> str:
 def _share_out(tasks: Sequence[str], totals: Mapping[Group, float]) -> list[list[Group]]:
     """The best way to share out all tasks over 1, 2, ... K groups, where the value of a way is the sum over its groups.
 
-    Dynamic programming over sets of tasks: the group of the first task left, then the rest with one group less.
+    Dynamic programming over sets of tasks: the group of the first task left, then the rest with one group less. A set
+    is a number whose bits are its tasks.
     """
-    whole = frozenset(tasks)
-    best: dict[tuple[int, Group], tuple[float, list[Group]]] = {(0, frozenset()): (0.0, [])}
-    for left in (frozenset(subset) for subset in _subsets(tasks)):
-        first = next(task for task in tasks if task in left)
-        rest = [task for task in tasks if task in left and task != first]
-        for others in (frozenset(), *map(frozenset, _subsets(rest))):
-            group = others | {first}
-            if group not in totals:
-                continue
-            for count in range(1, len(left) + 1):
-                before = best.get((count - 1, left - group))
-                if before is None:
-                    continue
-                value = totals[group] + before[0]
-                if (count, left) not in best or value > best[count, left][0]:
-                    best[count, left] = (value, [group, *before[1]])
-    return [best[count, whole][1] for count in range(1, len(tasks) + 1) if (count, whole) in best]
+    import numpy as np
+
+    count = len(tasks)
+    order = np.zeros(2**count, np.int64)  # of equal groups the smallest comes first
+    values = np.full(2**count, -math.inf)
+    for place, subset in enumerate(_subsets(range(count)), start=1):
+        number = sum(1 << task for task in subset)
+        order[number] = place
+        values[number] = totals.get(frozenset(tasks[task] for task in subset), -math.inf)
+    best = np.full((count + 1, 2**count), -math.inf)  # by the number of groups, and what is shared out
+    taken = np.zeros((count + 1, 2**count), np.int64)  # the group of the first task
+    best[0, 0] = 0.0
+    for left in range(1, 2**count):
+        first = left & -left
+        groups = np.array([first])
+        for task in range(count):
+            if (left ^ first) >> task & 1:
+                groups = np.concatenate([groups, groups | 1 << task])
+        groups = groups[np.argsort(order[groups])]
+        ways = values[groups] + best[:-1, left ^ groups]
+        chosen = ways.argmax(1)
+        best[1:, left], taken[1:, left] = ways[np.arange(count), chosen], groups[chosen]
+    found = []
+    for number in range(1, count + 1):
+        left, ways_of = 2**count - 1, []
+        if best[number, left] == -math.inf:
+            continue
+        for groups_left in range(number, 0, -1):
+            group = int(taken[groups_left, left])
+            ways_of.append(frozenset(task for place, task in enumerate(tasks) if group >> place & 1))
+            left ^= group
+        found.append(ways_of)
+    return found
 
 
-def _subsets(tasks: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def _subsets(tasks: Sequence[_Member]) -> Iterator[tuple[_Member, ...]]:
     """All but the empty one, small ones first."""
     for size in range(1, len(tasks) + 1):
         yield from combinations(tasks, size)

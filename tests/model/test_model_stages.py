@@ -167,6 +167,27 @@ def test_penalty_of_soft_sharing_is_what_it_says(tie):
     torch.testing.assert_close(sharing.penalty(), 0.5 * expected, rtol=1e-4, atol=1e-5)
 
 
+def test_trace_norm_has_the_gradient_that_autograd_finds():
+    sharing = SoftSharing(MLP_MAKER, NAMES, tie="trace_norm", strength=0.5)
+    sharing.penalty().backward()
+    for parameter in sharing.encoders.parameters():
+        twin = parameter.detach().double().requires_grad_()
+        (0.5 * torch.linalg.svdvals(twin.flatten(1)).sum()).backward()
+        torch.testing.assert_close(parameter.grad.double(), twin.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_trace_norm_of_equal_copies_has_a_gradient():
+    sharing = SoftSharing(MLP_MAKER, NAMES, tie="trace_norm", strength=0.5)
+    with torch.no_grad():
+        for parameter in sharing.encoders.parameters():
+            parameter.copy_(parameter[:1].expand_as(parameter))
+    sharing.penalty().backward()
+    for parameter in sharing.encoders.parameters():
+        flat = parameter.detach().flatten(1)
+        along = flat / flat[0].norm() / 3**0.5  # of a matrix of rank 1
+        torch.testing.assert_close(parameter.grad.flatten(1), 0.5 * along, rtol=1e-4, atol=1e-6)
+
+
 def test_strong_tie_pulls_the_copies_together():
     distances = []
     for strength in (0.0, 100.0):

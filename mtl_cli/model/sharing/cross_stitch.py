@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import run_stages, stage_widths
 from mtl_cli.model.findings import Finding, mixing_by_stage
+from mtl_cli.model.layers import near_identity
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
 from mtl_cli.registry import SHARINGS
@@ -51,9 +52,7 @@ class CrossStitch(Sharing):
         encoders = make_encoders(make_encoder, task_names)
         widths = stage_widths(encoders[0], make_encoder.shared_dim)
         tasks = len(encoders)
-        start = torch.ones(1, 1)
-        if tasks > 1:
-            start = torch.full((tasks, tasks), (1 - alpha) / (tasks - 1)).fill_diagonal_(alpha)
+        start = near_identity(tasks, alpha)
         self._num_tasks = tasks
         self.encoders = type(encoders[0]).stack(encoders)
         self.mixes = nn.ParameterList(  # A (K, K), or (K, K, channels)

@@ -11,7 +11,7 @@ from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import run_stages, stage_widths
 from mtl_cli.model.findings import Finding, mixing_by_stage, numbered, parts_of
-from mtl_cli.model.layers import Linear
+from mtl_cli.model.layers import Linear, near_identity
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
 from mtl_cli.registry import SHARINGS
@@ -75,7 +75,7 @@ class SluiceNetwork(Sharing):
         self.encoders = type(encoders[0]).stack(encoders)
         tables = set(encoders[0].tables())
         self._matrices = [n for n, p in self.encoders.named_parameters() if p.dim() > 2 and n not in tables]
-        self.mixes = nn.ParameterList(nn.Parameter(_spread(tasks * subspaces, alpha)) for _ in widths)  # A
+        self.mixes = nn.ParameterList(nn.Parameter(near_identity(tasks * subspaces, alpha)) for _ in widths)  # A
         last = torch.full((len(widths),), (1 - beta) / max(len(widths) - 1, 1))
         last[-1] = beta if len(widths) > 1 else 1.0
         self.betas = nn.Parameter(last.repeat(tasks, 1))  # (K, stages)
@@ -135,10 +135,3 @@ class SluiceNetwork(Sharing):
             values=self.betas.tolist(),
         )
         return [*mixes, stages]
-
-
-def _spread(count: int, alpha: float) -> Tensor:
-    """(count, count) with alpha on the diagonal and the rest of 1 spread over the others of a row."""
-    if count == 1:
-        return torch.ones(1, 1)
-    return torch.full((count, count), (1 - alpha) / (count - 1)).fill_diagonal_(alpha)

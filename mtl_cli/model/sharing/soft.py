@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class SoftSharing(Copies):
             return None
         stacks = [p.flatten(1) if p.dim() > 1 else p.unsqueeze(1) for p in self.encoders.parameters()]  # (K, values)
         if self._trace_norm:
-            parts = [torch.linalg.svdvals(stack).sum() for stack in stacks]
+            parts = [_TraceNorm.apply(stack) for stack in stacks]
         else:
             parts = [(stack - stack.mean(0)).square().sum() for stack in stacks]
         return self._strength * torch.stack(parts).sum()
@@ -77,3 +77,27 @@ class SoftSharing(Copies):
                 values=(torch.cdist(flat, flat) / (lengths[:, None] * lengths).sqrt()).tolist(),
             )
         ]
+
+
+class _TraceNorm(torch.autograd.Function):
+    """Sum of the singular values of a matrix with few rows, by way of the products of the rows.
+
+    ``svdvals`` of three rows of 16,384 numbers takes twenty times as long. The derivative is (W W^T)^(-1/2) W.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        wide = matrix.double()
+        squares, vectors = torch.linalg.eigh(wide @ wide.t())
+        lengths = squares.clamp_min(0).sqrt()
+        known = lengths > 1e-7 * lengths[-1]  # of what has no length there is no direction
+        inverse = torch.where(known, 1 / lengths.clamp_min(1e-300), 0.0)
+        ctx.save_for_backward((vectors * inverse @ vectors.t()).to(matrix), matrix)
+        norm: Tensor = lengths.sum().to(matrix.dtype)
+        return norm
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Any) -> Tensor:
+        root, matrix = ctx.saved_tensors
+        slope: Tensor = upstream[0] * (root @ matrix)
+        return slope
