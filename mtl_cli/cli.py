@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mtl_cli import composition, processes
 from mtl_cli.commands.entry import flush_output, leave, nobody_reads, say
-from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError
+from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError, listed
 from mtl_cli.helper import help_the_first
 from mtl_cli.processes import Ending, Meeting, Work
 from mtl_cli.registry import mistakes_in_components
@@ -246,6 +246,7 @@ def _no_task(groups: Mapping[str, list[str]]) -> ConfigError:
 
 def _single(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path) -> float | None:
     _refuse_in_several(config)
+    _tell_of_a_sweep(overrides)
     if config.dry_run:
         _audit(config, folder)
         return None
@@ -257,6 +258,15 @@ def _single(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder
         config = replace(config, init_from=raw["init_from"])
     path, resume = _resumable(config, raw, folder)
     return _train(config, raw, overrides, path, resume=resume)
+
+
+def _tell_of_a_sweep(overrides: Sequence[str]) -> None:
+    """An experiment that sweeps does so with -m alone."""
+    params = HydraConfig.get().sweeper.get("params")
+    chosen = [o for o in overrides if o.lstrip("+").startswith("experiment=")]
+    if params and chosen:
+        what = f"sweeps over {listed([str(key) for key in params], 5)} with -m, and this is one run without it"
+        say(f"note: {chosen[-1]} {what}. Write: mtl-train -m {' '.join(overrides)}", sys.stderr)
 
 
 def _resumable(config: RunConfig, raw: dict[str, Any], folder: Path) -> tuple[Path, bool]:
@@ -329,9 +339,14 @@ def _one_of_sweep(
             _Invocation.changed[folder.name] = "; ".join(p.what for p in error.problems)
         raise
     if state == "done":
-        log.info("done already: %s", folder)
-        best = run.read_json("summary.json")["best"]
-        return None if best is None else best["score"]
+        try:
+            best = run.read_json("summary.json")["best"]
+            score = None if best is None else best["score"]
+        except (RunError, KeyError, TypeError):
+            pass  # it is made anew, as by resume=
+        else:
+            log.info("done already: %s", folder)
+            return score
     return (yield from _training(*given, resume=True, **how))
 
 
@@ -668,6 +683,8 @@ def _finish_sweep() -> None:
         return
     write(folder, records)
     say(f"\n{format_table(records)}\n\nsweep folder: {folder}", sys.stdout)
+    if any(record.status in ("failed", "interrupted") for record in records):
+        say(f"to go on: the same command with hydra.sweep.dir={folder}, which leaves alone what is done", sys.stdout)
 
 
 #: What stands in front of the lines of a job that is trained together with others.

@@ -416,7 +416,7 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
     found: list[Problem] = []
     _load_plugins(raw.get("plugins"), found)
     top, problems = conform_mapping(raw, _TOP, "", ignore=("data", "tasks", "logger", *_COMPONENTS))
-    found += problems
+    found += [_groups_of_tasks(problem, raw.get("only")) for problem in problems]
     components = {key: _component(raw.get(key), registry, key, found) for key, registry in _COMPONENTS.items()}
     common = _common(raw.get("balancing"), "balancing", found)
     loggers = _loggers(raw.get("logger"), found)
@@ -1164,6 +1164,15 @@ def with_origin(problem: Problem, origin: Origin) -> Problem:
     """The problem with the place where its key was set."""
     place = origin(problem.where)
     return problem if place is None else replace(problem, where=f"{problem.where} ({place})")
+
+
+def _groups_of_tasks(problem: Problem, only: Any) -> Problem:
+    """What to do with a word for groups of tasks, where it was not in a sweep or stands for none yet."""
+    if problem.where != "only" or only not in ("auto", "every_pair", "every_subset"):
+        return problem
+    what = f"'{only}' stands for groups of tasks, for a sweep with one task file"
+    hint = f"Write: mtl-train -m experiment=which_tasks_together task=NAME hydra.sweeper.params.only={only}"
+    return Problem("only", what, hint)
 
 
 def _distinct(problems: list[Problem]) -> list[Problem]:

@@ -264,16 +264,19 @@ def _of(problem: Problem) -> str:
 
 
 def _grouping_plots(among: Sequence[Method]) -> list[Plot]:
-    found = grouping.study(among)
-    if found is None or len(found.tasks) > grouping.MOST_TASKS:
-        return []
-    bars = [
-        svg.Bar(str(one), one.change.mean, one.change.error)
-        for one in found.groupings()
-        if one.change is not None and len(one.groups) < len(one.tasks)
-    ]
-    title = "the best grouping for each number of models, mean change against each task alone (± standard error)"
-    return [Plot("best-groupings", title, svg.bars(bars, "change, %"))] if bars else []
+    plots = []
+    for found in grouping.studies(among):
+        groupings = found.groupings() if len(found.tasks) <= grouping.MOST_TASKS else []
+        bars = [
+            svg.Bar(str(one), one.change.mean, one.change.error)
+            for one in groupings
+            if one.change is not None and len(one.groups) < len(one.tasks)
+        ]
+        if bars:
+            of = f"{found.name}: " if found.name else ""
+            what = "the best grouping for each number of models, mean change against each task alone"
+            plots.append(Plot(f"{of}best-groupings", f"{of}{what} (± standard error)", svg.bars(bars, "change, %")))
+    return plots
 
 
 def _trade_off(among: Sequence[Method]) -> list[Plot]:

@@ -91,6 +91,10 @@ class Method:
         """The mean of the primary metrics: on the test split, or on the validation split without one."""
         return estimate([_mean_metric(job) for job in self.done])
 
+    def val_mean(self) -> Estimate | None:
+        """The mean of the primary metrics on the validation split: what a choice may be made by."""
+        return estimate([job.metrics.get("val/mean") for job in self.done])
+
     def number(self, name: str) -> Estimate | None:
         """Another number of the jobs: ``seconds``, ``parameters``, ``flops_per_row``, ``train_rows``..."""
         return estimate([getattr(job, name) for job in self.done])
@@ -98,7 +102,7 @@ class Method:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """The methods whose scores can be compared: they were trained for the same tasks on the same data.
+    """The methods whose scores can be compared: they were trained for the same tasks on the same data, split alike.
 
     Args:
         name: What sets it apart from the other problems of a sweep, ``task=digits``; empty where it is the only one.
@@ -126,33 +130,33 @@ def methods(records: Sequence[JobRecord]) -> list[Method]:
     """Folds jobs that differ in their seed alone. Jobs without a readable configuration are left out.
 
     A seed that was run twice counts once, for a second time says nothing about the spread: its finished job, or the
-    first.
+    first. Jobs from before and after their data file was changed are not the same method.
     """
-    found: dict[str, list[JobRecord]] = {}
+    alike: dict[str, list[JobRecord]] = {}
     for record in records:
         if record.settings:
             key = json.dumps(_method_settings(record), sort_keys=True, default=str)
-            found.setdefault(key, []).append(record)
-    found = {key: _one_per_seed(jobs) for key, jobs in found.items()}
+            alike.setdefault(key, []).append(record)
+    found = [_one_per_seed(jobs) for of_settings in alike.values() for jobs in _by_data(of_settings)]
     return [
         Method(_method_settings(jobs[0]), tuple(sorted(jobs, key=lambda job: (str(job.settings.get("seed")), job.job))))
-        for jobs in found.values()
+        for jobs in found
     ]
 
 
 def problems(among: Sequence[Method]) -> list[Problem]:
     """The methods with finished jobs by what they were trained for, in the order in which they come."""
-    groups: dict[tuple[str | None, frozenset[str]], list[int]] = {}
+    groups: dict[tuple[str | None, frozenset[str], str], list[int]] = {}
     for i, method in enumerate(among):
         if method.done:
-            key = method.done[0].data_fingerprint, frozenset(method.tasks)
+            key = method.done[0].data_fingerprint, frozenset(method.tasks), _scored_on(method)
             groups.setdefault(key, []).append(i)
     named = labels(among)
-    names = _names([[named[i] for i in group] for group in groups.values()])
+    names = group_names([[named[i] for i in group] for group in groups.values()])
     if len({*names}) < len(groups):  # no key is the same within each: then what they are made of
         names = [", ".join(among[group[0]].tasks) for group in groups.values()]
     if len({*names}) < len(groups):
-        names = [f"{name} (data {str(data)[:8]})" for name, (data, _) in zip(names, groups, strict=True)]
+        names = [f"{name} (data {str(data)[:8]})" for name, (data, *_) in zip(names, groups, strict=True)]
     if len(groups) == 1:
         names = [""]
     return [Problem(name, tuple(among[i] for i in g)) for name, g in zip(names, groups.values(), strict=True)]
@@ -323,7 +327,7 @@ def _chosen(key: str, method: Method, given: Mapping[str, str]) -> str:
     return given.get(key, "")
 
 
-def _names(groups: Sequence[Sequence[Mapping[str, str]]]) -> list[str]:
+def group_names(groups: Sequence[Sequence[Mapping[str, str]]]) -> list[str]:
     """Names for groups of labels by the keys that are the same within each; one key where it tells them apart."""
     keys = [key for key in (groups[0][0] if groups else ()) if all(len({one[key] for one in g}) == 1 for g in groups)]
     # The task first: that is what the user calls data and tasks together.
@@ -339,6 +343,22 @@ def _one_per_seed(jobs: Sequence[JobRecord]) -> list[JobRecord]:
     for job in sorted(jobs, key=lambda job: (job.status != "done", job.job)):
         chosen.setdefault(str(job.settings.get("seed")), job)
     return list(chosen.values())
+
+
+def _by_data(jobs: Sequence[JobRecord]) -> list[list[JobRecord]]:
+    """Jobs of the same settings by the data that they were trained on; those that do not tell go with the last."""
+    known = list(dict.fromkeys(job.data_fingerprint for job in jobs if job.data_fingerprint is not None))
+    if len(known) < 2:
+        return [list(jobs)]
+    last = known[-1]
+    return [[job for job in jobs if (job.data_fingerprint or last) == data] for data in known]
+
+
+def _scored_on(method: Method) -> str:
+    """Which rows its scores are of, as far as settings tell: of how many it was trained on makes no difference."""
+    split = {k: v for k, v in method.settings.items() if k.startswith("data.split.") and k != FRACTION}
+    tested = any("test/mean" in job.metrics for job in method.done)
+    return json.dumps([tested, split], sort_keys=True, default=str)
 
 
 def _varies(key: str, among: Sequence[Method]) -> bool:

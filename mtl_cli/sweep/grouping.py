@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeVar
 
-from mtl_cli.sweep.comparison import Estimate, Method, estimate, paired, relative_change
+from mtl_cli.sweep.comparison import Estimate, Method, estimate, group_names, labels, paired, relative_change
 from mtl_cli.sweep.payoff import judged, more_seeds, percent
 
 #: Groupings of more tasks are not searched: there are too many.
@@ -87,10 +87,13 @@ class Study:
     """A sweep over groups of tasks.
 
     Args:
-        tasks: All tasks, in their order.
-        trained: The methods, by the tasks that they were trained on; each task alone is among them.
+        name: What sets it apart from other studies of the sweep; empty where there is one.
+        tasks: All tasks that have to be served, in their order: not those that are only there to help (``auxiliary``).
+        trained: The methods, by the tasks that they were trained on, helpers included; each of ``tasks`` alone is
+            among them.
     """
 
+    name: str
     tasks: tuple[str, ...]
     trained: Mapping[Group, Method]
 
@@ -123,7 +126,7 @@ class Study:
         """Mean change of each task on validation rows, in the groups trained and in those that pairs predict."""
         gains: dict[Group, dict[str, float]] = {}
         for group in self.trained:
-            changes = {task: self.change(group, task, "val") for task in group}
+            changes = {task: self.change(group, task, "val") for task in self.tasks if task in group}
             if all(change is not None for change in changes.values()):
                 gains[group] = {task: change.mean for task, change in changes.items() if change is not None}
         every = list(combinations(self.tasks, 2))
@@ -156,7 +159,7 @@ class Study:
         known = {task: change for task, change in changes.items() if change is not None}
         parameters = [self.trained[m].number("parameters") if m in self.trained else None for m in models]
         return Grouping(
-            tuple(map(tuple, groups)), tuple(map(self._ordered, models)), chosen_by,
+            tuple(map(tuple, groups)), tuple(map(self.ordered, models)), chosen_by,
             self._mean_change(model_of) if len(known) == len(self.tasks) else None, known,
             None if None in parameters else round(sum(p.mean for p in parameters if p is not None)),
         )  # fmt: skip
@@ -170,45 +173,62 @@ class Study:
         whole = [values for values in by_seed.values() if len(values) == len(self.tasks) and None not in values]
         return estimate([statistics.fmean(v for v in values if v is not None) for values in whole])
 
-    def _ordered(self, group: Group) -> tuple[str, ...]:
-        return tuple(task for task in self.tasks if task in group)
+    def ordered(self, group: Group) -> tuple[str, ...]:
+        """A group's tasks in their order, then its helpers."""
+        return (*(task for task in self.tasks if task in group), *sorted(group - {*self.tasks}))
 
 
-def study(among: Sequence[Method]) -> Study | None:
-    """The sweep over groups of tasks that these methods are, or None if they are none.
+def studies(among: Sequence[Method]) -> list[Study]:
+    """The sweeps over groups of tasks that these methods are.
 
-    They must differ in ``only`` alone, and each task must have been trained alone and with others. Where several
-    settings were swept over as well, there is no one answer.
+    The methods of one differ in ``only`` alone, and each task was trained alone and with others.
     """
-    by_settings: dict[str, list[Method]] = {}
-    for method in among:
+    by_rest: dict[str, list[int]] = {}
+    for i, method in enumerate(among):
         if method.done:
             rest = {key: value for key, value in method.settings.items() if key != "only"}
-            by_settings.setdefault(json.dumps(rest, sort_keys=True, default=str), []).append(method)
-    found = []
-    for own in by_settings.values():
-        trained = {frozenset(method.tasks): method for method in own}
+            key = json.dumps([method.done[0].data_fingerprint, rest], sort_keys=True, default=str)
+            by_rest.setdefault(key, []).append(i)
+    found: list[tuple[list[int], tuple[str, ...], dict[Group, Method]]] = []
+    for places in by_rest.values():
+        own = [among[i] for i in places]
+        trained = {_trained_on(method): method for method in own}
         largest = max(own, key=lambda method: len(method.tasks))
         tasks = dict.fromkeys([*largest.tasks, *(task for method in own for task in method.tasks)])
         if len(tasks) > 1 and len(trained) > len(tasks) and all(frozenset([task]) in trained for task in tasks):
-            found.append(Study(tuple(tasks), trained))
-    return found[0] if len(found) == 1 else None
+            found.append((places, tuple(tasks), trained))
+    named = labels(among)
+    names = group_names([[named[i] for i in places] for places, *_ in found]) if len(found) > 1 else [""]
+    return [Study(name, tasks, trained) for name, (_, tasks, trained) in zip(names, found, strict=False)]
+
+
+def _trained_on(method: Method) -> Group:
+    """The tasks that a method was trained on: those of ``only``, or all."""
+    only = method.settings.get("only")
+    declared = {key.split(".")[1] for key in method.settings if key.startswith("tasks.")}
+    return frozenset(map(str, only if isinstance(only, list) else declared or method.tasks))
 
 
 def answer(among: Sequence[Method]) -> str | None:
     """The best grouping for every number of models, with its numbers and spread; None if there is nothing to say."""
-    found = study(among)
-    if found is None:
-        return None
+    told = [_answer(found) for found in studies(among)]
+    return "\n\n".join(told) or None
+
+
+def _answer(found: Study) -> str:
+    head = f"Which tasks together{f', {found.name}' if found.name else ''}?"
     if len(found.tasks) > MOST_TASKS:
-        return f"Which tasks together? {len(found.tasks)} tasks: groupings of more than {MOST_TASKS} are not searched."
+        return f"{head} {len(found.tasks)} tasks: groupings of more than {MOST_TASKS} are not searched."
     groupings = found.groupings()
     if not groupings:
-        return "Which tasks together? Not known: some task has no score, or 0, alone."
+        return f"{head} Not known: some task has no score, or 0, alone."
     seeds = min(len(method.done) for method in found.trained.values())
+    each = f"{seeds} seed{'s' * (seeds != 1)} each"
+    if any(len(method.done) > seeds for method in found.trained.values()):
+        each = f"{seeds} seed{'s' * (seeds != 1)} or more each"
     lines = [
-        f"Which tasks together? {_headline(groupings, found.alone())}", "",
-        f"{len(found.trained)} groups of {len(found.tasks)} tasks trained, {seeds} seed{'s' * (seeds != 1)} each. "
+        f"{head} {_headline(groupings, found.alone())}", "",
+        f"{len(found.trained)} groups of {len(found.tasks)} tasks trained, {each}. "
         "Mean change against each task alone; groupings are chosen on validation rows, numbers are of test rows:",
     ]  # fmt: skip
     for grouping in groupings:
@@ -220,13 +240,15 @@ def answer(among: Sequence[Method]) -> str | None:
     return "\n".join(lines)
 
 
-def as_json(among: Sequence[Method]) -> dict[str, Any] | None:
+def as_json(among: Sequence[Method]) -> list[dict[str, Any]]:
     """The same in full, as plain JSON types: groupings, and the change of each task in each group that was trained."""
-    found = study(among)
-    if found is None:
-        return None
+    return [_json(found) for found in studies(among)]
+
+
+def _json(found: Study) -> dict[str, Any]:
     groupings = found.groupings() if len(found.tasks) <= MOST_TASKS else []
     return {
+        "study": found.name,
         "groupings": [
             {
                 "models": len(grouping.groups),
@@ -242,7 +264,7 @@ def as_json(among: Sequence[Method]) -> dict[str, Any] | None:
         ],
         "groups": [
             {
-                "tasks": [task for task in found.tasks if task in group],
+                "tasks": list(found.ordered(group)),
                 "change_percent": {
                     task: None if (change := found.change(group, task)) is None else change._asdict()
                     for task in found.tasks
@@ -275,6 +297,8 @@ def _headline(groupings: Sequence[Grouping], alone: int | None) -> str:
     saved = ""
     if together is not None and together.parameters and alone:
         fewer = 100 * (1 - together.parameters / alone)
+        if together.change is not None and judged(together.change) == "better":  # though not chosen on validation rows
+            return f"One model for all, with {fewer:.0f} % fewer parameters: {_told(together)} than each alone."
         saved = f" One model for all has {fewer:.0f} % fewer parameters: {_told(together)}."
     return f"No grouping is clearly better than each task alone ({best}: {_told(best)}).{saved}{advice}"
 

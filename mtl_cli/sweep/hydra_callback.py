@@ -45,8 +45,8 @@ class SweepCallback(Callback):
         for key in [key for key in params or {} if str(key).lstrip("+") in given]:
             with read_write(config.hydra), open_dict(config.hydra):
                 del params[key]
-        groups = groups_to_train(str((params or {}).get("only")), _task_names(config))
-        if groups is not None:
+        groups = _groups(str((params or {}).get("only")), config)
+        if groups:
             with read_write(config.hydra):
                 config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_quoted, group))}]" for group in groups)
         if params and _is_plain(config, "sweeper"):
@@ -75,9 +75,25 @@ class SweepCallback(Callback):
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
 
 
-def _task_names(config: DictConfig) -> list[str]:
-    tasks = OmegaConf.to_container(config.tasks) if config.get("tasks") is not None else {}
-    return [str(task.get("name")) if isinstance(task, dict) else str(task) for task in tasks]  # type: ignore[union-attr]
+def _groups(word: str, config: DictConfig) -> list[tuple[str, ...]]:
+    """The groups of tasks that a word of ``only`` stands for; none for any other word, or where there are no tasks yet.
+
+    A group of helpers alone serves no task, and a task that is made of others, or comes after one, needs these.
+    """
+    tasks: Any = OmegaConf.to_container(config.tasks) if config.get("tasks") is not None else {}
+    named = {str(task.get("name")): task for task in tasks} if isinstance(tasks, list) else tasks
+    options = {str(name): given if isinstance(given, dict) else {} for name, given in named.items()}
+
+    def needs(task: str) -> list[str]:
+        factors, earlier = options[task].get("product_of") or [], options[task].get("after")
+        return [*map(str, factors), *([] if earlier is None else [str(earlier)])]
+
+    return [
+        group
+        for group in groups_to_train(word, list(options)) or []
+        if not all(options[task].get("auxiliary") is True for task in group)
+        if all(other in group for task in group for other in needs(task))
+    ]
 
 
 def _quoted(name: str) -> str:

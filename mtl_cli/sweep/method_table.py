@@ -90,8 +90,10 @@ def method_columns(among: Sequence[Method]) -> list[Column]:
     if any(delta is not None for delta in deltas):
         table.append(Column(DELTA, [_signed(delta) for delta in deltas]))
     flops = [_whole(method.number("flops_per_row")) for method in rows]
+    chosen_by = [_cell(method.val_mean()) for method in rows]
     return [
         *table,
+        *([Column("val mean", chosen_by, "cost")] if any(cell is not None for cell in chosen_by) else []),
         Column("mean rank", [place.mean_rank for place in places], "cost"),
         Column("parameters", [_whole(method.number("parameters")) for method in rows], "cost"),
         *([Column("flops/row", flops, "cost")] if any(cell is not None for cell in flops) else []),
@@ -113,6 +115,7 @@ def as_json(among: Sequence[Method]) -> list[dict[str, Any]]:
             "done": len(method.done),
             "tasks": {task: _json(method.task(task)) for task in method.tasks},
             "mean": _json(method.mean()),
+            "val_mean": _json(method.val_mean()),
             "delta_m_percent": _json(_delta(method, rows)),
             "mean_rank": places[i].mean_rank,
             "pareto": places[i].pareto,

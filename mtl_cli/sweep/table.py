@@ -161,7 +161,7 @@ def text_table(table: Sequence[Column]) -> str:
     if told := ", ".join(f"{column.name} {text(column.cells[0])}" for column in same if text(column.cells[0])):
         lines.append(f"(the same in all rows: {told})")
     if left_out:
-        lines.append(f"(not shown, see leaderboard.csv: {', '.join(left_out)})")
+        lines.append(f"(not shown, see leaderboard.md: {', '.join(left_out)})")
     return "\n".join(lines)
 
 

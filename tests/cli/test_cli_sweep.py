@@ -368,6 +368,53 @@ def test_which_tasks_together_trains_every_group_and_answers(cli, tmp_path):
     assert trained == sorted(
         [["digit"], ["even"], ["ink"], ["digit", "even"], ["digit", "ink"], ["even", "ink"], ["digit", "even", "ink"]]
     )
-    found = board["which_tasks_together"]
+    (found,) = board["which_tasks_together"]
     assert [one["models"] for one in found["groupings"]] in ([1], [1, 2], [1, 3], [1, 2, 3])
     assert len(found["groups"]) == 7
+
+
+def test_an_experiment_that_sweeps_says_so_where_it_is_one_run(cli):
+    line = [o for o in QUICK if not o.startswith("hydra")]
+    ended = cli("experiment=compare_sharing", *line, "hydra.run.dir=run")
+    assert ended.code == 0
+    assert ended.err == (
+        "note: experiment=compare_sharing sweeps over sharing, seed with -m, and this is one run without it. "
+        f"Write: mtl-train -m {' '.join(['experiment=compare_sharing', *line])}\n"
+    )
+
+
+@pytest.mark.parametrize("line", [["only=every_pair"], ["-m", "experiment=which_tasks_together", "task=digits,adult"]])
+def test_groups_of_tasks_need_a_sweep_and_one_task_file(cli, line):
+    ended = cli(*line, *(o for o in QUICK if not o.startswith(("only", "task" if "-m" in line else "only"))))
+    word = "every_pair" if "-m" not in line else "auto"
+    assert ended.code == (1 if "-m" in line else 2)
+    told = f"'{word}' stands for groups of tasks, for a sweep with one task file. Write: mtl-train -m "
+    assert told in ended.err + ended.out
+
+
+def test_groups_without_a_task_to_serve_are_not_trained(cli, write, tmp_path):
+    text = "# @package _global_\ndefaults: [digits]\ntasks: {ink: {auxiliary: true}}\n"
+    write({"conf/task/helped.yaml": text})
+    quick = [o for o in QUICK if not o.startswith(("only", "task"))]
+    ended = cli("-m", "--config-dir", "conf", "task=helped", "experiment=which_tasks_together", *quick, "seed=0")
+    assert (ended.code, ended.err) == (0, "")
+    assert "6 jobs: 6 done" in ended.out  # all but ink alone
+    assert "Which tasks together? " in ended.out
+
+
+def test_a_sweep_that_is_repeated_makes_a_damaged_summary_anew(cli, tmp_path):
+    assert cli("-m", *QUICK, "seed=0,1").code == 0
+    (first, _) = sorted(path for path in (tmp_path / "sweep").iterdir() if path.is_dir())
+    whole = json.loads((first / "summary.json").read_text())
+    (first / "summary.json").unlink()
+    ended = cli("-m", *QUICK, "seed=0,1")
+    assert ended.code == 0
+    assert "2 jobs: 2 done" in ended.out
+    assert json.loads((first / "summary.json").read_text())["metrics"] == whole["metrics"]
+
+
+def test_a_sweep_says_how_to_go_on_with_all_of_it(cli, tmp_path):
+    ended = cli("-m", *QUICK, "seed=0", "optimizer.lr=0.001,-1")
+    assert ended.code == 1
+    told = f"to go on: the same command with hydra.sweep.dir={tmp_path / 'sweep'}, which leaves alone what is done"
+    assert told in ended.out

@@ -146,7 +146,7 @@ def _of_two_tasks():
     found = []
     for task, level, gain in (("digits", 0.5, 1.1), ("park", 0.8, 0.9)):
         for sharing in ("hard", "separate"):
-            for seed in range(2):
+            for seed in range(3):
                 job = _record(sharing, seed, (level + seed / 100) * (gain if sharing == "hard" else 1), parameters=300)
                 settings = {**job.settings, "data.path": f"{task}.csv", "tasks.a.kind": "binary", "data.id": task}
                 given = [f"task={task}", f"sharing={sharing}", f"seed={seed}", "trainer.max_epochs=2"]
@@ -176,8 +176,8 @@ def test_each_data_set_has_an_answer_of_its_own():
     assert lines[0] == "Does sharing pay?"
     assert lines[1].startswith("  task=digits  Yes: hard scores better (mean change +5.00 %")
     assert lines[2].startswith("  task=park    No: the tasks score better apart (mean change -5.00 %")
-    assert "task=digits: sharing=hard against separate (2 seeds):" in lines
-    assert "task=park: sharing=hard against separate (2 seeds):" in lines
+    assert "task=digits: sharing=hard against separate (3 seeds):" in lines
+    assert "task=park: sharing=hard against separate (3 seeds):" in lines
 
 
 def test_methods_are_ranked_among_those_of_their_data():
@@ -246,12 +246,72 @@ def test_the_answer_when_it_does_not_or_cannot_be_told(scores, first_line):
     assert found.startswith(first_line)
 
 
+def _with_rate(sharing, lr, seed, val, test):
+    made = _record(sharing, seed, test + seed / 1000, parameters=300)
+    settings = {**made.settings, "optimizer.lr": lr}
+    return replace(made, job=f"{made.job}-{lr}", settings=settings, metrics={**made.metrics, "val/mean": val})
+
+
+def test_the_first_line_is_of_what_did_best_on_validation_rows():
+    rates = {0.1: (0.90, 0.93, 0.86), 0.02: (0.70, 0.70, 0.72)}  # by the rate: val of both, test apart, test of hard
+    jobs = [_with_rate("separate", lr, seed, val, apart) for seed in range(3) for lr, (val, apart, _) in rates.items()]
+    jobs += [_with_rate("hard", lr, seed, val, shared) for seed in range(3) for lr, (val, _, shared) in rates.items()]
+    first = answer(methods(jobs)).splitlines()[0]
+    assert first.startswith("Does sharing pay? No: the tasks score better apart (mean change ")
+    assert "hard, optimizer.lr=0.1" in first
+
+
+def test_the_tasks_apart_may_do_best_with_other_settings():
+    def job(sharing, seed, lr, val, test):
+        made = _record(sharing, seed, test + seed / 1000, parameters=300)
+        settings = {**made.settings, "optimizer.lr": lr}
+        return replace(made, job=f"{made.job}-{lr}", settings=settings, metrics={**made.metrics, "val/mean": val})
+
+    of = {
+        ("hard", 0.1): (0.8, 0.8),
+        ("separate", 0.1): (0.6, 0.6),
+        ("hard", 0.02): (0.7, 0.7),
+        ("separate", 0.02): (0.9, 0.9),
+    }
+    jobs = [job(sharing, seed, lr, *of[sharing, lr]) for seed in range(3) for sharing, lr in of]
+    assert answer(methods(jobs)).startswith("Does sharing pay? No: the tasks score better apart")
+
+
+def test_jobs_of_other_data_are_no_seeds_of_the_same_method(records):
+    changed = [replace(job, job=f"{job.job}-new", data_fingerprint="y") for job in records if job.settings["seed"] == 2]
+    before = [job for job in records if job.settings["seed"] < 2]
+    found = methods([*before, *changed])
+    assert sorted((m.sharing, m.done[0].data_fingerprint, len(m.done)) for m in found) == [
+        ("hard", "x", 2), ("hard", "y", 1), ("separate", "x", 2), ("separate", "y", 1),
+    ]  # fmt: skip
+    assert {problem.name for problem in problems(found)} == {"a, b (data x)", "a, b (data y)"}
+
+
+def test_scores_of_other_rows_are_not_ranked_together(records):
+    split = [replace(job, job=f"{job.job}-1", settings={**job.settings, "data.split.seed": 1}) for job in records]
+    untested = [
+        replace(
+            job,
+            job=f"{job.job}-v",
+            metrics={key.replace("test/", "val/"): value for key, value in job.metrics.items()},
+            settings={**job.settings, "data.split.test": 0},
+        )
+        for job in records
+    ]
+    assert [len(problem.methods) for problem in problems(methods([*records, *split, *untested]))] == [2, 2, 2]
+
+
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 30])
 def test_five_in_a_hundred_differences_that_are_none_are_called_clear(n):
     draw = random.Random(n)
     samples = [[draw.gauss(0, 1) for _ in range(n)] for _ in range(4000)]
     false = sum(is_clear(estimate(sample)) for sample in samples) / len(samples)
     assert false == pytest.approx(0.05, abs=0.012)  # more than three standard errors of the share
+
+
+def test_two_equal_differences_say_no_more_than_one():
+    assert not is_clear(Estimate(1.0, 0.0, 2))
+    assert is_clear(Estimate(1.0, 0.0, 3))
 
 
 def test_the_rows_that_give_the_baselines_score_are_read_off_the_curve():

@@ -1,12 +1,13 @@
 """The best grouping is found among all, chosen on validation rows and told on test rows."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
 
 from mtl_cli.sweep import JobRecord, format_table
 from mtl_cli.sweep.comparison import methods
-from mtl_cli.sweep.grouping import answer, as_json, groups_to_train, study
+from mtl_cli.sweep.grouping import answer, as_json, groups_to_train, studies
 
 ALONE = {"a": 0.5, "b": 0.5, "c": 2.0}  # c is an error: lower is better
 
@@ -45,8 +46,13 @@ def _friends(group, task):
 EVERY = groups_to_train("every_subset", "abc")
 
 
+def _study(among):
+    (found,) = studies(among)
+    return found
+
+
 def test_the_best_grouping_for_each_number_of_models():
-    found = study(methods(_sweep(_friends, EVERY)))
+    found = _study(methods(_sweep(_friends, EVERY)))
     one, two = found.groupings()  # a third model gains nothing
     assert one.groups == (("a", "b", "c"),)
     assert one.change.mean == pytest.approx(-5.0)
@@ -62,14 +68,14 @@ def test_a_task_may_be_served_by_a_model_that_was_trained_on_more():
     def helper(group, task):  # c helps a and b, and is hurt itself
         return 8.0 if "c" in group and task != "c" else -20.0 * (task == "c" and len(group) > 1)
 
-    two = study(methods(_sweep(helper, EVERY))).groupings()[1]
+    two = _study(methods(_sweep(helper, EVERY))).groupings()[1]
     assert (two.groups, two.models) == ((("a", "b"), ("c",)), (("a", "b", "c"), ("c",)))
     assert str(two) == "a+b (trained with c) | c"
 
 
 def test_groupings_are_chosen_on_validation_rows_and_told_on_test_rows():
     told = _sweep(_friends, EVERY, test_gain=lambda group, _: -1.0 * (len(group) > 1))
-    two = study(methods(told)).groupings()[1]
+    two = _study(methods(told)).groupings()[1]
     assert two.groups == (("a", "b"), ("c",))
     assert two.chosen_by == pytest.approx(20 / 3)
     assert two.change.mean == pytest.approx(-2 / 3)
@@ -104,7 +110,7 @@ def test_pairs_predict_larger_groups():
     def gain(group, task):
         return {"ab": 4.0, "ac": 2.0, "bc": 6.0}.get("".join(group), 0.0)
 
-    one = study(methods(_sweep(gain, pairs))).groupings()[0]
+    one = _study(methods(_sweep(gain, pairs))).groupings()[0]
     assert one.predicted
     assert one.chosen_by == pytest.approx((3 + 5 + 4) / 3)  # each task: the mean over its two pairs
     told = answer(methods(_sweep(gain, pairs)))
@@ -120,7 +126,7 @@ def test_no_way_to_share_out_the_tasks_is_better(seed):
 
     draw = random.Random(seed)
     values = {(group, task): draw.uniform(-9, 9) if len(group) > 1 else 0.0 for group in EVERY for task in group}
-    found = study(methods(_sweep(lambda group, task: values[tuple(group), task], EVERY, seeds=1))).groupings()
+    found = _study(methods(_sweep(lambda group, task: values[tuple(group), task], EVERY, seeds=1))).groupings()
     for grouping in found:  # every choice of that many trained models, each task taking the best that has it
         chosen = combinations(EVERY, len(grouping.groups))
         best = max(
@@ -141,14 +147,44 @@ def test_the_answer_and_the_numbers_stand_in_the_leaderboard():
     assert "7 groups of 3 tasks trained, 3 seeds each." in told
     assert "  2 models  a+b | c: +6.67 % ± 0.00, better, 200 parameters" in told
     assert "a +10.00 % ± 0.00: better" in told
-    found = as_json(methods(jobs))
+    (found,) = as_json(methods(jobs))
     assert [one["groups"] for one in found["groupings"]][1] == [["a", "b"], ["c"]]
     assert len(found["groups"]) == 7
     assert not any(line.lstrip().startswith("1 ") for line in told.splitlines()[:9])  # no ranks over different tasks
 
 
 def test_sweeps_over_something_else_are_no_study():
-    assert study(methods(_sweep(_friends, [("a",), ("b",)]))) is None
-    assert study(methods(_sweep(_friends, [("a", "b")]))) is None
+    assert studies(methods(_sweep(_friends, [("a",), ("b",)]))) == []
+    assert studies(methods(_sweep(_friends, [("a", "b")]))) == []
     assert answer([]) is None
-    assert as_json([]) is None
+    assert as_json([]) == []
+
+
+def test_each_data_set_and_setting_has_a_study_of_its_own():
+    jobs = [
+        replace(job, job=f"{name}-{job.job}", settings={**job.settings, "sharing.name": name}, data_fingerprint=name)
+        for name, gain in (("hard", _friends), ("mmoe", lambda group, task: -_friends(group, task)))
+        for job in _sweep(gain, EVERY)
+    ]
+    told = answer(methods(jobs))
+    assert "Which tasks together, sharing=hard? a+b | c: +6.67 % ± 0.00, better than each alone." in told
+    assert "Which tasks together, sharing=mmoe? " in told
+    assert [one["study"] for one in as_json(methods(jobs))] == ["sharing=hard", "sharing=mmoe"]
+
+
+def test_a_helper_is_part_of_the_model_and_serves_nobody():
+    def gain(group, _):
+        return 5.0 * ("h" in group) - 2.0 * (len(set(group) - {"h"}) > 1)
+
+    jobs = []
+    for group in [("a",), ("b",), ("a", "b"), ("a", "h"), ("b", "h"), ("a", "b", "h")]:
+        for job in _sweep(gain, [tuple(t for t in group if t != "h")]):
+            better = {key: value * (1.05 if "h" in group else 1) for key, value in job.metrics.items()}
+            more = {"job": f"{'-'.join(group)}-{job.settings['seed']}", "metrics": better}
+            jobs.append(replace(job, settings={**job.settings, "only": list(group)}, **more))
+    found = _study(methods(jobs))
+    assert found.tasks == ("a", "b")
+    two = found.groupings()[-1]
+    assert (two.groups, two.models) == ((("a",), ("b",)), (("a", "h"), ("b", "h")))
+    assert two.tasks["a"].mean == pytest.approx(5.0)
+    assert str(two) == "a (trained with h) | b (trained with h)"

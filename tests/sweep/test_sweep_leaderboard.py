@@ -170,7 +170,7 @@ def test_a_wide_table_stays_in_the_terminal_and_says_what_is_missing():
     assert lines[1].split()[1] == "job-xxxxxxxxxxxx…xxxxxxxxxxxxx-0"
     assert "a.very.long.key" in lines[0]
     assert lines[3] == "(the same in all rows: status done, score 0.5000)"
-    assert lines[4].startswith("(not shown, see leaderboard.csv: val/task_with_a_name_")
+    assert lines[4].startswith("(not shown, see leaderboard.md: val/task_with_a_name_")
     assert lines[4].endswith("val/task_with_a_name_11/accuracy)")
 
 
@@ -190,7 +190,7 @@ def test_what_was_swept_stays_and_what_is_the_same_goes_first():
     assert header[:5] == ["rank", "job", "balancing.weights.even", "balancing.weights.ink", "test/task_0/accuracy"]
     assert header[-3:] == ["test/mean", "score", "seconds"]
     assert lines[4] == "(the same in all rows: status done, parameters 51084, flops/row 101376)"
-    assert lines[5].startswith("(not shown, see leaderboard.csv: test/task_")
+    assert lines[5].startswith("(not shown, see leaderboard.md: test/task_")
     # and with more keys than a terminal is wide for, costs make room for the last of them
     keys = [f"trainer.long_key_{n}" for n in range(4)]
     wide = [replace(record, overrides=[f"{key}={i}" for key in keys]) for i, record in enumerate(records)]
