@@ -116,7 +116,10 @@ class Data:
 
     def labels(self, task: int, split: str) -> np.ndarray:
         """The labels of a task in a split, one for each row or token."""
-        index = getattr(self.splits, split)
+        return self.labels_of(task, getattr(self.splits, split))
+
+    def labels_of(self, task: int, index: np.ndarray) -> np.ndarray:
+        """The labels of a task for some rows, one for each row or token."""
         if self.tokens is None or not self.tasks[task].kind.per_token:
             targets, places = self.targets, index
         else:
@@ -203,6 +206,10 @@ class Data:
             "converted": list(self.table.converted),
             "folder": str(Path.cwd()),
             "streamed": isinstance(self.inputs, Stream),
+            "lacking": {
+                source: [column for column in self.features.optional if source in self.table.lacking(column)]
+                for source in self.table.sources
+            },
         }
 
 

@@ -144,7 +144,11 @@ def training(
                 if damaged:  # it must not outlive a run that has nothing left to train
                     trainer.save("last")
                 _reopen(trainer)
-                log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
+                progress = trainer.progress
+                log.info("resumed after epoch %d, step %d", progress.epoch, progress.step)
+                if progress.cut and not progress.finished:
+                    what = "a limit had ended epoch %d early: its last %d steps are not made up for"
+                    log.warning(what, progress.epoch, progress.cut)
             else:
                 trainer.diagnostics.truncate(0)
                 trainer.metrics.truncate(0)  # of a process that died before its first checkpoint
@@ -345,8 +349,8 @@ def _describe_sources(run: Run) -> list[str]:
 
 
 def _labelled_by(data: Data, source: int) -> list[str]:
-    own = data.targets[data.table.source_of_rows() == source]
-    return [task.name for i, task in enumerate(data.tasks) if not np.isnan(own[:, i]).all()]
+    rows = np.flatnonzero(data.table.source_of_rows() == source)
+    return [task.name for i, task in enumerate(data.tasks) if not np.isnan(data.labels_of(i, rows)).all()]
 
 
 def results_table(config: RunConfig, evaluation: Evaluation, split: str, everything: str = "summary.json") -> str:

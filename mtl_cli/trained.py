@@ -255,14 +255,18 @@ class TrainedRun:
             verbatim: Columns to leave as they are, which must be there too, and who names them.
         """
         features = self.features
-        needed = {c: who for c, who in features.columns.items() if c not in features.optional} | {**verbatim}
         width = max(self.features.spec.numeric_dim + len(self.features.categorical), 1)
         pieces = max(1, min(16, _CELLS // width // EVALUATION_ROWS))
         chunks = source.chunks(
             pieces * EVALUATION_ROWS, verbatim=tuple(verbatim), converted=tuple(self.state["converted"])
         )
         for table in chunks:
+            lacking = self.state.get("lacking", {}).get(table.sources[0])  # None: a run of an older version
+            may_lack = features.optional if lacking is None else lacking
+            needed = {c: who for c, who in features.columns.items() if c not in may_lack} | {**verbatim}
             table.require(needed, needed)
+            # What its source did not have in training is not read of a file either.
+            table = table.without([column for column in lacking or () if column not in verbatim])
             unreadable = self._unreadable()
             inputs, _ = self.features.transform(table, self.findings, unreadable=unreadable)
             rows = Rows(inputs, np.zeros((table.frame.height, 0), np.float32), self.device)

@@ -218,7 +218,7 @@ class Inputs(NamedTuple):
     def rows(self, index: torch.Tensor) -> Inputs:
         """The rows at ``index`` (an int64 tensor on the same device), in that order."""
         none = self.categorical.shape[1] == 0  # making nothing costs less than gathering it
-        codes = self.categorical.new_empty(len(index), 0) if none else self.categorical.index_select(0, index)
+        codes = self.categorical.new_empty(index.shape[0], 0) if none else self.categorical.index_select(0, index)
         blocks = {
             k: b.rows(index) if isinstance(b, Ragged) else b.index_select(0, index) for k, b in self.blocks.items()
         }

@@ -26,7 +26,7 @@ def infer_type(column: Column, declared: str | None) -> tuple[ColumnType, list[s
 
     Numbers and truth values are numeric; dates are days; lists of numbers are blocks, lists of words tokens, arrays of
     two or three axes images. A text column is numeric if every cell is a plain number, and a category if fewer than
-    half are. Texts of digits, some with a leading zero, are codes.
+    half are. Texts of digits, some with a leading zero, are codes; texts that are all dates as 2024-12-31 are dates.
 
     Args:
         column: N cells.
@@ -148,6 +148,9 @@ def _infer_text(column: Column, declared: str | None) -> tuple[ColumnType, list[
     if filled and 2 * (numbers + foreign) >= filled:
         share = f"as {numbers + foreign} of {filled} cells of the column are"
         raise DataError(_not_a_number(column, text, bad, f"must be a plain number {share}"))
+    first = text.drop_nulls().head(1)
+    if first.str.contains(r"^\d{4}-\d\d-\d\d").any() and not _read_dates(text)[1].any():
+        return "date", []
     distinct = text.n_unique() - (text.null_count() > 0)
     if distinct > _FREE_TEXT_VALUES and 2 * distinct > filled:
         what = f"looks like free text or an id, got {distinct} distinct values in {filled} filled rows"
@@ -187,11 +190,8 @@ def _numbers(column: Column) -> np.ndarray:
 
 def _dates(column: Column) -> np.ndarray:
     series = column.values
-    if series.dtype == pl.String:  # the model was trained on dates of a binary file; text files spell them
-        day = series.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-        moment = series.str.replace(" ", "T").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
-        series = day.zip_with(day.is_not_null(), moment)
-        bad = column.values.is_not_null() & series.is_null()
+    if series.dtype == pl.String:  # text files spell them
+        series, bad = _read_dates(series)
         if bad.any():
             row = _first(bad)
             what = f"must be a date, got '{column.values[row]}'"
@@ -199,6 +199,14 @@ def _dates(column: Column) -> np.ndarray:
     elif series.dtype not in (pl.Date, pl.Datetime, pl.Null):
         raise DataError(Problem(column.head, f"must hold dates, got type {series.dtype}"))
     return _float64(series.cast(pl.Datetime("us")).cast(pl.Int64)) / _US_PER_DAY
+
+
+def _read_dates(text: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Days and moments as text files spell them, and which cells are none."""
+    day = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
+    moment = text.str.replace(" ", "T").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
+    read = day.zip_with(day.is_not_null(), moment)
+    return read, text.is_not_null() & read.is_null()
 
 
 def _block(column: Column, width: int) -> np.ndarray:

@@ -319,6 +319,11 @@ class Table(AnyTable):
         first = series.drop_nulls().head(1)
         return Facts(series.null_count(), self.missing.get(name, {}), first[0] if len(first) else None)
 
+    def without(self, columns: Iterable[str]) -> Table:
+        """The table without those of the columns that it has."""
+        dropped = set(columns) & set(self.frame.columns)
+        return replace(self, frame=self.frame.drop(dropped)) if dropped else self
+
     def with_empty(self, columns: Iterable[str]) -> Table:
         absent = [name for name in columns if name not in self.frame.columns]
         if not absent:

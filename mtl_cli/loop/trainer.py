@@ -101,6 +101,7 @@ class Progress:
     seconds: float = 0.0
     finished: bool = False
     skipped: int = 0  # steps left out because a loss or gradient was not finite
+    cut: int = 0  # steps of the last epoch that a limit has cut off
 
 
 class Interrupted(Exception):
@@ -438,6 +439,7 @@ class Trainer:
         losses = self._mean_losses()
         self._check_losses(epoch)
         self._check_skipped()
+        progress.cut = len(epoch.bounds) - progress.step_in_epoch
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         self._log_training(losses)
         for total in (self._sums, self._weight_sums):

@@ -42,7 +42,7 @@ def train(cli, customers):
 
 
 @pytest.mark.filterwarnings("default")  # torch.export warns of itself
-@pytest.mark.parametrize("sharing", ["hard", "separate", "mmoe", "cross_stitch"])
+@pytest.mark.parametrize("sharing", ["hard", "separate", "mmoe", "cross_stitch", "film", "adapter", "hyper"])
 def test_the_file_gives_the_numbers_of_the_run_for_any_number_of_rows(train, export, sharing):
     # EXP-01, EXP-03
     train(f"sharing={sharing}")

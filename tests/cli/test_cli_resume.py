@@ -368,3 +368,13 @@ def test_resume_of_a_moved_run(cli, tmp_path):
     (tmp_path / "run").rename(tmp_path / "kept")
     assert cli("resume=kept", "trainer.max_epochs=3").code == 0
     assert RunFolder.open(Path("kept")).is_done
+
+
+def test_steps_that_a_limit_cut_off_an_epoch_are_told_when_the_run_goes_on(cli):
+    line = [o for o in QUICK if not o.startswith("experiment")]
+    assert cli(*line, "data.batch_size=256", "trainer.max_epochs=3", "trainer.max_steps=6").code == 0  # of 5 an epoch
+    ended = cli("resume=run", "trainer.max_steps=null")
+    assert ended.code == 0
+    assert "resumed after epoch 2, step 6" in ended.out
+    assert "a limit had ended epoch 2 early: its last 4 steps are not made up for" in ended.out
+    assert "early: " not in cli("resume=run", "trainer.max_epochs=4").out

@@ -186,6 +186,8 @@ def test_words_of_two_languages_are_told_apart(cli, write, capsys):
     ended = cli("--config-dir", "conf", "task=languages", "hydra.run.dir=run")
     assert ended.code == 0, ended.err
     for language in tags:
+        told = next(line for line in ended.out.splitlines() if line.startswith(f"{language} "))
+        assert told.endswith(" tags")
         assert _evaluated("--data", f"{language}.parquet", "--source", language)["metrics"]["data/tags/accuracy"] == 1
     assert run(predict.predict, ["run", "--data", "english.parquet", "--out", "p.parquet"]) == 2
     assert "--source" in capsys.readouterr().err
@@ -243,6 +245,19 @@ def test_rows_of_a_source_are_what_they_were_in_the_training(shops, capsys):
         rows = chunk.rows.inputs
         assert rows.numeric.equal(inputs.numeric[first : first + 30])
         assert rows.categorical.equal(inputs.categorical[first : first + 30])
+
+
+def test_a_file_has_the_columns_that_its_source_had(shops, capsys):
+    books, _ = shops
+    Path("misspelt.csv").write_text(books.replace("Item", "Itm"))
+    assert run(predict.predict, ["run", "--data", "misspelt.csv", "--source", "books", "--out", "p.csv"]) == 2
+    expected = "data.inputs: no column 'book' in misspelt.csv. Known: Itm, source, stars, user.\n"
+    assert capsys.readouterr().err == expected
+    header, *lines = books.splitlines()  # what only movies had is no input of books
+    Path("more.csv").write_text("\n".join([f"{header},length", *(f"{line},120" for line in lines)]) + "\n")
+    assert run(predict.predict, ["run", "--data", "books.csv", "--source", "books", "--out", "p.csv"]) == 0
+    assert run(predict.predict, ["run", "--data", "more.csv", "--source", "books", "--out", "q.csv"]) == 0
+    assert Path("q.csv").read_text() == Path("p.csv").read_text()
 
 
 def build(trained, name):

@@ -372,6 +372,17 @@ def test_dates_are_days_and_may_come_as_text_later():
     assert error_of(features.transform, table_of(d=["1.2.2020"])) == expected
 
 
+def test_texts_that_are_all_dates_are_dates():
+    days = [datetime.date(2020, 1, 1), None, datetime.date(2020, 1, 3)]
+    spelt = ["2020-01-01", None, "2020-01-03 12:00:00"]
+    features = fit(table_of(d=spelt), scale="none", missing_inputs="indicator")
+    as_dates = fit(table_of(d=days), scale="none", missing_inputs="indicator")
+    assert [column.type for column in features.numeric] == [column.type for column in as_dates.numeric] == ["date"]
+    assert numeric(features, table_of(d=spelt))[:, 0].tolist()[0::2] == [18262, 18264.5]
+    for other in (["2020-01-01", "2020-01-32"], ["2020-01-01", "soon"], ["v2020-01-01", "v2020-01-02"]):
+        assert fit(table_of(d=other)).categorical
+
+
 # --- categories
 
 

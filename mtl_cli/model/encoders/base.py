@@ -121,8 +121,9 @@ class Encoder(nn.Module, ABC):
         Shape:
             x (K, B, channels, ...) -> (K, B, channels, ...).
         """
-        if len(inputs.numeric) != len(x) * x.shape[1]:
-            inputs = inputs.rows(torch.arange(len(inputs.numeric), device=x.device).repeat(len(x)))
+        rows_given = inputs.numeric.shape[0]  # not len(): that would be one number of rows for ever in an export
+        if rows_given != len(x) * x.shape[1]:
+            inputs = inputs.rows(torch.arange(rows_given, device=x.device).repeat(len(x)))
         rows: Tensor = self.stage(index, x.flatten(0, 1), inputs).unflatten(0, (len(x), -1))
         return rows
 

@@ -66,7 +66,7 @@ class HyperSharing(Sharing):
         features: Tensor = self.encoder(inputs)
         coefficients = self.coefficients(inputs)  # (B, R)
         turned = features @ self.matrices.flatten(0, 1).t()  # all L_r h in one product: (B, R * D)
-        by_matrix = turned.view(len(turned), len(self.matrices), -1)
+        by_matrix = turned.view(turned.shape[0], len(self.matrices), -1)
         return features + torch.bmm(coefficients.unsqueeze(1), by_matrix).squeeze(1)
 
     def features_from(self) -> nn.Module:
