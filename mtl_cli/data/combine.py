@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.number_text import parse_numbers
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.splits import Splits
 from mtl_cli.data.table import AnyTable, Drawn, Table
@@ -81,6 +82,7 @@ def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Tabl
         >>> table.where("pages", 1)
         "m.csv, column 'pages', row 1 (line 2)"
     """
+    tables = _with_numbers(tables)
     problems = [
         Problem(table.files, "holds no rows", f"Give source '{name}' rows, or leave it out.")
         for name, table in tables.items()
@@ -181,6 +183,36 @@ def own_column_notes(table: AnyTable, inputs: Sequence[str]) -> list[str]:
             by_sources.setdefault(lacking, []).append(column)
     told = {", ".join(lacking): listed([*map(repr, columns)], 8) for lacking, columns in by_sources.items()}
     return [f"{who}: no column {what}: an input of its own says so in these rows." for who, what in told.items()]
+
+
+def _with_numbers(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """The tables, with numbers where one has text that spells numbers and another, of a binary file, has numbers."""
+    numeric: dict[str, list[pl.DataType]] = {}
+    for table in tables.values():
+        for column, dtype in table.frame.schema.items():
+            if dtype.is_numeric():
+                numeric.setdefault(column, []).append(dtype)
+    found = {}
+    for name, table in tables.items():
+        texts = [c for c, dtype in table.frame.schema.items() if dtype == pl.String and c in numeric]
+        read = [_spelt_numbers(table.frame[column], numeric[column]) for column in texts]
+        frame = table.frame.with_columns([values for values in read if values is not None])
+        found[name] = replace(table, frame=frame)
+    return found
+
+
+def _spelt_numbers(text: pl.Series, others: Sequence[pl.DataType]) -> pl.Series | None:
+    """The numbers that texts spell, of the type that numbers elsewhere have; None where they are, or may be, no such.
+
+    Codes with leading zeros are none, nor are fractions where others are whole: as categories they would be others.
+    """
+    values, bad = parse_numbers(text)
+    if bad.any() or text.str.contains(r"^\s*[+-]?0\d").any():
+        return None
+    if any(dtype.is_float() for dtype in others):
+        return values
+    whole = text.str.strip_chars().cast(pl.Int64, strict=False)
+    return whole if whole.null_count() == text.null_count() else None
 
 
 def _clashes(tables: Mapping[str, Table]) -> list[Problem]:

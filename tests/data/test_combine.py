@@ -58,6 +58,27 @@ def test_numbers_of_two_kinds_are_one_column_and_text_is_another_thing():
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "numbers", "joined"),
+    [
+        (["1", None, " 2"], [3.5], [1.0, None, 2.0, 3.5]),
+        (["1", "2"], [3], [1, 2, 3]),
+        (["0.5", "1e3"], [3.0], [0.5, 1000.0, 3.0]),
+    ],
+)
+def test_text_that_spells_numbers_is_numbers_beside_numbers(text, numbers, joined):
+    for first, second in ((text, numbers), (numbers, text)):
+        values = combine({"a": table("a", {"x": first}), "b": table("b", {"x": second})}).frame["x"]
+        assert sorted(values.drop_nulls().to_list()) == sorted(value for value in joined if value is not None)
+        assert values.dtype == pl.Series(numbers).dtype
+
+
+@pytest.mark.parametrize(("text", "numbers"), [(["007", "1"], [2]), (["0.5"], [2]), (["1", "x"], [2.0])])
+def test_codes_and_fractions_beside_whole_numbers_stay_a_clash(text, numbers):
+    with pytest.raises(DataError, match="column 'x': has type"):
+        combine({"a": table("a", {"x": text}), "b": table("b", {"x": numbers})})
+
+
 def test_column_without_values_fits_any_type():
     empty = table("a", {"x": pl.Series([None], dtype=pl.Null)})
     assert combine({"a": empty, "b": table("b", {"x": ["one"]})}).frame["x"].to_list() == [None, "one"]
