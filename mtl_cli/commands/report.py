@@ -125,6 +125,8 @@ def _write_plots(folders: Sequence[Path], out: Path, form: str) -> None:
 
     paint = painter() if form == "png" else str.encode
     files = {f"{name}.{form}": paint(text) for name, text in plot_files(_found(folders).plots).items()}
+    if not files:
+        raise RunError(Problem(str(folders[0]), "has nothing to draw: no job has finished"))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

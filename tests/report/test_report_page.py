@@ -149,6 +149,15 @@ def test_plots_of_different_tasks_are_not_one_plot(sweep, capsys):
     assert sum("score-against-parameters" in name for name in names) == 2
 
 
+def test_a_sweep_without_a_finished_job_has_no_plots(tmp_path, capsys):
+    with RunFolder.claim(tmp_path / "sweep/a") as folder:
+        folder.write_config("{seed: 0}", [])
+        folder.set_status("failed", exit_code=1, error="boom")
+    assert run(report, [str(tmp_path / "sweep"), "--format", "svg"]) == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'sweep'}: has nothing to draw: no job has finished.\n"
+    assert not (tmp_path / "sweep/plots").exists()
+
+
 @pytest.mark.parametrize(
     ("form", "start"),
     [
