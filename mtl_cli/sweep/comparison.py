@@ -23,6 +23,7 @@ BASELINE = "separate"
 #: Metrics that are 0 where a prediction says nothing and 1 where it says all.
 SHARES = ("r2", "d2", "qwk", "pearson")
 FRACTION = "data.split.train_fraction"
+SPLIT_SEED = "data.split.seed"
 #: Settings that make no other method: what they change is noise, place or speed.
 _SAME_METHOD = ("seed", "resume", "dry_run", "extra", "plugins", "trainer.device", "trainer.threads", "logger")
 
@@ -130,16 +131,21 @@ def methods(records: Sequence[JobRecord]) -> list[Method]:
     """Folds jobs that differ in their seed alone. Jobs without a readable configuration are left out.
 
     A seed that was run twice counts once, for a second time says nothing about the spread: its finished job, or the
-    first. Jobs from before and after their data file was changed are not the same method.
+    first. Jobs from before and after their data file was changed are not the same method. Where every job draws its
+    split by its own seed (``data.split.seed=${seed}``), that is part of the seed.
     """
+    known = [record for record in records if record.settings]
+    drawn_too = all(record.settings.get(SPLIT_SEED) == record.settings.get("seed") for record in known)
     alike: dict[str, list[JobRecord]] = {}
-    for record in records:
-        if record.settings:
-            key = json.dumps(_method_settings(record), sort_keys=True, default=str)
-            alike.setdefault(key, []).append(record)
+    for record in known:
+        key = json.dumps(_method_settings(record, drawn_too), sort_keys=True, default=str)
+        alike.setdefault(key, []).append(record)
     found = [_one_per_seed(jobs) for of_settings in alike.values() for jobs in _by_data(of_settings)]
     return [
-        Method(_method_settings(jobs[0]), tuple(sorted(jobs, key=lambda job: (str(job.settings.get("seed")), job.job))))
+        Method(
+            _method_settings(jobs[0], drawn_too),
+            tuple(sorted(jobs, key=lambda job: (str(job.settings.get("seed")), job.job))),
+        )
         for jobs in found
     ]
 
@@ -369,8 +375,10 @@ def _text(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _method_settings(record: JobRecord) -> dict[str, Any]:
-    return {key: value for key, value in record.settings.items() if _makes_a_method(key)}
+def _method_settings(record: JobRecord, drawn_too: bool) -> dict[str, Any]:
+    """What makes the method, ``drawn_too``: the seed of the split is the seed."""
+    own = {key: value for key, value in record.settings.items() if _makes_a_method(key)}
+    return {**own, SPLIT_SEED: "${seed}"} if drawn_too and SPLIT_SEED in own else own
 
 
 def _makes_a_method(key: str) -> bool:

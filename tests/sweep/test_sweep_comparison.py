@@ -287,6 +287,17 @@ def test_jobs_of_other_data_are_no_seeds_of_the_same_method(records):
     assert {problem.name for problem in problems(found)} == {"a, b (data x)", "a, b (data y)"}
 
 
+def test_splits_that_are_drawn_by_the_seed_are_seeds_of_one_method(records):
+    def split(job, seed):
+        return replace(job, job=f"{job.job}-{seed}", settings={**job.settings, "data.split.seed": seed})
+
+    drawn = [split(job, job.settings["seed"]) for job in records]
+    assert [len(method.done) for method in methods(drawn)] == [3, 3]
+    assert len(problems(methods(drawn))) == 1
+    crossed = [split(job, seed) for job in records for seed in (0, 1)]
+    assert [len(method.done) for method in methods(crossed)] == [3, 3, 3, 3]
+
+
 def test_scores_of_other_rows_are_not_ranked_together(records):
     split = [replace(job, job=f"{job.job}-1", settings={**job.settings, "data.split.seed": 1}) for job in records]
     untested = [
