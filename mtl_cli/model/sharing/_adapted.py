@@ -33,8 +33,8 @@ class AdaptedStages(Sharing):
         self.own = nn.ModuleList()
 
     @abstractmethod
-    def adapt(self, index: int, x: Tensor) -> Tensor:
-        """What the tasks make of the output of stage ``index``: (K, B, channels, ...) -> the same."""
+    def adapt(self, index: int, x: Tensor, tasks: Tensor | None) -> Tensor:
+        """What tasks (k,), None for all, make of the output of stage ``index``: (k, B, channels, ...) -> the same."""
 
     def forward(self, inputs: Inputs) -> Tensor:
         own = self._own_rows(inputs)
@@ -42,7 +42,7 @@ class AdaptedStages(Sharing):
         def between(index: int, x: Tensor) -> Tensor:
             if index == 0:
                 x = x.expand(self._num_tasks, *x.shape) if own is None else own.take(x)
-            return self.adapt(index, x)
+            return self.adapt(index, x, None if own is None else own.tasks)
 
         slices = inputs if own is None else own.below_one_another()
         features = run_stages(self.encoder, len(self.widths), inputs, between, slices=slices)
@@ -52,7 +52,7 @@ class AdaptedStages(Sharing):
         """What the stages after the first are computed on; None: all rows for all tasks."""
         if self.encoder.reads == "tokens":  # their stages put out tokens, of which rows have different numbers
             return None
-        return PaddedRows.of(inputs, self._num_tasks)
+        return PaddedRows.of(inputs, self._num_tasks, every=False)
 
     def owners(self) -> list[Ownership]:
         return [*shared(self.encoder.parameters()), *stacked(self.own.parameters(), range(self._num_tasks))]

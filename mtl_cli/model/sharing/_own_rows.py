@@ -40,42 +40,52 @@ class PaddedRows:
     Args:
         inputs: B rows, with what is wanted of them.
         wanted: (K, B) bool.
+        every: Whether tasks without rows have M rows that do not count, too; else they are left out.
+
+    Attributes:
+        tasks: (k,) the tasks that have rows here: all K with ``every``.
     """
 
-    def __init__(self, inputs: Inputs, wanted: Tensor) -> None:
-        tasks, rows = wanted.nonzero(as_tuple=True)
-        counts = wanted.sum(1)
-        self._tasks, self._most = len(counts), max(int(counts.max()), 1)
+    def __init__(self, inputs: Inputs, wanted: Tensor, *, every: bool) -> None:
+        self._shape = wanted.shape
+        self.tasks = torch.arange(len(wanted)) if every else wanted.any(1).nonzero().flatten()
+        tasks, rows = wanted.index_select(0, self.tasks).nonzero(as_tuple=True)
+        counts = wanted.sum(1).index_select(0, self.tasks)
+        self._most = max(int(counts.max()), 1)
         place = torch.arange(len(rows)) - (counts.cumsum(0) - counts).index_select(0, tasks)
         self._padded = tasks * self._most + place  # where each of them stands among those of all tasks
-        self._spread = tasks * wanted.shape[1] + rows  # and among all rows for all tasks
-        self._rows = rows.new_zeros(self._tasks * self._most).index_copy(0, self._padded, rows)
+        self._spread = self.tasks.index_select(0, tasks) * wanted.shape[1] + rows  # and among all rows for all tasks
+        self._rows = rows.new_zeros(len(self.tasks) * self._most).index_copy(0, self._padded, rows)
         self._inputs = inputs._replace(wanted=None)
 
     @classmethod
-    def of(cls, inputs: Inputs, tasks: int) -> PaddedRows | None:
+    def of(cls, inputs: Inputs, tasks: int, *, every: bool = True) -> PaddedRows | None:
         """None where nothing is to be left out, or less than half could be."""
         wanted = wanted_of(inputs, tasks)
-        return None if wanted is None or 2 * int(wanted.sum(1).max()) > wanted.shape[1] else cls(inputs, wanted)
+        if wanted is None:
+            return None
+        counts = wanted.sum(1)
+        left = int(counts.max()) * (tasks if every else int((counts > 0).sum()))
+        return cls(inputs, wanted, every=every) if 0 < 2 * left <= wanted.numel() else None
 
     def below_one_another(self) -> Inputs:
-        """K * M rows."""
+        """The rows of one task after those of another, k * M of them."""
         return self._inputs.rows(self._rows)
 
     def apart(self) -> Inputs:
-        """Numbers (K, M, F) and categories (K, M, number of columns)."""
+        """Numbers (k, M, F) and categories (k, M, number of columns)."""
         rows = self._inputs._replace(blocks={}).rows(self._rows)
         return rows._replace(numeric=self._unflat(rows.numeric), categorical=self._unflat(rows.categorical))
 
     def take(self, x: Tensor) -> Tensor:
-        """What belongs to rows, (B, ...), for the rows of each task: (K, M, ...)."""
+        """What belongs to rows, (B, ...), for the rows of each task: (k, M, ...)."""
         return self._unflat(x.index_select(0, self._rows))
 
     def spread(self, features: Tensor) -> Tensor:
-        """(K, M, D) -> (K, B, D), 0 for other rows."""
+        """(k, M, D) -> (K, B, D), 0 for other rows."""
         own = features.flatten(0, 1).index_select(0, self._padded)
-        every = own.new_zeros(self._tasks * len(self._inputs.numeric), own.shape[-1])
-        return every.index_copy(0, self._spread, own).view(self._tasks, len(self._inputs.numeric), -1)
+        every = own.new_zeros(self._shape.numel(), own.shape[-1])
+        return every.index_copy(0, self._spread, own).view(*self._shape, -1)
 
     def collect(self, gradient: Tensor) -> Tensor:
         """The backward pass of ``spread``."""
@@ -83,7 +93,7 @@ class PaddedRows:
         return self._unflat(own.new_zeros(len(self._rows), own.shape[-1]).index_copy(0, self._padded, own))
 
     def _unflat(self, x: Tensor) -> Tensor:
-        return x.view(self._tasks, self._most, *x.shape[1:])
+        return x.view(len(self.tasks), self._most, *x.shape[1:])
 
 
 class OwnRows:

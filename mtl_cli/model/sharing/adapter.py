@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.layers import Linear
+from mtl_cli.model.layers import Linear, linear
 from mtl_cli.model.sharing._adapted import AdaptedStages
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import PositiveInt
@@ -40,8 +40,8 @@ class Adapters(AdaptedStages):
         super().__init__(make_encoder, task_names)
         self.own.extend(_Bottleneck(width, max(1, width // reduction), len(task_names)) for width in self.widths)
 
-    def adapt(self, index: int, x: Tensor) -> Tensor:
-        added: Tensor = self.own[index](x)
+    def adapt(self, index: int, x: Tensor, tasks: Tensor | None) -> Tensor:
+        added: Tensor = self.own[index](x, tasks)
         return added
 
 
@@ -52,8 +52,12 @@ class _Bottleneck(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tasks: Tensor | None) -> Tensor:
         last = x.movedim(2, -1)  # channels last: a linear layer at every position
-        added = self.up(torch.relu(self.down(last.flatten(1, -2))))
+        down, up = (
+            [p if tasks is None else p.index_select(0, tasks) for p in (layer.weight, layer.bias)]
+            for layer in (self.down, self.up)
+        )
+        added = linear(torch.relu(linear(last.flatten(1, -2), *down)), *up)
         changed: Tensor = x + added.view(last.shape).movedim(-1, 2)
         return changed

@@ -38,8 +38,8 @@ class FiLM(AdaptedStages):
         super().__init__(make_encoder, task_names)
         self.own.extend(_Modulation(len(task_names), width) for width in self.widths)
 
-    def adapt(self, index: int, x: Tensor) -> Tensor:
-        modulated: Tensor = self.own[index](x)
+    def adapt(self, index: int, x: Tensor, tasks: Tensor | None) -> Tensor:
+        modulated: Tensor = self.own[index](x, tasks)
         return modulated
 
     def report(self, tasks: Sequence[str]) -> list[Finding]:
@@ -65,6 +65,7 @@ class _Modulation(nn.Module):
         self.gamma = nn.Parameter(torch.ones(tasks, width))
         self.beta = nn.Parameter(torch.zeros(tasks, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        shape = (len(self.gamma), 1, -1) + (1,) * (x.dim() - 3)
-        return torch.addcmul(self.beta.view(shape), self.gamma.view(shape), x)
+    def forward(self, x: Tensor, tasks: Tensor | None) -> Tensor:
+        gamma, beta = (p if tasks is None else p.index_select(0, tasks) for p in (self.gamma, self.beta))
+        shape = (len(gamma), 1, -1) + (1,) * (x.dim() - 3)
+        return torch.addcmul(beta.view(shape), gamma.view(shape), x)
