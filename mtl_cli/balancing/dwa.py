@@ -18,9 +18,9 @@ class DWA(LossBalancing):
     """More weight for tasks whose loss falls slowly from epoch to epoch: DWA (Liu et al. 2019).
 
     With r_k the mean loss of task k in the last epoch divided by that in the epoch before, the weights are
-    K softmax(r / temperature). They sum to K, and all are 1 in the first two epochs. A task that has
-    not two means yet, or whose older mean is 0, has r_k = 1, as if its loss had not changed; one without labels in an
-    epoch keeps its means.
+    K softmax(r / temperature). They sum to K, and all are 1 in the first two epochs. A task that has not two
+    means yet, or whose older mean is 0, has r_k = 1, as if its loss had not changed; one without labels in an epoch
+    keeps its means.
 
     Args:
         num_tasks: K.

@@ -92,10 +92,10 @@ class Learner:
             flat.shared,
             flat.private,
             tasks,
-            flat.jacobian,
-            self.processes,
-            (flat.gradient,),
-            self._last_layer,
+            memory=flat.jacobian,
+            processes=self.processes,
+            gradients=(flat.gradient,),
+            last_layer=self._last_layer,
         )
 
     @cached_property

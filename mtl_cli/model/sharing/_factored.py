@@ -43,9 +43,8 @@ class FactoredSharing(Sharing):
         self._shapes = {name: value.shape for name, value in named.items() if value.dim() > 2 and value.requires_grad}
         self._vectors = [name for name in named if name not in self._shapes]
         self.vectors = nn.ParameterList(named[name] for name in self._vectors)
-        self._start = [
-            named[name].detach().flatten(2) for name in self._shapes
-        ]  # (K, out, in), until the factors are made
+        # The matrices (K, out, in), until the factors are made.
+        self._start = [named[name].detach().flatten(2) for name in self._shapes]
         if not self._shapes:
             what = "combines weight matrices, and this encoder trains none"
             raise ConfigError(Problem("sharing", what, "Use sharing=hard, or another encoder."))
