@@ -447,6 +447,7 @@ def _changes(folder: Path, raw: dict[str, Any]) -> list[str]:
         k
         for k in {**old, **new}
         if old.get(k) != new.get(k)
+        and repr(old.get(k)) != repr(new.get(k))  # not a number is not equal to itself
         and not any(k == m or k.startswith(f"{m}.") for m in (*MAY_CHANGE, *_OF_THE_COMMAND))
     ]
     return [f"{key} ({_as_text(old, key)} -> {_as_text(new, key)})" for key in keys]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -56,7 +57,7 @@ def label_column(table: AnyTable, targets: Sequence[str], options: TaskOptions, 
         masked |= _numbers(_readable(table, options.sample_weight).values) == 0
     if masked.any():
         values = pl.select(pl.when(pl.Series(~masked)).then(values)).to_series().alias(name)
-    return Column(name, values, functools.partial(table.where, name))
+    return Column(name, values, functools.partial(table.where, name), columns[0].own)
 
 
 def row_weights(table: AnyTable, name: str, labelled: np.ndarray) -> np.ndarray:
@@ -101,14 +102,13 @@ def _without(column: Column, markers: Sequence[Plain]) -> Column:
     """The column with every cell that holds a marker for 'no label' made missing."""
     if not markers:
         return column
-    if isinstance(column.values.dtype, pl.List):  # a label for each token
+    values = column.values.arr.to_list() if isinstance(column.values.dtype, pl.Array) else column.values
+    if isinstance(values.dtype, pl.List):  # a label for each token, or several of the row
         texts = [str(marker) for marker in markers]
         marked = pl.element().cast(pl.String).is_in(texts)
-        values = column.values.list.eval(pl.when(~marked).then(pl.element()))
-        return Column(column.name, values, column.where)
-    keep = pl.Series(~_holds(column.values, markers))
-    values = pl.select(pl.when(keep).then(column.values)).to_series().alias(column.name)
-    return Column(column.name, values, column.where)
+        return replace(column, values=values.list.eval(pl.when(~marked).then(pl.element())))
+    keep = pl.Series(~_holds(values, markers))
+    return replace(column, values=pl.select(pl.when(keep).then(values)).to_series().alias(column.name))
 
 
 def _holds(values: pl.Series, wanted: Sequence[Plain]) -> np.ndarray:

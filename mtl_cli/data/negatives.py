@@ -49,8 +49,9 @@ class Negatives:
         """(M,) item codes of epoch ``epoch``, a function of seed and epoch."""
         generator = np.random.default_rng([seed, epoch, self.column])
         codes = self.items[generator.integers(len(self.items), size=len(self.rows))]
+        again = np.arange(len(self.rows))
         for _ in range(_TRIES):
-            again = np.flatnonzero(np.isin(self.users * self.span + codes, self.taken))
+            again = again[np.isin(self.users[again] * self.span + codes[again], self.taken)]
             if not len(again):
                 break
             codes[again] = self.items[generator.integers(len(self.items), size=len(again))]

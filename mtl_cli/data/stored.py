@@ -207,7 +207,11 @@ class StoredTable(AnyTable):
 
     def _collect(self, number: int, scan: pl.LazyFrame) -> Table:
         file = self._files[number]
-        if file_state(file.path) != file.state:
+        try:
+            same = file_state(file.path) == file.state
+        except OSError:
+            same = False
+        if not same:
             raise self._changed(number)
         with self._reading(file.name):
             frame = scan.collect()

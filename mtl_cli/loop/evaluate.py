@@ -193,6 +193,8 @@ def _scores(
     """
     loss = _mean_loss(kind, outputs, targets, shares, rows)
     outputs, targets = outputs[:, rows], targets[rows]
+    if not bool(outputs.isfinite().all()):  # what is made of such numbers may look like a score
+        return {"loss": loss if math.isfinite(loss) else None, **dict.fromkeys(reported)}
     measured = kind.score(outputs.t(), targets)
     if ranking is not None:
         measured |= ranking_scores(outputs[0].numpy(), targets.numpy(), ranking.groups[rows.numpy()], ranking.k)

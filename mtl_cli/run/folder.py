@@ -47,6 +47,7 @@ _WRITTEN_IN_PLACE = (
     "diagnostics.jsonl",
     "train.log",
 )  # all others are replaced whole, and a link with them
+_REPORTS = frozenset({"report.html", "plots"})  # what mtl-report writes by itself: may stay where a run begins anew
 OURS = frozenset(
     {
         CONFIG,
@@ -453,7 +454,7 @@ def _refuse_without_run(path: Path) -> None:
 
 
 def _refuse_foreign_files(path: Path) -> None:
-    foreign = [name for name in _visible(path) if name not in OURS]
+    foreign = [name for name in _visible(path) if name not in OURS | _REPORTS]
     if foreign:
         what = f"holds files that are not a run's: {listed(foreign, _SHOWN)}"
         raise RunError(Problem(str(path), what, "Choose a new or empty folder."))

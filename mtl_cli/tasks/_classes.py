@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,10 +69,20 @@ def _texts(column: Column) -> pl.Series:
 def sort_classes(labels: Sequence[str]) -> list[str]:
     """Distinct labels in their natural order: as numbers if all are numbers, else as text."""
     distinct = sorted(set(labels))  # first as text, so that 007 and 7 come in one order in every process
+    return sorted(distinct, key=float) if all(map(is_number, distinct)) else distinct
+
+
+def is_number(label: str) -> bool:
+    """Whether a label is a plain number, which has a place among others: not ``nan``, nor Python's ``1_0``.
+
+    Example:
+        >>> [is_number(label) for label in ("-1.5", "1e3", "nan", "1_0", "low")]
+        [True, True, False, False, False]
+    """
     try:
-        return sorted(distinct, key=float)
+        return math.isfinite(float(label)) and "_" not in label
     except ValueError:
-        return distinct
+        return False
 
 
 def class_codes(column: Column, classes: Sequence[str], origin: str = FOUND) -> np.ndarray:

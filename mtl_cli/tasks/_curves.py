@@ -12,7 +12,9 @@ MOST_CLASSES = 30  # a larger confusion matrix cannot be read
 MOST_POINTS = 300  # of predicted and true numbers
 
 
-def class_curves(chances: np.ndarray, codes: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+def class_curves(
+    chances: np.ndarray, codes: np.ndarray, classes: Sequence[str], predicted: np.ndarray | None = None
+) -> dict[str, Any]:
     """Confusion, and how often what is predicted with some chance is right.
 
     Calibration is of the second class for two classes, else of the class predicted.
@@ -21,6 +23,7 @@ def class_curves(chances: np.ndarray, codes: np.ndarray, classes: Sequence[str])
         chances: (n, C), of each class.
         codes: (n,), the true class.
         classes: Their names.
+        predicted: (n,), the class that is predicted; None: the likeliest.
 
     Returns:
         ``confusion``: rows of true classes, each with the number of rows for each predicted class; left out for many
@@ -32,7 +35,7 @@ def class_curves(chances: np.ndarray, codes: np.ndarray, classes: Sequence[str])
         >>> found["confusion"], found["calibration"]
         ([[1, 0], [1, 1]], [[0.1, 0.0, 1], [0.4, 1.0, 1], [0.8, 1.0, 1]])
     """
-    codes, predicted = codes.astype(np.int64), chances.argmax(1)
+    codes, predicted = codes.astype(np.int64), chances.argmax(1) if predicted is None else predicted
     found: dict[str, Any] = {"classes": list(classes)}
     if len(classes) <= MOST_CLASSES:
         confusion = np.zeros((len(classes), len(classes)), np.int64)

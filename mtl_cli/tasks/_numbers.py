@@ -67,7 +67,10 @@ class Units:
 
     def encode(self, column: Column) -> np.ndarray:
         """(N,) float32, NaN where missing."""
-        return ((self._read(column) - self._mean) / self._std).astype(np.float32)
+        with np.errstate(over="ignore"):
+            encoded: np.ndarray = ((self._read(column) - self._mean) / self._std).astype(np.float32)
+        refuse(column, np.isinf(encoded), "is too far from the training rows' labels for 32 bits", "Correct the cell.")
+        return encoded
 
     def decode(self, standardised: np.ndarray) -> np.ndarray:
         """float64 in the user's units."""
@@ -108,6 +111,9 @@ def read_numbers(column: Column) -> np.ndarray:
     values = column.values
     if values.dtype.is_nested():
         raise DataError(Problem(f"column '{column.name}'", f"must hold numbers, got type {values.dtype}"))
+    if values.dtype.is_temporal():
+        what = f"must hold numbers, got type {values.dtype}"
+        raise DataError(Problem(f"column '{column.name}'", what, "Write it as a number of days."))
     numbers = values.cast(pl.Float64, strict=False)
     bad = values.is_not_null() & (numbers.is_null() | numbers.is_infinite().fill_null(False))
     if bad.any():

@@ -111,6 +111,9 @@ class Multilabel(Kind):
         targets = np.zeros((len(column.values), len(self.classes)), np.float32)
         targets[rows, codes.to_numpy()] = 1.0
         targets[column.values.is_null().to_numpy()] = np.nan
+        if isinstance(column.values.dtype, pl.List):  # nothing but missing labels is no label, unlike an empty list
+            lists = column.values.list
+            targets[((lists.len() > 0) & (lists.drop_nulls().list.len() == 0)).fill_null(False).to_numpy()] = np.nan
         return targets
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from mtl_cli.errors import ConfigError, DataError, Problem
 from mtl_cli.registry import KINDS
-from mtl_cli.tasks._classes import ClassKind, fit_classes
+from mtl_cli.tasks._classes import ClassKind, fit_classes, is_number
+from mtl_cli.tasks._curves import class_curves
 from mtl_cli.tasks._scores import ordinal_scores
 from mtl_cli.types import Column, Labels, Positive
 
@@ -70,15 +71,21 @@ class Ordinal(ClassKind):
         return self.loss(outputs, targets), slope.div_(self.num_outputs)
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
-        above = torch.sigmoid(outputs.double()).cpu().numpy()
-        above = np.minimum.accumulate(above, axis=1)  # being above a higher step cannot be more likely
+        above = _chances_above(outputs)
         edges = np.concatenate([np.ones((len(above), 1)), above, np.zeros((len(above), 1))], 1)
-        position = np.rint(above.sum(1)).astype(np.int64)
-        return {"pred": np.asarray(self.classes, dtype=object)[position], "prob": edges[:, :-1] - edges[:, 1:]}
+        return {
+            "pred": np.asarray(self.classes, dtype=object)[_positions(above)],
+            "prob": edges[:, :-1] - edges[:, 1:],
+        }
 
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
-        above = np.minimum.accumulate(torch.sigmoid(outputs.double()).cpu().numpy(), axis=1)
-        return ordinal_scores(targets.cpu().numpy(), np.rint(above.sum(1)), len(self.classes))
+        return ordinal_scores(targets.cpu().numpy(), _positions(_chances_above(outputs)), len(self.classes))
+
+    def curves(self, outputs: Tensor, targets: Tensor) -> dict[str, Any]:
+        if not bool(outputs.isfinite().all()):
+            return {}
+        predicted = _positions(_chances_above(outputs))
+        return class_curves(self.decode(outputs)["prob"], targets.cpu().numpy(), self.classes, predicted)
 
     def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:
         classes = fit_classes(column, train, self._declared)
@@ -87,13 +94,13 @@ class Ordinal(ClassKind):
             raise DataError(
                 Problem(where, f"an ordinal task needs two or more classes in the training rows, got {classes}")
             )
-        if self._declared is None and not all(_is_number(c) for c in classes):
+        if self._declared is None and not all(map(is_number, classes)):
             shown = ", ".join(classes[:10])
             raise DataError(
                 Problem(
                     where,
                     f"the order of the classes {shown} is not known",
-                    "List the task's `classes` from low to high.",
+                    "List the task's `classes` from low to high, or name what is no label in its `missing_label`.",
                 )
             )
         return classes
@@ -103,9 +110,14 @@ class Ordinal(ClassKind):
         return (targets.unsqueeze(-2) > steps.unsqueeze(-1)).to(outputs.dtype)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _chances_above(outputs: Tensor) -> np.ndarray:
+    """(B, C - 1): how likely each row is above each class but the last."""
+    above = torch.sigmoid(outputs.double()).cpu().numpy()
+    falling: np.ndarray = np.minimum.accumulate(above, axis=1)  # being above a higher step cannot be more likely
+    return falling
+
+
+def _positions(above: np.ndarray) -> np.ndarray:
+    """(B,) the class nearest to the expected one; the first where nothing is known (not a number)."""
+    positions: np.ndarray = np.rint(np.nan_to_num(above.sum(1))).astype(np.int64)
+    return positions

@@ -378,3 +378,10 @@ def test_steps_that_a_limit_cut_off_an_epoch_are_told_when_the_run_goes_on(cli):
     assert "resumed after epoch 2, step 6" in ended.out
     assert "a limit had ended epoch 2 early: its last 4 steps are not made up for" in ended.out
     assert "early: " not in cli("resume=run", "trainer.max_epochs=4").out
+
+
+def test_a_value_that_is_not_a_number_is_no_change(cli):
+    line = [*QUICK, "tasks.ink.missing_label=nan"]
+    assert cli(*line, "trainer.max_epochs=1", "trainer.max_steps=null").code == 0
+    ended = cli("resume=run", "trainer.max_epochs=2")
+    assert (ended.code, ended.err) == (0, "")

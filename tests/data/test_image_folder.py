@@ -42,6 +42,13 @@ def test_folder_is_the_class_and_the_path_names_the_row(tree):
     assert pieces[1].resolve_paths("image").to_list() == ["p/b/2.png", "p/loose.png"]
 
 
+def test_linked_folders_are_classes_and_circles_are_no_end(tree, tmp_path):
+    tree("elsewhere/1.png", "p/dog/2.png")
+    Path("p/cat").symlink_to(tmp_path / "elsewhere")
+    Path("p/dog/up").symlink_to(tmp_path / "p")
+    assert _read(path="p").frame["image"].to_list() == ["cat/1.png", "dog/2.png"]
+
+
 def test_hidden_folders_and_folders_without_images_are_told(tree):  # DAT-20
     tree("p/.ipynb_checkpoints/x.png", "p/a/1.png", "p/b/1.png", "p/__MACOSX/._1.png", "p/empty/notes.txt")
     table = _read(path="p")

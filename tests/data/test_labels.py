@@ -31,6 +31,7 @@ def _labels(table, *targets, **options):
         pytest.param(["NaN", "?", "1"], None, ["NaN", "?", "1"], id="nothing unless declared"),
         pytest.param([True, False, None], False, [True, None, None], id="truth value"),
         pytest.param([["A", "_"], None], "_", [["A", None], None], id="tokens"),
+        pytest.param(pl.Series([[1, -1], [2, 3]], dtype=pl.Array(pl.Int64, 2)), -1, [[1, None], [2, 3]], id="arrays"),
     ],
 )
 def test_only_declared_markers_mean_no_label(values, marker, expected):  # LAB-05, DAT-01

@@ -231,6 +231,15 @@ def test_files_with_other_columns_or_types_are_refused():
     )
 
 
+def test_arrow_streams_and_json_lines_with_a_mark_are_read():
+    frame = pl.DataFrame({"x": [1, 2], "y": ["a", "b"]})
+    frame.write_ipc("file.arrow")
+    frame.write_ipc_stream("stream.arrow")
+    Path("x.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"x": 1, "y": "a"}\n{"x": 2, "y": "b"}\n')
+    for name in ("file.arrow", "stream.arrow", "x.jsonl"):
+        assert read(path=name).frame.equals(frame)
+
+
 def test_a_file_for_a_split_must_hold_rows():  # DAT-23
     write("train.csv", "a\n1\n")
     write("val.csv", "a\n")

@@ -37,6 +37,15 @@ class Scripted(Regression):
         return {"r2": self._r2, "rmse": 1.0, "mae": 1.0, "pearson": None}
 
 
+def test_outputs_that_are_no_numbers_have_no_score():
+    learner = make_learner(three_kinds())
+    with torch.no_grad():
+        learner.model.heads.blocks[0].bias[1] = torch.nan
+    found = _evaluate(learner, three_kind_rows(12))
+    assert set(found.tasks["churn"].values()) == {None}
+    assert found.tasks["segment"]["accuracy"] is not None
+
+
 def _scripted(scores):
     kinds = [Scripted(score) for score in scores]
     rows = Rows(inputs(torch.randn(4, 5)), np.ones((4, len(kinds)), np.float32), CPU)

@@ -188,6 +188,14 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     assert not is_locked(tmp_path)
 
 
+def test_a_report_of_a_failed_run_is_no_obstacle(tmp_path):
+    (tmp_path / "report.html").touch()
+    (tmp_path / "plots").mkdir()
+    with RunFolder.claim(tmp_path) as folder:
+        folder.clear()
+    assert (tmp_path / "report.html").exists()
+
+
 def test_what_is_there_before_a_run_starts_is_no_obstacle(tmp_path):
     (tmp_path / ".hydra").mkdir()
     for name in ("train.log", "config.yaml", "overrides", ".DS_Store"):

@@ -1,7 +1,9 @@
 """Class labels: what is one class, which classes there are, and what strangers are told."""
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 from worlds import NAN, column, every_row
 
 from mtl_cli.errors import ConfigError, DataError
@@ -234,8 +236,31 @@ def test_ordinal_task_of_words_needs_an_order():
     with pytest.raises(DataError) as caught:
         _fit(Ordinal(), ["low", "high", "mid"])
     assert str(caught.value) == (
-        "column 'y': the order of the classes high, low, mid is not known. List the task's `classes` from low to high."
+        "column 'y': the order of the classes high, low, mid is not known. "
+        "List the task's `classes` from low to high, or name what is no label in its `missing_label`."
     )
+
+
+@pytest.mark.parametrize("word", ["nan", "inf", "1_0"])
+def test_a_word_that_python_reads_as_a_number_has_no_place_on_a_scale(word):
+    with pytest.raises(DataError, match="is not known"):
+        Ordinal().fit(column(["1", "2", word]), every_row([1, 2, 3]))
+
+
+def test_ordinal_outputs_that_are_no_numbers_are_decoded_all_the_same():
+    kind = Ordinal()
+    kind.fit(column(["1", "2", "3"]), every_row([1, 2, 3]))
+    found = kind.decode(torch.tensor([[torch.nan, torch.nan], [9.0, 9.0]]))
+    assert found["pred"].tolist() == ["1", "3"]
+    assert np.isnan(found["prob"][0]).any()
+
+
+def test_confusion_of_an_ordinal_task_is_of_what_it_predicts():
+    kind = Ordinal()
+    kind.fit(column([str(i) for i in range(5)]), every_row(range(5)))
+    outputs, targets = torch.randn(200, 4, generator=torch.Generator().manual_seed(0)), torch.arange(200) % 5
+    confusion = np.array(kind.curves(outputs, targets.float())["confusion"])
+    assert np.trace(confusion) / 200 == pytest.approx(kind.score(outputs, targets.float())["accuracy"])
 
 
 def test_ordinal_task_of_numbers_has_an_order():

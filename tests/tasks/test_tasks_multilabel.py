@@ -43,6 +43,11 @@ def test_labels_are_read_however_they_are_written(values, dtype, options):
     np.testing.assert_array_equal(targets, EXPECTED)
 
 
+def test_a_list_of_nothing_but_missing_labels_is_no_label():
+    _, targets = _fit([["a", "b"], [], [None, None], ["b", None], None], pl.List(pl.String))
+    np.testing.assert_array_equal(targets, [[1, 1], [0, 0], [NAN, NAN], [0, 1], [NAN, NAN]])
+
+
 def test_numbers_are_labels_in_one_spelling():
     kind, targets = _fit([[10, 9], [9], None], pl.List(pl.Int64))
     assert kind.classes == ["9", "10"]

@@ -1,5 +1,7 @@
 """Regression targets: standardised for training, in the user's units for people."""
 
+from datetime import date
+
 import numpy as np
 import polars as pl
 import pytest
@@ -24,6 +26,19 @@ def test_scale_comes_from_the_labelled_training_rows_alone():
     kind = _fit(values, train=np.array([0, 1, 2]))
     np.testing.assert_allclose(kind.encode(column(values))[[0, 2, 3]], [-1.0, 1.0, 998.0], rtol=1e-6)
     assert np.isnan(kind.encode(column(values))[1])
+
+
+def test_dates_are_no_targets():
+    days = pl.Series([date(2024, 1, 1), date(2024, 1, 3)])
+    with pytest.raises(DataError, match=r"must hold numbers, got type Date\. Write it as a number of days\."):
+        _fit(days)
+
+
+def test_a_label_too_far_from_the_training_rows_is_refused():
+    values = [0.0, 0.001, 1e60]
+    kind = _fit(values, train=np.array([0, 1]))
+    with pytest.raises(DataError, match=r"row 3.*is too far from the training rows' labels for 32 bits"):
+        kind.encode(column(values))
 
 
 def test_training_targets_have_mean_0_and_deviation_1():

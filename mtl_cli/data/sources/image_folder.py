@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -91,12 +92,18 @@ class ImageFolderSource(Source):
 
 def _images(folder: Path) -> list[Path]:
     """Paths below a folder of all images in it that are not hidden, in order."""
-    found = []
-    for path in folder.rglob("*"):
-        below = path.relative_to(folder)
-        hidden = any(part.startswith((".", "__")) for part in below.parts)
-        if path.suffix.lower() in SUFFIXES and not hidden and path.is_file():
-            found.append(below)
+    found, seen = [], set[Path]()
+    for here, inside, files in os.walk(folder, followlinks=True):
+        real = Path(here).resolve()
+        if real in seen:  # a link to a folder above it
+            inside.clear()
+            continue
+        seen.add(real)
+        inside[:] = [name for name in inside if not name.startswith((".", "__"))]
+        for name in files:
+            path = Path(here, name)
+            if path.suffix.lower() in SUFFIXES and not name.startswith((".", "__")) and path.is_file():
+                found.append(path.relative_to(folder))
     return sorted(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import functools
 import io
 import json
@@ -39,14 +40,26 @@ from mtl_cli.data.text_file import parse_text, parse_text_blocks
 from mtl_cli.errors import DataError, Problem, shown
 from mtl_cli.registry import SOURCES
 
+
+def _read_arrow(file: io.BytesIO) -> pl.DataFrame:
+    """A file of the Arrow format, or the stream that other tools write under the same name."""
+    return (pl.read_ipc if file.getvalue()[:6] == b"ARROW1" else pl.read_ipc_stream)(file)
+
+
+def _read_json_lines(file: io.BytesIO) -> pl.DataFrame:
+    marked = file.getvalue().startswith(codecs.BOM_UTF8)
+    lines = io.BytesIO(file.getvalue()[len(codecs.BOM_UTF8) :]) if marked else file
+    return pl.read_ndjson(lines, infer_schema_length=None)
+
+
 _TEXT = {".csv": ",", ".tsv": "\t", ".txt": ","}  # suffix -> separator unless `sep` is given
 _BINARY: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
     ".pq": pl.read_parquet,
-    ".arrow": pl.read_ipc,
-    ".feather": pl.read_ipc,
-    ".jsonl": lambda f: pl.read_ndjson(f, infer_schema_length=None),
-    ".ndjson": lambda f: pl.read_ndjson(f, infer_schema_length=None),
+    ".arrow": _read_arrow,
+    ".feather": _read_arrow,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
 }
 _JSON_LINES = (".jsonl", ".ndjson")
 
