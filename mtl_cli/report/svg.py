@@ -93,14 +93,18 @@ def lines(series: Sequence[Series], x_label: str, y_label: str, *, log_x: bool =
     for i, one in enumerate(series):
         kind = _class(i)
         counts = one.counts or [0] * len(one.points)
-        known = [
-            (x, y, n, _x(xs, x), _y(ys, y))
-            for (x, y), n in zip(one.points, counts, strict=True)
-            if y is not None and math.isfinite(y)
-        ]
-        if len(known) > 1:
-            path = " ".join(f"{x:.1f},{y:.1f}" for *_, x, y in known)
-            parts.append(f'<polyline class="line {kind}" points="{path}"><title>{escape(one.name)}</title></polyline>')
+        stretches: list[list[tuple[float, float, int, float, float]]] = [[]]
+        for (x, y), n in zip(one.points, counts, strict=True):
+            if y is not None and math.isfinite(y):
+                stretches[-1].append((x, y, n, _x(xs, x), _y(ys, y)))
+            else:
+                stretches.append([])
+        known = [point for stretch in stretches for point in stretch]
+        for stretch in stretches:
+            path = " ".join(f"{x:.1f},{y:.1f}" for *_, x, y in stretch)
+            if len(stretch) > 1:
+                line = f'<polyline class="line {kind}" points="{path}"><title>{escape(one.name)}</title></polyline>'
+                parts.append(line)
         for x, y, n, across, down in known if len(known) <= 30 else []:
             told = escape(f"{one.name}: {_number(x)}, {_number(y)}" + (f" ({n:,} rows)" if one.counts else ""))
             radius = 1.5 + 6 * math.sqrt(n / max(counts)) if one.counts else 2.5

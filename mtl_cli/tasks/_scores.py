@@ -135,26 +135,23 @@ def multilabel_scores(truth: np.ndarray, probabilities: np.ndarray) -> dict[str,
     ``auroc`` and ``average_precision`` are means over the labels that occur and do not always occur, ``f1_macro`` over
     the labels that occur; ``f1_micro`` and ``log_loss`` are over all cells.
     """
-    from sklearn.metrics import average_precision_score, f1_score, log_loss, roc_auc_score
-
-    known, predicted = truth >= 0, (probabilities > 0.5).astype(np.int64)
-    ranks, precisions, f1s = [], [], []
-    for label in range(truth.shape[1]):
+    known, own = truth >= 0, truth == 1
+    chosen = (probabilities > 0.5) & known
+    labelled, positives = known.sum(0), own.sum(0)
+    hits, counted = (own & chosen).sum(0), positives + chosen.sum(0)
+    occurs, varies = positives > 0, (positives > 0) & (positives < labelled)
+    finite = bool(np.isfinite(probabilities[known]).all())
+    areas = []
+    for label in np.flatnonzero(varies) if finite else ():
         rows = known[:, label]
-        own, probability = truth[rows, label].astype(np.int64), probabilities[rows, label]
-        if own.any():
-            f1s.append(defined(f1_score, own, predicted[rows, label], zero_division=0.0))
-        if own.any() and not own.all():
-            ranks.append(defined(roc_auc_score, own, probability))
-            precisions.append(defined(average_precision_score, own, probability))
-    flat, chosen = truth[known].astype(np.int64), predicted[known]
+        areas.append(_curves(own[rows, label].astype(np.int64), probabilities[rows, label]))
     clipped = np.clip(probabilities[known], 1e-15, 1 - 1e-15)
     return {
-        "auroc": _mean_of_all(ranks),
-        "average_precision": _mean_of_all(precisions),
-        "f1_micro": defined(f1_score, flat, chosen, zero_division=0.0) if flat.any() else None,
-        "f1_macro": _mean_of_all(f1s),
-        "log_loss": defined(log_loss, flat, clipped, labels=[0, 1]),
+        "auroc": _mean_of_all([area for area, _ in areas]),
+        "average_precision": _mean_of_all([precision for _, precision in areas]),
+        "f1_micro": float(2 * hits.sum() / counted.sum()) if occurs.any() else None,
+        "f1_macro": float((2 * hits[occurs] / counted[occurs]).mean()) if occurs.any() else None,
+        "log_loss": float(-np.log(np.where(own[known], clipped, 1 - clipped)).mean()) if finite else None,
     }
 
 

@@ -216,11 +216,12 @@ def test_mistakes(tmp_path, monkeypatch, capsys, arguments, message):
 
 
 def test_a_line_is_drawn_between_its_bounds_and_breaks_at_nothing():
-    drawn = svg.lines([svg.Series("a", [(1, 0.0), (2, None), (3, 1.0)])], "epoch", "score")
-    (points,) = re.findall(r'points="(.*?)"', drawn.body)
-    (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in points.split(" "))
+    drawn = svg.lines([svg.Series("a", [(1, 0.0), (2, 0.5), (3, None), (4, 0.5), (5, 1.0)])], "epoch", "score")
+    before, after = re.findall(r'points="(.*?)"', drawn.body)
+    (x1, y1), (x2, y2) = (map(float, point.split(",")) for point in (before.split(" ")[0], after.split(" ")[1]))
     assert x1 < x2 <= svg.WIDTH
     assert 0 <= y2 < y1 <= svg.HEIGHT  # higher is further up
+    assert drawn.body.count("<circle") == 4
     assert svg.lines([svg.Series("a", [(1, None)])], "x", "y") == svg.Drawing()
 
 
