@@ -94,11 +94,11 @@ def judged(change: Estimate) -> str:
 
     Example:
         >>> judged(Estimate(1.0, 0.3, 3)), judged(Estimate(1.0, 3.0, 3)), judged(Estimate(-2.0, None, 1))
-        ('better', 'no clear difference', 'one seed: worse')
+        ('better', 'no clear difference', 'one seed, worse')
     """
     direction = "better" if change.mean > 0 else "worse" if change.mean < 0 else "equal"
     if change.error is None:
-        return f"one seed: {direction}"
+        return f"one seed, {direction}"
     return direction if is_clear(change) else "no clear difference"
 
 

@@ -94,7 +94,7 @@ class Quantile(Kind):
 
     def columns(self, outputs: Tensor) -> dict[str, np.ndarray]:
         decoded = self.decode(outputs)
-        levels = {f"q{100 * q:g}": decoded["quantile"][:, i] for i, q in enumerate(self.quantiles)}
+        levels = {f"q{100 * q:.10g}": decoded["quantile"][:, i] for i, q in enumerate(self.quantiles)}
         return {"pred": decoded["pred"], **levels}
 
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
