@@ -340,14 +340,19 @@ def _one_of_sweep(
         raise
     if state == "done":
         try:
-            best = run.read_json("summary.json")["best"]
-            score = None if best is None else best["score"]
+            score = _best_score(run)
         except (RunError, KeyError, TypeError):
             pass  # it is made anew, as by resume=
         else:
             log.info("done already: %s", folder)
             return score
     return (yield from _training(*given, resume=True, **how))
+
+
+def _best_score(run: RunFolder) -> float | None:
+    """What a finished run reached by what it monitors."""
+    best = run.read_json("summary.json")["best"]
+    return None if best is None else best["score"]
 
 
 def _train(config: RunConfig, raw: dict[str, Any], overrides: list[str], folder: Path, resume: bool) -> float | None:
@@ -361,8 +366,7 @@ def _training(
     with RunFolder.claim(folder, resume=resume) as run:
         if resume and run.is_done and not _has_more_to_do(run, config):
             log.info("%s: is done, nothing to do", folder)
-            best = run.read_json("summary.json")["best"]
-            return None if best is None else best["score"]
+            return _best_score(run)
         from mtl_cli.job import Interrupted, training
 
         kept = run.description() if resume else None

@@ -140,8 +140,12 @@ def note(text: str) -> None:
     print(f"note: {text}", file=sys.stderr)
 
 
-def add_reading(parser: Parser) -> None:
-    """Adds the arguments that say how the file of --data is read: as which source, and in which signs it is written."""
+def add_shared(parser: Parser) -> None:
+    """Adds what commands about a run and the file of --data have in common.
+
+    How the file is read (as which source, and in which signs it is written), by which weights and where, and whether
+    the file of --out may be there.
+    """
     parser.add_argument(
         "--source", metavar="NAME", help="which of the run's sources the file is like, if it has several"
     )
@@ -150,10 +154,23 @@ def add_reading(parser: Parser) -> None:
     signs = "; default: as in training, and none with --decimal"
     parser.add_argument("--decimal", choices=[".", ","], help="decimal sign in the file; default: as in training")
     parser.add_argument("--thousands", choices=[".", ",", " ", "'"], help=f"sign between groups of digits{signs}")
+    parser.add_argument("--checkpoint", metavar="NAME", help="best or last; default: best if there is one")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps; default: as in training")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --out if it exists")
+
+
+def check_shared(given: argparse.Namespace, suffixes: Sequence[str]) -> list[Problem]:
+    """What is wrong with the run, --data, --out, whose name ends with one of the suffixes, and ``add_shared``'s."""
+    return [
+        *check_run(given.run, given.checkpoint),
+        *check_data(given.data),
+        *check_out(given.out, suffixes, given.overwrite, given.data),
+        *check_device(given.device),
+    ]
 
 
 def reading(given: argparse.Namespace) -> dict[str, str | None]:
-    """The signs that the arguments of ``add_reading`` give, as options of a source; None: as in training."""
+    """The signs that the arguments of ``add_shared`` give, as options of a source; None: as in training."""
     return {key: getattr(given, key) for key in READING}
 
 

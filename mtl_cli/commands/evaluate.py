@@ -6,20 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtl_cli.commands.entry import (
-    MANY_NOTES,
-    Parser,
-    add_reading,
-    check_data,
-    check_device,
-    check_out,
-    check_run,
-    leave,
-    note,
-    own_words,
-    reading,
-    run,
-)
+from mtl_cli.commands.entry import MANY_NOTES, Parser, add_shared, check_shared, leave, note, own_words, reading, run
 from mtl_cli.errors import ConfigError, Problem, RunError, did_you_mean, listed
 from mtl_cli.report_text import at_most
 from mtl_cli.run import write_json
@@ -53,18 +40,12 @@ def evaluate(argv: Sequence[str]) -> None:
     parser.add_argument("--data", metavar="FILE", help="rows with labels; default: the run's own data")
     parser.add_argument("--split", metavar="NAME", help="train, val or test; default: test if there is one, else val")
     parser.add_argument("--out", metavar="FILE", help="also write the numbers to a .json file")
-    add_reading(parser)
-    parser.add_argument("--checkpoint", metavar="NAME", help="best or last; default: best if there is one")
-    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps; default: as in training")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file of --out if it exists")
+    add_shared(parser)
     given = parser.parse_args(argv)
     problems = [
-        *check_run(given.run, given.checkpoint),
-        *check_data(given.data),
+        *check_shared(given, (".json",)),
         *_check_split(given.split, given.data),
         *_check_of_file({"source": given.source, **reading(given)}, given.data),
-        *check_out(given.out, (".json",), given.overwrite, given.data),
-        *check_device(given.device),
     ]
     if problems:
         raise ConfigError(problems)

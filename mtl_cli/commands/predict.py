@@ -9,20 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtl_cli.commands.entry import (
-    MANY_NOTES,
-    Parser,
-    add_reading,
-    check_data,
-    check_device,
-    check_out,
-    check_run,
-    leave,
-    note,
-    own_words,
-    reading,
-    run,
-)
+from mtl_cli.commands.entry import MANY_NOTES, Parser, add_shared, check_shared, leave, note, own_words, reading, run
 from mtl_cli.errors import ConfigError
 from mtl_cli.report_text import at_most
 from mtl_cli.run.atomic import replacing
@@ -54,18 +41,9 @@ def predict(argv: Sequence[str]) -> None:
     parser.add_argument("--data", metavar="FILE", required=True, help="rows to predict: any table that mtl-train reads")
     parser.add_argument("--out", metavar="FILE", required=True, help="what to write: .csv, .tsv or .parquet")
     parser.add_argument("--id", metavar="COLUMN", help="column to copy into the result; '-' for row numbers")
-    add_reading(parser)
-    parser.add_argument("--checkpoint", metavar="NAME", help="best or last; default: best if there is one")
-    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps; default: as in training")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file of --out if it exists")
+    add_shared(parser)
     given = parser.parse_args(argv)
-    problems = [
-        *check_run(given.run, given.checkpoint),
-        *check_data(given.data),
-        *check_out(given.out, (".csv", ".tsv", ".parquet"), given.overwrite, given.data),
-        *check_device(given.device),
-    ]
-    if problems:
+    if problems := check_shared(given, (".csv", ".tsv", ".parquet")):
         raise ConfigError(problems)
     from mtl_cli.build import build_source
     from mtl_cli.trained import load_run

@@ -267,6 +267,7 @@ def _add_penalty(learner: Learner, rows: int, absent: Sequence[int]) -> None:
 
 
 def _add_penalty_of_all(learner: Learner, penalty: Tensor, rows: int) -> None:
+    """Adds the mean of the gradients of all processes, by the rows that each has read."""
     gradient = learner.parameters.gradient
     of_losses, every = gradient.clone(), gradient.new_tensor([float(rows)])
     learner.processes.add_up(every)

@@ -157,15 +157,25 @@ def problems(among: Sequence[Method]) -> list[Problem]:
         if method.done:
             key = method.done[0].data_fingerprint, frozenset(method.tasks), _scored_on(method)
             groups.setdefault(key, []).append(i)
-    named = labels(among)
-    names = group_names([[named[i] for i in group] for group in groups.values()])
-    if len({*names}) < len(groups):  # no key is the same within each: then what they are made of
-        names = [", ".join(among[group[0]].tasks) for group in groups.values()]
-    if len({*names}) < len(groups):
-        names = [f"{name} (data {str(data)[:8]})" for name, (data, *_) in zip(names, groups, strict=True)]
-    if len(groups) == 1:
-        names = [""]
+    names = group_names(among, list(groups.values()))
     return [Problem(name, tuple(among[i] for i in g)) for name, g in zip(names, groups.values(), strict=True)]
+
+
+def group_names(among: Sequence[Method], groups: Sequence[Sequence[int]]) -> list[str]:
+    """What tells groups of methods, given by their positions, apart; nothing where there is one group.
+
+    The label keys that are the same within each; else the tasks that they are made of; else the data, too.
+    """
+    if len(groups) < 2:
+        return [""] * len(groups)
+    named = labels(among)
+    names = _names([[named[i] for i in group] for group in groups])
+    if len({*names}) < len(groups):
+        names = [", ".join(dict.fromkeys(task for i in group for task in among[i].tasks)) for group in groups]
+    if len({*names}) < len(groups):
+        data = [str(among[group[0]].done[0].data_fingerprint)[:8] for group in groups]
+        names = [f"{name} (data {own})" for name, own in zip(names, data, strict=True)]
+    return names
 
 
 def baseline(method: Method, among: Sequence[Method]) -> Method | None:
@@ -333,7 +343,7 @@ def _chosen(key: str, method: Method, given: Mapping[str, str]) -> str:
     return given.get(key, "")
 
 
-def group_names(groups: Sequence[Sequence[Mapping[str, str]]]) -> list[str]:
+def _names(groups: Sequence[Sequence[Mapping[str, str]]]) -> list[str]:
     """Names for groups of labels by the keys that are the same within each; one key where it tells them apart."""
     keys = [key for key in (groups[0][0] if groups else ()) if all(len({one[key] for one in g}) == 1 for g in groups)]
     # The task first: that is what the user calls data and tasks together.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeVar
 
-from mtl_cli.sweep.comparison import Estimate, Method, estimate, group_names, labels, paired, relative_change
+from mtl_cli.sweep.comparison import Estimate, Method, estimate, group_names, paired, relative_change
 from mtl_cli.sweep.payoff import judged, more_seeds, percent
 
 #: Groupings of more tasks are not searched: there are too many.
@@ -197,9 +197,8 @@ def studies(among: Sequence[Method]) -> list[Study]:
         tasks = dict.fromkeys([*largest.tasks, *(task for method in own for task in method.tasks)])
         if len(tasks) > 1 and len(trained) > len(tasks) and all(frozenset([task]) in trained for task in tasks):
             found.append((places, tuple(tasks), trained))
-    named = labels(among)
-    names = group_names([[named[i] for i in places] for places, *_ in found]) if len(found) > 1 else [""]
-    return [Study(name, tasks, trained) for name, (_, tasks, trained) in zip(names, found, strict=False)]
+    names = group_names(among, [places for places, *_ in found])
+    return [Study(name, tasks, trained) for name, (_, tasks, trained) in zip(names, found, strict=True)]
 
 
 def _trained_on(method: Method) -> Group:

@@ -164,7 +164,9 @@ class Kind(ABC):
         if labels.ndim > 1 or not bool(outputs.isfinite().all()):
             return {}
         if "prob" in decoded:
-            return class_curves(decoded["prob"], labels, self.classes)
+            places = {label: place for place, label in enumerate(self.classes)}
+            predicted = np.array([places[label] for label in decoded["pred"]], np.int64)
+            return class_curves(decoded["prob"], labels, self.classes, predicted)
         true = self.truth(labels)
         return {} if true is None else number_curves(decoded["pred"], true)
 

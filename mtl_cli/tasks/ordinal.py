@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from torch.nn import functional
 from mtl_cli.errors import ConfigError, DataError, Problem
 from mtl_cli.registry import KINDS
 from mtl_cli.tasks._classes import ClassKind, fit_classes, is_number
-from mtl_cli.tasks._curves import class_curves
 from mtl_cli.tasks._scores import ordinal_scores
 from mtl_cli.types import Column, Labels, Positive
 
@@ -80,12 +79,6 @@ class Ordinal(ClassKind):
 
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
         return ordinal_scores(targets.cpu().numpy(), _positions(_chances_above(outputs)), len(self.classes))
-
-    def curves(self, outputs: Tensor, targets: Tensor) -> dict[str, Any]:
-        if not bool(outputs.isfinite().all()):
-            return {}
-        predicted = _positions(_chances_above(outputs))
-        return class_curves(self.decode(outputs)["prob"], targets.cpu().numpy(), self.classes, predicted)
 
     def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:
         classes = fit_classes(column, train, self._declared)

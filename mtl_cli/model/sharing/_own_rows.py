@@ -40,17 +40,18 @@ class PaddedRows:
     Args:
         inputs: B rows, with what is wanted of them.
         wanted: (K, B) bool.
+        counts: (K,) how many rows of each task that is.
         every: Whether tasks without rows have M rows that do not count, too; else they are left out.
 
     Attributes:
         tasks: (k,) the tasks that have rows here: all K with ``every``.
     """
 
-    def __init__(self, inputs: Inputs, wanted: Tensor, *, every: bool) -> None:
+    def __init__(self, inputs: Inputs, wanted: Tensor, counts: Tensor, *, every: bool) -> None:
         self._shape = wanted.shape
-        self.tasks = torch.arange(len(wanted)) if every else wanted.any(1).nonzero().flatten()
+        self.tasks = torch.arange(len(wanted)) if every else counts.nonzero().flatten()
         tasks, rows = wanted.index_select(0, self.tasks).nonzero(as_tuple=True)
-        counts = wanted.sum(1).index_select(0, self.tasks)
+        counts = counts.index_select(0, self.tasks)
         self._most = max(int(counts.max()), 1)
         place = torch.arange(len(rows)) - (counts.cumsum(0) - counts).index_select(0, tasks)
         self._padded = tasks * self._most + place  # where each of them stands among those of all tasks
@@ -66,7 +67,7 @@ class PaddedRows:
             return None
         counts = wanted.sum(1)
         left = int(counts.max()) * (tasks if every else int((counts > 0).sum()))
-        return cls(inputs, wanted, every=every) if 0 < 2 * left <= wanted.numel() else None
+        return cls(inputs, wanted, counts, every=every) if 0 < 2 * left <= wanted.numel() else None
 
     def below_one_another(self) -> Inputs:
         """The rows of one task after those of another, k * M of them."""
