@@ -47,7 +47,7 @@ class GradientAccumulator:
         processes: Those that work on the batch.
         gradients: Vectors that all of ``parameter.grad`` are views of; needed by several processes.
         last_layer: Those of the shared parameters that a method which observes the last layer is shown the gradients
-            of; empty: those from the last weight matrix on.
+            of; empty: all of them.
 
     Attributes:
         sums: (K,), the weighted sums of the row losses: of the pieces so far, after ``finish`` of the batch.
@@ -259,8 +259,7 @@ class GradientAccumulator:
     def _observe(self, losses: Tensor, balancing: LossBalancing, by_task: ByTask | None) -> None:
         shared = self._shared
         if balancing.observes == "last layer":
-            matrices = [i for i, parameter in enumerate(shared) if parameter.dim() > 1]
-            shared = self._last_layer or shared[max(matrices, default=0) :]
+            shared = self._last_layer or shared
         if not shared:
             hint = "Use another method (balancing=equal), or an architecture that shares (sharing=hard)."
             what = f"{type(balancing).__name__} looks at gradients of shared parameters, and none is trained here"

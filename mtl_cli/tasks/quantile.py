@@ -107,7 +107,7 @@ class Quantile(Kind):
 
     def describe(self, targets: np.ndarray) -> str:
         values = np.quantile(self._units.restore(targets), self.quantiles)
-        return ", ".join(f"{100 * q:g}%: {value:.4g}" for q, value in zip(self.quantiles, values, strict=True))
+        return ", ".join(f"{100 * q:.10g}%: {value:.4g}" for q, value in zip(self.quantiles, values, strict=True))
 
     def state(self) -> dict[str, Any]:
         return self._units.state()

@@ -73,6 +73,11 @@ def test_quantiles_of_labels_are_described_without_the_digits_that_float32_lacks
     assert kind.describe(targets.numpy()) == "10%: 0, 50%: 52, 90%: 52"
 
 
+def test_levels_are_described_with_the_digits_of_their_columns():
+    kind, targets = _fit(Quantile(quantiles=[0.1234567, 0.1234568]), [1.0, 3.0])
+    assert [part.split(":")[0] for part in kind.describe(targets.numpy()).split(", ")] == ["12.34567%", "12.34568%"]
+
+
 @pytest.mark.parametrize("transform", ["none", "log1p", "log", "sqrt", "asinh"])
 def test_quantile_scores_are_in_the_users_units(transform):
     kind, targets = _fit(Quantile(transform=transform), AMOUNTS)
