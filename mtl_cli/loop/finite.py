@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from mtl_cli.loop.step import Learner
 
 
 class LossWatch:
-    """Remembers the losses of the latest steps, so that nothing has to wait for the device to ask each of them.
+    """Remembers the latest steps, so that nothing has to wait for the device to ask each of them.
 
     Args:
         num_tasks: K.
@@ -33,28 +34,39 @@ class LossWatch:
     """
 
     def __init__(self, num_tasks: int, device: torch.device, size: int = 256) -> None:
-        self._losses = torch.zeros(size, num_tasks, device=device)
-        self._weights: list[Tensor | None] = []  # as they were given: to copy each would cost every step something
-        self.count = 0
+        self._nothing = torch.zeros(num_tasks, device=device)
+        self._size = size
+        self._losses: list[Tensor] = []  # as they were given: to copy each would cost every step something
+        self._weights: list[tuple[Tensor, tuple[int, ...]] | None] = []
 
-    def add(self, sums: Tensor, weights: Tensor | None = None) -> None:
-        """Takes the losses (K,) of a step, and the weights (k,) that balancing made of them, if any."""
-        self._losses[self.count] = sums
-        self._weights.append(weights)
-        self.count += 1
+    def add(self, sums: Tensor | None, weights: Tensor | None = None, absent: tuple[int, ...] = ()) -> None:
+        """Takes a step.
+
+        Args:
+            sums: Its losses (K,), which nobody changes afterwards; None: it was skipped.
+            weights: What balancing made of them (k,), if anything.
+            absent: The tasks that it has not weighted.
+        """
+        self._losses.append(self._nothing if sums is None else sums)
+        # A method may write its next weights over these.
+        self._weights.append(None if weights is None else (weights.clone(), absent))
+
+    @property
+    def count(self) -> int:
+        return len(self._losses)
 
     @property
     def full(self) -> bool:
         """Whether it must be cleared before the next step."""
-        return self.count == len(self._losses)
+        return self.count == self._size
 
     def first_bad(self) -> tuple[int, list[int]] | None:
         """The first step with a loss that is not finite, from 0 since the last ``clear``, and its tasks."""
-        bad = ~self._losses[: self.count].isfinite().cpu()
+        bad = ~np.isfinite(self._read())
         if not bad.any():
             return None
-        step = int(bad.any(1).nonzero()[0])
-        return step, bad[step].nonzero().flatten().tolist()
+        step = int(bad.any(1).argmax())
+        return step, np.flatnonzero(bad[step]).tolist()
 
     def first_bad_weights(self) -> int | None:
         """The first step whose losses are finite and whose weights are not, before any other number that is not.
@@ -71,17 +83,40 @@ class LossWatch:
         bad = self.first_bad()
         earlier = len(self._weights) - self.count  # of the step before ``clear``
         known = self._weights if bad is None else self._weights[: earlier + bad[0]]
-        for place, weights in enumerate(known):
-            if weights is not None and not bool(weights.isfinite().all()):
-                # A method that always gives the same memory has written later weights over those of this step.
-                same = [w for w in self._weights if w is not None and w.data_ptr() == weights.data_ptr()]
-                return place - earlier if len(same) == 1 else None
+        for place, given in enumerate(known):
+            if given is not None and not bool(given[0].isfinite().all()):
+                return place - earlier
         return None
+
+    def add_up(self, losses: np.ndarray, weights: np.ndarray, steps: np.ndarray) -> None:
+        """Adds the steps since the last ``clear``, one after the other: sums do not depend on when that was.
+
+        Args:
+            losses: (K,) float64; each step's are added.
+            weights: (K,) float64; those that balancing gave are added.
+            steps: (K,); of each task, the steps in which balancing has weighted it are counted.
+        """
+        for of_step in self._read():
+            losses += of_step
+        given = [step for step in self._weights[len(self._weights) - self.count :] if step is not None]
+        if not given:
+            return
+        start, values = 0, torch.cat([of_step for of_step, _ in given]).double().cpu().numpy()
+        for of_step, absent in given:
+            present = np.delete(np.arange(len(weights)), absent) if absent else slice(None)
+            weights[present] += values[start : start + len(of_step)]
+            steps[present] += 1
+            start += len(of_step)
 
     def clear(self) -> None:
         """Forgets all steps, but for the weights of the last."""
-        self.count = 0
+        self._losses.clear()
         del self._weights[:-1]
+
+    def _read(self) -> np.ndarray:
+        """The losses (steps, K) in float64."""
+        losses = torch.stack(self._losses or [self._nothing]).double().cpu().numpy()
+        return losses[: self.count]
 
 
 class Snapshot:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -192,10 +191,9 @@ class Trainer:
         self.metrics = folder.log("metrics.jsonl")
         self.diagnostics = folder.log("diagnostics.jsonl")
         self._weights = np.array([task.weight for task in tasks])
-        self._sums = torch.zeros(len(tasks), dtype=torch.float64, device=train.targets.device)
-        self._counts = np.zeros(len(tasks))
-        self._weight_sums = torch.zeros_like(self._sums)
-        self._weight_counts = np.zeros(len(tasks))  # steps of this epoch in which balancing weighted the task
+        # Of this epoch, up to the step that was last looked at; the counts of labels are of all steps.
+        self._sums, self._counts, self._weight_sums = (np.zeros(len(tasks)) for _ in range(3))
+        self._weight_counts = np.zeros(len(tasks))  # steps in which balancing weighted the task
         # What is shipped keeps nothing else than its state dict.
         self._unsaved = Unsaved(learner.balancing) if from_outside(type(learner.balancing)) else None
         self._watch = LossWatch(len(tasks), train.targets.device)
@@ -294,9 +292,9 @@ class Trainer:
             "loss_scale": None if self.learner.loss_scale is None else dict(self.learner.loss_scale.state_dict()),
             "optimizers": [optimizer.state_dict() for optimizer in self.learner.optimizers],
             "progress": vars(self.progress).copy(),
-            "sums": self._sums,
+            "sums": self._sums.tolist(),
             "counts": self._counts.tolist(),
-            "weight_sums": self._weight_sums,
+            "weight_sums": self._weight_sums.tolist(),
             "weight_counts": self._weight_counts.tolist(),
             "drawn": self.drawn.tolist(),
             "skipped_in_epoch": self._skipped_in_epoch,
@@ -324,9 +322,9 @@ class Trainer:
             self.progress = Progress(**state["progress"])
             self.best.load_entries(state["best"])
             self.early_stopping.load_state(state["early_stopping"])
-            self._sums.copy_(state["sums"])
+            self._sums = np.array(state["sums"], float)
             self._counts = np.array(state["counts"], float)
-            self._weight_sums.copy_(state["weight_sums"])
+            self._weight_sums = np.array(state["weight_sums"], float)
             self._weight_counts = np.array(state["weight_counts"], float)
             self.drawn = np.array(state["drawn"], np.int64)
             self._skipped_in_epoch = int(state.get("skipped_in_epoch", 0))
@@ -382,11 +380,8 @@ class Trainer:
             before.restore()
             self._skip(epoch, step, reason)
             return
-        self._sums += sums
-        self._watch.add(sums, weights)
+        self._watch.add(sums, weights, epoch.absent[step])
         self._counts += epoch.counts[step]
-        if weights is not None:
-            self._add_weights(weights, epoch.absent[step])
         self.drawn += epoch.drawn[step]
         self.progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
 
@@ -397,7 +392,7 @@ class Trainer:
             self.diagnostics.append({"epoch": self.progress.epoch + 1, "step": self.progress.step, **found})
 
     def _skip(self, epoch: Epoch, step: int, reason: NotFinite) -> None:
-        self._watch.add(torch.zeros_like(self._sums))
+        self._watch.add(None)
         if not self._skipped_in_epoch and reason.by_weights:
             log.warning("%s: %s; step skipped", self._place(step), self._bad_weights())
         elif not self._skipped_in_epoch:
@@ -425,27 +420,16 @@ class Trainer:
         own, processes = self._interrupted(), self.learner.processes
         return processes.largest(own or 0) if processes.anyone(STOP, own is not None) else None
 
-    def _add_weights(self, weights: Tensor, absent: tuple[int, ...]) -> None:
-        """Takes the weights (k,) that the tasks of a step had."""
-        if not absent:
-            self._weight_sums += weights
-            self._weight_counts += 1
-            return
-        self._weight_sums.index_add_(0, self.learner.objective.tasks(absent), weights.to(self._weight_sums))
-        self._weight_counts[[task for task in range(len(self.tasks)) if task not in absent]] += 1
-
     def _end_epoch(self, epoch: Epoch, out: bool) -> None:
         progress = self.progress
-        losses = self._mean_losses()
         self._check_losses(epoch)
+        losses = self._mean_losses()
         self._check_skipped()
         progress.cut = len(epoch.bounds) - progress.step_in_epoch
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         self._log_training(losses)
-        for total in (self._sums, self._weight_sums):
-            total.zero_()
-        for count in (self._counts, self._weight_counts):
-            count[:] = 0
+        for total in (self._sums, self._counts, self._weight_sums, self._weight_counts):
+            total[:] = 0
         self._name_zero_gradients()
         self.learner.balancing.after_epoch(self._as_balanced(losses))
         progress.finished = out or progress.epoch == self.limits.epochs
@@ -538,9 +522,8 @@ class Trainer:
         return {} if names == ("",) else dict(zip(names, self.drawn.tolist(), strict=True))
 
     def _mean_losses(self) -> dict[str, float | None]:
-        """Mean loss of each task over this epoch's rows so far. It reads the device: once per epoch, not per step."""
-        sums = self._sums.tolist()
-        counts = self._counts
+        """Mean loss of each task over this epoch's rows."""
+        sums, counts = self._sums.tolist(), self._counts
         return {t.name: sums[i] / counts[i] if counts[i] else None for i, t in enumerate(self.tasks)}
 
     def _as_balanced(self, losses: Mapping[str, float | None]) -> dict[str, float | None]:
@@ -551,7 +534,7 @@ class Trainer:
         return {t.name: None if (loss := losses[t.name]) is None else t.weight * f * loss for t, f in pairs}
 
     def _check_losses(self, epoch: Epoch) -> None:
-        """Stops at a loss that was not finite, and says where it was first; looks at the steps since the last look."""
+        """Looks at the steps since the last look: adds them up, or stops at the first loss that was not finite."""
         found = self._watch.first_bad()
         if found is not None:
             self._blame_balancing()
@@ -561,6 +544,7 @@ class Trainer:
                 f"{self._batch(epoch, step)}. "
                 "Lower optimizer.lr, set trainer.gradient_clip_val, or look for extreme values in the data."
             )
+        self._watch.add_up(self._sums, self._weight_sums, self._weight_counts)
         self._watch.clear()
 
     def _check_weights(self) -> None:
