@@ -34,6 +34,7 @@ from mtl_cli.build import (
 from mtl_cli.data import AnyTable, Features, Source, Splits, Table
 from mtl_cli.data.batches import Origins, Rows
 from mtl_cli.data.input_columns import Findings
+from mtl_cli.data.sources.table import FrameSource
 from mtl_cli.data.table import Part
 from mtl_cli.errors import ConfigError, DataError, Problem, RunError
 from mtl_cli.loop.evaluate import EVALUATION_ROWS, Evaluation, forward, rows_at_once, score
@@ -132,6 +133,7 @@ class TrainedRun:
         tasks = [task.name for task in self.tasks if not task.kind.classes]
         numbers = {column.name for column in self.features.numeric}
         numbers.update(target for task in tasks for target in config.tasks[task].targets(task))
+        numbers.update(weight for task in config.tasks.values() if (weight := task.common.sample_weight) is not None)
         converted = sorted(numbers.union(self.state["converted"]))
         return replace(self, config=config, state={**self.state, "converted": converted})
 
@@ -154,7 +156,7 @@ class TrainedRun:
             ConfigError: There is no such source, or one of several must be named.
         """
         if isinstance(data, pl.DataFrame):
-            rows = name_source(self.config, _Frame(data), source)
+            rows = self._in_memory(data, source)
         else:
             rows = build_source(self.config, str(data), source)
         return pl.concat(self.predictions(rows, id=id))
@@ -164,7 +166,7 @@ class TrainedRun:
         name = self.config.data.id if id is None else id or None
         where = "data.id" if id is None else "--id"
         first = 0
-        for chunk in self._chunks(source, {} if name is None else {name: where}):
+        for chunk in self._chunks(source, {} if name is None else {name: where}, verbatim=True):
             count = len(chunk.rows)
             numbers = np.arange(first + 1, first + count + 1)
             ids = pl.Series(ROW, numbers) if name is None else _ids(chunk.table, name)
@@ -247,26 +249,32 @@ class TrainedRun:
         counts = {task.name: task.kind.counts(data.labels(i, split)) for i, task in enumerate(self.tasks)}
         return split, Evaluated(evaluation, len(rows), counts, changed, (*notes, *found))
 
-    def _chunks(self, source: Source, verbatim: Mapping[str, str]) -> Iterator[_Chunk]:
+    def _in_memory(self, frame: pl.DataFrame, source: str | None) -> Source:
+        """The rows of a frame, which are read as those of the run's files are."""
+        reader = self.config.sources[choose_source(self.config, source)].component
+        signs = {key: reader.options[key] for key in FrameSource.signs if key in reader.options}
+        return name_source(self.config, FrameSource(frame, **signs), source)
+
+    def _chunks(self, source: Source, columns: Mapping[str, str], *, verbatim: bool = False) -> Iterator[_Chunk]:
         """Some rows after another, each time with what the model says of them.
 
         Args:
             source: The rows.
-            verbatim: Columns to leave as they are, which must be there too, and who names them.
+            columns: Columns that must be there besides the inputs, and who names them.
+            verbatim: Whether these are wanted as they stand in the file, too.
         """
         features = self.features
         width = max(self.features.spec.numeric_dim + len(self.features.categorical), 1)
         pieces = max(1, min(16, _CELLS // width // EVALUATION_ROWS))
-        chunks = source.chunks(
-            pieces * EVALUATION_ROWS, verbatim=tuple(verbatim), converted=tuple(self.state["converted"])
-        )
+        as_written = tuple(columns) if verbatim else ()
+        chunks = source.chunks(pieces * EVALUATION_ROWS, verbatim=as_written, converted=tuple(self.state["converted"]))
         for table in chunks:
             lacking = self.state.get("lacking", {}).get(table.sources[0])  # None: a run of an older version
             may_lack = features.optional if lacking is None else lacking
-            needed = {c: who for c, who in features.columns.items() if c not in may_lack} | {**verbatim}
+            needed = {c: who for c, who in features.columns.items() if c not in may_lack} | {**columns}
             table.require(needed, needed)
             # What its source did not have in training is not read of a file either.
-            table = table.without([column for column in lacking or () if column not in verbatim])
+            table = table.without([column for column in lacking or () if column not in columns])
             unreadable = self._unreadable()
             inputs, _ = self.features.transform(table, self.findings, unreadable=unreadable)
             rows = Rows(inputs, np.zeros((table.frame.height, 0), np.float32), self.device)
@@ -425,18 +433,8 @@ def choose_checkpoint(folder: RunFolder) -> str:
     raise RunError(folder.lacks_model())
 
 
-class _Frame(Source):
-    """A frame in memory."""
-
-    def __init__(self, frame: pl.DataFrame) -> None:
-        self._frame = frame.with_columns(pl.col(pl.Categorical, pl.Enum).cast(pl.String))
-
-    def read(self) -> Table:
-        return Table(self._frame.fill_nan(None), (Part("table", 0, self._frame.height, lines=False),))
-
-
 def _ids(table: Table, name: str) -> pl.Series:
-    ids = table.frame[name]
+    ids = table.as_written.get(name, table.frame[name])
     if ids.dtype.is_nested() or ids.dtype in (pl.Binary, pl.Object):
         raise DataError(Problem(f"{table.files}, column '{name}'", f"cannot be an id, got type {ids.dtype}"))
     return ids

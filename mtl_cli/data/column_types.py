@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -15,10 +16,12 @@ from mtl_cli.types import Column
 
 ColumnType = Literal["numeric", "date", "block", "category", "image", "text", "tokens"]
 
-_EXACT = 2**53  # from here on, float64 skips whole numbers
+#: From here on, float64 skips whole numbers.
+EXACT = 2**53
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _FREE_TEXT_VALUES = 1000  # a text column with more distinct values than this, in most rows, names its rows
 _US_PER_DAY = 86_400_000_000
+_TRUTH = {"true": 1.0, "false": 0.0}
 
 
 def infer_type(column: Column, declared: str | None) -> tuple[ColumnType, list[str]]:
@@ -98,6 +101,12 @@ def numeric_values(column: Column, kind: str, width: int) -> np.ndarray:
 def category_text(column: Column) -> pl.Series:
     """The cells of a category column as text, byte for byte; null where missing.
 
+    Whole numbers that are stored as floats, as all are in a column with holes, are spelt as whole numbers.
+
+    Example:
+        >>> category_text(Column("code", pl.Series([7.0, None, 2.5]), str)).to_list()
+        ['7', None, '2.5']
+
     Raises:
         DataError: The column holds lists or other values that have no text.
     """
@@ -105,7 +114,37 @@ def category_text(column: Column) -> pl.Series:
         return column.values
     if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
         raise DataError(Problem(column.head, f"must hold categories, got type {column.values.dtype}"))
-    return column.values.cast(pl.String)
+    text = column.values.cast(pl.String)
+    if not column.values.dtype.is_float():
+        return text
+    whole = (column.values == column.values.floor()) & (column.values.abs() < EXACT)
+    integers = column.values.cast(pl.Int64, strict=False).cast(pl.String)
+    return pl.select(pl.when(whole).then(integers).otherwise(text).alias(text.name)).to_series()
+
+
+def lost_digits(name: str, columns: Sequence[tuple[str, pl.Series]]) -> list[Problem]:
+    """Why whole numbers of one file and fractions of another cannot be one column; nothing if they can.
+
+    As fractions, whole numbers of more than 53 bits lose digits, and two ids become one.
+
+    Args:
+        name: The column.
+        columns: Its cells in each file.
+
+    Example:
+        >>> print(*lost_digits("id", [("a.parquet", pl.Series([2**53 + 1])), ("b.parquet", pl.Series([0.5]))]))
+        a.parquet, column 'id': holds 9007199254740993, more digits than Float64 keeps, its type in b.parquet. Store the column in one way.
+        >>> lost_digits("id", [("a.parquet", pl.Series([7])), ("b.parquet", pl.Series([0.5]))])
+        []
+    """  # noqa: E501
+    fractions = [(file, values.dtype) for file, values in columns if values.dtype.is_float()]
+    for file, values in columns if fractions else ():
+        if values.dtype.is_integer():
+            large = values.filter(values.cast(pl.Float64).abs() >= EXACT)
+            if len(large):
+                what = f"holds {large[0]}, more digits than {fractions[0][1]} keeps, its type in {fractions[0][0]}"
+                return [Problem(f"{file}, column '{name}'", what, "Store the column in one way.")]
+    return []
 
 
 def is_tokens(dtype: pl.DataType) -> bool:
@@ -175,6 +214,9 @@ def _not_a_number(column: Column, text: pl.Series, bad: pl.Series, what: str) ->
 def _numbers(column: Column) -> np.ndarray:
     series = column.values
     if series.dtype == pl.String:
+        truth = series.str.to_lowercase().replace_strict(_TRUTH, default=None, return_dtype=pl.Float64)
+        if truth.null_count() == series.null_count():  # as a text file spells a column that another stores as such
+            return _float64(truth)
         series, bad = parse_numbers(series)
         if bad.any():
             row = _first(bad)
@@ -242,9 +284,9 @@ def _precision_notes(column: Column) -> list[str]:
         text = series.str.strip_chars()
         if not (text.str.len_bytes() >= 16).any():
             return []
-        beyond = text.str.contains(r"^[+-]?\d{16,}$") & (text.cast(pl.Float64, strict=False).abs() >= _EXACT)
+        beyond = text.str.contains(r"^[+-]?\d{16,}$") & (text.cast(pl.Float64, strict=False).abs() >= EXACT)
     elif series.dtype.is_integer():
-        beyond = series.cast(pl.Float64).abs() >= _EXACT
+        beyond = series.cast(pl.Float64).abs() >= EXACT
     else:
         return []
     if not beyond.any():

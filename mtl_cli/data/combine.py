@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.column_types import lost_digits
 from mtl_cli.data.number_text import parse_numbers
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.splits import Splits
@@ -55,8 +56,11 @@ def rename_columns(table: Table, rename: Mapping[str, str], where: str) -> Table
     drawn = tuple(replace(d, user=rename.get(d.user, d.user), item=rename.get(d.item, d.item)) for d in table.drawn)
     types = {rename.get(column, column): kind for column, kind in table.types.items()}
     converted = tuple(rename.get(column, column) for column in table.converted)
-    frame = table.frame.rename(dict(rename))
-    return replace(table, frame=frame, parts=parts, missing=missing, drawn=drawn, types=types, converted=converted)
+    return replace(
+        table,
+        frame=table.frame.rename(dict(rename)), parts=parts, missing=missing, drawn=drawn, types=types,
+        converted=converted, as_written={rename.get(name, name): cells for name, cells in table.as_written.items()},
+    )  # fmt: skip
 
 
 def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Table:
@@ -228,4 +232,7 @@ def _clashes(tables: Mapping[str, Table]) -> list[Problem]:
                 what = f"has type {dtype}, but {before} in {tables[other].files}"
                 hint = f"Store the column in one way, or rename it: data.sources.{name}.rename={{{column}: OTHER}}."
                 problems.append(Problem(place, what, hint))
+    for column in first:
+        cells = [(table.files, table.frame[column]) for table in tables.values() if column in table.frame.columns]
+        problems += lost_digits(column, cells)
     return problems

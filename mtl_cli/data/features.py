@@ -304,7 +304,7 @@ class Features:
         """Everything as plain JSON types; ``from_json`` gives the same features, bit for bit, also after a file."""
         return {
             "numeric": [{**vars(c), "scaler": c.scaler.to_json(), "edges": list(c.edges)} for c in self.numeric],
-            "categorical": [{**vars(column), "values": list(column.values)} for column in self.categorical],
+            "categorical": [{"name": c.name, "values": list(c.values), "missing": c.missing} for c in self.categorical],
             "refuse_missing": self.refuse_missing,
             "refuse_unknown": self.refuse_unknown,
             "notes": list(self.notes),

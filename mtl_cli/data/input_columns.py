@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from mtl_cli.data.column_types import block_width, category_text, numeric_values
 from mtl_cli.data.scaling import Scale, Scaler
 from mtl_cli.data.table import Pieces, rows_in
 from mtl_cli.errors import DataError, Problem, did_you_mean, listed
+from mtl_cli.spelling import Spellings
 from mtl_cli.types import Column
 
 MissingInputs = Literal["indicator", "mean", "error"]
@@ -49,6 +51,16 @@ class CategoryInput:
         """Number of codes."""
         return 1 + len(self.values) + self.missing
 
+    @cached_property
+    def codes(self) -> Mapping[str, int]:
+        """The code of each category."""
+        return {value: code for code, value in enumerate(self.values, 1)}
+
+    @cached_property
+    def spellings(self) -> Spellings:
+        """What else stands for one of the categories."""
+        return Spellings(self.values)
+
 
 @dataclass
 class Findings:
@@ -57,6 +69,7 @@ class Findings:
     Args:
         missing: Place of a column (``people.csv, column 'age'``) to its missing cells.
         unknown: Place of a category column to its unknown categories and how often each occurs.
+        respelt: Place of a category column to texts that are one of its categories in another spelling, and which.
         unreadable: Rows whose image cannot be read: they are neither predicted nor counted.
         expected: Places of columns that had missing cells in training too, so that the model knows what they mean.
 
@@ -67,6 +80,7 @@ class Findings:
 
     missing: Counter[str] = field(default_factory=Counter)
     unknown: dict[str, Counter[str]] = field(default_factory=dict)
+    respelt: dict[str, dict[str, str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     expected: set[str] = field(default_factory=set)
 
@@ -90,6 +104,9 @@ class Findings:
             for place, count in self.missing.items()
             if place not in folded
         ]
+        for place, values in self.respelt.items():
+            pairs = listed([f"{text!r} as {value!r}" for text, value in sorted(values.items())], _SHOWN)
+            lines.append(f"{place}: categories are spelt otherwise than in training, read {pairs}.")
         what = "a category unknown from training"
         for place, counts in self.unknown.items():
             ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -231,11 +248,13 @@ def encode(
             refuse_missing_cells([source])
         found.missing[source.head] += count
         found.expected |= {source.head} if category.missing else set()
-    known = list(category.values)
-    coded = text.replace_strict(known, range(1, len(known) + 1), default=0, return_dtype=pl.Int64) if known else None
-    codes = np.zeros(len(text), np.int64) if coded is None else coded.fill_null(0).to_numpy().copy()
-    absent = text.is_null().to_numpy()
+    codes, absent = _coded(text, category.codes), text.is_null().to_numpy()
     unknown = text.filter(pl.Series((codes == 0) & ~absent))
+    respelt = category.spellings.find(unknown.unique().to_list()) if len(unknown) else {}
+    if respelt:
+        found.respelt.setdefault(source.head, {}).update(respelt)
+        codes = _coded(text, {**category.codes, **{other: category.codes[value] for other, value in respelt.items()}})
+        unknown = text.filter(pl.Series((codes == 0) & ~absent))
     if refuse_unknown and (len(unknown) or (count and not category.missing)):
         own = np.ones(len(text), bool) if source.own is None else source.own
         _refuse_unknown(source, category, (codes == 0) & ~absent, absent & own & (not category.missing))
@@ -243,6 +262,15 @@ def encode(
         found.unknown.setdefault(source.head, Counter()).update(dict(unknown.value_counts().rows()))
     codes[absent] = category.size - 1 if category.missing else 0
     return codes
+
+
+def _coded(text: pl.Series, codes: Mapping[str, int]) -> np.ndarray:
+    """The code of each text; 0 where it has none."""
+    if not codes:
+        return np.zeros(len(text), np.int64)
+    coded = text.replace_strict(list(codes), list(codes.values()), default=0, return_dtype=pl.Int64)
+    found: np.ndarray = coded.fill_null(0).to_numpy().copy()
+    return found
 
 
 def _refuse_unknown(source: Column, category: CategoryInput, unknown: np.ndarray, absent: np.ndarray) -> None:

@@ -281,6 +281,7 @@ class Table(AnyTable):
     Args, besides the attributes of ``AnyTable``:
         frame: N rows. Columns of text files are text; a missing cell is null.
         missing: Per column that has missing cells, how many from which marker (``empty``, ``NA``, ``null``, ``NaN``).
+        as_written: The cells of some columns as they stand in the file, for whoever writes them again.
     """
 
     frame: pl.DataFrame
@@ -292,6 +293,7 @@ class Table(AnyTable):
     converted: tuple[str, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
     drawn: tuple[Drawn, ...] = ()
+    as_written: Mapping[str, pl.Series] = field(default_factory=dict)
 
     @property
     def height(self) -> int:

@@ -74,6 +74,8 @@ def parse_text(
         frame = _parse_unquoted(data, header, sep)
         if frame is not None:
             return frame, True
+    if columns is None and sep not in first and first.count('"') % 2 == 0:
+        _check_header([first], name, sep)  # with another separator quotes stand inside cells: that is not what is wrong
     scan = _scan(data, name, sep, skipped)
     header = next(csv.reader(io.StringIO(data[: scan.ends[0]].decode().removesuffix("\r"), newline=""), delimiter=sep))
     if columns is None:

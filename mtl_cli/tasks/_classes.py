@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 
 from mtl_cli.errors import DataError, Problem, did_you_mean, first_few, listed
+from mtl_cli.spelling import Spellings, meanings, shortest
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column
 
-_TRUTH_VALUES = {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0"}
 _NAMED = 1000  # unknown classes that are named: more of them nobody lists by hand
 
 #: Where the classes come from, in the words of messages.
@@ -51,7 +51,7 @@ def _one_spelling(values: pl.Series) -> pl.Series:
         if padded or not numbers or len(known) == 0:
             return values
         if not known.str.contains("[eE]").any():  # on the text: a float holds 15 digits, an id may have more
-            plain = _plain_numbers(values)
+            plain = shortest(values)
             return values if plain.equals(values) else plain
         values = values.cast(pl.Float64)
     return pl.Series([None if v is None or v != v else _float_text(v) for v in values.to_list()], dtype=pl.String)
@@ -88,8 +88,7 @@ def is_number(label: str) -> bool:
 def class_codes(column: Column, classes: Sequence[str], origin: str = FOUND) -> np.ndarray:
     """Positions of the labels in ``classes`` as (N,) float32, NaN where missing.
 
-    Numbers are one class however they are spelt. So are the two truth values, if the classes are such: where the
-    training rows say 1 and 0, ``True``, ``yes`` and ``y`` are 1, and ``False``, ``no`` and ``n`` are 0.
+    A label may be spelt otherwise than its class, see ``Spellings``.
 
     Args:
         column: The labels.
@@ -102,14 +101,8 @@ def class_codes(column: Column, classes: Sequence[str], origin: str = FOUND) -> 
     texts = _texts(column)
     known = label_texts(pl.Series(list(classes), dtype=pl.String))
     places = {text: place for place, text in enumerate(known.to_list())}
-    meanings = {meaning: places[text] for text, meaning in _meanings(list(places)).items()}
-    truth = set(meanings) == {"0", "1"} and len(places) == 2
-    if len(meanings) == len(places):  # else one spelling stands for several classes
-        labels = texts.unique().drop_nulls().to_list()
-        numbers = _numbers(labels)
-        for label, meaning in _meanings(labels).items():
-            if label not in places and meaning in meanings and (truth or meaning == numbers[label]):
-                places[label] = meanings[meaning]
+    others = [text for text in texts.unique().drop_nulls().to_list() if text not in places]
+    places |= {text: places[value] for text, value in Spellings(list(places)).find(others).items()}
     codes = texts.replace_strict(list(places), list(places.values()), default=None, return_dtype=pl.Int64)
     strangers = texts.is_not_null() & codes.is_null()
     if strangers.any():
@@ -164,7 +157,7 @@ def fit_classes(column: Column, train: np.ndarray, declared: Sequence[str] | Non
         raise DataError(no_labels(column))
     first_with: dict[str, str] = {}
     problems = []
-    for label, meaning in _meanings(found).items():
+    for label, meaning in meanings(found).items():
         other = first_with.setdefault(meaning, label)
         if other != label:
             first, second = (int(train[(texts == text).arg_true()[0]]) for text in (other, label))
@@ -264,32 +257,6 @@ def describe_classes(targets: np.ndarray, classes: Sequence[str]) -> str:
     order = range(len(classes)) if len(classes) <= 5 else np.argsort(-counts, kind="stable")[:4]
     text = ", ".join(f"{classes[i]}: {counts[i] / len(targets):.0%}" for i in order)
     return text if len(classes) <= 5 else f"{text}, {len(classes) - 4} more"
-
-
-def _meanings(labels: Sequence[str]) -> dict[str, str]:
-    """What two spellings of one class have in common: the number, the truth value, or the word without case."""
-    found = {}
-    for label, number in _numbers(labels).items():
-        word = label.strip().casefold()
-        found[label] = number or _TRUTH_VALUES.get(word, word)
-    return found
-
-
-def _numbers(labels: Sequence[str]) -> dict[str, str | None]:
-    """The number that each label is, in its plain spelling; None for words, and for codes such as 007."""
-    texts = pl.Series(labels, dtype=pl.String).str.strip_chars()
-    numbers = texts.str.contains(r"^[+-]?(0|[1-9]\d*|)(\.\d*)?$") & texts.str.contains(r"\d")
-    plain = _plain_numbers(texts)
-    return {
-        label: number if is_number else None for label, number, is_number in zip(labels, plain, numbers, strict=True)
-    }
-
-
-def _plain_numbers(values: pl.Series) -> pl.Series:
-    """Numbers without an exponent in their shortest form, digit for digit: no plus, no zeros that say nothing."""
-    text = values.str.strip_prefix("+").str.replace(r"^(-?)\.", "${1}0.")
-    text = text.str.replace(r"\.0*$", "").str.replace(r"(\.\d*[1-9])0+$", "${1}")
-    return text.str.replace(r"^-0$", "0")
 
 
 def _float_text(value: float) -> str:

@@ -11,6 +11,7 @@ from typing import IO
 import polars as pl
 
 from mtl_cli.data.collecting import collecting
+from mtl_cli.data.column_types import lost_digits
 from mtl_cli.data.memory import free_memory
 from mtl_cli.data.table import Part, Table
 from mtl_cli.errors import ConfigError, DataError, Problem, nearest
@@ -191,7 +192,11 @@ def column_differences(files: list[File]) -> list[Problem]:
             if other != dtype and not _join_safely(dtype, other):
                 what = f"has type {other}, but {dtype} in {first.name}"
                 problems.append(Problem(f"{file.name}, column '{column}'", what, "Store the column in one way."))
-    return problems
+    return problems or [
+        problem
+        for column in first.frame.columns
+        for problem in lost_digits(column, [(file.name, file.frame[column]) for file in files])
+    ]
 
 
 def _join_safely(one: pl.DataType, other: pl.DataType) -> bool:

@@ -32,7 +32,7 @@ class Source(ABC):
 
         Args:
             rows: Rows of each table but the last; their places in messages are those of the file.
-            verbatim: Columns whose cells are given as they stand in the file, without a look at missing markers.
+            verbatim: Columns whose cells are also given as they stand in the file, in ``Table.as_written``.
             converted: ``Table.converted`` of the training table: decided once, not for each table anew.
 
         Yields:

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import polars as pl
 
 from mtl_cli.data.collecting import collecting
+from mtl_cli.data.column_types import EXACT, lost_digits
 from mtl_cli.data.number_text import convert_numbers
 from mtl_cli.data.sources._files import (
     File,
@@ -143,7 +144,7 @@ class TableSource(Source):
                     empty.append(File(name, split, _plain(pl.scan_parquet(path, glob=False).head(0).collect()), False))
         if problems:
             raise DataError(problems)
-        problems = column_differences(empty)
+        problems = column_differences(empty) or _lost_digits(files, empty)
         problems += [
             Problem(file.name, "holds no rows", "Leave it out, or give it rows.") for file in files if not file.rows
         ]
@@ -169,14 +170,7 @@ class TableSource(Source):
                 first += frame.height
 
     def _interpret(self, table: Table, verbatim: Collection[str], converted: Collection[str] | None) -> Table:
-        """What the cells mean: which are missing, and other people's numbers."""
-        as_they_are = [table.frame[name] for name in verbatim if name in table.frame.columns]
-        frame, missing = mark_missing(table.frame, self._missing)
-        table = replace(table, frame=frame.with_columns(as_they_are), missing=missing)
-        if (self._decimal, self._thousands) == (".", None):
-            return table
-        frame, names = convert_numbers(table, self._decimal, self._thousands, converted)
-        return replace(table, frame=frame.with_columns(as_they_are), converted=names)
+        return _interpret(table, self._missing, self._decimal, self._thousands, verbatim, converted)
 
     def _pieces(self, name: str, rows: int) -> Iterator[tuple[pl.DataFrame, bool]]:
         path = existing_file(name)
@@ -213,6 +207,71 @@ class TableSource(Source):
             if suffix in _JSON_LINES:
                 _refuse_doubled_keys(name, raw, frame.columns)
         return File(name, split, frame, lines=False)
+
+
+def _lost_digits(files: Sequence[StoredFile], like: Sequence[File]) -> list[Problem]:
+    """Columns that hold large whole numbers in one file and fractions in another; only these are read for it."""
+    problems = []
+    for column, dtype in like[0].frame.schema.items():
+        if not dtype.is_numeric() or len({file.frame.schema[column].is_float() for file in like}) == 1:
+            continue
+        large = pl.col(column).cast(pl.Float64).abs() >= EXACT
+        found = [
+            (file.name, pl.scan_parquet(file.path, glob=False).select(column).filter(large).head(1).collect()[column])
+            for file in files
+        ]
+        problems += lost_digits(column, found)
+    return problems
+
+
+class FrameSource(Source):
+    """A frame in memory, whose cells mean what those of a table's files do.
+
+    Args:
+        frame: The rows.
+        missing: As for ``TableSource``.
+        decimal: As for ``TableSource``.
+        thousands: As for ``TableSource``.
+    """
+
+    #: The options of a table source that its rows are read by.
+    signs: ClassVar[tuple[str, ...]] = ("missing", "decimal", "thousands")
+
+    def __init__(
+        self, frame: pl.DataFrame, *, missing: list[str] | None = None, decimal: str = ".", thousands: str | None = None
+    ) -> None:
+        self._frame, self._missing = _plain(frame), [""] if missing is None else missing
+        self._decimal, self._thousands = decimal, thousands
+
+    def read(self) -> Table:
+        return self._interpret(0, self._frame.height, (), None)
+
+    def chunks(self, rows: int, *, verbatim: Collection[str] = (), converted: Collection[str] = ()) -> Iterator[Table]:
+        for first in range(0, max(self._frame.height, 1), rows):
+            yield self._interpret(first, rows, verbatim, converted)
+
+    def _interpret(self, first: int, rows: int, verbatim: Collection[str], converted: Collection[str] | None) -> Table:
+        part = Part("table", -first, self._frame.height, lines=False)
+        table = Table(self._frame.slice(first, rows), (part,))
+        return _interpret(table, self._missing, self._decimal, self._thousands, verbatim, converted)
+
+
+def _interpret(
+    table: Table,
+    missing: list[str],
+    decimal: str,
+    thousands: str | None,
+    verbatim: Collection[str],
+    converted: Collection[str] | None,
+) -> Table:
+    """What the cells mean: which are missing, and other people's numbers."""
+    as_written = {name: table.frame[name] for name in verbatim if name in table.frame.columns}
+    frame, counts = mark_missing(table.frame, missing)
+    table = replace(table, frame=frame, missing=counts, as_written=as_written)
+    if (decimal, thousands) == (".", None):
+        return table
+    frame, names = convert_numbers(table, decimal, thousands, converted)
+    return replace(table, frame=frame, converted=names)
 
 
 def _text_problems(sep: str | None, decimal: str, thousands: str | None) -> list[Problem]:

@@ -1,0 +1,66 @@
+"""One value in several spellings: ``1`` and ``1.0``, ``True`` and ``yes``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import polars as pl
+
+_TRUTH_VALUES = {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n": "0"}
+
+
+class Spellings:
+    """Values that are known, and what else stands for one of them.
+
+    Numbers are one value however they are spelt. So are the two truth values, if the known values are such: beside
+    ``1`` and ``0``, ``True``, ``yes`` and ``y`` are 1, and ``False``, ``no`` and ``n`` are 0.
+
+    Args:
+        known: The values.
+
+    Example:
+        >>> Spellings(["1", "2.5", "07"]).find(["1.0", "2.50", "7", "one"])
+        {'1.0': '1', '2.50': '2.5'}
+        >>> Spellings(["False", "True"]).find(["1", "no"])
+        {'1': 'True', 'no': 'False'}
+    """
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._by_meaning: dict[str, str | None] = {}  # None: of several
+        for value, meaning in meanings(known).items():
+            self._by_meaning[meaning] = None if meaning in self._by_meaning else value
+        self._truth = set(self._by_meaning) == {"0", "1"} and len(known) == 2
+
+    def find(self, texts: Sequence[str]) -> dict[str, str]:
+        """The known value that each of the texts is in another spelling; nothing of a text that may be several."""
+        numbers, found = plain_numbers(texts), {}
+        for text, meaning in meanings(texts).items():
+            value = self._by_meaning.get(meaning)
+            if value is not None and (self._truth or meaning == numbers[text]):
+                found[text] = value
+        return found
+
+
+def meanings(texts: Sequence[str]) -> dict[str, str]:
+    """What two spellings of one value have in common: the number, the truth value, or the word without case."""
+    found = {}
+    for text, number in plain_numbers(texts).items():
+        word = text.strip().casefold()
+        found[text] = number or _TRUTH_VALUES.get(word, word)
+    return found
+
+
+def plain_numbers(texts: Iterable[str]) -> dict[str, str | None]:
+    """The number that each text is, in its plain spelling; None for words, and for codes such as 007."""
+    series = pl.Series(list(texts), dtype=pl.String)
+    stripped = series.str.strip_chars()
+    numbers = stripped.str.contains(r"^[+-]?(0|[1-9]\d*|)(\.\d*)?$") & stripped.str.contains(r"\d")
+    plain = shortest(stripped)
+    return {text: number if known else None for text, number, known in zip(series, plain, numbers, strict=True)}
+
+
+def shortest(numbers: pl.Series) -> pl.Series:
+    """Numbers without an exponent in their shortest form, digit for digit: no plus, no zeros that say nothing."""
+    text = numbers.str.strip_prefix("+").str.replace(r"^(-?)\.", "${1}0.")
+    text = text.str.replace(r"\.0*$", "").str.replace(r"(\.\d*[1-9])0+$", "${1}")
+    return text.str.replace(r"^-0$", "0")
