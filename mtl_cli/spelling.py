@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
@@ -26,22 +26,19 @@ class Spellings:
     """
 
     def __init__(self, known: Sequence[str]) -> None:
-        self._by_meaning: dict[str, str | None] = {}  # None: of several
-        for value, meaning in meanings(known).items():
-            self._by_meaning[meaning] = None if meaning in self._by_meaning else value
-        self._truth = set(self._by_meaning) == {"0", "1"} and len(known) == 2
+        truth = len(known) == 2 and set(meanings(known).values()) == {"0", "1"}
+        self._meaning: Callable[[Sequence[str]], Mapping[str, str | None]] = meanings if truth else plain_numbers
+        self._values: dict[str | None, str | None] = {None: None}  # by meaning; None: there is none, or several have it
+        for value, meaning in self._meaning(known).items():
+            self._values[meaning] = None if meaning in self._values else value
 
     def find(self, texts: Sequence[str]) -> dict[str, str]:
         """The known value that each of the texts is in another spelling; nothing of a text that may be several."""
-        numbers, found = plain_numbers(texts), {}
-        for text, meaning in meanings(texts).items():
-            value = self._by_meaning.get(meaning)
-            if value is not None and (self._truth or meaning == numbers[text]):
-                found[text] = value
-        return found
+        found = {text: self._values.get(meaning) for text, meaning in self._meaning(texts).items()}
+        return {text: value for text, value in found.items() if value is not None}
 
 
-def meanings(texts: Sequence[str]) -> dict[str, str]:
+def meanings(texts: Sequence[str]) -> Mapping[str, str]:
     """What two spellings of one value have in common: the number, the truth value, or the word without case."""
     found = {}
     for text, number in plain_numbers(texts).items():
@@ -50,9 +47,9 @@ def meanings(texts: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def plain_numbers(texts: Iterable[str]) -> dict[str, str | None]:
+def plain_numbers(texts: Sequence[str]) -> Mapping[str, str | None]:
     """The number that each text is, in its plain spelling; None for words, and for codes such as 007."""
-    series = pl.Series(list(texts), dtype=pl.String)
+    series = pl.Series(texts, dtype=pl.String)
     stripped = series.str.strip_chars()
     numbers = stripped.str.contains(r"^[+-]?(0|[1-9]\d*|)(\.\d*)?$") & stripped.str.contains(r"\d")
     plain = shortest(stripped)

@@ -8,7 +8,7 @@ other run read them (scaling, bins, categories), since that is what its weights 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from mtl_cli.errors import ConfigError, Problem, listed
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.report_text import text_table
 from mtl_cli.schema import RunConfig
+from mtl_cli.spelling import Spellings
 from mtl_cli.tasks import Kind
 from mtl_cli.trained import TrainedRun
 from mtl_cli.types import InputSpec
@@ -133,10 +134,14 @@ def start(origin: TrainedRun, config: RunConfig, data: Data, model: MultiTaskMod
             with torch.no_grad():
                 values.copy_(theirs[key])
         entries.append(Entry(str(key), tuple(values.shape), why or "loaded"))
+    loaded = {
+        key: values for (key, values), entry in zip(ours.items(), entries, strict=True) if entry.outcome == "loaded"
+    }
+    label_notes = _rescale(origin, data, {key.name: values for key, values in loaded.items()})
     left = tuple(str(key) for key in theirs if key not in ours)
     found = Start(
         str(origin.folder.path.resolve()), origin.checkpoint, origin.epoch, tuple(entries), left, columns,
-        (*_column_notes(columns), *_label_notes(origin, data), *origin.notes),
+        (*_column_notes(columns), *label_notes, *origin.notes),
     )  # fmt: skip
     if not found.loaded:
         why = "; ".join(dict.fromkeys(entry.outcome for entry in entries))
@@ -201,9 +206,15 @@ def _other_meaning(there: Kind, here: Kind) -> str | None:
         return None
     if type(there) is not type(here):
         return f"kind {type(there).__name__.lower()} there, {type(here).__name__.lower()} here"
-    if list(there.classes) != list(here.classes):
+    if not _same_classes(there.classes, here.classes):
         return f"other classes there: {', '.join(list(there.classes)[:8])}"
-    return "other outputs there"
+    return None if here.classes and there.num_outputs == here.num_outputs else "other outputs there"
+
+
+def _same_classes(there: Sequence[str], here: Sequence[str]) -> bool:
+    """Whether the classes are the same, each perhaps in another spelling."""
+    spelt = Spellings(there).find([label for label in here if label not in there])
+    return [spelt.get(label, label) for label in here] == list(there)
 
 
 def _depend_on_columns(config: RunConfig, data: Data) -> set[str]:
@@ -261,19 +272,35 @@ def _column_notes(columns: Sequence[str]) -> list[str]:
     return [f"other input columns than in that run: {listed(columns, 8, '; ')}."]
 
 
-def _label_notes(origin: TrainedRun, data: Data) -> list[str]:
-    """Heads that were carried over, and whose labels are scaled by other rows now."""
+def _rescale(origin: TrainedRun, data: Data, loaded: Mapping[str, Tensor]) -> list[str]:
+    """Makes heads that were carried over predict what they did, where labels are scaled by other rows now.
+
+    Args:
+        origin: The run that they are of.
+        data: The new data.
+        loaded: What was carried over; changed in place.
+
+    Returns:
+        Notes on it.
+    """
     before = {task.name: task.kind for task in origin.tasks}
-    scaled = [
-        task.name
-        for task in data.tasks
-        if task.name in before
-        and not task.kind.classes
-        and task.kind.meaning() == before[task.name].meaning()
-        and task.kind.state() != before[task.name].state()
+    same, others = [], []
+    for name, kind in ((task.name, task.kind) for task in data.tasks):
+        weight, bias = (loaded.get(f"heads.{name}.{part}") for part in ("weight", "bias"))
+        if weight is None or bias is None:
+            continue
+        found = kind.from_scale_of(before[name])
+        if found is None:
+            others.append(name)
+        elif found != (1.0, 0.0):
+            weight.mul_(found[0])
+            bias.mul_(found[0]).add_(found[1])
+            same.append(name)
+    what = "are scaled by the new training rows"
+    return [
+        *(
+            [f"the labels of {', '.join(same)} {what}, and the heads with them: they predict what they did."]
+            * bool(same)
+        ),
+        *([f"the labels of {', '.join(others)} {what}, not as in that run."] * bool(others)),
     ]
-    return (
-        [f"the labels of {', '.join(scaled)} are scaled by the new training rows, not as in that run."]
-        if scaled
-        else []
-    )

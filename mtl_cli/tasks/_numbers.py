@@ -94,6 +94,18 @@ class Units:
         """Puts back what ``state`` gave."""
         self._mean, self._std = float(state["mean"]), float(state["std"])
 
+    def from_scale_of(self, there: Units) -> tuple[float, float]:
+        """Factor and offset that make a number of another standardised scale one of this scale.
+
+        Example:
+            >>> here, there = Units("none"), Units("none")
+            >>> here.load_state({"mean": 10.0, "std": 2.0}), there.load_state({"mean": 20.0, "std": 4.0})
+            (None, None)
+            >>> here.from_scale_of(there)
+            (2.0, 5.0)
+        """
+        return there._std / self._std, (there._mean - self._mean) / self._std
+
     def _read(self, column: Column) -> np.ndarray:
         values = read_numbers(column)
         pair = _TRANSFORMS[self.transform]

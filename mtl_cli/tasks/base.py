@@ -47,6 +47,7 @@ class Kind(ABC):
         several_columns: Whether a label may stand in several columns.
         formula: How the outputs (C,) of a row become what ``decode`` gives, with the numbers of ``state``; for people
             who use an exported model.
+        scored_by: The module that ``score`` imports, if that takes long.
         chosen: The metrics that this task reports, the primary one first; all if empty.
     """
 
@@ -55,6 +56,7 @@ class Kind(ABC):
     classes: Sequence[str] = ()
     several_columns: ClassVar[bool] = False
     formula: ClassVar[str] = ""
+    scored_by: ClassVar[str] = ""
     chosen: tuple[str, ...] = ()
 
     @abstractmethod
@@ -185,6 +187,13 @@ class Kind(ABC):
     def meaning(self) -> Hashable:
         """What the outputs stand for: a trained head serves another data set if this is the same there."""
         return (type(self).__name__, self.num_outputs, *self.classes)
+
+    def from_scale_of(self, there: Kind) -> tuple[float, float] | None:
+        """Factor and offset that make of an output of a task with the same ``meaning`` one that says the same here.
+
+        They differ from 1 and 0 where outputs are on a scale of the training rows; None if no two numbers do it.
+        """
+        return (1.0, 0.0) if self.classes or self.state() == there.state() else None
 
     def group_key(self) -> Hashable:
         """Tasks with equal keys are computed together; the loss may depend on nothing else."""

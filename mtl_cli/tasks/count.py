@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -36,6 +37,7 @@ class Count(Kind):
     """
 
     formula: ClassVar[str] = "mean * exp(output): the expected count"
+    scored_by: ClassVar[str] = "sklearn.metrics"
     metrics: ClassVar[Mapping[str, bool | None]] = {
         "d2": True,
         "deviance": False,
@@ -92,6 +94,9 @@ class Count(Kind):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self._mean = float(state["mean"])
+
+    def from_scale_of(self, there: Kind) -> tuple[float, float] | None:
+        return (1.0, math.log(there._mean / self._mean)) if isinstance(there, Count) else None
 
     def _to_counts(self, targets: np.ndarray) -> np.ndarray:
         counts: np.ndarray = np.rint(targets.astype(np.float64) * self._mean)  # float32 is not exact, counts are

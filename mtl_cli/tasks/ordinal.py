@@ -44,6 +44,7 @@ class Ordinal(ClassKind):
     formula: ClassVar[str] = (
         "sigmoid(outputs), none above the one before: the chances to be above each step; their rounded sum is the class"
     )
+    scored_by: ClassVar[str] = "sklearn.metrics"
     metrics: ClassVar[Mapping[str, bool | None]] = {"qwk": True, "mae": False, "accuracy": True}
 
     def __init__(

@@ -47,6 +47,7 @@ class Quantile(Kind):
     formula: ClassVar[str] = (
         "back(q * std + mean) for q = outputs[0], then softplus(output) added for each more; back undoes `transform`"
     )
+    scored_by: ClassVar[str] = "sklearn.metrics"
     metrics: ClassVar[Mapping[str, bool | None]] = {"d2": True, "pinball": False, "coverage": None}
 
     def __init__(

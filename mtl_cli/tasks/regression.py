@@ -97,6 +97,9 @@ class Regression(Kind):
     def load_state(self, state: Mapping[str, Any]) -> None:
         self._units.load_state(state)
 
+    def from_scale_of(self, there: Kind) -> tuple[float, float] | None:
+        return self._units.from_scale_of(there._units) if isinstance(there, Regression) else None
+
     def meaning(self) -> Hashable:
         return (*self.group_key(), self._units.transform)  # type: ignore[misc]
 

@@ -208,3 +208,34 @@ def test_help_has_an_example(evaluate):
     code, out, err = evaluate("--help")
     assert (code, err) == (0, "")
     assert "example:\n  mtl-evaluate runs/churn/NAME --data labelled.csv" in out
+
+
+def test_empty_cells_of_a_ranking_are_those_of_the_training(cli, write, evaluate):
+    rows = [f"{i},{'' if i % 5 == 0 else i % 4},{i % 3 == 0:d}" for i in range(60)]
+    write({
+        "train.csv": "\n".join(["x,list,y", *rows[:30]]) + "\n",
+        "val.csv": "\n".join(["x,list,y", *rows[30:]]) + "\n",
+        "conf/task/lists.yaml": "# @package _global_\n"
+        "data: {source: table, train: train.csv, val: val.csv, inputs: [x, list], allow_inputs: [list]}\n"
+        "tasks: {y: {kind: binary, ranking: {group: list, k: 2}}}\ntrainer: {max_epochs: 2}\n",
+    })  # fmt: skip
+    assert cli("--config-dir", "conf", "task=lists", "hydra.run.dir=run").code == 0
+    evaluate("run", "--out", "own.json")
+    assert evaluate("run", "--data", "val.csv", "--out", "file.json")[0] == 0
+    own, file = (list(_json(name)["metrics"].values()) for name in ("own.json", "file.json"))
+    assert file == pytest.approx(own, rel=1e-6)
+
+
+def test_weights_with_another_decimal_sign_are_read(cli, write, evaluate):
+    rows = ["x;y;w", *(f"{i % 7};{i % 3}.5;{1 + i % 2}.0" for i in range(40))]
+    write({
+        "a.csv": "\n".join(rows) + "\n",
+        "b.csv": "\n".join(rows).replace(".", ",") + "\n",
+        "conf/task/weighted.yaml": "# @package _global_\ndata: {source: table, path: a.csv, sep: ';'}\n"
+        "tasks: {y: {kind: regression, sample_weight: w}}\ntrainer: {max_epochs: 1}\n",
+    })  # fmt: skip
+    assert cli("--config-dir", "conf", "task=weighted", "hydra.run.dir=run").code == 0
+    assert evaluate("run", "--data", "a.csv", "--out", "a.json")[0] == 0
+    assert evaluate("run", "--data", "b.csv", "--decimal", ",", "--out", "b.json")[0] == 0
+    assert _json("a.json")["metrics"].values() != []
+    assert [*_json("b.json")["metrics"].values()] == [*_json("a.json")["metrics"].values()]

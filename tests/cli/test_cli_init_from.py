@@ -87,6 +87,25 @@ def test_same_columns_in_another_order_are_read_as_before(cli, old, customers, t
         assert float(after["churned_prob_yes"]) == pytest.approx(float(before["churned_prob_yes"]), abs=1e-5)
 
 
+def test_heads_predict_what_they_did_though_labels_are_scaled_anew(cli, write, tmp_path):
+    header, *rows = ["x,y,n,flag", *(f"{i % 9},{(i % 9) ** 2}.5,{i % 5},{i % 2 == 0}" for i in range(90))]
+    task = "# @package _global_\ndata: {{source: table, path: {0}.csv}}\ntrainer: {{max_epochs: 3}}\ntasks:\n" \
+        "  y: {{kind: regression, transform: log1p}}\n  n: {{kind: count}}\n  flag: {{kind: binary}}\n"  # fmt: skip
+    some = [row.replace("True", "yes").replace("False", "no") for row in rows if row[0] < "5"]
+    write({
+        "all.csv": "\n".join([header, *rows]) + "\n", "some.csv": "\n".join([header, *some]) + "\n",
+        "conf/task/all.yaml": task.format("all"), "conf/task/some.yaml": task.format("some"),
+    })  # fmt: skip
+    assert cli("--config-dir", "conf", "task=all", "hydra.run.dir=old").code == 0
+    ended = cli("--config-dir", "conf", "task=some", "init_from=old", *STILL, "hydra.run.dir=new")
+    assert "note: the labels of n, y are scaled by the new training rows, and the heads with them" in ended.out
+    assert set(_outcomes(tmp_path / "new")[0].values()) == {"loaded"}
+    for before, after in zip(*(_predicted(tmp_path / name, "all.csv") for name in ("old", "new")), strict=True):
+        for column in ("y_pred", "n_pred"):
+            assert float(after[column]) == pytest.approx(float(before[column]), rel=1e-4)
+        assert float(after["flag_prob_yes"]) == pytest.approx(float(before["flag_prob_True"]), abs=1e-5)
+
+
 def test_weights_never_go_to_another_column(cli, old, customers, tmp_path):
     # The shapes are the same: only the name of a column is not
     (tmp_path / "customers.csv").write_text(customers["customers.csv"].replace("visits", "orders"))

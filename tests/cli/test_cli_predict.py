@@ -491,6 +491,29 @@ def test_library_predicts_frames_and_files(base):
     assert from_file.drop("id").equals(from_frame.drop("row"))
 
 
+def test_cells_of_a_frame_mean_what_those_of_a_file_do(base):
+    signs = ("data.sep=';'", 'data.decimal=","', "data.missing=['?']")
+    base(*signs, train=TRAIN.replace(",", ";").replace(".", ",").replace("0,1;", "?;"),
+         val=VAL.replace(",", ";").replace(".", ","))  # fmt: skip
+    Path("new.csv").write_text(VAL.replace(",", ";").replace(".", ",").replace("0,2;", "?;"))
+    trained = load_run("run")
+    frame = pl.read_csv("new.csv", separator=";", infer_schema=False)
+    assert "?" in frame["x2"].to_list()
+    assert trained.predict(frame).equals(trained.predict("new.csv"))
+
+
+def test_an_id_that_is_an_input_is_written_as_it_stands_and_read_as_it_is_meant(base, predict):
+    base("data.allow_inputs=[x1]", "data.id=x1", train=TRAIN.replace("3,0.9,", "3,,"))
+    Path("new.csv").write_text(VAL.replace("101,0.4,", "101,,"))
+    assert predict("run", "--data", "new.csv", "--out", "own.csv")[0] == 0
+    assert predict("run", "--data", "new.csv", "--out", "rows.csv", "--id", "-")[0] == 0
+    assert predict("run", "--data", "new.csv", "--out", "other.csv", "--id", "x2")[0] == 0
+    own, rows, other = (_table(f"{name}.csv") for name in ("own", "rows", "other"))
+    assert own.drop("x1").equals(rows.drop("row"))
+    assert other.drop("x2").equals(rows.drop("row"))
+    assert own["x1"].to_list() == ["", "0.1", "0.5", "0.2"]
+
+
 def test_digits_from_a_file_with_lists_and_numbers_again(cli, predict):
     from mtl_cli.data import split_rows
     from mtl_cli.registry import SOURCES

@@ -179,3 +179,12 @@ def test_table_of_one_source_is_read_by_the_features_of_all():
     assert notes == ["movies.csv, column 'genre': 1 cell is missing."]
     with pytest.raises(DataError, match="no column 'user'"):
         features.transform(table("x", {"pages": ["1"]}))
+
+
+def test_large_ids_are_not_rounded_to_join_sources():
+    tables = {
+        name: Table(pl.DataFrame({"user": users}), (Part(f"{name}.parquet", 0, 2, lines=False),))
+        for name, users in {"a": [2**60 + 1, 2**60 + 2], "b": [0.5, None]}.items()
+    }
+    with pytest.raises(DataError, match=r"a\.parquet, column 'user': holds 1152921504606846977, more digits than"):
+        combine(tables)

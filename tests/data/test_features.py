@@ -551,3 +551,43 @@ def test_links_are_pairs_of_known_categories_and_survive_json():
             assert own.codes.dtype == other.codes.dtype == np.int64
             assert np.array_equal(own.codes, other.codes)
             assert own.codes.shape[0] == 2
+
+
+# --- one value in several spellings
+
+
+@pytest.mark.parametrize(
+    ("cells", "note"),
+    [
+        ([1.0, None, 2.0, 3.0], ""),  # what pandas makes of integers with a hole
+        (["1.0", None, "2.00", "3"], "'1.0' as '1', '2.00' as '2'"),
+    ],
+)
+def test_category_is_the_same_in_another_spelling(cells, note):
+    features = fit(table_of(c=[1, 2, 2, 1]), inputs=[{"name": "c", "type": "category"}])
+    inputs, notes = features.transform(table_of("new.csv", c=cells))
+    assert inputs.categorical[:, 0].tolist() == [1, 0, 2, 0]
+    assert [n for n in notes if "spelt" in n] == (
+        [f"new.csv, column 'c': categories are spelt otherwise than in training, read {note}."] if note else []
+    )
+    assert notes[-1] == "new.csv, column 'c': 1 cell holds a category unknown from training: '3' (1)."
+
+
+TRUTH = {"pandas": ["True", "False", "True"], "json": ["true", "false", "true"], "flags": ["1", "0", "1"],
+         "stored": [True, False, True], "numbers": [1, 0, 1]}  # fmt: skip
+
+
+@pytest.mark.parametrize("new", TRUTH)
+@pytest.mark.parametrize("old", TRUTH)
+def test_truth_values_are_the_same_however_they_are_stored(old, new):
+    trained = table_of(b=TRUTH[old])
+    features = fit(trained)
+    expected, found = (features.transform(table)[0] for table in (trained, table_of(b=TRUTH[new])))
+    assert found.numeric.tolist() == expected.numeric.tolist()
+    assert found.categorical.tolist() == expected.categorical.tolist()
+
+
+def test_text_beside_truth_values_is_no_number():
+    features = fit(table_of(b=[True, False, True]))
+    error = error_of(features.transform, table_of(b=["True", "maybe", "False"]))
+    assert error.startswith("x.csv, column 'b', row 1 (line 2): must be a number, got 'True'.")

@@ -519,3 +519,31 @@ def test_real_parquet_files_are_read_whole():
     assert adult.fingerprint.startswith("669ef025e868120f")
     tox21 = read(path=str(SHARED / "data/tox21/tox21.parquet"))
     assert tox21.frame.schema["fp"] == pl.Array(pl.UInt8, 1024)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_large_ids_are_not_rounded_to_join_files(tmp_path, monkeypatch, stored):
+    monkeypatch.chdir(tmp_path)
+    ids = [2**60 + 1, 2**60 + 2]
+    pl.DataFrame({"user": [1.0, None]}).write_parquet("a.parquet")
+    pl.DataFrame({"user": ids}).write_parquet("b.parquet")
+    pl.DataFrame({"user": [7, 8]}).write_parquet("small.parquet")
+
+    def read(*names):
+        source = SOURCES.build("table", path=[*names])
+        return source.stored() if stored else source.read()
+
+    with pytest.raises(DataError) as caught:
+        read("a.parquet", "small.parquet", "b.parquet")
+    assert str(caught.value) == (
+        f"b.parquet, column 'user': holds {ids[0]}, more digits than Float64 keeps, its type in a.parquet. "
+        "Store the column in one way."
+    )
+    assert read("a.parquet", "small.parquet").height == 4
+
+
+def test_wrong_separator_is_named_where_cells_are_quoted():
+    expected = "x.csv: one column found with separator ',', got header 'a;b'. Set data.sep=\";\"."
+    assert error_of('a;b\n1;"x"\n') == expected
+    assert error_of('"a";"b"\n1;"x"\n').startswith("x.csv: one column found with separator ','")
+    assert read_text('"a;\nb",c\n1,"x"\n').frame.columns == ["a;\nb", "c"]

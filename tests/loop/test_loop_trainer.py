@@ -1,6 +1,8 @@
 """Epochs, checkpoints, budgets: a run can be stopped at any step and goes on as if nothing had happened."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -399,6 +401,22 @@ def test_steps_are_a_limit_inside_an_epoch(claim):
     trainer.fit()
     assert (trainer.progress.step, trainer.progress.epoch, trainer.progress.rows) == (4, 2, 28)
     assert [r["step"] for r in _records(folder, "val")] == [3, 4]
+
+
+def test_what_scores_import_is_no_time_of_the_training(claim, tmp_path, monkeypatch):
+    (tmp_path / "scores_of_the_test.py").write_text("import clock_of_the_test\nclock_of_the_test.now += 100.0\n")
+    clock = types.ModuleType("clock_of_the_test")
+    clock.now = 0.0
+    monkeypatch.setitem(sys.modules, "clock_of_the_test", clock)
+    monkeypatch.syspath_prepend(tmp_path)
+    kinds = three_kinds()
+    kinds[1].scored_by = "scores_of_the_test"
+    trainer = make_trainer(claim(), make_learner(kinds), three_kind_rows(32), epochs=2)
+    trainer._clock = lambda: clock.now
+    trainer.fit()
+    assert clock.now == 100.0
+    assert trainer.seconds() == 0.0
+    del sys.modules["scores_of_the_test"]
 
 
 def test_seconds_are_a_limit(claim):
