@@ -89,9 +89,13 @@ class Column:
 
     @property
     def head(self) -> str:
-        """The place of the column as a whole: ``people.csv, column 'age'``."""
-        first = 0 if self.own is None else int(self.own.argmax())
-        return self.where(first).rpartition(", row ")[0] or self.name
+        """The place of the column as a whole, in one file or in several: ``a.csv to c.csv, column 'age'``."""
+        first, last = 0, max(len(self.values) - 1, 0)
+        if self.own is not None:  # of the rows that have the column
+            first, last = int(self.own.argmax()), last - int(self.own[::-1].argmax())
+        head, end = (self.where(row).rpartition(", row ")[0] for row in (first, last))
+        (file, cut, column), (other, _, _) = head.rpartition(", column "), end.rpartition(", column ")
+        return head or self.name if file == other else f"{file} to {other}{cut}{column}"
 
 
 @dataclass(frozen=True)

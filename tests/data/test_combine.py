@@ -164,7 +164,7 @@ def test_empty_cells_of_the_sources_own_rows_are_still_refused_and_counted():
     features = Features.fit(combined, FeatureOptions(), np.arange(5), {})
     assert features.transform(combined)[1] == [
         "books.csv, column 'pages': 1 cell is missing.",
-        "books.csv, column 'user': 1 cell is missing.",
+        "books.csv to movies.csv, column 'user': 1 cell is missing.",
         "movies.csv, column 'genre': 1 cell is missing.",
     ]
 

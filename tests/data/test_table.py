@@ -6,6 +6,7 @@ import hashlib
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -519,6 +520,17 @@ def test_real_parquet_files_are_read_whole():
     assert adult.fingerprint.startswith("669ef025e868120f")
     tox21 = read(path=str(SHARED / "data/tox21/tox21.parquet"))
     assert tox21.frame.schema["fp"] == pl.Array(pl.UInt8, 1024)
+
+
+def test_head_of_a_column_names_all_its_files():
+    parts = tuple(Part(f"{name}.csv", i, 1, lines=True, renamed={"age": "years"}) for i, name in enumerate("abc"))
+    table = Table(pl.DataFrame({"age": ["3", "4", "5"]}), parts)
+    assert table.column("age").head == "a.csv to c.csv, column 'years'"
+    own = replace(
+        table, parts=tuple(replace(p, columns=frozenset({"age"} if p.name != "c.csv" else ())) for p in parts)
+    )
+    assert own.column("age").head == "a.csv to b.csv, column 'years'"
+    assert replace(table, parts=parts[:1]).column("age").head == "a.csv, column 'years'"
 
 
 @pytest.mark.parametrize("stored", [False, True])
