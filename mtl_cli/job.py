@@ -383,10 +383,15 @@ def results_table(config: RunConfig, evaluation: Evaluation, split: str, everyth
 
 
 def undefined_notes(evaluation: Evaluation, counts: Mapping[str, LabelCounts], split: str) -> list[str]:
-    """One line for each task some of whose metrics are not defined for its labels."""
+    """One line for each task some of whose metrics are not defined for its labels, or spoilt by its predictions."""
     notes = []
     for name, scores in evaluation.tasks.items():
-        lacking = [metric for metric, value in scores.items() if value is None]
+        spoilt = evaluation.spoilt.get(name, ())
+        if spoilt:
+            what = f"{split}: predictions of task '{name}' are not finite, or too large to score"
+            without = "; so there is no mean" if name in evaluation.broken_down else ""
+            notes.append(f"{what}: it has no {', '.join(spoilt)}{without}.")
+        lacking = [metric for metric, value in scores.items() if value is None and metric not in spoilt]
         if lacking:
             labels = f"{counts[name].labelled} labels" + (f", {counts[name].balance}" if counts[name].labelled else "")
             notes.append(f"{split}: not defined for the labels of task '{name}' ({labels}): {', '.join(lacking)}.")

@@ -33,11 +33,13 @@ class Evaluation:
         tasks: Metrics of each task by name, its ``loss`` among them; None where a metric is not defined.
         primary: The primary metric's name for each task.
         auxiliary: Tasks that are trained for the others' sake: ``mean``, ``worst`` and ``undefined`` leave them out.
-        loss: Sum of the tasks' losses, each times its task weight. (Not what a balancing method minimises.)
-        mean: Mean of the primary metrics that are defined, or None.
-        worst: The lowest of them, or None.
-        undefined: Tasks that ``mean`` leaves out.
-        diverged: Tasks that have labels and a loss that is not finite.
+        loss: Sum of the tasks' losses, each times its task weight; None if one that has labels is not finite. (Not
+            what a balancing method minimises.)
+        mean: Mean of the primary metrics that are defined; None if there is none, or predictions have spoilt one: the
+            mean of the others would be the better for it.
+        worst: The lowest of them, or None in the same way.
+        undefined: Tasks that ``mean`` leaves out, because their labels allow no primary metric.
+        spoilt: Metrics, or ``loss``, that the labels of a task allow and its predictions do not: they overflow.
         by_source: Metrics of a task that several sources label, for the rows of each, by ``stars@books``. They are for
             reading: ``mean`` and the others are of whole tasks.
         curves: What a report draws of each task's predictions, if that was asked for.
@@ -49,10 +51,24 @@ class Evaluation:
     mean: float | None
     worst: float | None
     undefined: tuple[str, ...]
-    diverged: tuple[str, ...] = ()
+    spoilt: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     auxiliary: tuple[str, ...] = ()
     by_source: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     curves: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+
+    @property
+    def diverged(self) -> tuple[str, ...]:
+        """Tasks that have labels and a loss that is not finite."""
+        return tuple(name for name, lacking in self.spoilt.items() if "loss" in lacking)
+
+    @property
+    def broken_down(self) -> tuple[str, ...]:
+        """Tasks for want of whose primary metric, which their predictions have spoilt, there is no ``mean``."""
+        return tuple(
+            name
+            for name, lacking in self.spoilt.items()
+            if self.primary[name] in lacking and name not in self.auxiliary
+        )
 
     def flat(self, split: str) -> dict[str, float | None]:
         """One mapping with keys ``val/income/auroc``, ``val/loss``, ``val/mean``, ``val/worst``."""
@@ -141,7 +157,7 @@ def score(
     scores: dict[str, dict[str, float | None]] = {}
     by_source: dict[str, dict[str, float | None]] = {}
     primary: dict[str, str] = {}
-    diverged = []
+    spoilt: dict[str, tuple[str, ...]] = {}
     drawn: dict[str, Mapping[str, object]] = {}
     codes = torch.from_numpy(origins.codes)
     parts = _by_task(outputs, labels, tasks)
@@ -153,25 +169,35 @@ def score(
             scores[name] = {"loss": None, **dict.fromkeys(reported)}
             continue
         scores[name] = _scores(kind, own, targets, shares, known, ranking, reported)
-        if scores[name]["loss"] is None:
-            diverged.append(name)
-        if curves and (found := kind.curves(own[:, known].t(), targets[known])):
-            drawn[name] = found
+        if None in scores[name].values():
+            lacking = [metric for metric, value in scores[name].items() if value is None]
+            allowed = _scores(kind, _any_outputs(own), targets, shares, known, ranking, reported)
+            if found := tuple(metric for metric in lacking if allowed[metric] is not None):
+                spoilt[name] = found
+        if curves and (shown := kind.curves(own[:, known].t(), targets[known])):
+            drawn[name] = shown
         sources = [code for code in range(len(origins.names)) if (known & (codes == code)).any()]
         for code in sources if len(sources) > 1 else ():
             part = known & (codes == code)
             by_source[f"{name}@{origins.names[code]}"] = _scores(kind, own, targets, shares, part, ranking, reported)
     main = {task.name: scores[task.name][primary[task.name]] for task in tasks if not task.auxiliary}
-    defined = [value for value in main.values() if value is not None]
-    known_losses = [task.weight * loss for task in tasks if (loss := scores[task.name]["loss"]) is not None]
+    undefined = tuple(n for n, value in main.items() if value is None and primary[n] not in spoilt.get(n, ()))
+    counted = _all_known([value for name, value in main.items() if name not in undefined])
+    losses = _all_known(
+        [
+            None if (loss := scores[task.name]["loss"]) is None else task.weight * loss
+            for task, part in zip(tasks, parts, strict=True)
+            if part.known.any()
+        ]
+    )
     return Evaluation(
         scores,
         primary,
-        sum(known_losses) if known_losses else None,
-        sum(defined) / len(defined) if defined else None,
-        min(defined) if defined else None,
-        tuple(name for name, value in main.items() if value is None),
-        tuple(diverged),
+        sum(losses) if losses else None,
+        sum(counted) / len(counted) if counted else None,
+        min(counted) if counted else None,
+        undefined,
+        spoilt,
         tuple(task.name for task in tasks if task.auxiliary),
         by_source,
         drawn,
@@ -200,6 +226,17 @@ def _scores(
         measured |= ranking_scores(outputs[0].numpy(), targets.numpy(), ranking.groups[rows.numpy()], ranking.k)
     found = {"loss": loss, **{metric: measured[metric] for metric in reported}}
     return {key: v if v is not None and math.isfinite(v) else None for key, v in found.items()}
+
+
+def _any_outputs(outputs: Tensor) -> Tensor:
+    """Outputs (C, N) that differ from row to row and are all moderate: what they have no score by, no labels allow."""
+    return torch.linspace(-1.0, 1.0, outputs.numel()).view(outputs.shape[1], outputs.shape[0]).t()
+
+
+def _all_known(values: Sequence[float | None]) -> list[float]:
+    """The values, or none of them if one is missing."""
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else []
 
 
 def _mean_loss(kind: Kind, outputs: Tensor, targets: Tensor, shares: Tensor | None, rows: Tensor) -> float:

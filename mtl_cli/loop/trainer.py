@@ -209,7 +209,7 @@ class Trainer:
         self.drawn = np.zeros(len(train.origins.names), np.int64)  # rows trained on, of each source
         self._session_start = clock()
         self._seconds_before = 0.0
-        self._undefined: frozenset[str] | None = None  # tasks that the mean of the last evaluation left out
+        self._broken_down: tuple[str, ...] = ()  # tasks for want of which the last evaluation has no mean
 
     def fit(self) -> None:
         """Trains to the limits.
@@ -495,11 +495,10 @@ class Trainer:
         progress, monitor = self.progress, self.best.monitor
         self.metrics.append({"split": "val", "epoch": progress.epoch, "step": progress.step, **evaluation.flat("val")})
         score = monitor.value(evaluation)
-        undefined = frozenset(evaluation.undefined)
-        if self._undefined not in (None, undefined):
-            out = ", ".join(sorted(undefined)) or "none"
-            log.warning("epoch %d: mean is over other tasks than before, left out now: %s", progress.epoch, out)
-        self._undefined = undefined
+        if evaluation.broken_down and evaluation.broken_down != self._broken_down:
+            what = "epoch %d: no mean, for predictions of %s are not finite, or too large to score"
+            log.warning(what, progress.epoch, ", ".join(evaluation.broken_down))
+        self._broken_down = evaluation.broken_down
         kept, dropped = self.best.add(score, progress.epoch, progress.step)
         mark = " *" if self.best.entries and self.best.entries[0][1] == progress.epoch else ""
         total = sum(task.weight * (losses[task.name] or 0.0) for task in self.tasks)

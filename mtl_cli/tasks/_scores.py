@@ -161,7 +161,7 @@ def ordinal_scores(truth: np.ndarray, predicted: np.ndarray, num_classes: int) -
 
     truth, predicted = truth.astype(np.int64), predicted.astype(np.int64)
     kappa = {"weights": "quadratic", "labels": np.arange(num_classes)}
-    constant = len(np.unique(np.concatenate([truth, predicted]))) < 2
+    constant = len(np.unique(truth)) < 2  # by the labels alone: one wrong prediction must not make a score of it
     return {
         "qwk": None if constant else defined(cohen_kappa_score, truth, predicted, **kappa),
         "mae": defined(mean_absolute_error, truth, predicted),
@@ -180,7 +180,7 @@ def _mean_of_all(values: Sequence[float | None]) -> float | None:
 
 
 def _correlation(truth: np.ndarray, prediction: np.ndarray) -> float:
-    """Pearson's, not a number for a constant prediction."""
+    """Pearson's; 0 for a constant prediction, which says nothing: a score that is left out of a mean would raise it."""
     if np.ptp(prediction) == 0:
-        return math.nan
+        return 0.0
     return float(np.clip(np.corrcoef(truth, prediction)[0, 1], -1.0, 1.0))

@@ -53,6 +53,18 @@ def test_steps_that_are_not_finite_are_skipped_counted_and_told(cli, base, tmp_p
     assert _finite(tmp_path / "run")
 
 
+def test_epoch_with_predictions_that_overflow_is_never_the_best_and_told_so(cli, base, tmp_path):
+    base(val={"x1": [1e6, -1e6, 1e6, -1e6]})
+    ended = cli(*RUN, "+tasks.a.transform=log1p", "data.scale=none")
+    assert (ended.code, ended.err) == (0, "")
+    assert "no mean, for predictions of a are not finite, or too large to score\n" in ended.out
+    told = "val: predictions of task 'a' are not finite, or too large to score: it has no r2, rmse, mae, pearson"
+    assert f"{told}; so there is no mean.\n" in ended.out
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["best"], summary["metrics"]["val/mean"], summary["metrics"]["val/worst"]) == (None, None, None)
+    assert summary["metrics"]["val/loss"] > 0
+
+
 def test_nothing_left_to_skip_stops(cli, base, tmp_path):  # LOO-02
     base(x1=HUGE)
     ended = cli(*RUN, "data.scale=none", "trainer.on_nonfinite=skip", "data.batch_size=8")

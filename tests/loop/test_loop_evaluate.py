@@ -123,6 +123,36 @@ def test_score_that_is_not_finite_is_undefined(score):
     assert evaluation.undefined == ("t1",)
 
 
+def _of_amounts(outputs, labels=(0.0, 1.0, 2.0, 3.0), auxiliary=False):
+    """Evaluates a number beside one learnt on the scale of its logarithm, where outputs may be too large."""
+    kinds = [Regression(), Regression(transform="log1p")]
+    targets = torch.tensor([[0.0, 1.0, 2.0, 3.0], labels]).t()
+    tasks = [Task("plain", kinds[0]), Task("amount", kinds[1], auxiliary=auxiliary)]
+    origins = Rows(inputs(torch.zeros(4, 5)), targets.numpy(), CPU).origins_of_positions(4)
+    return module.score(torch.tensor([[0.0, 1.0, 2.0, 4.0], outputs]), targets, tasks, origins)
+
+
+@pytest.mark.parametrize("output", [1e4, float("inf")], ids=["overflows", "infinite"])
+def test_predictions_that_are_too_large_are_never_left_out_of_the_mean(output):
+    found = _of_amounts([0.0, 1.0, 2.0, output])
+    assert found.tasks["plain"]["r2"] == pytest.approx(0.8)
+    assert (found.mean, found.worst, found.undefined) == (None, None, ())
+    assert found.broken_down == ("amount",)
+    assert {"r2", "rmse", "mae", "pearson"} <= set(found.spoilt["amount"])
+    assert (found.diverged, found.loss is None) == ((("amount",), True) if output == float("inf") else ((), False))
+
+
+def test_predictions_that_are_too_large_for_labels_without_a_metric_change_no_mean():
+    found = _of_amounts([0.0, 1.0, 2.0, 1e4], labels=[1.0] * 4)
+    assert (found.mean, found.undefined, found.broken_down) == (pytest.approx(0.8), ("amount",), ())
+    assert found.spoilt["amount"] == ("rmse", "mae")
+
+
+def test_auxiliary_task_that_broke_down_leaves_the_mean_alone():
+    found = _of_amounts([0.0, 1.0, 2.0, 1e4], auxiliary=True)
+    assert (found.mean, found.broken_down) == (pytest.approx(0.8), ())
+
+
 def test_task_without_a_label_in_the_split_is_undefined_and_not_counted():
     rows = three_kind_rows(20)
     targets = rows.targets.numpy().copy()

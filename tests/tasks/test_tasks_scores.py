@@ -140,9 +140,16 @@ def test_scores_that_need_both_classes_are_undefined_with_one(label):  # MET-01
     assert scores["accuracy"] == 0.5
 
 
-def test_kappa_of_one_class_is_undefined():
-    scores = Ordinal(classes=_classes(3)).score(torch.tensor([[-9.0, -9.0]]), torch.tensor([0.0]))
-    assert scores == {"qwk": None, "mae": 0.0, "accuracy": 1.0}
+@pytest.mark.parametrize(("output", "mae", "accuracy"), [(-9.0, 0.0, 1.0), (9.0, 2.0, 0.0)], ids=["right", "wrong"])
+def test_kappa_of_labels_of_one_class_is_undefined_whatever_is_predicted(output, mae, accuracy):
+    scores = Ordinal(classes=_classes(3)).score(torch.tensor([[output, output]]), torch.tensor([0.0]))
+    assert scores == {"qwk": None, "mae": mae, "accuracy": accuracy}
+
+
+def test_correlation_with_a_constant_prediction_is_0_and_with_constant_labels_undefined():
+    same, varied = np.zeros(4), np.array([1.0, 2.0, 4.0, 8.0])
+    assert regression_scores(varied, same)["pearson"] == 0.0
+    assert regression_scores(same, varied)["pearson"] is None
 
 
 def test_log_loss_of_a_certain_mistake_is_finite():
