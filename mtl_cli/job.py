@@ -40,7 +40,7 @@ from mtl_cli.report_text import at_most, number, text_table
 from mtl_cli.run import RunFolder, digest, versions
 from mtl_cli.run.checkpoint import load
 from mtl_cli.run.loggers import Followers, RunFacts
-from mtl_cli.schema import RunConfig, seconds, task_metrics
+from mtl_cli.schema import RunConfig, best_by, seconds, task_metrics
 from mtl_cli.steps import Clock, Steps, run_alone
 from mtl_cli.tasks import LabelCounts
 from mtl_cli.trained import TrainedRun, read_run, stored_features
@@ -240,7 +240,7 @@ def set_up(
     check_features(learner.model, rows.example(_CHECKED_ROWS))
     begin = None if origin is None else start(origin, config, data, learner.model)
     best = Best(
-        build_monitor(options.checkpoint.monitor or config.monitor, config.tasks), options.checkpoint.save_top_k
+        build_monitor(best_by(config.monitor, options.checkpoint.monitor), config.tasks), options.checkpoint.save_top_k
     )
     stop = options.early_stopping
     stopping = EarlyStopping(build_monitor(stop.monitor or config.monitor, config.tasks), stop.patience, stop.min_delta)

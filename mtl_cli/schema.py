@@ -539,6 +539,20 @@ def is_higher_better(monitor: str, tasks: Mapping[str, TaskConfig] = MappingProx
     return better.get(metric) is not False
 
 
+def best_by(monitor: str, of_checkpoint: str | None) -> str:
+    """What makes an epoch the best, and is the score of its run: in a sweep the jobs are ranked, and searched, by it.
+
+    Args:
+        monitor: The run's ``monitor``.
+        of_checkpoint: ``trainer.checkpoint.monitor``, which goes first.
+
+    Example:
+        >>> best_by("mean", None), best_by("mean", "val/loss")
+        ('mean', 'val/loss')
+    """
+    return of_checkpoint or monitor
+
+
 def monitor_names(tasks: Mapping[str, TaskConfig]) -> list[str]:
     """Everything that ``monitor`` may be."""
     names = ["mean", "worst", "loss", "val/mean", "val/worst", "val/loss"]
@@ -1190,6 +1204,7 @@ __all__ = [
     "SplitOptions",
     "TaskConfig",
     "TrainerOptions",
+    "best_by",
     "conform",
     "is_higher_better",
     "is_per_task",

@@ -11,7 +11,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from mtl_cli.schema import is_higher_better
+from mtl_cli.schema import best_by, is_higher_better
 from mtl_cli.sweep import hydra_launcher
 from mtl_cli.sweep.grouping import groups_to_train
 from mtl_cli.sweep.jobs import override_values
@@ -55,7 +55,8 @@ class SweepCallback(Callback):
                 config.hydra.sweeper.params = {forced(f"{key}=").partition("=")[0]: v for key, v in plain.items()}
         overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
         set_by_user = {override.lstrip("+").partition("=")[0] for override in overrides}
-        better = "maximize" if is_higher_better(str(config.get("monitor", "mean"))) else "minimize"
+        score = best_by(str(config.get("monitor", "mean")), OmegaConf.select(config, "trainer.checkpoint.monitor"))
+        better = "maximize" if is_higher_better(score) else "minimize"
         for key, value in {"direction": better, "max_failure_rate": 1.0}.items():
             if key in config.hydra.sweeper and f"hydra.sweeper.{key}" not in set_by_user:
                 with read_write(config.hydra):
