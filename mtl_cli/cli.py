@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import logging
+import math
 import os
 import signal
 import sys
@@ -33,7 +34,7 @@ from mtl_cli.processes import Ending, Meeting, Work
 from mtl_cli.registry import mistakes_in_components
 from mtl_cli.run import RunFolder, find_resumable, flatten, is_locked, remove_if_empty, settings_text
 from mtl_cli.run.atomic import write_error
-from mtl_cli.schema import RunConfig, validate
+from mtl_cli.schema import RunConfig, seconds, validate
 from mtl_cli.steps import Clock, Steps, run_alone
 from mtl_cli.sweep import collect, format_table, hydra_callback, hydra_launcher, job_name, write
 
@@ -57,6 +58,15 @@ MAY_CHANGE = (
     "logger",
     "extra",
 )
+#: What limits how long a run trains, and how to read it.
+_LIMITS: Mapping[str, Callable[[Any], float]] = {
+    "trainer.max_epochs": float,
+    "trainer.max_steps": float,
+    "trainer.max_time": seconds,
+    "trainer.early_stopping.patience": float,
+}
+#: What, of all that may change, may make a finished run end otherwise.
+_ENDING = (*_LIMITS, "trainer.early_stopping", "trainer.checkpoint.monitor", "trainer.checkpoint.save_top_k")
 _SHOWING = {"--cfg", "-c", "--help", "-h", "--info", "-i"}  # flags with which nothing is trained
 _OF_THE_COMMAND = ("resume", "dry_run", "stop_on_failure")  # they say what this command does, not what the run is
 _HYDRA_VERSION = tuple(int(part) for part in hydra.__version__.split(".")[:2])
@@ -312,6 +322,8 @@ def _one_of_sweep(
 ) -> Steps[float | None]:
     """A job of a sweep is skipped if it is done, gone on with if it was interrupted, and begun again if it failed.
 
+    One that is done, and is to train longer than it has, is gone on with, too.
+
     ``interrupted`` and ``clock`` (given if it is trained together with others), and ``how``: see
     ``mtl_cli.job.training``.
     """
@@ -334,11 +346,12 @@ def _one_of_sweep(
         return (yield from _training(*given, resume=False, **how))
     try:
         _refuse_changes(folder, job.raw)
+        to_go_on = state != "done" or _is_to_train_longer(folder, job.raw)
     except RunError as error:
         if state == "done":
             _Invocation.changed[folder.name] = "; ".join(p.what for p in error.problems)
         raise
-    if state == "done":
+    if not to_go_on:
         try:
             score = _best_score(run)
         except (RunError, KeyError, TypeError):
@@ -423,9 +436,29 @@ def _has_more_to_do(run: RunFolder, config: RunConfig) -> bool:
     more_epochs = trainer.max_epochs is None or trainer.max_epochs > epochs
     more_steps = trainer.max_steps is None or trainer.max_steps > steps
     stored = flatten(run.read_settings())
-    limits = ("max_epochs", "max_steps", "max_time")
-    changed = any(stored.get(f"trainer.{key}") != getattr(trainer, key) for key in limits)
+    now = (trainer.max_epochs, trainer.max_steps, trainer.max_time, trainer.early_stopping.patience)
+    changed = any(stored.get(key) != limit for key, limit in zip(_LIMITS, now, strict=True))
     return more_epochs and more_steps and changed
+
+
+def _is_to_train_longer(folder: Path, raw: dict[str, Any]) -> bool:
+    """Whether a finished job of a sweep is asked to train longer than it was.
+
+    Raises:
+        RunError: It is asked for less, or for an end that would have been another one.
+    """
+    old, new, keys = _differing(folder, raw)
+    changed = [key for key in keys if _is_below(key, _ENDING)]
+    if all(key in _LIMITS and _limit(key, new) > _limit(key, old) for key in changed):
+        return bool(changed)
+    hint = "A finished job goes on where limits are raised. For anything else choose another folder."
+    raise RunError([_changed(folder, _as_change(key, old, new), hint) for key in changed])
+
+
+def _limit(key: str, settings: Mapping[str, Any]) -> float:
+    """What a limit allows; nothing is no limit."""
+    value = settings.get(key)
+    return math.inf if value is None else _LIMITS[key](value)
 
 
 def _tell_changes(run: RunFolder, raw: dict[str, Any]) -> None:
@@ -433,28 +466,44 @@ def _tell_changes(run: RunFolder, raw: dict[str, Any]) -> None:
     old, new = flatten(run.read_settings()), flatten(raw)
     for key in {**old, **new}:
         if old.get(key) != new.get(key) and key not in _OF_THE_COMMAND:
-            log.info("changed since the run began: %s (%s -> %s)", key, _as_text(old, key), _as_text(new, key))
+            log.info("changed since the run began: %s", _as_change(key, old, new))
 
 
 def _refuse_changes(folder: Path, raw: dict[str, Any]) -> None:
     changed = _changes(folder, raw)
     if changed:
         hint = f"May change on resume: {', '.join(MAY_CHANGE)}. For anything else start a new run."
-        raise RunError([Problem(f"resume: {folder}", f"was made with another {key}", hint) for key in changed])
+        raise RunError([_changed(folder, change, hint) for change in changed])
+
+
+def _changed(folder: Path, change: str, hint: str) -> Problem:
+    return Problem(f"resume: {folder}", f"was made with another {change}", hint)
 
 
 def _changes(folder: Path, raw: dict[str, Any]) -> list[str]:
     """Keys that differ from a run's own configuration and may not, each as ``key (old -> new)``."""
-    stored = RunFolder.open(folder).read_settings()
-    old, new = flatten(stored), flatten(raw)
+    old, new, keys = _differing(folder, raw)
+    return [_as_change(key, old, new) for key in keys if not _is_below(key, (*MAY_CHANGE, *_OF_THE_COMMAND))]
+
+
+def _differing(folder: Path, raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """A run's own configuration, the one that is asked for, both flat, and the keys in which they differ."""
+    old, new = flatten(RunFolder.open(folder).read_settings()), flatten(raw)
     keys = [
-        k
-        for k in {**old, **new}
-        if old.get(k) != new.get(k)
-        and repr(old.get(k)) != repr(new.get(k))  # not a number is not equal to itself
-        and not any(k == m or k.startswith(f"{m}.") for m in (*MAY_CHANGE, *_OF_THE_COMMAND))
+        key
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+        and repr(old.get(key)) != repr(new.get(key))  # not a number is not equal to itself
     ]
-    return [f"{key} ({_as_text(old, key)} -> {_as_text(new, key)})" for key in keys]
+    return old, new, keys
+
+
+def _is_below(key: str, keys: Sequence[str]) -> bool:
+    return any(key == other or key.startswith(f"{other}.") for other in keys)
+
+
+def _as_change(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
+    return f"{key} ({_as_text(old, key)} -> {_as_text(new, key)})"
 
 
 def _as_text(values: dict[str, Any], key: str) -> str:

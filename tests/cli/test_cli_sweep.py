@@ -158,6 +158,64 @@ def test_edited_configuration_is_not_taken_for_a_finished_job(cli, customers, wr
         assert json.loads((after[name] / "status.json").read_text())["state"] == "done"
 
 
+def _edit(write, files, **trainer):
+    """The task file with other options of the trainer."""
+    text = files["conf/task/customers.yaml"].replace("trainer: {max_epochs: 2}", f"trainer: {json.dumps(trainer)}")
+    write({"conf/task/customers.yaml": text})
+
+
+def _epochs(folder):
+    return [json.loads((job / "summary.json").read_text())["epochs"] for job in folder.iterdir() if job.is_dir()]
+
+
+def test_a_finished_job_that_is_to_train_longer_goes_on(cli, customers, write, tmp_path):
+    common = ["--config-dir", "conf", "-m", "task=customers", "seed=0,1", "hydra.sweep.dir=sweep"]
+    assert cli(*common).code == 0
+    _edit(write, customers, max_epochs=3)
+    ended = cli(*common)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.count("changed since the run began: trainer.max_epochs (2 -> 3)\n") == 2
+    assert ended.out.count("resumed after epoch 2") == 2
+    assert _epochs(tmp_path / "sweep") == [3, 3]
+    # what was trained does not depend on these
+    _edit(write, customers, max_epochs=3, threads=1, diagnostics_every=5, on_nonfinite="skip")
+    again = cli(*common)
+    assert (again.code, again.out.count("done already")) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"max_epochs": 1}, "trainer.max_epochs (2 -> 1)"),
+        ({"max_epochs": 3, "max_steps": 100}, "trainer.max_epochs (2 -> 3)"),
+        ({"max_epochs": 2, "early_stopping": {"patience": 1}}, "trainer.early_stopping.patience (null -> 1)"),
+        ({"max_epochs": 2, "checkpoint": {"monitor": "val/loss"}}, "trainer.checkpoint.monitor (null -> val/loss)"),
+    ],
+)
+def test_a_finished_job_that_would_have_ended_otherwise_is_none_of_the_sweep(
+    cli, customers, write, tmp_path, options, what
+):
+    common = ["--config-dir", "conf", "-m", "task=customers", "hydra.sweep.dir=sweep"]
+    assert cli(*common).code == 0
+    _edit(write, customers, **options)
+    ended = cli(*common)
+    assert ended.code == 1
+    assert f"was made with another {what}" in ended.out
+    assert [row["status"] for row in _board(tmp_path / "sweep")] == ["changed"]
+    assert _epochs(tmp_path / "sweep") == [2]
+
+
+def test_a_job_that_stopped_early_is_done_until_it_may_wait_longer(cli, customers, write, tmp_path):
+    common = ["--config-dir", "conf", "-m", "task=customers", "hydra.sweep.dir=sweep"]
+    _edit(write, customers, max_epochs=4, early_stopping={"patience": 1, "min_delta": 1000.0})
+    assert cli(*common).code == 0
+    assert _epochs(tmp_path / "sweep") == [2]
+    assert "done already" in cli(*common).out
+    _edit(write, customers, max_epochs=4, early_stopping={"patience": 2, "min_delta": 1000.0})
+    assert cli(*common).code == 0
+    assert _epochs(tmp_path / "sweep") == [3]
+
+
 def test_a_signal_in_the_last_moments_of_a_job_stops_the_sweep_after_it(cli, tmp_path, monkeypatch):
     save = Trainer.save
 
