@@ -320,9 +320,9 @@ def _read(config: RunConfig, columns: Features | None) -> Data:
 def _one_of_sweep(
     job: _Job, interrupted: Callable[[], int | None] | None = None, clock: Clock = time.monotonic, **how: Any
 ) -> Steps[float | None]:
-    """A job of a sweep is skipped if it is done, gone on with if it was interrupted, and begun again if it failed.
+    """A job of a sweep is skipped if it is done, and gone on with if it was stopped or is to train longer than it has.
 
-    One that is done, and is to train longer than it has, is gone on with, too.
+    One that failed is begun again where it cannot be gone on with.
 
     ``interrupted`` and ``clock`` (given if it is trained together with others), and ``how``: see
     ``mtl_cli.job.training``.
@@ -341,6 +341,11 @@ def _one_of_sweep(
     run = RunFolder.open(folder)
     state = run.status["state"]
     if state == "failed":
+        if _is_same_with_checkpoint(run, job.raw):
+            try:
+                return (yield from _training(*given, resume=True, **how))
+            except RunError as error:  # its checkpoints are damaged, or of other data
+                log.warning("%s It is begun again.", error)
         with RunFolder.claim(folder, resume=True) as claimed:
             claimed.clear()
         return (yield from _training(*given, resume=False, **how))
@@ -360,6 +365,14 @@ def _one_of_sweep(
             log.info("done already: %s", folder)
             return score
     return (yield from _training(*given, resume=True, **how))
+
+
+def _is_same_with_checkpoint(run: RunFolder, raw: dict[str, Any]) -> bool:
+    """Whether there is something to go on from; a failed run's folder may not even say what it was."""
+    try:
+        return bool(run.checkpoints()) and not _changes(run.path, raw)
+    except RunError:
+        return False
 
 
 def _best_score(run: RunFolder) -> float | None:

@@ -14,6 +14,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from mtl_cli import build, together
 from mtl_cli import cli as entry
+from mtl_cli.errors import TrainingError
 from mtl_cli.loop.trainer import Trainer
 from mtl_cli.sweep.hydra_launcher import OneByOneLauncher
 
@@ -181,6 +182,54 @@ def test_a_finished_job_that_is_to_train_longer_goes_on(cli, customers, write, t
     _edit(write, customers, max_epochs=3, threads=1, diagnostics_every=5, on_nonfinite="skip")
     again = cli(*common)
     assert (again.code, again.out.count("done already")) == (0, 2)
+
+
+@pytest.mark.parametrize("launcher", ["basic", "stacked"])
+def test_a_failed_job_goes_on_from_its_last_checkpoint(cli, customers, tmp_path, monkeypatch, launcher):
+    common = ["--config-dir", "conf", "-m", "task=customers", "seed=0,1", f"hydra/launcher={launcher}"]
+    assert cli(*common, "hydra.sweep.dir=whole").code == 0
+    save = Trainer.save
+
+    def full_disk(self, *names):
+        if self.progress.epoch == 2:
+            raise TrainingError("no space left on device")
+        save(self, *names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "save", full_disk)
+        assert cli(*common, "hydra.sweep.dir=sweep").code == 1
+    ended = cli(*common, "hydra.sweep.dir=sweep")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.count("resumed after epoch 1") == 2
+    for job in (tmp_path / "sweep").glob("seed*"):
+        one, other = (json.loads((tmp_path / s / job.name / "summary.json").read_text()) for s in ("sweep", "whole"))
+        assert one["metrics"] == other["metrics"]
+
+
+def test_a_failed_job_that_cannot_be_gone_on_with_is_begun_again(cli, customers, write, tmp_path, monkeypatch):
+    common = ["--config-dir", "conf", "-m", "task=customers", "seed=0,1,2", "hydra.sweep.dir=sweep"]
+
+    def fail(*_):
+        raise TrainingError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "load_weights", fail)
+        assert cli(*common).code == 1
+    for job in (tmp_path / "sweep").glob("seed-0*/checkpoints/*.pt"):
+        job.write_bytes(b"damaged")
+    for config in (tmp_path / "sweep").glob("seed-1*/config.yaml"):
+        config.write_text(config.read_text().replace("lr: 0.001", "lr: 0.002"))
+    ended = cli(*common)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.count("cannot be read as a checkpoint (it is no PyTorch file). Use another") == 1
+    assert ended.out.count("It is begun again.\n") == 1
+    assert ended.out.count("resumed after epoch 2") == 1
+    write({"customers.csv": customers["customers.csv"].replace("c000", "d000")})
+    for status in (tmp_path / "sweep").glob("seed-0*/status.json"):
+        status.write_text(status.read_text().replace('"done"', '"failed"'))
+    again = cli(*common[:4], "seed=0", common[-1])
+    assert (again.code, again.err) == (0, "")
+    assert "the data have changed since the run began" in again.out
 
 
 @pytest.mark.parametrize(
