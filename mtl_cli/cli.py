@@ -1,7 +1,7 @@
 """``mtl-train``: Hydra in, friendly errors and exit codes out.
 
-Exit codes: 0 done, 1 our bug or a failed job, 2 the user's error, 130 / 143 interrupted. A traceback is shown with
-``HYDRA_FULL_ERROR=1`` only.
+Exit codes: 0 done, 1 our bug, or a job that failed or is left to another process, 2 the user's error, 130 / 143
+interrupted. A traceback is shown with ``HYDRA_FULL_ERROR=1`` only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mtl_cli import composition, processes
 from mtl_cli.commands.entry import flush_output, leave, nobody_reads, say
-from mtl_cli.errors import ConfigError, MTLError, Problem, RunError, UserError, listed
+from mtl_cli.errors import ConfigError, InUseError, MTLError, Problem, RunError, UserError, listed
 from mtl_cli.helper import help_the_first
 from mtl_cli.processes import Ending, Meeting, Work
 from mtl_cli.registry import mistakes_in_components
@@ -85,6 +85,7 @@ class _Invocation:
     interrupted: int | None = None
     error: BaseException | None = None
     jobs_failed: int = 0
+    in_use: list[Path] = []  # noqa: RUF012  folders of jobs of this sweep that another process was in
     told_where: str = ""  # why they failed
     changed: dict[str, str] = {}  # noqa: RUF012  finished jobs of this sweep that are not what it asks for, and why
     started: float = 0.0
@@ -129,6 +130,9 @@ def _run(cfg: DictConfig) -> float | None:
     except Exception as error:
         if context.mode != RunMode.MULTIRUN:
             _Invocation.error = error  # raised by _command: Hydra would print a line of its own first
+            return None
+        if isinstance(error, InUseError):
+            _left_to_another(folder, error)
             return None
         _failed(folder, _overrides(), error, keep=cfg.get("dry_run") is not True)
         raise
@@ -212,6 +216,9 @@ class _Stacked:
             outcomes = run_together([partial(start, job) for job in jobs], interrupted)
             stopped = interrupted()
         for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome.error, InUseError):
+                _left_to_another(job.folder, outcome.error)
+                outcome.error = None
             if isinstance(outcome.error, Exception):
                 _failed(job.folder, job.overrides, outcome.error)
             _clear_away(job.folder)
@@ -228,6 +235,12 @@ def _not_to_start(stop: Any, number: int | None) -> bool:
         return False
     log.info("job %s: not started, since another one failed (stop_on_failure)", number)
     return True
+
+
+def _left_to_another(folder: Path, error: InUseError) -> None:
+    """Tells of a job of a sweep that another process is in, which is no failure."""
+    _Invocation.in_use.append(folder)
+    log.warning("job left to another process: %s", error)
 
 
 def _failed(folder: Path, overrides: list[str], error: Exception, *, keep: bool = True) -> None:
@@ -344,6 +357,8 @@ def _one_of_sweep(
         if _is_same_with_checkpoint(run, job.raw):
             try:
                 return (yield from _training(*given, resume=True, **how))
+            except InUseError:
+                raise
             except RunError as error:  # its checkpoints are damaged, or of other data
                 log.warning("%s It is begun again.", error)
         with RunFolder.claim(folder, resume=True) as claimed:
@@ -571,7 +586,7 @@ def run_command(arguments: Sequence[str]) -> int:
     own = composition.user_config_dir(flags)
     _Invocation.folders = (composition.config_dir(), *([own] if own else []))
     _Invocation.interrupted = _Invocation.error = None
-    _Invocation.jobs_failed, _Invocation.started = 0, time.time()
+    _Invocation.jobs_failed, _Invocation.in_use, _Invocation.started = 0, [], time.time()
     _Invocation.told_where = "the train.log of each says why"
     _Invocation.changed, _Invocation.data = {}, None
     hydra_callback.sweep_dir = None
@@ -653,7 +668,10 @@ def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
         raise _Invocation.error
     if _jobs_failed():
         say(_explain(RuntimeError(), overrides)[1], sys.stderr)
-    return int(_jobs_failed() > 0)
+    if unfinished := _left_unfinished():
+        told = f"{unfinished} job{' is' if unfinished == 1 else 's are'} in use by another process and not done yet."
+        say(f"{told} The same command again takes over what that one leaves.", sys.stderr)
+    return int(_jobs_failed() > 0 or unfinished > 0)
 
 
 def _check_processes(sweeps: bool) -> None:
@@ -688,6 +706,14 @@ def _jobs_failed() -> int:
     states = (entry / "status.json" for entry in folder.iterdir())
     ours = [file.parent for file in states if file.exists() and file.stat().st_mtime >= _Invocation.started]
     return sum(RunFolder(run).status["state"] == "failed" for run in ours)
+
+
+def _left_unfinished() -> int:
+    """Jobs of this command's sweep that were left to another process, which has not finished them yet."""
+    folder = hydra_callback.sweep_dir
+    if folder is None or hydra_callback.in_this_process:
+        return sum(not (job / "status.json").exists() or not RunFolder(job).is_done for job in _Invocation.in_use)
+    return sum(is_locked(job) for job in folder.iterdir())
 
 
 def _resume_alone(flags: Sequence[str], overrides: Sequence[str]) -> Path | None:

@@ -5,6 +5,7 @@
     - ConfigError      one or more Problems in the configuration
     - DataError        one or more Problems in the user's files
     - RunError         a run folder or checkpoint that cannot be used
+      . InUseError     another process is in the folder
   + TrainingError      the training itself cannot go on (NaN, full disk): exit code 1
 
 A message reads ``where: what is wrong, got value. Hint.``; every problem that can be found is reported at once.
@@ -71,6 +72,10 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run folder or a checkpoint cannot be used: foreign, damaged, finished, or in use."""
+
+
+class InUseError(RunError):
+    """Another process is in a run folder: what is to be done there may be done already."""
 
 
 class TrainingError(MTLError):

@@ -14,7 +14,7 @@ import socket
 import time
 from pathlib import Path
 
-from mtl_cli.errors import Problem, RunError
+from mtl_cli.errors import InUseError, Problem, RunError
 from mtl_cli.run.clock import now
 
 LOCK_NAME = ".lock"
@@ -29,7 +29,8 @@ class FolderLock:
         folder: An existing folder.
 
     Raises:
-        RunError: Another process holds it (names it), or the folder cannot be locked.
+        InUseError: Another process holds it; names it.
+        RunError: The folder cannot be locked.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,7 +80,7 @@ class FolderLock:
                 raise _cannot_lock(folder, error) from error
             os.close(descriptor)
         what = f"is in use by {_owner_text(self._path)}"
-        raise RunError(Problem(str(folder), what, "Wait for it to end, or choose another folder."))
+        raise InUseError(Problem(str(folder), what, "Wait for it to end, or choose another folder."))
 
 
 def is_locked(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mtl_cli import cli as entry
 from mtl_cli.commands import evaluate, predict
 from mtl_cli.commands.entry import run
 from mtl_cli.loop import trainer as loop
@@ -53,9 +54,10 @@ def test_a_copied_and_a_moved_run_are_the_run(cli, customers, tmp_path, capsys):
     assert not Path("old").exists()
 
 
-def test_two_sweeps_in_one_folder_share_the_work(cli, tmp_path):
-    # SWP-05: what the other sweep works on is left to it, and told
-    sweep = ["-m", *QUICK[:-1], "trainer.max_epochs=1", "hydra.sweep.dir=sweep"]
+@pytest.mark.parametrize("launcher", ["basic", "stacked"])
+def test_two_sweeps_in_one_folder_share_the_work(cli, tmp_path, launcher):
+    # SWP-05: what the other sweep works on is left to it, and told; it is no failure that others would stop for
+    sweep = ["-m", *QUICK[:-1], "trainer.max_epochs=1", "hydra.sweep.dir=sweep", f"hydra/launcher={launcher}"]
     assert cli(*sweep, "seed=0").code == 0
     (job,) = [folder for folder in (tmp_path / "sweep").iterdir() if folder.is_dir()]
     shutil.move(job, tmp_path / "kept")
@@ -66,15 +68,38 @@ def test_two_sweeps_in_one_folder_share_the_work(cli, tmp_path):
         )
         other.set_status("running")
         before = {path: path.read_bytes() for path in busy.rglob("*") if path.is_file()}
-        ended = cli(*sweep, "seed=0,1")
+        ended = cli(*sweep, "seed=0,1", "stop_on_failure=true")
         assert ended.code == 1
-        assert re.search(rf"RunError: \S*{job.name}: is in use by process {os.getpid()} on host \S+ since ", ended.out)
+        left = rf"job left to another process: \S*{job.name}: is in use by process {os.getpid()} on host \S+ since "
+        assert re.search(left, ended.out)
+        told = "1 job is in use by another process and not done yet. "
+        assert ended.err == f"{told}The same command again takes over what that one leaves.\n"
         assert {path: path.read_bytes() for path in busy.rglob("*") if path.is_file()} == before
     with (tmp_path / "sweep/leaderboard.csv").open() as file:
         assert sorted(row["status"] for row in csv.DictReader(file)) == ["done", "running"]
     ended = cli(*sweep, "seed=0,1")  # the other one died: its job is taken over
     assert (ended.code, ended.err) == (0, "")
     assert "2 jobs: 2 done" in ended.out
+
+
+def test_a_job_that_another_process_has_finished_meanwhile_is_no_failure(cli, tmp_path):
+    sweep = ["-m", *QUICK[:-1], "trainer.max_epochs=1", "hydra.sweep.dir=sweep"]
+    assert cli(*sweep, "seed=0").code == 0
+    (job,) = [folder for folder in (tmp_path / "sweep").iterdir() if folder.is_dir()]
+    run = RunFolder(job)
+    run.set_status("running")
+    with RunFolder.claim(job, resume=True), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(entry, "_left_to_another", _finishing(run, entry._left_to_another))
+        ended = cli(*sweep, "seed=0")
+    assert (ended.code, ended.err) == (0, "")
+
+
+def _finishing(run, then):
+    def left(*given):
+        then(*given)
+        run.set_status("done")
+
+    return left
 
 
 def test_run_whose_folder_is_removed_stops_and_does_not_bring_it_back(cli, tmp_path, monkeypatch):
