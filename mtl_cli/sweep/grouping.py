@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, TypeVar
 
+from mtl_cli.errors import listed
 from mtl_cli.sweep.comparison import Estimate, Method, estimate, group_names, paired, relative_change
 from mtl_cli.sweep.payoff import judged, more_seeds, percent
 
@@ -24,6 +25,7 @@ from mtl_cli.sweep.payoff import judged, more_seeds, percent
 MOST_TASKS = 12
 #: Up to so many tasks ``auto`` trains every group.
 FEW_TASKS = 5
+_MOST_NAMED = 5  # tasks in a sentence
 Group = frozenset[str]
 _Member = TypeVar("_Member")
 
@@ -57,22 +59,26 @@ class Grouping:
         groups: The tasks that each model serves; disjoint, every task once.
         models: The tasks that each of these models was trained on, which may be more.
         chosen_by: Mean change over the tasks against each alone on validation rows, in per cent; above 0 is better.
-        change: The same on test rows, over the seeds; None if a group was not trained.
-        tasks: The same for each task.
+        chosen_error: Its standard error over the seeds; None if a group was not trained, or from one seed.
+        change: The same on test rows, over the seeds; None if a group was not trained, or a task has no test score.
+        tasks: The same for each task that has one.
         parameters: Of all models together; None if a group was not trained.
+        predicted: Whether a group of it was not trained.
     """
 
     groups: tuple[tuple[str, ...], ...]
     models: tuple[tuple[str, ...], ...]
     chosen_by: float
+    chosen_error: float | None
     change: Estimate | None
     tasks: Mapping[str, Estimate]
     parameters: int | None
+    predicted: bool
 
     @property
-    def predicted(self) -> bool:
-        """Whether a group of it was not trained."""
-        return self.change is None
+    def without_score(self) -> list[str]:
+        """The tasks for want of whose test score a trained grouping has no ``change``."""
+        return [] if self.predicted else [task for group in self.groups for task in group if task not in self.tasks]
 
     def __str__(self) -> str:
         parts = []
@@ -158,18 +164,21 @@ class Study:
         changes = {t: self.change(model_of[t], t) if model_of[t] in self.trained else None for t in self.tasks}
         known = {task: change for task, change in changes.items() if change is not None}
         parameters = [self.trained[m].number("parameters") if m in self.trained else None for m in models]
+        predicted = any(model not in self.trained for model in models)
+        on_val = None if predicted else self._mean_change(model_of, "val")
         return Grouping(
-            tuple(map(tuple, groups)), tuple(map(self.ordered, models)), chosen_by,
+            tuple(map(tuple, groups)), tuple(map(self.ordered, models)),
+            chosen_by, None if on_val is None else on_val.error,
             self._mean_change(model_of) if len(known) == len(self.tasks) else None, known,
-            None if None in parameters else round(sum(p.mean for p in parameters if p is not None)),
+            None if None in parameters else round(sum(p.mean for p in parameters if p is not None)), predicted,
         )  # fmt: skip
 
-    def _mean_change(self, model_of: Mapping[str, Group]) -> Estimate | None:
+    def _mean_change(self, model_of: Mapping[str, Group], split: str | None = None) -> Estimate | None:
         """The mean over tasks for each seed that all have, so that its spread is that of the mean."""
         by_seed: dict[str, list[float | None]] = {}
         for task, model in model_of.items():
             for ours, alone in paired(self.trained[model], self.trained[frozenset([task])]):
-                by_seed.setdefault(str(ours.settings.get("seed")), []).append(relative_change(ours, alone, task))
+                by_seed.setdefault(str(ours.settings.get("seed")), []).append(relative_change(ours, alone, task, split))
         whole = [values for values in by_seed.values() if len(values) == len(self.tasks) and None not in values]
         return estimate([statistics.fmean(v for v in values if v is not None) for values in whole])
 
@@ -254,6 +263,7 @@ def _json(found: Study) -> dict[str, Any]:
                 "groups": [list(group) for group in grouping.groups],
                 "trained_on": [list(model) for model in grouping.models],
                 "predicted": grouping.predicted,
+                "without_test_score": grouping.without_score,
                 "val_change_percent": grouping.chosen_by,
                 "change_percent": None if grouping.change is None else grouping.change._asdict(),
                 "tasks": {task: change._asdict() for task, change in grouping.tasks.items()},
@@ -278,17 +288,19 @@ def _json(found: Study) -> dict[str, Any]:
 def _headline(groupings: Sequence[Grouping], alone: int | None) -> str:
     """The fewest models that do as well as any number of them: by less than a standard error, they count as equal."""
     best = max(groupings, key=lambda grouping: grouping.chosen_by)
-    slack = (best.change.error or 0.0) if best.change is not None else 0.0
+    slack = best.chosen_error or 0.0
     best = next(grouping for grouping in groupings if grouping.chosen_by >= best.chosen_by - slack - 1e-9)
     together = groupings[0] if len(groupings[0].groups) == 1 else None
     if best.predicted:
         largest = max(best.models, key=lambda model: len(model))
         hint = f" Train it to know: only=[{','.join(largest)}]."
         return f"Predicted from pairs: {best} ({best.chosen_by:+.2f} % on validation rows).{hint}"
-    verdict = judged(best.change) if best.change is not None else ""
+    if best.change is None:
+        return f"Not known on test rows: {best} is chosen, {_told(best)}."
+    verdict = judged(best.change)
     if verdict == "better":
         return f"{best}: {_told(best)} than each alone."
-    advice = "" if best.change is None else f" {more_seeds(best.change)}"
+    advice = f" {more_seeds(best.change)}"
     if verdict.startswith("one seed"):
         return f"One seed only ({best}: {_told(best)}), which cannot tell.{advice}"
     if verdict != "no clear difference" or _is_each_alone(best):
@@ -303,14 +315,17 @@ def _headline(groupings: Sequence[Grouping], alone: int | None) -> str:
 
 
 def _is_each_alone(grouping: Grouping) -> bool:
-    return len(grouping.groups) == len(grouping.tasks) and grouping.groups == grouping.models
+    return all(len(group) == 1 for group in grouping.groups) and grouping.groups == grouping.models
 
 
 def _told(grouping: Grouping) -> str:
-    if grouping.change is None:
+    if grouping.predicted:
         return f"{grouping.chosen_by:+.2f} %, predicted from pairs on validation rows"
     if _is_each_alone(grouping):
         return "each alone, what the others are compared with"
+    if grouping.change is None:
+        missing = listed(grouping.without_score, _MOST_NAMED)
+        return f"{grouping.chosen_by:+.2f} % on validation rows; no test score, or one of 0 alone, for {missing}"
     return f"{percent(grouping.change)}, {judged(grouping.change)}"
 
 

@@ -188,3 +188,36 @@ def test_a_helper_is_part_of_the_model_and_serves_nobody():
     assert (two.groups, two.models) == ((("a",), ("b",)), (("a", "h"), ("b", "h")))
     assert two.tasks["a"].mean == pytest.approx(5.0)
     assert str(two) == "a (trained with h) | b (trained with h)"
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "told"),
+    [
+        ([6.3, 6.3, 6.3], [16.0, 20.0, 24.0], "a+b | c: +13.33 % ± 2.67, better than each alone."),
+        ([2.3, 6.3, 10.3], [20.0, 20.0, 20.0], "a+b+c: +3.00 % ± 0.00, better than each alone."),
+    ],
+    ids=["steady", "noisy"],
+)
+def test_groupings_that_choose_alike_are_told_by_the_spread_on_validation_rows(val, test, told):
+    def changed(group, seed, pair):
+        together = {"a": 6.0, "b": 6.0, "c": 3.0}  # c is the worse for it, by 3 %
+        by = together if len(group) == 3 else dict.fromkeys(group, pair[seed] if group == ("a", "b") else 0.0)
+        return {task: ALONE[task] * (1 + by[task] / 100) for task in group}
+
+    jobs = [_job(g, seed, *(changed(g, seed, pair) for pair in (val, test))) for g in EVERY for seed in range(3)]
+    assert answer(methods(jobs)).startswith(f"Which tasks together? {told}\n")
+
+
+def test_a_trained_grouping_with_a_task_that_has_no_test_score_is_not_predicted():
+    records = _sweep(_friends, EVERY)
+    for record in records:
+        record.metrics.update({key: None for key in record.metrics if key.startswith("test/b/")})
+    among = methods(records)
+    grouping = _study(among).groupings()[1]
+    assert (grouping.predicted, grouping.without_score, grouping.change) == (False, ["b"], None)
+    told = answer(among)
+    assert "predicted" not in told.lower()
+    assert "Train it to know" not in told
+    what = "a+b | c is chosen, +6.67 % on validation rows; no test score, or one of 0 alone, for b."
+    assert told.startswith(f"Which tasks together? Not known on test rows: {what}\n")
+    assert as_json(among)[0]["groupings"][1]["without_test_score"] == ["b"]
