@@ -248,9 +248,9 @@ def delta(method: Method, base: Method) -> Estimate | None:
 def mean_ranks(among: Sequence[Method]) -> dict[int, float]:
     """Mean over tasks of each method's rank by its mean metric, by position; equal values share their mean rank.
 
-    Methods without a number for every task have none.
+    Tasks ``without_number`` are left out. Methods without a number for every other task have none.
     """
-    tasks = {task for method in among for task in method.tasks}
+    tasks = {task for method in among for task in method.tasks}.difference(without_number(among))
     scores = {
         i: {task: method.task(task) for task in tasks}
         for i, method in enumerate(among)
@@ -267,6 +267,12 @@ def mean_ranks(among: Sequence[Method]) -> dict[int, float]:
             ahead, equal = sum(v < value for v in values.values()), sum(v == value for v in values.values())
             ranks[i].append(ahead + (equal + 1) / 2)
     return {i: statistics.fmean(found) for i, found in ranks.items() if found}
+
+
+def without_number(among: Sequence[Method]) -> list[str]:
+    """The tasks that no method has a number for: their labels allow none, or there are none to test on."""
+    tasks = dict.fromkeys(task for method in among for task in method.tasks)
+    return [task for task in tasks if all(method.task(task) is None for method in among if task in method.tasks)]
 
 
 def pareto(among: Sequence[Method]) -> set[int]:

@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from mtl_cli.errors import listed
 from mtl_cli.sweep import comparison
 from mtl_cli.sweep.comparison import Estimate, Method
 from mtl_cli.sweep.table import Cell, Column
 
 DELTA = "delta-m %"
 NUMBERS = ("parameters", "flops_per_row", "seconds", "rows_per_second", "train_rows")  # beside the scores
+
+_MOST_NAMED = 10  # tasks in a line
 
 
 class Standing(NamedTuple):
@@ -70,6 +73,17 @@ def methods_title(among: Sequence[Method]) -> str:
     tested = any("test/mean" in job.metrics for method in among for job in method.done)
     within = " for each data set and set of tasks" if len({p.problem for p in places if p.rank}) > 1 else ""
     return f"Methods, ranked by mean {'test' if tested else 'validation'} score over the seeds{within}"
+
+
+def left_out(among: Sequence[Method]) -> list[str]:
+    """One line for each problem with tasks that no method has a number for."""
+    found = [(problem.name, comparison.without_number(problem.methods)) for problem in comparison.problems(among)]
+    return [
+        f"{f'{name}: ' if name else ''}no job has a score for {listed(tasks, _MOST_NAMED)}: "
+        "mean and mean rank are of the other tasks"
+        for name, tasks in found
+        if tasks
+    ]
 
 
 def method_columns(among: Sequence[Method]) -> list[Column]:

@@ -127,6 +127,16 @@ def test_ranks_are_by_task_and_shared_by_equals():
     assert mean_ranks(found) == {0: (1.5 + 3) / 2, 1: (1.5 + 1) / 2, 2: (3 + 2) / 2}
 
 
+def test_a_task_without_any_number_has_no_say_in_ranks_and_is_named():
+    jobs = [_record(name, seed, a, b=None) for name, a in (("hard", 0.9), ("mmoe", 0.5)) for seed in (0, 1)]
+    assert mean_ranks(methods(jobs)) == {0: 1.0, 1: 2.0}
+    assert "\nno job has a score for b: mean and mean rank are of the other tasks\n" in format_table(jobs)
+    # a number that one method lacks is another matter: the others' task counts
+    jobs[:2] = [_record("hard", seed, 0.9, b=0.5) for seed in (0, 1)]
+    assert mean_ranks(methods(jobs)) == {0: 1.0}
+    assert "no job has" not in format_table(jobs)
+
+
 def test_the_front_holds_what_nobody_beats_at_once():
     found = methods(
         [_record("hard", 0, 0.9), _record("mmoe", 0, 0.95, parameters=200), _record("separate", 0, 0.8, parameters=300)]
