@@ -84,6 +84,13 @@ class Method:
         done = self.done
         return [task for task in done[0].primary if all(task in job.primary for job in done)] if done else []
 
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """The tasks that it was trained on, those that are there to help included: those of ``only``, or all."""
+        only = self.settings.get("only")
+        declared = {key.split(".")[1] for key in self.settings if key.startswith("tasks.")}
+        return frozenset(map(str, only if isinstance(only, list) else declared.union(self.tasks)))
+
     def task(self, name: str) -> Estimate | None:
         """The primary metric of a task."""
         return estimate([job.value(name) for job in self.done if name in job.primary])

@@ -201,20 +201,13 @@ def studies(among: Sequence[Method]) -> list[Study]:
     found: list[tuple[list[int], tuple[str, ...], dict[Group, Method]]] = []
     for places in by_rest.values():
         own = [among[i] for i in places]
-        trained = {_trained_on(method): method for method in own}
+        trained = {method.trained_on: method for method in own}
         largest = max(own, key=lambda method: len(method.tasks))
         tasks = dict.fromkeys([*largest.tasks, *(task for method in own for task in method.tasks)])
         if len(tasks) > 1 and len(trained) > len(tasks) and all(frozenset([task]) in trained for task in tasks):
             found.append((places, tuple(tasks), trained))
     names = group_names(among, [places for places, *_ in found])
     return [Study(name, tasks, trained) for name, (_, tasks, trained) in zip(names, found, strict=True)]
-
-
-def _trained_on(method: Method) -> Group:
-    """The tasks that a method was trained on: those of ``only``, or all."""
-    only = method.settings.get("only")
-    declared = {key.split(".")[1] for key in method.settings if key.startswith("tasks.")}
-    return frozenset(map(str, only if isinstance(only, list) else declared or method.tasks))
 
 
 def answer(among: Sequence[Method]) -> str | None:

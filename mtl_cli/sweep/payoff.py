@@ -180,6 +180,8 @@ def chosen(own: Sequence[Verdict], among: Sequence[Method]) -> Verdict:
 def _headline(own: Sequence[Verdict], among: Sequence[Method]) -> str:
     best = chosen(own, among)
     change = best.delta
+    if len(best.method.trained_on) == 1:
+        return f"There is nothing to share: {', '.join(best.method.trained_on)} is the only task."
     if change is None:
         return f"Not known: {_no_change(best)}."
     sign = f"mean change {change.mean:+.2f} %"

@@ -203,6 +203,16 @@ def test_methods_are_ranked_among_those_of_their_data():
     assert {place for place, _ in ranked(_of_two_tasks())} == {None}  # single jobs of different data are not compared
 
 
+def test_one_task_has_nothing_to_share_unless_another_is_there_to_help():
+    def jobs(**settings):
+        made = [_record(s, seed, 0.5, primary={"a": "auroc"}) for s in ("hard", "separate") for seed in (0, 1)]
+        return methods([replace(job, settings={**job.settings, **settings}) for job in made])
+
+    assert answer(jobs()).startswith("Does sharing pay? There is nothing to share: a is the only task.\n")
+    helped = jobs(**{"tasks.a.kind": "binary", "tasks.helper.auxiliary": True})
+    assert answer(helped).startswith("Does sharing pay? No clear difference in scores")
+
+
 def test_a_key_that_other_methods_alone_were_given_is_in_no_name(records):
     given = [replace(job, overrides=[f"sharing={job.settings['sharing.name']}"]) for job in records]
     weighted = _record("hard", 0, 0.6, balancing="fixed")
