@@ -73,7 +73,7 @@ def whole_markdown(records: Sequence[JobRecord]) -> str:
 
 
 def format_table(records: Sequence[JobRecord]) -> str:
-    """The leaderboard for the terminal: the table, one line for each error, how the jobs ended, what it says.
+    """The leaderboard for the terminal: the table, one line for each mistake, how the jobs ended, what it says.
 
     With several seeds there is one row for each method; each job is in leaderboard.csv.
 
@@ -87,7 +87,6 @@ def format_table(records: Sequence[JobRecord]) -> str:
         b: trainer.lr: must be positive, got -1.
         2 jobs: 1 done, 1 failed
     """
-    errors = [f"{record.job}: {record.error}" for _, record in ranked(records) if record.error]
     among = methods(records)
     told = answer(among)
     table: list[str] = []
@@ -95,4 +94,13 @@ def format_table(records: Sequence[JobRecord]) -> str:
         table = [f"{methods_title(among)}:", text_table(method_columns(among)), *left_out(among)]
     elif records:
         table = [f"{jobs_title(records)}:", as_text(records)]
-    return "\n".join([*table, *errors, summarise(records), *(["", told] if told else [])])
+    return "\n".join([*table, *_errors(records), summarise(records), *(["", told] if told else [])])
+
+
+def _errors(records: Sequence[JobRecord]) -> list[str]:
+    """What went wrong, each mistake once: one that all jobs have in common would hide the others."""
+    jobs: dict[str, list[str]] = {}
+    for _, record in ranked(records):
+        if record.error:
+            jobs.setdefault(record.error, []).append(record.job)
+    return [f"{own[0] if len(own) == 1 else f'{len(own)} jobs'}: {error}" for error, own in jobs.items()]

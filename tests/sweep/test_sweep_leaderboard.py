@@ -261,3 +261,11 @@ def test_a_refused_write_keeps_the_old_leaderboard(sweep, monkeypatch):
 def test_neither_hydra_nor_omegaconf_is_loaded():
     code = "import sys, mtl_cli.sweep; sys.exit(bool({'hydra', 'omegaconf', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_mistake_that_jobs_have_in_common_is_told_once():
+    failed = [JobRecord(f"seed-{i}", "failed", error="data.path: there is no file 'a.csv'.") for i in range(3)]
+    told = format_table([*failed, JobRecord("seed-3", "failed", error="RuntimeError: other")])
+    assert told.endswith(
+        "\n3 jobs: data.path: there is no file 'a.csv'.\nseed-3: RuntimeError: other\n4 jobs: 4 failed"
+    )
