@@ -253,10 +253,10 @@ HOSTILE = "<script>alert('x')</script>"
 
 def write_run(path, sharing="hard", seed=0, accuracy=0.9, task="digit", state="done", tasks=None):
     """The files of a run, as training leaves them, with made-up numbers of one task; ``tasks`` are all of them."""
+    helper = {"helper": {"auxiliary": True}}  # that the task was trained with
+    config = {"sharing": {"name": sharing}, "seed": seed, "extra": HOSTILE, "tasks": helper}
     with RunFolder.claim(path) as folder:
-        folder.write_config(
-            json.dumps({"sharing": {"name": sharing}, "seed": seed, "extra": HOSTILE}), [f"sharing={sharing}"]
-        )
+        folder.write_config(json.dumps(config), [f"sharing={sharing}"])
         folder.set_status(state)
         log = MetricsLog(path / "metrics.jsonl")
         for epoch in (1, 2, 3):

@@ -142,11 +142,8 @@ def test_edited_configuration_is_not_taken_for_a_finished_job(cli, customers, wr
     before = {job.name: (job / "summary.json").read_bytes() for job in (tmp_path / "sweep").iterdir() if job.is_dir()}
     ended = cli("-m", *common, "seed=0,1,2")
     assert ended.code == 1
-    assert (
-        ended.out.count("job failed")
-        == ended.out.count("was made with another tasks.segment.weight (0.5 -> 0.25)\n")
-        == 2
-    )
+    assert ended.out.count("job failed") == 2
+    assert ended.out.count("\n2 jobs: was made with another tasks.segment.weight (0.5 -> 0.25)\n") == 1
     # and its numbers have no rank among those of the new configuration
     assert [row["status"] for row in _board(tmp_path / "sweep")] == ["done", "changed", "changed"]
     assert "3 jobs: 1 done, 2 changed" in ended.out
