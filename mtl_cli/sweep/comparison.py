@@ -282,10 +282,27 @@ def without_number(among: Sequence[Method]) -> list[str]:
     return [task for task in tasks if all(method.task(task) is None for method in among if task in method.tasks)]
 
 
+def lacking(among: Sequence[Method]) -> dict[int, list[str]]:
+    """Methods, by position, whose mean is none or over other tasks than others' with the same seed: what they lack."""
+    known: dict[Any, set[str]] = {}
+    for method in among:
+        for job in method.done:
+            numbers = {task for task in job.primary if job.value(task) is not None}
+            known.setdefault(job.settings.get("seed"), set()).update(numbers)
+    found = {}
+    for i, method in enumerate(among):
+        lost = {t for job in method.done for t in known[job.settings.get("seed")] if job.value(t) is None}
+        if lost:
+            found[i] = [task for task in method.tasks if task in lost]
+    return found
+
+
 def pareto(among: Sequence[Method]) -> set[int]:
     """Positions of the methods that no other beats in score and parameters and seconds at once."""
-    points = {}
+    points, without = {}, lacking(among)
     for i, method in enumerate(among):
+        if i in without:
+            continue
         found = method.mean(), method.number("parameters"), method.number("seconds")
         if None not in found:
             score, parameters, seconds = (value.mean for value in found if value is not None)

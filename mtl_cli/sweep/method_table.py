@@ -34,13 +34,16 @@ class Standing(NamedTuple):
 
 
 def ranked_methods(among: Sequence[Method]) -> list[Method]:
-    """Best mean of the primary metrics first, one problem after the other; methods without one last, in their order."""
-    means = {id(method): method.mean() for method in among}
+    """Best mean of the primary metrics first, one problem after the other; methods without a rank last, in their order.
+
+    A mean over other tasks than the others' would come first for what it leaves out.
+    """
     found = []
     for problem in comparison.problems(among):
-        with_mean = [method for method in problem.methods if means[id(method)] is not None]
-        found += sorted(with_mean, key=lambda method: -(means[id(method)] or Estimate(0, None, 0)).mean)
-    return [*found, *(method for method in among if means[id(method)] is None)]
+        without = comparison.lacking(problem.methods)
+        means = [(mean.mean, m) for i, m in enumerate(problem.methods) if i not in without and (mean := m.mean())]
+        found += [method for _, method in sorted(means, key=lambda pair: -pair[0])]
+    return [*found, *(method for method in among if method not in found)]
 
 
 def standings(rows: Sequence[Method]) -> list[Standing]:
@@ -49,13 +52,15 @@ def standings(rows: Sequence[Method]) -> list[Standing]:
     problems = comparison.problems(rows)
     for problem in problems:
         own = problem.methods
-        ranks, front = comparison.mean_ranks(own), comparison.pareto(own)
+        ranks, front, without = comparison.mean_ranks(own), comparison.pareto(own), comparison.lacking(own)
         alone = len(own) == 1 and len(problems) > 1  # first of one says nothing
         for i, method in enumerate(own):
             found[id(method)] = (
                 Standing(problem.name)
                 if alone
-                else Standing(problem.name, None if method.mean() is None else i + 1, ranks.get(i), i in front)
+                else Standing(
+                    problem.name, None if i in without or method.mean() is None else i + 1, ranks.get(i), i in front
+                )
             )
     return [found.get(id(method), Standing()) for method in rows]
 
@@ -76,14 +81,17 @@ def methods_title(among: Sequence[Method]) -> str:
 
 
 def left_out(among: Sequence[Method]) -> list[str]:
-    """One line for each problem with tasks that no method has a number for."""
-    found = [(problem.name, comparison.without_number(problem.methods)) for problem in comparison.problems(among)]
-    return [
-        f"{f'{name}: ' if name else ''}no job has a score for {listed(tasks, _MOST_NAMED)}: "
-        "mean and mean rank are of the other tasks"
-        for name, tasks in found
-        if tasks
-    ]
+    """One line for each problem with tasks that no method has a number for, and for each method that alone has none."""
+    lines = []
+    names = dict(zip(map(id, among), comparison.labels(among), strict=True))
+    for problem in comparison.problems(among):
+        if tasks := comparison.without_number(problem.methods):
+            which = f"{f'{problem.name}: ' if problem.name else ''}no job has a score for {listed(tasks, _MOST_NAMED)}"
+            lines.append(f"{which}: mean and mean rank are of the other tasks")
+        for i, tasks in comparison.lacking(problem.methods).items():
+            name = ", ".join(f"{key}={value}" for key, value in names[id(problem.methods[i])].items())
+            lines.append(f"{name}: no rank, for it has no score for {listed(tasks, _MOST_NAMED)}, which others have")
+    return lines
 
 
 def method_columns(among: Sequence[Method]) -> list[Column]:

@@ -41,7 +41,7 @@ def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
 
     Finished jobs with a score come first, best first; then the others by name. If finished jobs were judged by
     different measures (``monitor``, ``mode``, other tasks, other data), their scores cannot be compared and nobody has
-    a rank.
+    a rank; nor has one whose mean leaves out a task that others have a number for.
 
     Example:
         >>> a, b = (JobRecord(n, "done", score=s, monitor="mean", mode="max") for n, s in (("a", 0.5), ("b", 0.9)))
@@ -52,11 +52,21 @@ def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
     scored = [record for record in by_name if record.status == "done" and _score(record) is not None]
     if len({(r.monitor, r.mode, frozenset(r.primary), r.data_fingerprint) for r in scored}) > 1:
         scored = []
+    scored = _over_all_tasks(scored)
     sign = -1 if scored and scored[0].mode == "max" else 1
     best_first = sorted(scored, key=lambda record: sign * (_score(record) or 0.0))
     rest = [record for record in by_name if record not in scored]
     rest.sort(key=lambda record: record.status != "done")
     return [*((rank, record) for rank, record in enumerate(best_first, start=1)), *((None, record) for record in rest)]
+
+
+def _over_all_tasks(scored: Sequence[JobRecord]) -> list[JobRecord]:
+    """Those whose score, if it is one over tasks, is over all that any has a validation number for."""
+    if not scored or str(scored[0].monitor).rpartition("/")[2] not in ("mean", "worst"):
+        return list(scored)
+    known = [{task for task in record.primary if record.value(task, "val") is not None} for record in scored]
+    every = set().union(*known)
+    return [record for record, own in zip(scored, known, strict=True) if own == every]
 
 
 def jobs_title(records: Sequence[JobRecord]) -> str:

@@ -137,6 +137,22 @@ def test_a_task_without_any_number_has_no_say_in_ranks_and_is_named():
     assert "no job has" not in format_table(jobs)
 
 
+def test_a_mean_over_other_tasks_than_the_others_has_no_rank():
+    jobs = [_record(name, seed, a) for name, a in (("hard", 0.6), ("separate", 0.5)) for seed in (0, 1)]
+    jobs += [_record("mmoe", 0, 0.9, b=None), _record("mmoe", 1, 0.9)]  # higher for what seed 0 leaves out
+    among = methods(jobs)
+    assert [(m["method"]["sharing"], m["pareto"]) for m in as_json(among)] == [
+        ("hard", True), ("separate", False), ("mmoe", False),
+    ]  # fmt: skip
+    assert method_columns(among)[0].cells == [1, 2, None]
+    assert "\nsharing=mmoe: no rank, for it has no score for b, which others have\n" in format_table(jobs)
+    # where the labels of a seed's split allow no number, nobody has one, and the means are alike
+    for job in jobs:
+        if job.settings["seed"] == 0:
+            job.metrics["test/b/rmse"] = None
+    assert method_columns(methods(jobs))[0].cells == [1, 2, 3]
+
+
 def test_the_front_holds_what_nobody_beats_at_once():
     found = methods(
         [_record("hard", 0, 0.9), _record("mmoe", 0, 0.95, parameters=200), _record("separate", 0, 0.8, parameters=300)]

@@ -230,6 +230,17 @@ def test_a_job_without_a_finite_score_has_no_rank():
     assert _order(*records) == [["1", "c"], ["a", "done"], ["b", "done"], ["aa", "failed"]]
 
 
+def test_a_job_whose_mean_leaves_out_a_task_that_others_have_has_no_rank():
+    def job(name, score, monitor="mean", **numbers):
+        metrics = {f"val/{task}/r2": value for task, value in numbers.items()}
+        return replace(_scored(name, score, "max", monitor), metrics=metrics, primary=dict.fromkeys(numbers, "r2"))
+
+    whole, part = job("a", 0.5, x=0.5, y=0.5, z=None), job("b", 0.9, x=0.9, y=None, z=None)
+    assert _order(whole, part) == [["1", "a"], ["b", "done"]]
+    of_x = [replace(record, monitor="val/x/r2") for record in (whole, part)]
+    assert _order(*of_x) == [["1", "b"], ["2", "a"]]
+
+
 def test_scores_of_different_kinds_are_not_ranked():
     assert _order(_scored("b", 0.1), _scored("a", 0.5, "max", "mean")) == [["a", "done"], ["b", "done"]]
 
