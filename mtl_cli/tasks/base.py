@@ -153,7 +153,8 @@ class Kind(ABC):
 
         Shape:
             outputs (n, C), targets (n,) or (n, T) without NaN, n at least 1. A metric that is not defined for these
-            labels (AUC of one class) is None.
+            labels (AUC of one class) is None, whatever the outputs: means leave it out. One that these outputs alone
+            spoil is None or not finite: there is no mean with it.
         """
 
     def truth(self, targets: np.ndarray) -> np.ndarray | None:  # noqa: ARG002
