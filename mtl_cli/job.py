@@ -511,8 +511,8 @@ def _name_rows(data: Data, column: str | None, rows: Sequence[int]) -> list[str]
 
 
 def _stored_columns(config: RunConfig, folder: RunFolder) -> Features | None:
-    """How a run that started from another one reads its columns: the other one may be gone when it goes on."""
-    if config.init_from is None or not (folder.path / "data.json").exists():
+    """How a run that goes on reads its columns: as it began, also where it has them from a run that may be gone."""
+    if not (folder.path / "data.json").exists():
         return None
     return stored_features(config, folder)
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from worlds import start, wait_for_lines
 
+from mtl_cli.build import DATA_FORMAT
 from mtl_cli.cli import run_command
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import load
@@ -221,6 +222,18 @@ def test_finished_run_trains_on(cli, tmp_path):
     assert both["train_seconds"] > first["train_seconds"]
     assert both["rows_per_second"] * both["train_seconds"] == pytest.approx(4 * both["rows"]["train"], rel=0.02)
     assert cli("resume=run").out.endswith("run: is done, nothing to do\n")
+
+
+def test_inputs_are_read_as_when_the_run_began(cli, tmp_path):  # a later version may measure them otherwise
+    assert cli(*QUICK).code == 0
+    folder = RunFolder.open(tmp_path / "run")
+    state = folder.read_sealed("data.json", DATA_FORMAT)
+    mean = state["features"]["numeric"][0]["scaler"]["mean"]
+    mean[0] += 1
+    folder.write_sealed("data.json", state)
+    assert cli("resume=run", "trainer.max_epochs=3").code == 0
+    state = folder.read_sealed("data.json", DATA_FORMAT)
+    assert state["features"]["numeric"][0]["scaler"]["mean"] == mean
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone", "foreign"])
