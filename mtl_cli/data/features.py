@@ -132,7 +132,9 @@ class Features:
             pieces = functools.partial(table.pieces, name)
             with collecting(problems):
                 if kind == "image":
-                    blocks.append(_fit_image(table, name, train_rows, options.image))
+                    image, found = _fit_image(table, name, train_rows, options.image)
+                    blocks.append(image)
+                    notes += found
                     continue
                 if options.missing_inputs == "error":
                     refuse_missing_cells(column for _, column in pieces())
@@ -351,7 +353,9 @@ class Features:
             flag += column.indicator
 
 
-def _fit_image(table: AnyTable, name: str, train_rows: np.ndarray, options: ImageOptions) -> ImageInput:
+def _fit_image(
+    table: AnyTable, name: str, train_rows: np.ndarray, options: ImageOptions
+) -> tuple[ImageInput, list[str]]:
     if table.schema[name] == pl.String:  # paths
         return fit_image_files(_from_files(table, table.column(name), options), train_rows, options)
     return fit_image_arrays(functools.partial(table.pieces, name), train_rows, options)

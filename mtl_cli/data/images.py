@@ -18,6 +18,7 @@ from mtl_cli.types import Block, Column
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 _MEASURED = 1000  # image files that mean and deviation are taken from
+_GOLDEN = (5**0.5 - 1) / 2  # whose multiples are spread evenly over [0, 1) modulo 1
 _SHOWN = 5  # unreadable images named one by one
 
 
@@ -56,8 +57,11 @@ class ImageInput:
         return cls(**{**saved, **lists, "options": ImageOptions(**saved["options"])})
 
 
-def fit_image_files(column: Column, train_rows: np.ndarray, options: ImageOptions) -> ImageInput:
-    """Finds the size of images in files, and the mean and deviation of their pixels in the training rows.
+def fit_image_files(column: Column, train_rows: np.ndarray, options: ImageOptions) -> tuple[ImageInput, list[str]]:
+    """Finds the size of images in files, and the mean and deviation of their pixels in (some of) the training rows.
+
+    Returns:
+        The column, and notes.
 
     Raises:
         DataError: The column holds no images, or the first of them cannot be read.
@@ -65,13 +69,29 @@ def fit_image_files(column: Column, train_rows: np.ndarray, options: ImageOption
     """
     train = train_rows[column.values.is_not_null().to_numpy()[train_rows]]
     first, _ = _read_first(column, train, options)
-    rows = train[:_MEASURED]
+    rows = _spread(train, _MEASURED)
     pixels, unreadable = _read_files(column, rows, first.shape, options)
     pixels = np.delete(pixels, [int(np.flatnonzero(rows == row)[0]) for row in unreadable], 0)
-    return _measured(column.name, first.shape, lambda: [pixels], options)
+    return _measured(column, first.shape, lambda: [pixels], options)
 
 
-def fit_image_arrays(pieces: Pieces, train_rows: np.ndarray, options: ImageOptions) -> ImageInput:
+def _spread(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of some rows, from all over them: classes and sources often stand one below the other.
+
+    One from each of as many stretches of equal length, at another place in each, as rows may also take turns.
+
+    Example:
+        >>> _spread(np.arange(12), 4).tolist(), _spread(np.arange(3), 4).tolist()
+        ([0, 4, 6, 11], [0, 1, 2])
+    """
+    count = min(len(rows), most)
+    edges = np.arange(count + 1) * len(rows) // max(count, 1)
+    inside = np.arange(count) * _GOLDEN % 1 * np.diff(edges)
+    chosen: np.ndarray = rows[edges[:-1] + inside.astype(np.int64)]
+    return chosen
+
+
+def fit_image_arrays(pieces: Pieces, train_rows: np.ndarray, options: ImageOptions) -> tuple[ImageInput, list[str]]:
     """The same for arrays of pixels in the table, a stretch of rows at a time.
 
     Raises:
@@ -87,13 +107,13 @@ def fit_image_arrays(pieces: Pieces, train_rows: np.ndarray, options: ImageOptio
             _check_finite(column, pixels)
             yield pixels
 
-    return _measured(first.name, shape, training, options)
+    return _measured(first, shape, training, options)
 
 
 def _measured(
-    name: str, shape: tuple[int, int, int], pieces: Callable[[], Iterable[np.ndarray]], options: ImageOptions
-) -> ImageInput:
-    """The column, with mean and deviation of each channel over pixels (n, H, W, channels) in one or more parts."""
+    column: Column, shape: tuple[int, int, int], pieces: Callable[[], Iterable[np.ndarray]], options: ImageOptions
+) -> tuple[ImageInput, list[str]]:
+    """The column, its pixels (n, H, W, channels) in one or more parts measured; and the note that they say nothing."""
     pixels, total = 0, np.zeros(shape[2])
     for part in pieces():
         pixels += part.size // shape[2]
@@ -103,8 +123,12 @@ def _measured(
         centred = part - mean
         squares = squares + (centred * centred).sum((0, 1, 2))
     std = np.sqrt(squares / max(pixels, 1))
+    notes = []
+    if pixels and not std.any():
+        images = f"{pixels // (shape[0] * shape[1]):,} training images"
+        notes.append(f"{column.head}: all pixels of {images} are the same: the column says nothing.")
     std = np.where(std > 0, std, 1.0)
-    return ImageInput(name, shape, tuple(mean.tolist()), tuple(std.tolist()), options)
+    return ImageInput(column.name, shape, tuple(mean.tolist()), tuple(std.tolist()), options), notes
 
 
 def image_values(column: Column, image: ImageInput, unreadable: list[int] | None) -> np.ndarray:

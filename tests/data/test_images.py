@@ -57,8 +57,23 @@ def test_arrays_stay_as_small_as_they_are_and_are_measured_on_training_rows():
     assert features.describe_width().startswith("photo: image 5 x 4 x 3; grey: image 5 x 4 x 1")
 
 
-def test_image_without_contrast_has_deviation_one():
-    assert fit(table_of(photo=np.zeros((3, 2, 2), np.uint8))).spec.blocks[0].std == (1.0,)
+def test_image_without_contrast_has_deviation_one_and_is_told():
+    features = fit(table_of(photo=np.zeros((3, 2, 2), np.uint8)))
+    assert features.spec.blocks[0].std == (1.0,)
+    assert features.notes == (
+        "photos.csv, column 'photo': all pixels of 3 training images are the same: the column says nothing.",
+    )
+    assert fit(table_of(photo=PIXELS)).notes == ()
+
+
+@pytest.mark.parametrize("order", [(0, 0, 0, 0, 1, 1, 1, 1), (0, 1, 0, 1, 0, 1, 0, 1)])  # one below the other; in turns
+def test_files_are_measured_all_over_the_training_rows(raw_files, tmp_path, monkeypatch, order):
+    for i in range(2):
+        (tmp_path / f"{i}.raw").write_bytes(bytes([200 * i] * 60))
+    monkeypatch.setattr(mtl_cli.data.images, "_MEASURED", 4)
+    table = table_of(photo=[f"{i}.raw" for i in order])
+    (photo,) = fit(table, train=range(8), inputs=[{"name": "photo", "type": "image"}]).spec.blocks
+    assert (photo.mean, photo.std) == ((100.0,) * 3, (100.0,) * 3)
 
 
 def test_features_with_images_survive_json():
