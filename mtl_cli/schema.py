@@ -106,7 +106,8 @@ class TextOptions:
             if there are more than ``ids``, and all others one together; null: a feature's number is its hash, which
             any feature has, and shares by chance.
         by: Column whose values tell features apart: in rows with another value (a language, say) the same word is
-            another feature. Rows without a value are as without ``by``. ``source`` where ``source_as_input``.
+            another feature. Rows without a value are as without ``by``. ``source`` where ``source_as_input``. In rows
+            with a value that no training row has, all features are new: ``unknown`` and ``missing_inputs`` hold for it.
         affix: Longest beginning and end of a token that is a feature, in letters.
         words: Longest run of words of a text that is a feature: 1: words alone, 2: pairs as well.
         pieces: [shortest, longest] pieces of the words of a text, in letters; null: none.

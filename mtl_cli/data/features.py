@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from mtl_cli.data.collecting import collecting
-from mtl_cli.data.column_types import ColumnType, infer_type
+from mtl_cli.data.column_types import ColumnType, category_text, infer_type
 from mtl_cli.data.feature_report import ReportRow, copies_of_targets, describe, format_report
 from mtl_cli.data.images import ImageInput, fit_image_arrays, fit_image_files, image_values
 from mtl_cli.data.input_columns import (
@@ -57,6 +57,8 @@ class Features:
         rows: The rows of ``report``.
         optional: Inputs that not every source had: a table without them is read as rows of a source without them.
         blocks: The columns of ``Inputs.blocks``.
+        by: The column of ``data.text.by``, with the values that training rows have; None if there is none. Runs of
+            before do not know the values: theirs is None too.
     """
 
     numeric: tuple[NumericInput, ...]
@@ -68,6 +70,7 @@ class Features:
     blocks: tuple[BlockInput, ...] = ()
     refuse_unknown: bool = False
     links: tuple[Links, ...] = ()
+    by: CategoryInput | None = None
 
     @classmethod
     def fit(
@@ -126,7 +129,14 @@ class Features:
         by = [options.text.by] if options.text.by is not None and set(types.values()) & _BAGS.keys() else []
         wrong = [problem for name in by for problem in readable("data.text.by", name, table, reserved)]
         problems += wrong
-        text = replace(options.text, by=None) if wrong else options.text
+        text = replace(options.text, by=None) if wrong or not by else options.text
+        told_apart, groups = None, None
+        if text.by is not None:
+            with collecting(problems):
+                column = as_read.column(text.by)
+                if options.missing_inputs == "error" and text.by not in types:
+                    refuse_missing_cells([column])
+                told_apart, groups = fit_category(column, train_rows, 1), category_text(column)
         bins = _bins(options, types)
         for name, kind in types.items():
             pieces = functools.partial(table.pieces, name)
@@ -139,7 +149,7 @@ class Features:
                 if options.missing_inputs == "error":
                     refuse_missing_cells(column for _, column in pieces())
                 if kind == "text" or kind == "tokens":
-                    blocks.append(_BAGS[kind].fit(name, text, as_read, train_rows))
+                    blocks.append(_BAGS[kind].fit(name, text, as_read, train_rows, groups))
                 elif kind == "category":
                     categorical.append(fit_category(table.column(name), train_rows, options.min_count))
                 elif kind == "block":
@@ -157,7 +167,7 @@ class Features:
         refuse = options.missing_inputs == "error"
         features = cls(
             tuple(numeric), tuple(categorical), refuse, tuple(notes), rows, optional, tuple(blocks),
-            options.unknown == "error",
+            options.unknown == "error", by=told_apart,
         )  # fmt: skip
         return features, table
 
@@ -177,8 +187,8 @@ class Features:
     def columns(self) -> dict[str, str]:
         """The columns that ``transform`` reads, and who names them."""
         inputs = [column.name for part in (self.numeric, self.categorical, self.blocks) for column in part]
-        by = [block.options.by for block in self.blocks if isinstance(block, BagInput) and block.options.by is not None]
-        return dict.fromkeys(by, "data.text.by") | dict.fromkeys(inputs, "data.inputs")
+        by = {} if self._by is None else {self._by: "data.text.by"}
+        return by | dict.fromkeys(inputs, "data.inputs")
 
     @property
     def input_dim(self) -> int:
@@ -232,6 +242,9 @@ class Features:
                 codes[:, i] = encode(source, category, self.refuse_missing, found, self.refuse_unknown)
         blocks: dict[str, np.ndarray | tuple[np.ndarray, np.ndarray]] = {}
         bad: dict[int, str] = {}
+        groups = None
+        with collecting(problems):
+            groups = self._groups(as_read, found)
         for block in self.blocks:
             damaged: list[int] | None = None if unreadable is None else []
             with collecting(problems):
@@ -241,7 +254,7 @@ class Features:
                 else:
                     if self.refuse_missing:
                         refuse_missing_cells([source])
-                    blocks[block.name] = block.values(source, block.groups(as_read))
+                    blocks[block.name] = block.values(source, groups)
                     if source.values.null_count():  # read as empty
                         found.missing[source.head] += source.values.null_count()
             bad |= {row: table.where(block.name, row) for row in damaged or ()}
@@ -250,6 +263,34 @@ class Features:
         if unreadable is not None:
             unreadable += sorted(bad)
         return _to_inputs(numeric, codes, blocks), [*found.notes(), *_left_out(bad)]
+
+    @property
+    def _by(self) -> str | None:
+        return next((block.options.by for block in self.blocks if isinstance(block, BagInput)), None)
+
+    def _groups(self, table: Table, found: Findings) -> pl.Series | None:
+        """The value of ``data.text.by`` in each row, as training rows spell it; None without it.
+
+        Of a value that no training row has, all features are new. What an input of its own tells is not told twice.
+
+        Raises:
+            DataError: As ``encode``.
+        """
+        if self._by is None:
+            return None
+        source = table.column(self._by)
+        groups = category_text(source)
+        if self.by is None:
+            return groups
+        category = any(column.name == source.name for column in self.categorical)
+        told = category or any(column.name == source.name for column in self.numeric)
+        own = Findings()
+        encode(source, self.by, self.refuse_missing and not told, own, self.refuse_unknown and not category)
+        if told:
+            own.missing.clear()
+        if not category:
+            found.add(own)
+        return groups.replace(own.respelt.get(source.head, {}))
 
     def with_links(self, pairs: Sequence[tuple[str, str]], codes: np.ndarray) -> Features:
         """These columns with the links of some rows.
@@ -287,7 +328,7 @@ class Features:
         """These columns with the order, statistics, bins and categories of ``other``, which has the same ones."""
         own = {block.name: block for block in self.blocks}
         blocks = tuple(_from_here(own[block.name], block) for block in other.blocks)
-        return replace(self, numeric=other.numeric, categorical=other.categorical, blocks=blocks)
+        return replace(self, numeric=other.numeric, categorical=other.categorical, blocks=blocks, by=other.by)
 
     def _described(self) -> dict[str, str]:
         """What each column is, in words that are equal where the weights that read it mean the same."""
@@ -306,7 +347,7 @@ class Features:
         """Everything as plain JSON types; ``from_json`` gives the same features, bit for bit, also after a file."""
         return {
             "numeric": [{**vars(c), "scaler": c.scaler.to_json(), "edges": list(c.edges)} for c in self.numeric],
-            "categorical": [{"name": c.name, "values": list(c.values), "missing": c.missing} for c in self.categorical],
+            "categorical": [c.to_json() for c in self.categorical],
             "refuse_missing": self.refuse_missing,
             "refuse_unknown": self.refuse_unknown,
             "notes": list(self.notes),
@@ -318,6 +359,7 @@ class Features:
                 {"columns": list(own.columns), "codes": [" ".join(map(str, codes.tolist())) for codes in own.codes]}
                 for own in self.links
             ],
+            "by": None if self.by is None else self.by.to_json(),
         }
 
     @classmethod
@@ -328,7 +370,7 @@ class Features:
                 NumericInput(**{**c, "scaler": Scaler.from_json(c["scaler"]), "edges": tuple(c["edges"])})
                 for c in saved["numeric"]
             ),
-            tuple(CategoryInput(**{**c, "values": tuple(c["values"])}) for c in saved["categorical"]),
+            tuple(CategoryInput.from_json(c) for c in saved["categorical"]),
             saved["refuse_missing"],
             tuple(saved["notes"]),
             tuple(ReportRow(**row) for row in saved["rows"]),
@@ -342,6 +384,7 @@ class Features:
                 )
                 for own in saved.get("links", [])
             ),
+            None if saved.get("by") is None else CategoryInput.from_json(saved["by"]),
         )
 
     def places(self) -> Iterator[tuple[int, int | None]]:

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
-from mtl_cli.data.column_types import block_width, category_text, numeric_values
+from mtl_cli.data.column_types import block_width, category_text, is_tokens, numeric_values
 from mtl_cli.data.scaling import Scale, Scaler
 from mtl_cli.data.table import Pieces, rows_in
 from mtl_cli.errors import DataError, Problem, did_you_mean, listed
@@ -61,6 +61,15 @@ class CategoryInput:
         """What else stands for one of the categories."""
         return Spellings(self.values)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {"name": self.name, "values": list(self.values), "missing": self.missing}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> CategoryInput:
+        """The column that ``to_json`` described."""
+        return cls(saved["name"], tuple(saved["values"]), saved["missing"])
+
 
 @dataclass
 class Findings:
@@ -83,6 +92,16 @@ class Findings:
     respelt: dict[str, dict[str, str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     expected: set[str] = field(default_factory=set)
+
+    def add(self, other: Findings) -> None:
+        """Counts what was found elsewhere too."""
+        self.missing.update(other.missing)
+        for place, counts in other.unknown.items():
+            self.unknown.setdefault(place, Counter()).update(counts)
+        for place, texts in other.respelt.items():
+            self.respelt.setdefault(place, {}).update(texts)
+        self.unreadable += other.unreadable
+        self.expected |= other.expected
 
     def notes(self) -> list[str]:
         """A line for each column with missing cells and with unknown categories, and one for images.
@@ -317,6 +336,9 @@ def _missing_rows(column: Column) -> np.ndarray:
     absent = series.is_null()
     if series.dtype.is_nested():
         lists = series.arr.to_list() if isinstance(series.dtype, pl.Array) else series
-        lists = lists.cast(pl.List(pl.Float64))
-        absent |= lists.list.eval(pl.element().is_null() | pl.element().is_nan()).list.any().fill_null(False)
+        element = pl.element().is_null()
+        if not is_tokens(series.dtype):
+            lists = lists.cast(pl.List(pl.Float64))
+            element |= pl.element().is_nan()
+        absent |= lists.list.eval(element).list.any().fill_null(False)
     return np.flatnonzero(absent.to_numpy() if column.own is None else absent.to_numpy() & column.own)

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import polars as pl
 
-from mtl_cli.data.column_types import category_text, is_tokens
+from mtl_cli.data.column_types import is_tokens
 from mtl_cli.data.table import AnyTable, rows_in
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.schema import TextOptions
@@ -48,8 +48,10 @@ class BagInput(ABC):
     type: ClassVar[Literal["text", "tokens"]]
 
     @classmethod
-    def fit(cls, name: str, options: TextOptions, table: AnyTable, train_rows: np.ndarray) -> BagInput:
-        """Looks for the features that the training rows have often enough.
+    def fit(
+        cls, name: str, options: TextOptions, table: AnyTable, train_rows: np.ndarray, groups: pl.Series | None = None
+    ) -> BagInput:
+        """Looks for the features that the training rows have often enough; ``groups`` as in ``values``.
 
         Raises:
             DataError: The column holds something else.
@@ -58,7 +60,6 @@ class BagInput(ABC):
         if options.min_count is None:
             return read
         found, counts = np.empty(0, np.int64), np.empty(0, np.int64)
-        groups = read.groups(table)
         for start, column in table.pieces(name):
             rows = rows_in(train_rows, start, len(column.values))
             part = replace(column, values=column.values.gather(rows), own=None)
@@ -81,20 +82,12 @@ class BagInput(ABC):
         """Axes of the features of one text or token."""
         return ()
 
-    def groups(self, table: AnyTable) -> pl.Series | None:
-        """The value of ``options.by`` in each row as text, null where there is none; None without that option.
-
-        Raises:
-            DataError: The column has no values that can be read as text.
-        """
-        return None if self.options.by is None else category_text(table.column(self.options.by))
-
     def values(self, column: Column, groups: pl.Series | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Numbers (M, ...) int32 of the features of all cells, and where each row starts (N + 1,) int64.
 
         Args:
             column: N cells; a missing one has no features.
-            groups: See ``groups``.
+            groups: The value of ``options.by`` in each row as text, null where there is none; None without that option.
 
         Raises:
             DataError: The column holds something else.

@@ -10,6 +10,7 @@ import pytest
 from worlds import column
 
 from mtl_cli.data import FeatureOptions, Features
+from mtl_cli.data.input_columns import CategoryInput
 from mtl_cli.data.table import Part, Table
 from mtl_cli.data.texts import text_ids, token_ids
 from mtl_cli.data.token_labels import label_tokens, spread_labels
@@ -72,6 +73,10 @@ def test_lists_of_words_are_tokens():
     assert tokens.values.tolist() == [token_ids(word, TextOptions(ids=1000)) for word in ("Cats", "sleep", "cats")]
     assert tokens.values.shape == (3, 11)
     assert notes == ["reviews.csv, column 'words': 1 cell is missing."]
+    with pytest.raises(DataError, match=r"line 4\): is missing"):
+        fit(table, missing_inputs="error")
+    with pytest.raises(DataError, match=r"line 2\): is missing"):
+        fit(table_of(words=[["a", None], ["b"]]), missing_inputs="error")
     with pytest.raises(DataError, match=r"column 'words': must hold lists of words, got type String"):
         features.transform(table_of(words=["a"]))
 
@@ -136,6 +141,42 @@ def test_same_word_is_another_feature_in_rows_with_another_value():
     assert not again.transform(table_of(words=[["is"]], language=["no"]))[0].blocks["words"].values.any()
     with pytest.raises(DataError, match=r"^data.text.by: no column 'language' in reviews.csv. Known: words.$"):
         again.transform(table_of(words=[["is"]]))
+
+
+def test_values_that_no_training_row_has_are_told_or_refused():
+    table = table_of(words=[["is"]] * 3, n=["1", "2", "3"], language=["1", "2", "3"])
+    other = table_of(words=[["is"]] * 3, n=["1", "2", "3"], language=["2.0", "7", None])
+    place = "reviews.csv, column 'language'"
+
+    def fitted(inputs, **options):
+        return Features.fit(table, FeatureOptions(inputs=inputs, **options), np.array([0, 1]), {})
+
+    for inputs in (["words"], ["words", {"name": "language", "type": "category"}], ["words", "language"]):
+        features = fitted(inputs, text=TextOptions(by="language"))
+        features = Features.from_json(json.loads(json.dumps(features.to_json())))
+        read, notes = features.transform(other)
+        assert sorted(notes) == [
+            f"{place}: 1 cell holds a category unknown from training: '7' (1).",
+            f"{place}: 1 cell is missing.",
+            f"{place}: categories are spelt otherwise than in training, read '2.0' as '2'.",
+        ]
+        values = read.blocks["words"].values.reshape(3, -1)
+        assert values[0].equal(features.transform(table)[0].blocks["words"].values.reshape(3, -1)[1])
+        for option, told in (
+            ("unknown", "holds a category that no training row has, got '7'"),
+            ("missing_inputs", "is missing"),
+        ):
+            strict = fitted(inputs, text=TextOptions(by="language"), **{option: "error"})
+            with pytest.raises(DataError) as caught:
+                strict.transform(other)
+            assert len([problem for problem in caught.value.problems if told in str(problem)]) == 1
+    saved = fitted(["words"], text=TextOptions(by="language")).to_json()
+    del saved["by"]  # as runs of before, which did not know the values
+    assert Features.from_json(saved).transform(other)[1] == []
+    holes = table_of(words=[["is"]] * 2, language=["1", None])
+    assert fit(holes, inputs=["words"], text=TextOptions(by="language")).by == CategoryInput("language", ("1",), True)
+    with pytest.raises(DataError, match=r"column 'language', row 2 \(line 3\): is missing"):
+        fit(holes, inputs=["words"], text=TextOptions(by="language"), missing_inputs="error")
 
 
 def test_values_that_tell_features_apart_are_no_targets():
