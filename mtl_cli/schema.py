@@ -84,7 +84,7 @@ class ImageOptions:
 
     Args:
         size: [height, width] that every file is resized to; null: as stored, all of one size.
-        channels: 1: grey, 3: colours; null: as the first training image is.
+        channels: 1: grey, 3: colours; null: colours if some training image has them (of 1,000 from all over the rows).
         root: Folder that relative paths start from; null: the folder of the file that holds them.
         on_bad: ``error``: a damaged or absent image ends the run before training; ``skip``: its row is left out for
             every task.

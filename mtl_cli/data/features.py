@@ -250,7 +250,11 @@ class Features:
             with collecting(problems):
                 source = table.column(block.name)
                 if isinstance(block, ImageInput):
-                    blocks[block.name] = image_values(_from_files(table, source, block.options), block, damaged)
+                    greyed: list[int] = []
+                    files = _from_files(table, source, block.options)
+                    blocks[block.name] = image_values(files, block, damaged, greyed)
+                    if greyed:
+                        found.greyed[source.head] += len(greyed)
                 else:
                     if self.refuse_missing:
                         refuse_missing_cells([source])

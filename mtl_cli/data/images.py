@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -60,6 +60,8 @@ class ImageInput:
 def fit_image_files(column: Column, train_rows: np.ndarray, options: ImageOptions) -> tuple[ImageInput, list[str]]:
     """Finds the size of images in files, and the mean and deviation of their pixels in (some of) the training rows.
 
+    Where the options do not say it, images are colours if one of those measured has colours.
+
     Returns:
         The column, and notes.
 
@@ -68,11 +70,17 @@ def fit_image_files(column: Column, train_rows: np.ndarray, options: ImageOption
         ConfigError: Pillow is not installed.
     """
     train = train_rows[column.values.is_not_null().to_numpy()[train_rows]]
-    first, _ = _read_first(column, train, options)
-    rows = _spread(train, _MEASURED)
-    pixels, unreadable = _read_files(column, rows, first.shape, options)
-    pixels = np.delete(pixels, [int(np.flatnonzero(rows == row)[0]) for row in unreadable], 0)
-    return _measured(column, first.shape, lambda: [pixels], options)
+    first = _read_first(column, train, options)
+    found: dict[int, np.ndarray] = {}
+
+    def keep(place: int, image: Decoded) -> None:
+        found[place] = image.pixels
+
+    _read_files(column, _spread(train, _MEASURED), first.shape[:2], options, options.channels, keep)
+    images = [found[place] for place in sorted(found)]
+    height, width, _ = first.shape
+    shape = height, width, max(image.shape[2] for image in (first, *images))
+    return _measured(column, shape, lambda: (np.broadcast_to(image, (1, *shape)) for image in images), options)
 
 
 def _spread(rows: np.ndarray, most: int) -> np.ndarray:
@@ -131,13 +139,16 @@ def _measured(
     return ImageInput(column.name, shape, tuple(mean.tolist()), tuple(std.tolist()), options), notes
 
 
-def image_values(column: Column, image: ImageInput, unreadable: list[int] | None) -> np.ndarray:
+def image_values(
+    column: Column, image: ImageInput, unreadable: list[int] | None, greyed: list[int] | None = None
+) -> np.ndarray:
     """The pixels of all rows.
 
     Args:
         column: N cells: arrays, or paths of files.
         image: What the images have to be.
         unreadable: Gets the rows whose image is missing or damaged, which become black; None refuses them.
+        greyed: Gets the rows whose image has colours and is read as grey, which nobody asked for.
 
     Returns:
         (N, H, W, channels) uint8 or float32.
@@ -148,8 +159,16 @@ def image_values(column: Column, image: ImageInput, unreadable: list[int] | None
     values = column.values
     absent = values.is_null().to_numpy()
     if values.dtype == pl.String:
-        pixels, bad = _read_files(column, np.flatnonzero(~absent), image.shape, image.options)
-        filled = pixels
+        rows = np.flatnonzero(~absent)
+        filled = np.zeros((len(rows), *image.shape), np.uint8)
+        unasked = image.options.channels is None and image.shape[2] == 1
+
+        def keep(place: int, found: Decoded) -> None:
+            filled[place] = found.pixels
+            if unasked and found.coloured and greyed is not None:
+                greyed.append(int(rows[place]))
+
+        bad = _read_files(column, rows, image.shape[:2], image.options, image.shape[2], keep)
     else:
         if _array_shape(column) != image.shape:
             what = f"must hold images of {_size(image.shape)}, got {_size(_array_shape(column))}"
@@ -188,12 +207,12 @@ def _array_shape(column: Column) -> tuple[int, int, int]:
     return height, width, channels[0] if channels else 1
 
 
-def _read_first(column: Column, rows: Sequence[int] | np.ndarray, options: ImageOptions) -> tuple[np.ndarray, int]:
-    """The first training image that can be read: it says the size and the channels of all."""
+def _read_first(column: Column, rows: Sequence[int] | np.ndarray, options: ImageOptions) -> np.ndarray:
+    """The first training image that can be read: it says the size of all."""
     bad = {}
     for row in rows:
         try:
-            return decode(_path(column.values[int(row)], options), options, None), int(row)
+            return decode(_path(column.values[int(row)], options), options, options.channels).pixels
         except (OSError, SyntaxError, ValueError) as error:
             bad[int(row)] = _damage(column, int(row), error)
             if options.on_bad == "error":
@@ -202,34 +221,46 @@ def _read_first(column: Column, rows: Sequence[int] | np.ndarray, options: Image
 
 
 def _read_files(
-    column: Column, rows: np.ndarray, shape: tuple[int, ...], options: ImageOptions
-) -> tuple[np.ndarray, dict[int, str]]:
-    """The images of some rows (n, H, W, channels), black where damaged, and what is wrong with each damaged one."""
+    column: Column,
+    rows: np.ndarray,
+    size: tuple[int, ...],
+    options: ImageOptions,
+    channels: int | None,
+    keep: Callable[[int, Decoded], None],
+) -> dict[int, str]:
+    """Gives ``keep`` the image of each of some rows and its place among them; returns what is wrong with the others."""
     paths = column.values.gather(rows).to_list()
-    pixels = np.zeros((len(rows), *shape), np.uint8)
     bad: dict[int, str] = {}
 
     def read(place: int) -> None:
         row = int(rows[place])
         try:
-            found = decode(_path(paths[place], options), options, shape[2])
+            found = decode(_path(paths[place], options), options, channels)
         except (OSError, SyntaxError, ValueError) as error:
             bad[row] = _damage(column, row, error)
             return
-        if found.shape != tuple(shape):
+        if found.pixels.shape[:2] != size:
             hint = "Set data.image.size to bring all to one size."
-            what = f"the image must be {_size(shape)} as the first one, got {_size(found.shape)} in '{paths[place]}'"
+            own = " x ".join(map(str, found.pixels.shape[:2]))
+            what = f"the image must be {size[0]} x {size[1]} as the first one, got {own} in '{paths[place]}'"
             raise DataError(Problem(column.where(row), what, hint))
-        pixels[place] = found
+        keep(place, found)
 
     with ThreadPoolExecutor() as pool:  # decoding is outside of Python's lock
         for _ in pool.map(read, range(len(rows))):
             pass
-    return pixels, bad
+    return bad
 
 
-def decode(path: Path, options: ImageOptions, channels: int | None) -> np.ndarray:
-    """One image file as (H, W, channels) uint8, upright, in the size and channels asked for.
+class Decoded(NamedTuple):
+    """An image of a file: (H, W, channels) uint8, and whether it is stored in colours."""
+
+    pixels: np.ndarray
+    coloured: bool
+
+
+def decode(path: Path, options: ImageOptions, channels: int | None) -> Decoded:
+    """One image file, upright, in the size and channels asked for; None: as many channels as it has itself.
 
     Raises:
         ConfigError: Pillow is not installed.
@@ -245,12 +276,13 @@ def decode(path: Path, options: ImageOptions, channels: int | None) -> np.ndarra
         if opened.mode[0] in "IF":
             raise ValueError(f"pixels of more than 8 bits, mode {opened.mode}")
         image = ImageOps.exif_transpose(opened)
-        channels = channels or options.channels or (1 if image.mode in ("L", "1", "LA") else 3)
+        coloured = image.mode not in ("L", "1", "LA")
+        channels = channels or (3 if coloured else 1)
         image = image.convert("L" if channels == 1 else "RGB")
         if options.size is not None:
             image = image.resize((options.size[1], options.size[0]), Image.Resampling.BILINEAR)
         pixels: np.ndarray = np.asarray(image, np.uint8)
-    return pixels.reshape(image.height, image.width, channels)
+    return Decoded(pixels.reshape(image.height, image.width, channels), coloured)
 
 
 def _path(cell: Any, options: ImageOptions) -> Path:

@@ -80,6 +80,7 @@ class Findings:
         unknown: Place of a category column to its unknown categories and how often each occurs.
         respelt: Place of a category column to texts that are one of its categories in another spelling, and which.
         unreadable: Rows whose image cannot be read: they are neither predicted nor counted.
+        greyed: Place of a column of image files to how many have colours and are read as grey, as those of training are.
         expected: Places of columns that had missing cells in training too, so that the model knows what they mean.
 
     Example:
@@ -91,6 +92,7 @@ class Findings:
     unknown: dict[str, Counter[str]] = field(default_factory=dict)
     respelt: dict[str, dict[str, str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
+    greyed: Counter[str] = field(default_factory=Counter)
     expected: set[str] = field(default_factory=set)
 
     def add(self, other: Findings) -> None:
@@ -101,6 +103,7 @@ class Findings:
         for place, texts in other.respelt.items():
             self.respelt.setdefault(place, {}).update(texts)
         self.unreadable += other.unreadable
+        self.greyed.update(other.greyed)
         self.expected |= other.expected
 
     def notes(self) -> list[str]:
@@ -133,6 +136,11 @@ class Findings:
             more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
             cells = _cells(counts.total(), f"holds {what}", f"hold {what}")
             lines.append(f"{place}: {cells}: {shown}{more}.")
+        for place, count in self.greyed.items():
+            images = "1 image is" if count == 1 else f"{count} images are"
+            lines.append(
+                f"{place}: {images} stored in colours and read as grey, as no training image looked at has any."
+            )
         if self.unreadable:
             count = len(self.unreadable)
             who = "1 row has no inputs, as its" if count == 1 else f"{count} rows have no inputs, as their"

@@ -8,6 +8,7 @@ import pytest
 
 import mtl_cli.data.images
 from mtl_cli.data import FeatureOptions, Features
+from mtl_cli.data.images import Decoded
 from mtl_cli.data.table import Part, Table
 from mtl_cli.errors import ConfigError, DataError
 from mtl_cli.schema import ImageOptions
@@ -35,7 +36,7 @@ def raw_files(tmp_path, monkeypatch):
         content = path.read_bytes()
         if len(content) != 60:
             raise OSError("image file is truncated")
-        return np.frombuffer(content, np.uint8).reshape(5, 4, 3)
+        return Decoded(np.frombuffer(content, np.uint8).reshape(5, 4, 3), coloured=True)
 
     monkeypatch.setattr(mtl_cli.data.images, "decode", decode)
     return table_of(photo=[f"{i}.raw" for i in range(6)], x=["1", "2", "3", "4", "5", "6"])
@@ -125,6 +126,29 @@ def test_damaged_and_missing_files_can_be_left_out(raw_files):  # DAT-17
     assert unreadable == [1]
 
 
+def test_files_are_colours_if_some_training_image_is(tmp_path, monkeypatch):
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    monkeypatch.chdir(tmp_path)
+    for name, pixels in (("grey", PIXELS[0, ..., 0]), ("colour", PIXELS[1])):
+        Image.fromarray(pixels).save(f"{name}.png")
+    table = table_of(photo=["grey.png", "colour.png", "colour.png"])
+    options = {"inputs": [{"name": "photo", "type": "image"}]}
+    features = fit(table, [0, 1], **options)
+    inputs, notes = features.transform(table)
+    grey = np.repeat(PIXELS[0, ..., :1], 3, 2)
+    assert np.array_equal(inputs.blocks["photo"].numpy(), np.stack([grey, PIXELS[1], PIXELS[1]]))
+    np.testing.assert_allclose(features.spec.blocks[0].mean, np.stack([grey, PIXELS[1]]).mean((0, 1, 2)))
+    assert notes == []
+    features = fit(table, [0], **options)
+    assert features.spec.blocks[0].shape == (5, 4, 1)
+    assert features.transform(table)[1] == [
+        "photos.csv, column 'photo': 2 images are stored in colours and read as grey, as no training image looked at "
+        "has any."
+    ]
+    assert fit(table, [0], **options, image=ImageOptions(channels=1)).transform(table)[1] == []
+    assert fit(table, [0], **options, image=ImageOptions(channels=3)).spec.blocks[0].shape == (5, 4, 3)
+
+
 def test_root_is_where_relative_paths_start(raw_files, tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "0.raw").rename(tmp_path / "deep/0.raw")
@@ -143,13 +167,13 @@ def test_pillow_reads_files_upright_in_the_size_and_channels_asked_for(tmp_path)
     Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
     Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
     decode = mtl_cli.data.images.decode
-    assert np.array_equal(decode(tmp_path / "a.png", ImageOptions(), None), PIXELS[0])
-    assert decode(tmp_path / "a.png", ImageOptions(), 1).shape == (5, 4, 1)
-    assert decode(tmp_path / "a.png", ImageOptions(size=[7, 9]), None).shape == (7, 9, 3)
+    assert np.array_equal(decode(tmp_path / "a.png", ImageOptions(), None).pixels, PIXELS[0])
+    assert decode(tmp_path / "a.png", ImageOptions(), 1).pixels.shape == (5, 4, 1)
+    assert decode(tmp_path / "a.png", ImageOptions(size=[7, 9]), None).pixels.shape == (7, 9, 3)
     rotated = Image.Exif()
     rotated[274] = 6  # to be turned by 90 degrees to be seen
     Image.fromarray(PIXELS[0]).save(tmp_path / "turned.png", exif=rotated)
-    assert np.array_equal(decode(tmp_path / "turned.png", ImageOptions(), None), np.rot90(PIXELS[0], -1))
+    assert np.array_equal(decode(tmp_path / "turned.png", ImageOptions(), None).pixels, np.rot90(PIXELS[0], -1))
     whole = (tmp_path / "a.png").read_bytes()
     (tmp_path / "half.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(OSError, match=r"truncated|cannot identify"):
