@@ -265,23 +265,26 @@ def decode(path: Path, options: ImageOptions, channels: int | None) -> Decoded:
     Raises:
         ConfigError: Pillow is not installed.
         OSError: No such file, or it is damaged.
-        ValueError: Its pixels are not of 8 bits.
+        ValueError: Its pixels are not of 8 bits, or more than Pillow takes for harmless.
     """
     try:
         from PIL import Image, ImageOps  # an extra: only image files need it
     except ImportError:
         what = "image files need Pillow, which is not installed"
         raise ConfigError(Problem("data.inputs", what, "pip install 'mtl-train[images]'.")) from None
-    with Image.open(path) as opened:
-        if opened.mode[0] in "IF":
-            raise ValueError(f"pixels of more than 8 bits, mode {opened.mode}")
-        image = ImageOps.exif_transpose(opened)
-        coloured = image.mode not in ("L", "1", "LA")
-        channels = channels or (3 if coloured else 1)
-        image = image.convert("L" if channels == 1 else "RGB")
-        if options.size is not None:
-            image = image.resize((options.size[1], options.size[0]), Image.Resampling.BILINEAR)
-        pixels: np.ndarray = np.asarray(image, np.uint8)
+    try:
+        with Image.open(path) as opened:
+            if opened.mode[0] in "IF":
+                raise ValueError(f"pixels of more than 8 bits, mode {opened.mode}")
+            image = ImageOps.exif_transpose(opened)
+            coloured = image.mode not in ("L", "1", "LA")
+            channels = channels or (3 if coloured else 1)
+            image = image.convert("L" if channels == 1 else "RGB")
+            if options.size is not None:
+                image = image.resize((options.size[1], options.size[0]), Image.Resampling.BILINEAR)
+            pixels: np.ndarray = np.asarray(image, np.uint8)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(str(error)) from None
     return Decoded(pixels.reshape(image.height, image.width, channels), coloured)
 
 

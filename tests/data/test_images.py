@@ -163,7 +163,7 @@ def test_files_without_pillow_name_the_extra(tmp_path, monkeypatch):
         mtl_cli.data.images.decode(tmp_path / "a.png", ImageOptions(), None)
 
 
-def test_pillow_reads_files_upright_in_the_size_and_channels_asked_for(tmp_path):
+def test_pillow_reads_files_upright_in_the_size_and_channels_asked_for(tmp_path, monkeypatch):
     Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
     Image.fromarray(PIXELS[0]).save(tmp_path / "a.png")
     decode = mtl_cli.data.images.decode
@@ -181,3 +181,18 @@ def test_pillow_reads_files_upright_in_the_size_and_channels_asked_for(tmp_path)
     Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(ValueError, match=r"more than 8 bits"):
         decode(tmp_path / "deep.png", ImageOptions(), None)
+
+
+def test_image_of_too_many_pixels_is_one_that_cannot_be_read(tmp_path, monkeypatch):
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    monkeypatch.chdir(tmp_path)
+    for name, pixels in (("a.png", PIXELS[0]), ("large.png", np.zeros((50, 4, 3), np.uint8))):
+        Image.fromarray(pixels).save(name)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 90)
+    table = table_of(photo=["a.png", "large.png"])
+    options = {"inputs": [{"name": "photo", "type": "image"}]}
+    with pytest.raises(DataError, match=r"row 2 \(line 3\): the image 'large.png' cannot be read \(.*exceeds limit"):
+        fit(table, [0], **options).transform(table)
+    unreadable = []
+    fit(table, [0, 1], **options, image=ImageOptions(on_bad="skip")).transform(table, unreadable=unreadable)
+    assert unreadable == [1]
