@@ -80,7 +80,7 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """How image files become inputs; the keys of ``data.image``.
+    """How image files become inputs; the keys of ``data.image``. Transparent pixels show a white ground.
 
     Args:
         size: [height, width] that every file is resized to; null: as stored, all of one size.

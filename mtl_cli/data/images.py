@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mtl_cli.schema import ImageOptions
 from mtl_cli.types import Block, Column
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+VERSION = 2  # of how files become pixels
 _MEASURED = 1000  # image files that mean and deviation are taken from
 _GOLDEN = (5**0.5 - 1) / 2  # whose multiples are spread evenly over [0, 1) modulo 1
 _SHOWN = 5  # unreadable images named one by one
@@ -32,6 +34,7 @@ class ImageInput:
         mean: Of each channel over the training rows, in the units of the pixels.
         std: The same for the standard deviation; 1 where all pixels are equal.
         options: How files become images.
+        version: Which way of ``decode`` they are read.
     """
 
     name: str
@@ -39,6 +42,7 @@ class ImageInput:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     options: ImageOptions
+    version: int = 1  # of runs of before
     type: str = "image"
 
     @property
@@ -136,7 +140,7 @@ def _measured(
         images = f"{pixels // (shape[0] * shape[1]):,} training images"
         notes.append(f"{column.head}: all pixels of {images} are the same: the column says nothing.")
     std = np.where(std > 0, std, 1.0)
-    return ImageInput(column.name, shape, tuple(mean.tolist()), tuple(std.tolist()), options), notes
+    return ImageInput(column.name, shape, tuple(mean.tolist()), tuple(std.tolist()), options, VERSION), notes
 
 
 def image_values(
@@ -168,7 +172,7 @@ def image_values(
             if unasked and found.coloured and greyed is not None:
                 greyed.append(int(rows[place]))
 
-        bad = _read_files(column, rows, image.shape[:2], image.options, image.shape[2], keep)
+        bad = _read_files(column, rows, image.shape[:2], image.options, image.shape[2], keep, image.version)
     else:
         if _array_shape(column) != image.shape:
             what = f"must hold images of {_size(image.shape)}, got {_size(_array_shape(column))}"
@@ -227,6 +231,7 @@ def _read_files(
     options: ImageOptions,
     channels: int | None,
     keep: Callable[[int, Decoded], None],
+    version: int = VERSION,
 ) -> dict[int, str]:
     """Gives ``keep`` the image of each of some rows and its place among them; returns what is wrong with the others."""
     paths = column.values.gather(rows).to_list()
@@ -235,7 +240,7 @@ def _read_files(
     def read(place: int) -> None:
         row = int(rows[place])
         try:
-            found = decode(_path(paths[place], options), options, channels)
+            found = decode(_path(paths[place], options), options, channels, version)
         except (OSError, SyntaxError, ValueError) as error:
             bad[row] = _damage(column, row, error)
             return
@@ -259,8 +264,10 @@ class Decoded(NamedTuple):
     coloured: bool
 
 
-def decode(path: Path, options: ImageOptions, channels: int | None) -> Decoded:
+def decode(path: Path, options: ImageOptions, channels: int | None, version: int = VERSION) -> Decoded:
     """One image file, upright, in the size and channels asked for; None: as many channels as it has itself.
+
+    Transparent pixels show a white ground. Version 1 did not look at transparency, and cut colours of 16 bits to 8.
 
     Raises:
         ConfigError: Pillow is not installed.
@@ -274,11 +281,14 @@ def decode(path: Path, options: ImageOptions, channels: int | None) -> Decoded:
         raise ConfigError(Problem("data.inputs", what, "pip install 'mtl-train[images]'.")) from None
     try:
         with Image.open(path) as opened:
-            if opened.mode[0] in "IF":
+            if opened.mode[0] in "IF" or (version > 1 and _is_deep(opened.tile)):
                 raise ValueError(f"pixels of more than 8 bits, mode {opened.mode}")
             image = ImageOps.exif_transpose(opened)
             coloured = image.mode not in ("L", "1", "LA")
             channels = channels or (3 if coloured else 1)
+            if version > 1 and image.has_transparency_data:
+                ground = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(ground, image.convert("RGBA"))
             image = image.convert("L" if channels == 1 else "RGB")
             if options.size is not None:
                 image = image.resize((options.size[1], options.size[0]), Image.Resampling.BILINEAR)
@@ -286,6 +296,22 @@ def decode(path: Path, options: ImageOptions, channels: int | None) -> Decoded:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(str(error)) from None
     return Decoded(pixels.reshape(image.height, image.width, channels), coloured)
+
+
+def _is_deep(tiles: Iterable[tuple[Any, ...]]) -> bool:
+    """Whether a file has colours of more than 8 bits, which Pillow would cut to 8: only how it decodes them tells it.
+
+    Example:
+        >>> [_is_deep([("zip", (0, 0, 1, 1), 0, raw)]) for raw in ("RGB;16B", "RGB", "BGR;16")]  # the last: of 5, 6, 5
+        [True, False, False]
+        >>> [_is_deep([("ppm_plain", (0, 0, 1, 1), 0, how)]) for how in ("1;I", ("RGB", 255), ("RGB", 1023))]
+        [False, False, True]
+    """
+    return any(
+        re.search(r";16[BLN]", str(how)) is not None
+        or (codec.startswith("ppm") and isinstance(how, tuple) and how[1] > 255)
+        for codec, _, _, how in tiles
+    )
 
 
 def _path(cell: Any, options: ImageOptions) -> Path:

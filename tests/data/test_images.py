@@ -1,6 +1,8 @@
 """Image columns: arrays and files, their statistics, and images that cannot be read."""
 
 import json
+import struct
+import zlib
 
 import numpy as np
 import polars as pl
@@ -32,7 +34,7 @@ def raw_files(tmp_path, monkeypatch):
     for i, pixels in enumerate(PIXELS):
         (tmp_path / f"{i}.raw").write_bytes(pixels.tobytes()[: 30 if i == 3 else None])
 
-    def decode(path, options, channels):
+    def decode(path, options, channels, version=2):
         content = path.read_bytes()
         if len(content) != 60:
             raise OSError("image file is truncated")
@@ -179,8 +181,45 @@ def test_pillow_reads_files_upright_in_the_size_and_channels_asked_for(tmp_path,
     with pytest.raises(OSError, match=r"truncated|cannot identify"):
         decode(tmp_path / "half.png", ImageOptions(), None)
     Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match=r"more than 8 bits"):
-        decode(tmp_path / "deep.png", ImageOptions(), None)
+    (tmp_path / "colour.png").write_bytes(_png(bytes([0, 1, 2, 3, 4, 5, 6]), bits=16))
+    for name in ("deep.png", "colour.png"):
+        with pytest.raises(ValueError, match=r"more than 8 bits"):
+            decode(tmp_path / name, ImageOptions(), None)
+    assert decode(tmp_path / "colour.png", ImageOptions(), None, 1).pixels.tolist() == [[[1, 3, 5]]]
+
+
+def _png(line, bits):
+    """A file of one pixel in colours."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = struct.pack(">IIBBBBB", 1, 1, bits, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(line)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
+def test_transparent_pixels_are_white(tmp_path, monkeypatch, mode):
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    monkeypatch.chdir(tmp_path)
+    if mode in ("RGBA", "LA"):  # black, with the drawing in the transparency
+        image = Image.new(mode, (2, 1))
+        image.putpixel((1, 0), (0,) * (len(mode) - 1) + (255,))
+        image.save("a.png")
+    else:  # one value is transparent
+        image = Image.fromarray(np.array([[7, 0]], np.uint8))
+        if mode == "P":
+            image = image.convert("P")
+        image.save("a.png", transparency=7)
+    decode = mtl_cli.data.images.decode
+    assert decode("a.png", ImageOptions(), 3).pixels.tolist() == [[[255] * 3, [0] * 3]]
+    assert decode("a.png", ImageOptions(), 1).pixels.tolist() == [[[255], [0]]]
+    assert decode("a.png", ImageOptions(), None).coloured == (mode in ("RGBA", "P"))
+    table = table_of(photo=["a.png"])
+    saved = fit(table, [0], inputs=[{"name": "photo", "type": "image"}]).to_json()
+    assert Features.from_json(saved).transform(table)[0].blocks["photo"].max() == 255
+    del saved["blocks"][0]["version"]  # as runs of before
+    assert Features.from_json(saved).transform(table)[0].blocks["photo"].max() <= 7
 
 
 def test_image_of_too_many_pixels_is_one_that_cannot_be_read(tmp_path, monkeypatch):
