@@ -11,6 +11,7 @@ import base64
 import functools
 import itertools
 import re
+import unicodedata
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +27,9 @@ from mtl_cli.errors import DataError, Problem
 from mtl_cli.schema import TextOptions
 from mtl_cli.types import Block, Column
 
-_WORDS = re.compile(r"\w+|[^\w\s]")
+VERSION = 2  # of how texts and tokens are read
+_JOINERS = "\u200c\u200d"  # they say how letters of a word join
+_MARKED = (range(0x300, 0x20000), range(0xE0000, 0xE1000))  # where combining marks stand
 _ALL = 1 << 32  # values of CRC-32
 
 
@@ -39,11 +42,13 @@ class BagInput(ABC):
         options: Which features, and how they get their numbers.
         known: With ``options.min_count``, the CRC-32 of the features that have a number of their own, ascending and as
             bytes (``<u4``): the i-th has i + 1, and all others 0.
+        version: Which way of ``text_ids`` and ``token_ids`` the cells are read.
     """
 
     name: str
     options: TextOptions
     known: bytes | None = None
+    version: int = 1  # of runs of before
 
     type: ClassVar[Literal["text", "tokens"]]
 
@@ -56,7 +61,7 @@ class BagInput(ABC):
         Raises:
             DataError: The column holds something else.
         """
-        read = cls(name, options)
+        read = cls(name, options, version=VERSION)
         if options.min_count is None:
             return read
         found, counts = np.empty(0, np.int64), np.empty(0, np.int64)
@@ -106,13 +111,15 @@ class BagInput(ABC):
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
         known = None if self.known is None else base64.b64encode(self.known).decode()
-        return {"type": self.type, "name": self.name, "options": vars(self.options), "known": known}
+        own = {"type": self.type, "name": self.name, "options": vars(self.options)}
+        return {**own, "known": known, "version": self.version}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> BagInput:
         """The column that ``to_json`` described."""
         known = saved.get("known")  # runs of before had hashed features only
-        return cls(saved["name"], TextOptions(**saved["options"]), None if known is None else base64.b64decode(known))
+        options, version = TextOptions(**saved["options"]), saved.get("version", 1)
+        return cls(saved["name"], options, None if known is None else base64.b64decode(known), version)
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,8 @@ class TextInput(BagInput):
             raise DataError(Problem(column.head, f"must hold texts, got type {column.values.dtype}"))
         texts, options = column.values.cast(pl.String).to_list(), replace(self.options, ids=_ALL)
         bags = [
-            text_ids(text or "", options, seed) for text, seed in zip(texts, _seeds(groups, len(texts)), strict=True)
+            text_ids(text or "", options, seed, self.version)
+            for text, seed in zip(texts, _seeds(groups, len(texts)), strict=True)
         ]
         return _flat(bags), _starts([len(bag) for bag in bags])
 
@@ -149,7 +157,7 @@ class TokensInput(BagInput):
             (word or "", seed) for row, seed in zip(rows, _seeds(groups, len(rows)), strict=True) for word in row or ()
         ]
         places = {word: place for place, word in enumerate(dict.fromkeys(words))}
-        distinct = np.array([token_ids(word, options, seed) for word, seed in places], np.int64)
+        distinct = np.array([token_ids(word, options, seed, self.version) for word, seed in places], np.int64)
         ids = distinct.reshape(-1, *self.shape)[np.array([places[word] for word in words], np.int64)]
         return ids, _starts(token_counts(column.values))
 
@@ -163,17 +171,18 @@ def token_counts(values: pl.Series) -> np.ndarray:
     return counts
 
 
-def text_ids(text: str, options: TextOptions, seed: int = 0) -> list[int]:
+def text_ids(text: str, options: TextOptions, seed: int = 0, version: int = VERSION) -> list[int]:
     """The features of a text; texts with another ``seed`` have others.
 
-    Words are runs of letters, digits and underscores, or single other signs. Pieces are those of ``<word>``: the signs
-    tell its edges from its middle.
+    Words are runs of letters, digits and underscores with the marks on them, or single other signs. Pieces are those of
+    ``<word>``: the signs tell its edges from its middle. However letters and marks are stored, they are the same (NFC).
+    Version 1 did not see to that, and each mark was a word by itself.
 
     Example:
         >>> len(text_ids("good", TextOptions(words=1, pieces=[3, 3]))), text_ids(" ", TextOptions())
         (5, [])
     """
-    words = _WORDS.findall(text.lower() if options.lowercase else text)
+    words = _words(version).findall(_composed(text.lower() if options.lowercase else text, version))
     low, high = options.pieces or (1, 0)
     ids = [number for word in words for number in _word_ids(word, low, high, options.ids, seed)]
     for size in range(2, options.words + 1):
@@ -182,22 +191,37 @@ def text_ids(text: str, options: TextOptions, seed: int = 0) -> list[int]:
     return ids
 
 
-def token_ids(word: str, options: TextOptions, seed: int = 0) -> list[int]:
+def token_ids(word: str, options: TextOptions, seed: int = 0, version: int = VERSION) -> list[int]:
     """The features of a token: itself, in lower case, its shape, and its beginnings and ends of 1 to ``affix`` letters.
 
-    A token with another ``seed`` has others.
+    A token with another ``seed`` has others. As for ``version``, see ``text_ids``.
 
     Example:
         >>> one, other = (token_ids(word, TextOptions(affix=4)) for word in ("Cats", "hats"))
         >>> [one[-n] == other[-n] for n in (1, 2)]  # "cats" and "hats", "ats"
         [False, True]
     """
-    lower = word.lower()
+    word, lower = _composed(word, version), _composed(word.lower(), version)
     sizes = range(1, options.affix + 1)
     ends = [("p", lower[:n]) for n in sizes] + [("s", f"{n} {lower[-n:]}") for n in sizes]
     return [
         _number(kind, text, options.ids, seed) for kind, text in [("t", word), ("l", lower), ("x", _shape(word)), *ends]
     ]
+
+
+@functools.cache
+def _words(version: int) -> re.Pattern[str]:
+    r"""What is a word of a text. Python's ``\w`` has no marks in it, which are most vowels of India's scripts."""
+    if version == 1:
+        return re.compile(r"\w+|[^\w\s]")
+    marks = np.array([c for c in itertools.chain(*_MARKED) if unicodedata.category(chr(c)).startswith("M")])
+    runs = np.split(marks, np.flatnonzero(np.diff(marks) > 1) + 1)
+    inside = "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs)
+    return re.compile(rf"\w[\w{inside}{_JOINERS}]*|[^\w\s]")
+
+
+def _composed(text: str, version: int) -> str:
+    return text if version == 1 else unicodedata.normalize("NFC", text)
 
 
 def _shape(word: str) -> str:

@@ -1,6 +1,8 @@
 """Texts and tokens as bags of hashed features, and labels of tokens."""
 
 import json
+import sys
+import unicodedata
 import zlib
 from dataclasses import replace
 
@@ -9,6 +11,7 @@ import polars as pl
 import pytest
 from worlds import column
 
+import mtl_cli.data.texts
 from mtl_cli.data import FeatureOptions, Features
 from mtl_cli.data.input_columns import CategoryInput
 from mtl_cli.data.table import Part, Table
@@ -42,6 +45,30 @@ def test_number_of_a_feature_is_its_crc():  # so it is the same on every machine
     ]
     pairs = text_ids("a b c", TextOptions(ids=1 << 31, words=2, pieces=None))[3:]
     assert pairs == [zlib.crc32(b"w a b") % (1 << 31), zlib.crc32(b"w b c") % (1 << 31)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("हिन्दी में!", ["हिन्दी", "में", "!"]),
+        ("ọ̀rọ̀ rẹ", ["ọ̀rọ̀", "rẹ"]),
+        ("می‌خواهم", ["می‌خواهم"]),
+        ("ไม่รู้", ["ไม่รู้"]),
+        ("İki 1️⃣ a_b", ["i̇ki", "1️⃣", "a_b"]),
+        ("❤️", ["❤", "️"]),  # no letter that the mark could stand on
+    ],
+)
+def test_marks_and_joiners_are_of_their_word_however_they_are_stored(text, words):
+    wanted = [zlib.crc32(f"w {unicodedata.normalize('NFC', word)}".encode()) % (1 << 31) for word in words]
+    for form in ("NFC", "NFD"):
+        assert text_ids(unicodedata.normalize(form, text), PLAIN) == wanted
+    composed, apart = (token_ids(unicodedata.normalize(form, "Été"), PLAIN) for form in ("NFC", "NFD"))
+    assert composed == apart
+
+
+def test_marks_are_all_there():
+    marks = {code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] == "M"}
+    assert marks <= {code for codes in mtl_cli.data.texts._MARKED for code in codes}
 
 
 def test_text_column_is_text_whatever_its_cells_look_like():  # DAT-22
@@ -202,10 +229,16 @@ def test_features_of_runs_of_before_are_read():
     table = table_of(words=[["a"]])
     saved = fit(table).to_json()
     (block,) = saved["blocks"]
-    del block["known"], block["options"]["min_count"], block["options"]["by"], block["options"]["affix"]
+    del block["known"], block["version"]
+    del block["options"]["min_count"], block["options"]["by"], block["options"]["affix"]
     assert Features.from_json(saved).transform(table)[0].blocks["words"].values.tolist() == [
         token_ids("a", TextOptions())
     ]
+    table = table_of(text=["में"])
+    saved = fit(table, inputs=[{"name": "text", "type": "text"}], text=PLAIN).to_json()
+    assert Features.from_json(saved).transform(table)[0].blocks["text"].lengths().tolist() == [1]
+    del saved["blocks"][0]["version"]  # which took marks for words
+    assert Features.from_json(saved).transform(table)[0].blocks["text"].lengths().tolist() == [3]
 
 
 def test_rows_of_ragged_columns_are_taken_in_any_order():
