@@ -152,6 +152,11 @@ def is_tokens(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.List | pl.Array) and dtype.inner == pl.String
 
 
+def holds_nothing(dtype: pl.DataType) -> bool:
+    """Whether all cells are missing or lists without a value: the file then does not say what they would hold."""
+    return dtype == pl.Null or (isinstance(dtype, pl.List | pl.Array) and dtype.inner == pl.Null)
+
+
 def block_width(column: Column) -> int:
     """The length of the lists of a block column, from its first list."""
     if isinstance(column.values.dtype, pl.Array):

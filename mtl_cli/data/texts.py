@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import polars as pl
 
-from mtl_cli.data.column_types import is_tokens
+from mtl_cli.data.column_types import holds_nothing, is_tokens
 from mtl_cli.data.table import AnyTable, rows_in
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.schema import TextOptions
@@ -150,7 +150,7 @@ class TokensInput(BagInput):
         return (3 + 2 * self.options.affix,)
 
     def features(self, column: Column, groups: pl.Series | None) -> tuple[np.ndarray, np.ndarray]:
-        if not is_tokens(column.values.dtype):
+        if not is_tokens(column.values.dtype) and not holds_nothing(column.values.dtype):
             raise DataError(Problem(column.head, f"must hold lists of words, got type {column.values.dtype}"))
         rows, options = column.values.to_list(), replace(self.options, ids=_ALL)
         words = [

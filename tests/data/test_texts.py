@@ -108,6 +108,19 @@ def test_lists_of_words_are_tokens():
         features.transform(table_of(words=["a"]))
 
 
+@pytest.mark.parametrize(
+    ("dtype", "cells"), [(pl.List(pl.Null), [[], None]), (pl.Null, [None, None]), (pl.Array(pl.Null, 0), [[], None])]
+)
+def test_rows_without_words_are_read_alone_as_in_company(dtype, cells):
+    features = fit(table_of(words=[["a"]]))
+    for values in (pl.Series(cells, dtype=dtype), pl.Series([*cells, ["a"]], dtype=pl.List(pl.String))[:2]):
+        inputs, notes = features.transform(table_of(words=values))
+        assert inputs.blocks["words"].starts.tolist() == [0, 0, 0]
+        assert inputs.blocks["words"].values.shape == (0, 11)
+        count = {0: [], 1: ["1 cell is"], 2: ["2 cells are"]}[values.null_count()]
+        assert notes == [f"reviews.csv, column 'words': {cells} missing." for cells in count]
+
+
 def test_beginnings_and_ends_are_as_long_as_wanted():
     def numbers(*features):
         return [zlib.crc32(feature.encode()) % (1 << 31) for feature in features]
