@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mtl_cli.data import Features
 from mtl_cli.errors import Problem, RunError, TrainingError
 from mtl_cli.model.gates import GateUse
 from mtl_cli.run import versions, write_bytes, write_text
@@ -19,6 +19,11 @@ from mtl_cli.types import Inputs
 
 #: The largest difference to the model that an export may have, of the larger of 1 and the output.
 TOLERANCE = 1e-5
+_SCALED = (
+    "numbers as in the data, dates as days since 1970-01-01; then by the `mode` of the column's `scaler`: 0: as it is, "
+    "1: 0, 2: (x - mean) / std, 3: rank among `quantiles`, to a standard normal, clipped to 5; an empty cell: `fill`"
+)
+_PIXELS = "pixels as they are stored, those of files from 0 to 255: the program scales them"
 _ROWS = (1, 2, 64)  # batches that the file is tried on
 
 
@@ -107,19 +112,24 @@ def description(trained: TrainedRun) -> dict[str, Any]:
             "numeric": {
                 "shape": ["rows", spec.numeric_dim], "type": "float32",
                 "columns": [  # scaled as `preprocessing` says; `missing`: place of the 0/1 number for an empty cell
-                    {"name": column.name, "first": first, "width": column.width, "missing": flag}
+                    {"name": column.name, "type": column.type, "first": first, "width": column.width, "missing": flag}
                     for column, (first, flag) in zip(features.numeric, features.places(), strict=True)
                 ],
+                "values": _SCALED,
             },
             "categorical": {
                 "shape": ["rows", len(spec.categories)], "type": "int64",
                 "columns": [column.name for column in features.categorical],
-                "codes": "place in the column's list of categories, from 1; 0: unknown",
+                "codes": "place in the column's list of categories, from 1; 0: unknown; an empty cell: as in `missing`",
+                "missing": [column.size - 1 if column.missing else 0 for column in features.categorical],
                 "number": list(spec.categories),
             },
-            "blocks": {block.name: {"shape": ["rows", *block.shape], **asdict(block)} for block in spec.blocks},
+            "blocks": {
+                block.name: {"type": block.type, "shape": ["rows", *block.shape], "values": _PIXELS}
+                for block in spec.blocks
+            },
         },
-        "preprocessing": {key: value for key, value in features.to_json().items() if key != "links"},  # in the program
+        "preprocessing": _preprocessing(features),
         "outputs": [
             {
                 "task": name,
@@ -133,6 +143,13 @@ def description(trained: TrainedRun) -> dict[str, Any]:
             for name, task in config.tasks.items()
         ],
     }  # fmt: skip
+
+
+def _preprocessing(features: Features) -> dict[str, Any]:
+    """What is left to do outside of the program, which holds the links of categories and scales pixels."""
+    saved = {key: value for key, value in features.to_json().items() if key != "links"}
+    images = [{key: value for key, value in block.items() if key not in ("mean", "std")} for block in saved["blocks"]]
+    return {**saved, "blocks": images}
 
 
 def _made_up_rows(trained: TrainedRun, count: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

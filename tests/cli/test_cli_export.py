@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ import polars as pl
 import pytest
 import torch
 
-from mtl_cli import load_run
+from mtl_cli import exported, load_run
 from mtl_cli.build import build_source
 from mtl_cli.commands import export as command
 from mtl_cli.commands.entry import run
+from mtl_cli.data import FeatureOptions, Features
+from mtl_cli.data.table import Part, Table
 
 TASKS = ("churned", "income", "segment", "size")
 
@@ -101,12 +104,24 @@ print(json.dumps(found))
     assert [found[c] for c in "ABC"] == pytest.approx([row[f"segment_prob_{c}"][0] for c in "ABC"], abs=1e-5)
     said = json.loads(Path("model.json").read_text())
     assert all(one["formula"] for one in said["outputs"])
+    frame = pl.DataFrame(
+        {"day": ["2024-01-01", "2024-01-02"], "c": ["a", None], "d": ["a", "b"], "photo": np.eye(4).reshape(2, 2, 4)}
+    )
+    features = Features.fit(Table(frame, (Part("a.csv", 0, 2, lines=True),)), FeatureOptions(), np.arange(2), {})
+    said = exported.description(replace(load_run("run"), features=features))
+    inputs, (image,) = said["inputs"], said["preprocessing"]["blocks"]
+    assert [column["type"] for column in inputs["numeric"]["columns"]] == ["date"]
+    assert "dates as days since 1970-01-01" in inputs["numeric"]["values"]
+    assert inputs["categorical"]["missing"] == [2, 0]
+    assert inputs["blocks"]["photo"] == {
+        "type": "image", "shape": ["rows", 2, 4, 1],
+        "values": "pixels as they are stored, those of files from 0 to 255: the program scales them",
+    }  # fmt: skip
+    assert not {"mean", "std"} & image.keys()  # nobody scales them once more
 
 
 def test_a_file_that_gives_other_numbers_is_not_kept(train, export, monkeypatch):
     train()
-    from mtl_cli import exported
-
     monkeypatch.setattr(exported, "_largest_difference", lambda *_: 0.5)
     code, _, err = export("run", "--out", "model.pt2")
     assert (code, err) == (
