@@ -281,10 +281,11 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
         f"column '{column}' may be an input although it is the {roles[column].removeprefix('the ')}."
         for column in allowed
     ]
-    targets = labels[splits.train, : _width(tasks)]
+    targets = labels[np.setdiff1d(splits.train, unreadable), : _width(tasks)]  # the others are told already
     unlabelled = 0 if tokens is not None else int(np.isnan(targets).all(1).sum())
     if unlabelled:
-        notes = [*notes, f"{unlabelled} training rows have no label for any task: they teach nothing."]
+        rows = "1 training row has" if unlabelled == 1 else f"{unlabelled} training rows have"
+        notes = [*notes, f"{rows} no label for any task: {'it teaches' if unlabelled == 1 else 'they teach'} nothing."]
     return replace(data, notes=(*table.notes, *splits.notes, *features.notes, *notes))
 
 
@@ -899,7 +900,7 @@ def _refuse_untaught(config: RunConfig, data: Data) -> None:
 
 
 def _label_notes(data: Data) -> list[str]:
-    """Tasks without a label in a split, and classes without a row in one."""
+    """Tasks without a label in a split, and classes without a row or token in one."""
     notes = []
     for split in ("train", "val", "test"):
         if not len(getattr(data.splits, split)):
@@ -910,8 +911,10 @@ def _label_notes(data: Data) -> list[str]:
             if np.isnan(own).all():
                 so = "its own loss trains nothing" if split == "train" else "it has no score there"
                 notes.append(f"task '{task.name}': no {split} row has a label; {so}.")
-            elif absent and not task.kind.per_token:  # a language has not all of the tags that there are
+            elif absent and not task.kind.per_token:
                 notes.append(f"task '{task.name}': no {split} row has class {listed(absent, 5)}.")
+            elif absent and split == "train":  # elsewhere a few sentences do not have all of the tags that there are
+                notes.append(f"task '{task.name}': no token of a train row has class {listed(absent, 5)}.")
     return notes
 
 

@@ -393,7 +393,8 @@ def undefined_notes(evaluation: Evaluation, counts: Mapping[str, LabelCounts], s
             notes.append(f"{what}: it has no {', '.join(spoilt)}{without}.")
         lacking = [metric for metric, value in scores.items() if value is None and metric not in spoilt]
         if lacking:
-            labels = f"{counts[name].labelled} labels" + (f", {counts[name].balance}" if counts[name].labelled else "")
+            count = counts[name].labelled
+            labels = f"{count} label{'' if count == 1 else 's'}" + (f", {counts[name].balance}" if count else "")
             notes.append(f"{split}: not defined for the labels of task '{name}' ({labels}): {', '.join(lacking)}.")
     return at_most(notes, MANY_TASKS)
 

@@ -59,7 +59,10 @@ def spread_labels(labels: np.ndarray, column: Column, tokens: Column) -> np.ndar
     wrong = np.flatnonzero((given != wanted) & ~absent)
     if len(wrong):
         problems = [
-            Problem(column.where(int(row)), f"has {given[row]} labels, but {wanted[row]} tokens in '{tokens.name}'")
+            Problem(
+                column.where(int(row)),
+                f"has {_count(given[row], 'label')}, but {_count(wanted[row], 'token')} in '{tokens.name}'",
+            )
             for row in wrong[:3]
         ]
         if len(wrong) > 3:
@@ -68,3 +71,7 @@ def spread_labels(labels: np.ndarray, column: Column, tokens: Column) -> np.ndar
     spread = np.full(int(wanted.sum()), np.nan, np.float32)
     spread[np.repeat(~absent, wanted)] = labels
     return spread
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

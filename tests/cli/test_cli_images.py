@@ -116,6 +116,7 @@ def test_damaged_image_is_named_or_left_out_and_marked(cli, listed, capsys, tmp_
     assert (
         "2 rows are left out for every task, their image cannot be read: photos/list.csv, column 'photo'" in ended.out
     )
+    assert "no label for any task" not in ended.out
     monkeypatch.chdir(tmp_path / "photos")  # paths are relative to their file, wherever the command is run
     assert run(predict.predict, ["../run", "--data", "list.csv", "--out", "p.csv"]) == 0
     assert capsys.readouterr().err == (

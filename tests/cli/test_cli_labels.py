@@ -83,6 +83,12 @@ def test_class_of_another_split_is_named_with_its_row(cli, base):  # LAB-06
     )
 
 
+def test_rows_that_teach_nothing_are_told(cli, base):
+    base(ya=["", 2, 1, 1.5, 2.5, 0.5, 1.2, 2.2], yb=["", 1, 2, 0, 1, 0, 1, 2])
+    ended = cli(*RUN, "trainer.max_epochs=1")
+    assert "note: 1 training row has no label for any task: it teaches nothing." in ended.out
+
+
 def test_class_without_a_training_row_is_trained_and_told(cli, base):  # LAB-06, DAT-19
     base(val={"yb": [0, 1, 3, 0]})
     ended = cli(*RUN, "tasks.b.num_classes=4")

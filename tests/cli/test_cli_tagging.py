@@ -66,6 +66,15 @@ def test_task_without_a_labelled_word_in_training_is_refused(cli, write):
     assert "task 'number': no train row has a label; its own loss trains nothing." in ended.out
 
 
+def test_class_without_a_training_word_is_told(cli, write):
+    yaml = TREEBANK.replace("upos: {kind: tagging}", "upos: {kind: tagging, classes: [DET, NOUN, VERB, X]}")
+    write({"train.conllu": _treebank(0, 9), "val.conllu": _treebank(1, 1), "conf/task/tags.yaml": yaml})
+    ended = cli("--config-dir", "conf", "task=tags", "hydra.run.dir=run", "trainer.max_epochs=1")
+    assert ended.code == 0, ended.err
+    assert "note: task 'upos': no token of a train row has class X." in ended.out
+    assert "no val row has class" not in ended.out
+
+
 def _evaluated(*arguments):
     assert run(evaluate.evaluate, ["run", *arguments, "--out", "m.json", "--overwrite"]) == 0
     return json.loads(Path("m.json").read_text())

@@ -278,7 +278,7 @@ def test_labels_of_tokens_go_where_their_tokens_are():
 
 def test_lists_of_another_length_and_labels_of_rows_are_named():
     tags, tokens = column([["A"], ["B"]], "tag"), column([["a"], ["b", "c"]], "word")
-    with pytest.raises(DataError, match=r"people.csv, column 'tag', row 2: has 1 labels, but 2 tokens in 'word'"):
+    with pytest.raises(DataError, match=r"people.csv, column 'tag', row 2: has 1 label, but 2 tokens in 'word'"):
         spread_labels(np.zeros(2, np.float32), tags, tokens)
     with pytest.raises(DataError, match=r"column 'tag': must hold a list of labels in each row, got type String"):
         label_tokens(Column("tag", pl.Series(["A"]), lambda row: f"people.csv, column 'tag', row {row + 1}"))
