@@ -26,9 +26,14 @@ class Monitor:
     name: str
     higher_is_better: bool
 
+    @property
+    def number(self) -> str:
+        """The name of the number in the metrics, the same for ``mean`` and ``val/mean``."""
+        return self.name if "/" in self.name else f"val/{self.name}"
+
     def value(self, evaluation: Evaluation) -> float | None:
         """The number, or None if it is not defined in this evaluation."""
-        return evaluation.flat("val")[self.name if "/" in self.name else f"val/{self.name}"]
+        return evaluation.flat("val")[self.number]
 
     def better(self, value: float | None, than: float | None, by: float = 0.0) -> bool:
         """Whether ``value`` beats ``than`` by more than ``by``. None and NaN never do; any other value beats them."""
@@ -47,16 +52,23 @@ class Best:
         monitor: What is compared.
         keep: How many to keep; -1 keeps all, 0 none.
         entries: ``[score, epoch, step]`` of those kept, best first.
+        outdated: Epochs that were kept by another monitor, until this one is asked for the first time.
     """
 
     monitor: Monitor
     keep: int
     entries: list[list[Any]] = field(default_factory=list)
+    outdated: list[int] = field(default_factory=list)
 
     @property
     def score(self) -> float | None:
         """The best score, or None before there is one."""
         return self.entries[0][0] if self.entries else None
+
+    @property
+    def several(self) -> bool:
+        """Whether each that is kept has a checkpoint by its epoch, besides that of the best."""
+        return self.keep not in (0, 1)
 
     def add(self, score: float | None, epoch: int, step: int) -> tuple[bool, list[int]]:
         """Takes a score.
@@ -64,17 +76,26 @@ class Best:
         Returns:
             Whether it is kept, and the epochs whose checkpoints are no longer needed.
         """
+        outdated, self.outdated = self.outdated, []
         if score is None or math.isnan(score) or self.keep == 0:
-            return False, []
+            return False, outdated
         place = next(
             (i for i, entry in enumerate(self.entries) if self.monitor.better(score, entry[0])), len(self.entries)
         )
         self.entries.insert(place, [score, epoch, step])
         dropped = [] if self.keep < 0 else self.entries[self.keep :]
         self.entries = self.entries if self.keep < 0 else self.entries[: self.keep]
-        return place < len(self.entries) and self.entries[place][1] == epoch, [entry[1] for entry in dropped]
+        return place < len(self.entries) and self.entries[place][1] == epoch, [
+            *outdated,
+            *(entry[1] for entry in dropped),
+        ]
 
-    def load_entries(self, entries: Sequence[Sequence[Any]]) -> None:
+    def begin_anew(self) -> None:
+        """Forgets all scores, which are of another monitor; what was kept by them is kept until there is another."""
+        self.outdated = [*self.outdated, *(entry[1] for entry in self.entries)]
+        self.entries = []
+
+    def load_entries(self, entries: Sequence[Sequence[Any]], outdated: Sequence[int] = ()) -> None:
         """Puts back what a checkpoint has of ``entries``; files are named, and removed, by what stands in it.
 
         Raises:
@@ -83,7 +104,9 @@ class Best:
         for entry in entries:
             if len(entry) != 3 or type(entry[0]) not in (int, float) or not all(type(n) is int for n in entry[1:]):
                 raise ValueError(f"its best scores are not [score, epoch, step], got {entry!r}")
-        self.entries = [list(entry) for entry in entries]
+        if not all(type(epoch) is int for epoch in outdated):
+            raise ValueError(f"its outdated epochs are no whole numbers, got {outdated!r}")
+        self.entries, self.outdated = [list(entry) for entry in entries], list(outdated)
 
 
 @dataclass
@@ -110,6 +133,10 @@ class EarlyStopping:
         else:
             self.waited += 1
         return self.patience is not None and self.waited >= self.patience
+
+    def begin_anew(self) -> None:
+        """Forgets what it has seen, which is of another monitor."""
+        self.best, self.waited = None, 0
 
     def state(self) -> list[Any]:
         """For the checkpoint."""

@@ -302,7 +302,9 @@ class Trainer:
             "skipped_in_epoch": self._skipped_in_epoch,
             "lr": self._lr(),
             "best": self.best.entries,
+            "outdated": self.best.outdated,
             "early_stopping": self.early_stopping.state(),
+            "monitors": self._monitors(),
             "metrics_size": self.metrics.size(),
             "diagnostics_size": self.diagnostics.size(),
             "rng": rng_state(),
@@ -322,8 +324,7 @@ class Trainer:
             for optimizer, saved in zip(self.learner.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.progress = Progress(**state["progress"])
-            self.best.load_entries(state["best"])
-            self.early_stopping.load_state(state["early_stopping"])
+            self._load_scores(state)
             self._sums = np.array(state["sums"], float)
             self._counts = np.array(state["counts"], float)
             self._weight_sums = np.array(state["weight_sums"], float)
@@ -342,6 +343,25 @@ class Trainer:
                 "learning rate at step %d: %.3g before, %.3g now; the schedule spans %d steps now",
                 self.progress.step, before, now, self.learner.scheduler.total_steps,
             )  # fmt: skip
+
+    def _monitors(self) -> dict[str, str]:
+        """The numbers that decide what is best and when to stop."""
+        return {"checkpoint": self.best.monitor.number, "early_stopping": self.early_stopping.monitor.number}
+
+    def _load_scores(self, state: Mapping[str, Any]) -> None:
+        """What was best so far, and how long ago; scores of another number than now cannot be compared with it."""
+        self.best.load_entries(state["best"], state.get("outdated", ()))
+        self.early_stopping.load_state(state["early_stopping"])
+        now = self._monitors()
+        before = {**now, **state.get("monitors", {})}  # what an earlier version wrote does not say it
+        changed = [key for key in now if before[key] != now[key]]
+        if "checkpoint" in changed:
+            self.best.begin_anew()
+        if "early_stopping" in changed:
+            self.early_stopping.begin_anew()
+        if changed:
+            told = ", ".join(f"trainer.{key}.monitor ({before[key]} before, {now[key]} now)" for key in changed)
+            log.warning("%s: the scores so far are of another number and count no more", told)
 
     def load_weights(self, name: str) -> dict[str, Any]:
         """Loads the model's weights alone; returns the whole checkpoint."""
@@ -436,7 +456,7 @@ class Trainer:
         self.learner.balancing.after_epoch(self._as_balanced(losses))
         progress.finished = out or progress.epoch == self.limits.epochs
         names: list[str] = []
-        dropped: list[int] = []
+        removed: list[str] = []
         if progress.finished or progress.epoch % self.schedule.evaluate_every == 0:
             self._import_scorers()
             evaluation = self.evaluate(self.val)
@@ -450,12 +470,13 @@ class Trainer:
                     self.early_stopping.waited,
                 )
             names = self._best_names() if kept else []
+            removed = [f"epoch-{number}" for number in dropped] + ([] if self.best.entries else ["best"])
         if out and not self._out_of_steps():
             log.info("stopped in epoch %d, step %d: trainer.max_time is over", progress.epoch, progress.step)
         self._check_weights()
         self.save(*names, "last")
-        for epoch_number in dropped:  # after what takes its place is written
-            self.folder.remove_checkpoint(f"epoch-{epoch_number}")
+        for name in removed:  # after what takes its place is written
+            self.folder.remove_checkpoint(name)
         signal = self._stop_signal()
         if signal is not None and not progress.finished:
             raise Interrupted(signal)
@@ -472,7 +493,7 @@ class Trainer:
 
     def _best_names(self) -> list[str]:
         """The checkpoints that the present state, which is one of the best, is to be kept as."""
-        of_epoch = [f"epoch-{self.progress.epoch}"] if self.best.keep not in (0, 1) else []
+        of_epoch = [f"epoch-{self.progress.epoch}"] if self.best.several else []
         return of_epoch + (["best"] if self.best.entries[0][1] == self.progress.epoch else [])
 
     def _log_training(self, losses: Mapping[str, float | None]) -> None:

@@ -395,6 +395,48 @@ def test_patience_goes_on_after_resuming(claim):
     assert second.best.entries == [[0.4, 1, 1]]
 
 
+def _resumed(claim, **options):
+    """A trainer that goes on from what the last one in the folder has left."""
+    trainer = _trainer(claim(), {}, three_kind_rows(8), **options)
+    trainer.load("last")
+    trainer.progress.finished = False
+    return trainer
+
+
+@pytest.mark.parametrize("loss", [9.0, None], ids=["a number", "none"])
+def test_scores_of_another_monitor_are_not_compared(claim, caplog, loss):
+    first = _trainer(claim(), {}, three_kind_rows(8), epochs=3, keep=2, patience=5, monitor="mean")
+    _script(first, [0.4, 0.3, 0.5])
+    first.fit()
+    assert (first.best.entries, first.early_stopping.waited) == ([[0.5, 1, 1], [0.5, 2, 2]], 2)
+    second = _resumed(claim, epochs=4, keep=2, patience=5)
+    assert [record.message for record in caplog.records if "another number" in record.message] == [
+        "trainer.checkpoint.monitor (val/mean before, val/loss now), trainer.early_stopping.monitor (val/mean before, "
+        "val/loss now): the scores so far are of another number and count no more"
+    ]
+    second.save("last")  # a stop before the first evaluation
+    third = _resumed(claim, epochs=4, keep=2, patience=5)
+    assert (third.best.entries, third.best.outdated, third.early_stopping.waited) == ([], [1, 2], 0)
+    _script(third, [loss])
+    third.fit()
+    names = sorted(path.name for path in (third.folder.path / "checkpoints").iterdir())
+    assert names == (["last.pt"] if loss is None else ["best.pt", "epoch-4.pt", "last.pt"])
+    assert third.best.entries == ([] if loss is None else [[9.0, 4, 4]])
+    assert loss is None or _epoch_of(third.folder, "best") == 4
+
+
+def test_another_name_of_the_monitor_or_a_checkpoint_that_names_none_changes_nothing(claim):
+    first = _trainer(claim(), {}, three_kind_rows(8), epochs=2, monitor="mean")
+    _script(first, [0.4, 0.5])
+    first.fit()
+    assert _resumed(claim, monitor="val/mean").best.entries == [[0.5, 1, 1]]
+    folder = claim()
+    state = load(folder.checkpoint("last"))
+    del state["monitors"], state["outdated"]  # as earlier versions wrote it
+    folder.write_checkpoint(state, "last")
+    assert _resumed(claim, monitor="val/loss").best.entries == [[0.5, 1, 1]]
+
+
 def test_steps_are_a_limit_inside_an_epoch(claim):
     folder = claim()
     trainer = _trainer(folder, {}, three_kind_rows(20), epochs=None, steps=4)
