@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -343,6 +344,19 @@ class Trainer:
                 "learning rate at step %d: %.3g before, %.3g now; the schedule spans %d steps now",
                 self.progress.step, before, now, self.learner.scheduler.total_steps,
             )  # fmt: skip
+        self._keep_best_by_epoch()
+
+    def _keep_best_by_epoch(self) -> None:
+        """Where one was kept before and several are now, the best gets the checkpoint that all of several have."""
+        if not self.best.several or not self.best.entries:
+            return
+        best, own = self.folder.checkpoint("best"), f"epoch-{self.best.entries[0][1]}"
+        if self.folder.checkpoint(own).exists() or not best.exists():
+            return
+        with suppress(RunError):  # damaged: said where it is needed
+            state = load(best)
+            if state["progress"]["epoch"] == self.best.entries[0][1]:  # else of an epoch that is trained once more
+                self.folder.write_checkpoint(state, own)
 
     def _monitors(self) -> dict[str, str]:
         """The numbers that decide what is best and when to stop."""

@@ -364,6 +364,18 @@ def test_several_best_checkpoints_are_kept_and_the_worse_removed(claim):
     assert _epoch_of(folder, "best") == _epoch_of(folder, "epoch-5") == 5
 
 
+def test_more_best_checkpoints_than_before_have_that_of_the_best_so_far(claim):
+    first = _trainer(claim(), {}, three_kind_rows(8), epochs=3)
+    _script(first, [0.5, 0.1, 0.3])
+    first.fit()
+    second = _resumed(claim, epochs=5, keep=3)
+    _script(second, [0.4, 0.2])
+    second.fit()
+    names = sorted(path.name for path in (second.folder.path / "checkpoints").iterdir())
+    assert names == ["best.pt", "epoch-2.pt", "epoch-4.pt", "epoch-5.pt", "last.pt"]
+    assert _epoch_of(second.folder, "epoch-2") == _epoch_of(second.folder, "best") == 2
+
+
 def test_no_best_checkpoint_is_kept_if_none_is_wanted(claim):
     folder = claim()
     trainer = _trainer(folder, {}, three_kind_rows(8), epochs=2, keep=0)
