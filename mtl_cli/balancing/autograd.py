@@ -42,7 +42,7 @@ class GradientAccumulator:
         balancing: The method.
         shared: Parameters that all tasks share, with ``grad`` set.
         private: Parameters of single tasks, with ``grad`` set.
-        tasks: Positions of the tasks that have labels in this step, (k,) int64.
+        tasks: Positions of the tasks whose losses it sees in this step, (k,) int64.
         memory: Gives memory for so many gradients of the shared parameters (rows, P); None: fresh memory.
         processes: Those that work on the batch.
         gradients: Vectors that all of ``parameter.grad`` are views of; needed by several processes.
@@ -293,7 +293,7 @@ def backward(
     """Gradients of one batch into ``parameter.grad``, which must exist (zeros).
 
     Args:
-        losses: (k,), of the tasks that have labels.
+        losses: (k,), of the tasks that it sees.
         balancing: The method.
         shared: Parameters that all tasks share.
         private: Parameters of single tasks.

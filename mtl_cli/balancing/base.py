@@ -39,7 +39,7 @@ class Passes(Protocol):
         """Gradient of the losses weighted by ``weights`` (k,), like ``parameters``: a forward and a backward pass."""
 
     def validation_losses(self) -> Tensor:
-        """Losses (K,) on a batch of validation rows, another one in each step, NaN without labels: a forward pass."""
+        """Losses (K,) on a batch of validation rows, another in each step, NaN where none counts: a forward pass."""
 
     def validation_gradient(self, weights: Tensor) -> Tensor:
         """Gradient of those, weighted by ``weights`` (K,), tasks without labels left out: forward and backward."""
@@ -48,8 +48,9 @@ class Passes(Protocol):
 class Balancing(nn.Module, ABC):
     """Base of all methods. All state is in parameters and buffers, hence in ``state_dict``.
 
-    A constructor takes ``(num_tasks, *, options)``. Losses are given for the tasks that have labels in this step
-    only (k of K); ``tasks`` (k,) int64 says which, so that state kept per task stays untouched for the others.
+    A constructor takes ``(num_tasks, *, options)``. Losses are given for the tasks that have labels in this step and a
+    weight above 0 only (k of K); ``tasks`` (k,) int64 says which, so that state kept per task stays untouched for the
+    others.
     Parameters of a method are trained with the model's optimizer, without weight decay; row i belongs to task i.
     A buffer whose size is known only with the first gradient is registered with 0 columns, (K, 0); it takes the size
     of what is loaded into it.
@@ -101,7 +102,7 @@ class Balancing(nn.Module, ABC):
         """Called when the parameters were updated, with the losses (k,) from before, if ``extra_passes``."""
 
     def after_epoch(self, losses: Mapping[str, float | None]) -> None:
-        """Called after each epoch with every task's mean loss over its rows, in task order; None without labels.
+        """Called after each epoch with every task's mean loss over its rows, in task order; None where none counts.
 
         Raises:
             TrainingError: The method cannot go on with such losses.

@@ -256,6 +256,7 @@ class Epoch:
         counts: (steps, K) float64 on the CPU: what the labelled positions of each task in each batch count together.
         scale: (steps, K) on the device: task weight / count, the factor on each position's loss, or 0.
         absent: For each step, the tasks without any label.
+        unbalanced: For each step, the tasks whose losses do not count: those without any label or of weight 0.
         drawn: (steps, S) int64 on the CPU: rows of each source in each batch.
         windows: Of rows that are streamed: what is read for which part of the order, and what comes after it.
     """
@@ -265,6 +266,7 @@ class Epoch:
     counts: np.ndarray
     scale: Tensor
     absent: tuple[tuple[int, ...], ...]
+    unbalanced: tuple[tuple[int, ...], ...]
     drawn: np.ndarray
     windows: tuple[Window, ...] = ()
 
@@ -341,10 +343,8 @@ def plan_epoch(
     starts = ends - [len(batch) for batch in batches]
     if rows.shares is None:
         labels = np.repeat((ends - starts).astype(np.float64)[:, None], len(weights), 1)
-        absent: tuple[tuple[int, ...], ...] = ((),) * len(batches)
     else:
         labels = np.add.reduceat(rows.shares[order], starts, axis=0, dtype=np.float64)
-        absent = tuple(tuple(np.flatnonzero(row == 0).tolist()) for row in labels)
     scale = np.divide(weights, labels, out=np.zeros_like(labels), where=labels > 0)
     codes = rows.origins.codes[order]
     drawn = np.stack([np.add.reduceat(codes == code, starts, dtype=np.int64) for code in range(len(members))], 1)
@@ -354,10 +354,18 @@ def plan_epoch(
         tuple(zip(starts.tolist(), ends.tolist(), strict=True)),
         labels,
         torch.from_numpy(scale).float().to(device),
-        absent,
+        _zeros(labels),
+        _zeros(labels * (weights != 0)),
         drawn,
         ordered[0][1],
     )
+
+
+def _zeros(values: np.ndarray) -> tuple[tuple[int, ...], ...]:
+    """Where each row of values (steps, K) is 0."""
+    if values.all():
+        return ((),) * len(values)
+    return tuple(tuple(np.flatnonzero(row == 0).tolist()) for row in values)
 
 
 def count_steps(rows: Rows, epoch: int, *, batch_size: int, drop_last: bool, mixing: Mixing) -> int:

@@ -39,17 +39,17 @@ class LossWatch:
         self._losses: list[Tensor] = []  # as they were given: to copy each would cost every step something
         self._weights: list[tuple[Tensor, tuple[int, ...]] | None] = []
 
-    def add(self, sums: Tensor | None, weights: Tensor | None = None, absent: tuple[int, ...] = ()) -> None:
+    def add(self, sums: Tensor | None, weights: Tensor | None = None, unbalanced: tuple[int, ...] = ()) -> None:
         """Takes a step.
 
         Args:
             sums: Its losses (K,), which nobody changes afterwards; None: it was skipped.
             weights: What balancing made of them (k,), if anything.
-            absent: The tasks that it has not weighted.
+            unbalanced: The tasks that it has not weighted.
         """
         self._losses.append(self._nothing if sums is None else sums)
         # A method may write its next weights over these.
-        self._weights.append(None if weights is None else (weights.clone(), absent))
+        self._weights.append(None if weights is None else (weights.clone(), unbalanced))
 
     @property
     def count(self) -> int:
@@ -102,10 +102,10 @@ class LossWatch:
         if not given:
             return
         start, values = 0, torch.cat([of_step for of_step, _ in given]).double().cpu().numpy()
-        for of_step, absent in given:
-            present = np.delete(np.arange(len(weights)), absent) if absent else slice(None)
-            weights[present] += values[start : start + len(of_step)]
-            steps[present] += 1
+        for of_step, unbalanced in given:
+            weighted = np.delete(np.arange(len(weights)), unbalanced) if unbalanced else slice(None)
+            weights[weighted] += values[start : start + len(of_step)]
+            steps[weighted] += 1
             start += len(of_step)
 
     def clear(self) -> None:

@@ -59,7 +59,7 @@ class Objective:
         self._first = slice(None) if target == len(self.kinds) else torch.tensor(firsts, device=device)
         owners = [task for task, kind in enumerate(kinds) for _ in range(kind.num_outputs)]
         self.all_tasks = torch.arange(len(self.kinds), device=device)
-        self._some: dict[tuple[int, ...], Tensor] = {}  # positions of the tasks of a step, by those absent from it
+        self._some: dict[tuple[int, ...], Tensor] = {}  # positions of the tasks of a step, by those left out of it
         self._outputs = len(owners)  # O
         # Of each pair the row of the outputs of either task, and the weight.
         self._ordered = [(owners.index(pair.later), owners.index(pair.earlier), pair.weight) for pair in ordered]
@@ -68,19 +68,19 @@ class Objective:
         one_each = owners == list(range(len(owners)))
         self._owner = None if one_each else torch.tensor(owners, device=device)  # the task of each row of a gradient
 
-    def tasks(self, absent: tuple[int, ...]) -> Tensor:
-        """Positions (k,) of the tasks that are not absent from a step, on the device.
+    def tasks(self, without: tuple[int, ...]) -> Tensor:
+        """Positions (k,) of all tasks but some, on the device.
 
         They are kept: to copy them there in each step would make the host wait for the device.
         """
-        if not absent:
+        if not without:
             return self.all_tasks
-        if absent not in self._some:
+        if without not in self._some:
             if len(self._some) == _KEPT:
                 self._some.clear()
-            present = [task for task in range(len(self.kinds)) if task not in absent]
-            self._some[absent] = torch.tensor(present, device=self.all_tasks.device)
-        return self._some[absent]
+            others = [task for task in range(len(self.kinds)) if task not in without]
+            self._some[without] = torch.tensor(others, device=self.all_tasks.device)
+        return self._some[without]
 
     def by_outputs(self, gradient: Tensor, weights: Tensor) -> Tensor:
         """Derivative of the sum of the tasks' losses times ``weights`` (K,) by the outputs, (O, B).

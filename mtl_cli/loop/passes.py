@@ -62,7 +62,7 @@ class StepPasses:
         learner: What is trained.
         pieces: Gives this process's rows of the step's batch, piece by piece.
         scale: (K,) factor on each row's loss, before ``learner.loss_scale``.
-        tasks: Positions of the tasks with labels (k,).
+        tasks: Positions of the tasks that balancing sees (k,).
         step: Steps before this one in the whole run.
         validation: Batches of validation rows, if the method asks for them.
 
@@ -106,11 +106,11 @@ class StepPasses:
         return self._whole_gradient()
 
     def validation_losses(self) -> Tensor:
-        """Losses (K,) on a batch of validation rows, NaN without labels."""
+        """Losses (K,) on a batch of validation rows, NaN without labels or with weight 0."""
         with torch.no_grad(), self._evaluating():
-            losses, _, labelled = self._validation_batch()
+            losses, _, counting = self._validation_batch()
         self._learner.processes.add_up(losses)
-        return torch.where(labelled, losses, torch.nan)
+        return torch.where(counting, losses, torch.nan)
 
     def validation_gradient(self, weights: Tensor) -> Tensor:
         """Gradient of those losses weighted by ``weights`` (K,)."""
@@ -125,7 +125,7 @@ class StepPasses:
         return gradient
 
     def _validation_batch(self) -> tuple[Tensor, Callable[[Tensor], None], Tensor]:
-        """Losses (K,) of this process's rows, 0 without labels; their backward pass; which have labels at all (K,)."""
+        """Losses (K,) of this process's rows, 0 where none counts; their backward pass; which do at all (K,)."""
         if self._validation is None:
             raise RuntimeError(f"{type(self._learner.balancing).__name__} needs validation rows in every step")
         plan, batch = self._validation.at(self.step)
@@ -135,7 +135,7 @@ class StepPasses:
             scale = scale * loss_scale.known()
         piece = own_piece(self._learner.processes, self._validation.rows, plan, start, stop)
         losses, backward = self._losses(piece, scale)
-        return losses, backward, torch.from_numpy(plan.counts[batch] > 0).to(losses.device)
+        return losses, backward, plan.scale[batch] > 0
 
     def _losses(self, piece: Piece, scale: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
         found = self._learner.losses(piece, scale)

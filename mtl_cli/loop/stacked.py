@@ -91,12 +91,12 @@ class Stack:
 class _Size(NamedTuple):
     rows: int
     complete: bool  # no label is missing
-    learns: bool  # some label is not
+    learns: bool  # some label counts
 
 
 def _size(step: Step) -> _Size:
-    (start, stop), absent = step.epoch.bounds[step.index], step.epoch.absent[step.index]
-    return _Size(stop - start, step.trainer.train.labelled is None, len(absent) < step.epoch.scale.shape[1])
+    (start, stop), unbalanced = step.epoch.bounds[step.index], step.epoch.unbalanced[step.index]
+    return _Size(stop - start, step.trainer.train.labelled is None, len(unbalanced) < step.epoch.scale.shape[1])
 
 
 def _together(step: Step) -> bool:
@@ -185,16 +185,16 @@ def _gather(steps: Sequence[Step]) -> tuple[Inputs, Tensor]:
 
 
 def _balance(step: Step, losses: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of the losses (K,) of one training by its balancing method: (K,), and (k,) of those with labels."""
-    learner, absent = step.trainer.learner, step.epoch.absent[step.index]
-    balancing, tasks, everyone = learner.balancing, learner.objective.tasks(absent), losses
-    if absent:
+    """Weights of the losses (K,) of one training by its balancing method: (K,), and (k,) of those that it sees."""
+    learner, unbalanced = step.trainer.learner, step.epoch.unbalanced[step.index]
+    balancing, tasks, everyone = learner.balancing, learner.objective.tasks(unbalanced), losses
+    if unbalanced:
         losses = losses[tasks]
     if isinstance(balancing, LossBalancing) and not balancing.has_parameters:
         weights = balancing.weights(losses, tasks)
     else:
         weights = _balance_and_learn(learner, losses, tasks)
-    return (torch.zeros_like(everyone).index_copy(0, tasks, weights) if absent else weights), weights
+    return (torch.zeros_like(everyone).index_copy(0, tasks, weights) if unbalanced else weights), weights
 
 
 def _balance_and_learn(learner: Learner, losses: Tensor, tasks: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class Learner:
     processes: OneProcess = OneProcess()  # noqa: RUF009  without state
 
     def accumulator(self, tasks: Tensor) -> GradientAccumulator:
-        """What adds up the gradients of a step for the tasks (k,) with labels."""
+        """What adds up the gradients of a step for the tasks (k,) that balancing sees."""
         flat = self.parameters
         return GradientAccumulator(
             self.balancing,
@@ -207,17 +207,17 @@ def train_step(
         only_finite: Look, before the optimizers do anything, whether losses and gradients are finite.
 
     Returns:
-        Weighted sum of the row losses of each task (K,), and the weights (k,) that balancing gave the tasks with
-        labels, if any.
+        Weighted sum of the row losses of each task (K,), and the weights (k,) that balancing gave, if any, to the tasks
+        that it sees: those with labels and a weight above 0.
         Both are on the device: reading them is what would make the host wait.
 
     Raises:
         NotFinite: With ``only_finite``; the optimizers have done nothing, balancing and the generators have.
     """
-    absent, scale = epoch.absent[step], epoch.scale[step]
-    if len(absent) == len(scale):  # no label at all: as if the step had not been
-        return torch.zeros_like(scale), None
-    tasks = learner.objective.tasks(absent)
+    absent, unbalanced, scale = epoch.absent[step], epoch.unbalanced[step], epoch.scale[step]
+    if len(unbalanced) == len(scale):  # no label that counts: as if the step had not been
+        return _sums(learner, rows, epoch, step), None
+    tasks = learner.objective.tasks(unbalanced)
     balancing, passes = learner.balancing, None
     if balancing.extra_passes or learner.loss_scale is not None:
         batch = partial(pieces, learner, rows, epoch, step)
@@ -231,7 +231,7 @@ def train_step(
     for piece in pieces(learner, rows, epoch, step):
         own = len(piece.inputs.numeric)
         found = learner.losses(piece, scale, cut=accumulator.cut)
-        if absent:
+        if unbalanced:
             found = found.only(tasks)
         accumulator.add(found.losses, found.backward, found.by_task, found.sums, piece.share)
     batch_losses, weights = accumulator.finish()
@@ -247,6 +247,17 @@ def train_step(
         balancing.after_step(passes, batch_losses, tasks)
     learner.model.sharing.after_step()
     return sums, weights
+
+
+@torch.no_grad()
+def _sums(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Tensor:
+    """Weighted sums of the row losses of each task (K,) of a batch that trains nothing."""
+    scale = epoch.scale[step]
+    if len(epoch.absent[step]) == len(scale):
+        return torch.zeros_like(scale)
+    sums = torch.stack([learner.losses(piece, scale).sums for piece in pieces(learner, rows, epoch, step)]).sum(0)
+    learner.processes.add_up(sums)
+    return sums
 
 
 def _add_penalty(learner: Learner, rows: int, absent: Sequence[int]) -> None:

@@ -36,7 +36,7 @@ from mtl_cli.tasks import Task
 
 log = logging.getLogger(__name__)
 _SHOWN_ROWS = 8  # of those without a finite loss
-#: What a step gives: sums (K,) of the tasks' row losses, and the weights (k,) of the tasks if there are any.
+#: What a step gives: sums (K,) of the tasks' row losses, and the weights (k,) of those balanced if there are any.
 StepResult = tuple[Tensor, Tensor | None]
 
 
@@ -416,7 +416,7 @@ class Trainer:
             before.restore()
             self._skip(epoch, step, reason)
             return
-        self._watch.add(sums, weights, epoch.absent[step])
+        self._watch.add(sums, weights, epoch.unbalanced[step])
         self._counts += epoch.counts[step]
         self.drawn += epoch.drawn[step]
         self.progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
@@ -564,11 +564,13 @@ class Trainer:
         return {t.name: sums[i] / counts[i] if counts[i] else None for i, t in enumerate(self.tasks)}
 
     def _as_balanced(self, losses: Mapping[str, float | None]) -> dict[str, float | None]:
-        """Mean losses in the scale in which balancing sees them."""
+        """Mean losses in the scale in which balancing sees them; None of tasks that it does not see."""
         scale = self.learner.loss_scale
         factors = [1.0] * len(self.tasks) if scale is None else scale.known().tolist()
         pairs = zip(self.tasks, factors, strict=True)
-        return {t.name: None if (loss := losses[t.name]) is None else t.weight * f * loss for t, f in pairs}
+        return {
+            t.name: None if (loss := losses[t.name]) is None or t.weight == 0 else t.weight * f * loss for t, f in pairs
+        }
 
     def _check_losses(self, epoch: Epoch) -> None:
         """Looks at the steps since the last look: adds them up, or stops at the first loss that was not finite."""

@@ -150,6 +150,44 @@ def _copy_tasks(learner, alone, tasks):
 
 
 @every_method
+def test_steps_with_a_task_of_weight_zero_are_the_steps_of_a_run_without_that_task(balancing):
+    targets = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    x = inputs(torch.randn(12, 5))
+    learner, alone = (make_learner([Regression()] * k, balancing=balancing, optimizer="sgd") for k in (3, 2))
+    _copy_tasks(learner, alone, [0, 2])
+    before = _of_task(learner, 1)
+    for step in range(3):
+        found = []
+        for own, labels, weights in ((learner, targets, [1.0, 0.0, 0.5]), (alone, targets[:, [0, 2]], [1.0, 0.5])):
+            rows = Rows(x, labels, CPU)
+            validation = ValidationBatches(rows, 8, np.array(weights), 0)
+            found.append(train_step(own, rows, _plan(rows, 4, weights), step, step, validation))
+        (sums, weights), (sums_alone, weights_alone) = found
+        torch.testing.assert_close(sums[[0, 2]], sums_alone)
+        torch.testing.assert_close(weights, weights_alone)
+        assert sums[1] > 0  # its loss is reported
+    for ours, theirs in ((0, 0), (2, 1), (None, None)):
+        torch.testing.assert_close(_of_task(learner, ours), _of_task(alone, theirs), rtol=0, atol=1e-6)
+    assert torch.equal(_of_task(learner, 1), before)
+
+
+def test_batch_whose_labels_all_have_weight_zero_trains_nothing_and_has_its_loss():
+    rows = three_kind_rows(8)
+    targets = rows.targets.numpy().copy()
+    targets[4:, :2] = NAN
+    rows = Rows(rows.inputs, targets, CPU)
+    learner = make_learner(three_kinds(), balancing="famo")
+    epoch = _plan(rows, 4, [1.0, 1.0, 0.0], shuffle=False)
+    _, weights = _step(learner, rows, epoch, 0, 0)
+    assert len(weights) == 2
+    before = _values(learner)[0]
+    sums, weights = _step(learner, rows, epoch, 1, 1)
+    assert (weights, sums.tolist()[:2]) == (None, [0.0, 0.0])
+    assert sums[2] > 0
+    assert torch.equal(_values(learner)[0], before)
+
+
+@every_method
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
 def test_batch_without_any_label_changes_nothing(balancing, optimizer):  # LAB-13
     rows = three_kind_rows(12)
