@@ -324,7 +324,7 @@ class RunConfig:
         sources: Where the rows come from: by the names in ``data.sources``; one source alone has none, ``""``.
         tasks: The tasks that are trained.
         left_out: Tasks that ``only`` leaves out; their labels are no inputs all the same, so that subsets compare.
-        loss_scale: ``none``, or ``initial``: the balancing method sees each task's loss divided by its first value.
+        loss_scale: ``none``, or ``initial``: each task's loss is divided by its first value before it is weighted.
         loggers: Trackers that the metrics go to as well, by name.
     """
 

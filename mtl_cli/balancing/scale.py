@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class InitialScale(nn.Module):
-    """Divides the loss of each task by its first value, so that all tasks start at 1 whatever their unit.
+    """Divides the loss of each task by its first value, so that all tasks start at their weight whatever their unit.
 
     What the method sees is scaled; what is printed, logged and monitored is not. A task whose first value is not
     positive is not divided.
@@ -19,7 +19,7 @@ class InitialScale(nn.Module):
         num_tasks: K.
 
     Attributes:
-        first: (K,) first losses, NaN for tasks that had no labels so far.
+        first: (K,) first losses, before task weights; NaN for tasks that had no labels so far.
 
     Example:
         >>> scale = InitialScale(2)
@@ -38,7 +38,8 @@ class InitialScale(nn.Module):
 
         Args:
             tasks: (k,) tasks with labels in this step.
-            losses: Gives their losses (k,), not scaled; called only if one of them is seen for the first time.
+            losses: Gives their losses (k,), neither weighted nor scaled; called only if one of them is seen for the
+                first time.
         """
         if not self._complete:
             first = self.first[tasks]

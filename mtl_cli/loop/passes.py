@@ -61,7 +61,8 @@ class StepPasses:
     Args:
         learner: What is trained.
         pieces: Gives this process's rows of the step's batch, piece by piece.
-        scale: (K,) factor on each row's loss, before ``learner.loss_scale``.
+        epoch: The epoch's batches.
+        batch: Which of them is the step's, from 0.
         tasks: Positions of the tasks that balancing sees (k,).
         step: Steps before this one in the whole run.
         validation: Batches of validation rows, if the method asks for them.
@@ -74,34 +75,46 @@ class StepPasses:
         self,
         learner: Learner,
         pieces: Callable[[], Iterator[Piece]],
-        scale: Tensor,
+        epoch: Epoch,
+        batch: int,
         tasks: Tensor,
         step: int,
         validation: ValidationBatches | None,
     ) -> None:
         self.parameters = learner.parameters.values
         self.lr = learner.optimizers[0].lr * learner.scheduler.factor(step)
-        self.step, self.scale = step, scale
-        self._learner, self._batch, self._tasks, self._validation = learner, pieces, tasks, validation
+        self.step, self.scale = step, epoch.scale[batch]
+        self._learner, self._pieces, self._tasks, self._validation = learner, pieces, tasks, validation
         device = self.parameters.device
         self._cuda = [device] if device.type == "cuda" else []
         self._random = torch.get_rng_state(), [torch.cuda.get_rng_state(d) for d in self._cuda]
         if learner.loss_scale is not None:
-            self.scale = scale * learner.loss_scale.factor(tasks, self.losses)
+            labelled = learner.objective.tasks(epoch.absent[batch])
+            unweighted = partial(self._unweighted_losses, labelled, epoch.counts[batch])
+            self.scale = self.scale * learner.loss_scale.factor(labelled, unweighted)
 
     def losses(self) -> Tensor:
         """Losses (k,) of the step's batch with the present parameters."""
+        return self._losses_of(self.scale, self._tasks)
+
+    def _unweighted_losses(self, tasks: Tensor, counts: np.ndarray) -> Tensor:
+        """Losses (k,) of the step's batch for tasks whose labels count ``counts`` (K,), before weights of tasks."""
+        scale = np.divide(1, counts, out=np.zeros_like(counts), where=counts > 0)
+        return self._losses_of(torch.from_numpy(scale).to(self.scale), tasks)
+
+    def _losses_of(self, scale: Tensor, tasks: Tensor) -> Tensor:
+        """Losses (k,) of the step's batch for some tasks, with another factor (K,) on each row's loss."""
         with torch.no_grad(), self._same_dropout():
-            losses = torch.stack([self._losses(piece, self.scale)[0] for piece in self._batch()]).sum(0)
+            losses = torch.stack([self._losses(piece, scale)[0] for piece in self._pieces()]).sum(0)
         self._learner.processes.add_up(losses)
-        return losses[self._tasks]
+        return losses[tasks]
 
     def gradient(self, weights: Tensor) -> Tensor:
         """Gradient of the losses weighted by ``weights`` (k,)."""
         every = torch.zeros_like(self.scale).index_copy(0, self._tasks, weights)
         self._learner.parameters.zero_gradient()
         with self._same_dropout():
-            for piece in self._batch():
+            for piece in self._pieces():
                 self._losses(piece, self.scale)[1](every)
         return self._whole_gradient()
 

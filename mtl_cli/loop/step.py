@@ -221,7 +221,7 @@ def train_step(
     balancing, passes = learner.balancing, None
     if balancing.extra_passes or learner.loss_scale is not None:
         batch = partial(pieces, learner, rows, epoch, step)
-        passes = StepPasses(learner, batch, scale, tasks, global_step, validation)
+        passes = StepPasses(learner, batch, epoch, step, tasks, global_step, validation)
         scale = passes.scale
         balancing.before_step(passes, tasks)
     for optimizer in learner.optimizers:
