@@ -648,12 +648,17 @@ def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters,
     """What a method on gradients needs and only the model and the training labels (N, K) can tell.
 
     Raises:
-        ConfigError: No shared parameter is trained, or gradients of features are asked for and no row has two labels.
+        ConfigError: No parameter is shared as a whole and trained, or gradients of features are asked for and no row
+            has two labels.
     """
     if balancing.needs_shared and not parameters.shared:
-        what = f"'{name}' works on gradients of shared parameters, and all of them are frozen"
+        why, hint = "all of them are frozen", "or freeze less"
+        if any(segment.task is None for segment in parameters.segments):
+            why = "here tasks share only parts of parameters whose other parts are those of one task"
+            hint = "or another architecture, such as sharing=hard"
+        what = f"'{name}' works on gradients of shared parameters, and {why}"
         raise ConfigError(
-            Problem("balancing", what, "Use a method that weights losses, such as balancing=equal, or freeze less.")
+            Problem("balancing", what, f"Use a method that weights losses, such as balancing=equal, {hint}.")
         )
     if not isinstance(balancing, GradientBalancing):
         return

@@ -10,6 +10,7 @@ from mtl_cli.build import check_balancing
 from mtl_cli.errors import ConfigError
 from mtl_cli.registry import BALANCINGS, SHARINGS
 from mtl_cli.schema import validate
+from mtl_cli.tasks.binary import Binary
 
 CONFIG = {
     "data": {"source": "table", "path": "people.csv"},
@@ -36,10 +37,19 @@ def _refusal(name, parameters, labels, **options):
 def test_frozen_encoder_is_refused_by_every_method_that_needs_its_gradients(name):  # BAL-10
     parameters = make_learner(three_kinds(), balancing=name).parameters
     check_balancing(name, BALANCINGS.build(name, 3), parameters, TOGETHER)
-    parameters.shared.clear()
+    parameters = make_learner(three_kinds(), balancing=name, freeze=["encoder"]).parameters
     assert _refusal(name, parameters, TOGETHER) == (
         f"balancing: '{name}' works on gradients of shared parameters, and all of them are frozen. "
         "Use a method that weights losses, such as balancing=equal, or freeze less."
+    )
+
+
+def test_a_method_on_gradients_is_refused_where_tasks_share_parts_of_parameters_alone():
+    parameters = make_learner([Binary(classes=["no", "yes"])] * 2, sharing="aitm").parameters
+    assert _refusal("mgda", parameters, TOGETHER) == (
+        "balancing: 'mgda' works on gradients of shared parameters, and here tasks share only parts of parameters "
+        "whose other parts are those of one task. Use a method that weights losses, such as balancing=equal, or "
+        "another architecture, such as sharing=hard."
     )
 
 

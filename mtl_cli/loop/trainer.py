@@ -205,7 +205,8 @@ class Trainer:
         self._looks = schedule.diagnostics_every > 0 and bool(learner.parameters.shared)
         if schedule.diagnostics_every and not self._looks:
             log.warning(
-                "trainer.diagnostics_every: no parameter is shared and trained, there are no gradients to compare"
+                "trainer.diagnostics_every: no parameter is shared as a whole and trained, there are no gradients to "
+                "compare"
             )
         self.drawn = np.zeros(len(train.origins.names), np.int64)  # rows trained on, of each source
         self._session_start = clock()

@@ -49,7 +49,7 @@ class FlatParameters:
         self.gradient = torch.zeros_like(self.values)
         self.segments: list[Segment] = []
         self.shared: list[nn.Parameter] = []  # parameters of which no task owns a row
-        self.private: list[nn.Parameter] = []
+        self.private: list[nn.Parameter] = []  # the others, also where tasks share some of their rows
         self._scratch = self.values.new_empty(0)
         self.places: dict[nn.Parameter, slice] = {}
         offset = 0

@@ -121,7 +121,7 @@ def test_a_resumed_run_says_everything_once(tmp_path):
 
 def test_nothing_shared_is_said(tmp_path, caplog):
     trainer = _run(tmp_path / "run", 2, sharing="separate")
-    assert "no parameter is shared and trained" in caplog.text
+    assert "no parameter is shared as a whole and trained" in caplog.text
     assert trainer.diagnostics.read() == []
 
 

@@ -30,6 +30,9 @@ class AdaptiveInformationTransfer(Sharing):
     of <K u, Q u> / sqrt(D). A task without one before it has z = h. The calibrator adds ``calibrator`` *
     max(p_t - p_before, 0) to the loss of each row of t: a later step is to be the less likely.
 
+    Towers of tasks are stacked into common parameters, which methods that balance gradients do not see: a tower that
+    several tasks train gets the sum of their gradients.
+
     Args:
         make_encoder: Makes towers with their embeddings.
         task_names: K names.
