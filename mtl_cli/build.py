@@ -37,7 +37,7 @@ from mtl_cli.loop.step import compile_trunk
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.base import VmapStack
-from mtl_cli.model.ownership import stacked
+from mtl_cli.model.ownership import by_rows, find_flaw
 from mtl_cli.model.sharing import Sharing
 from mtl_cli.optim import FlatParameters
 from mtl_cli.processes import OneProcess, local_rank, local_size, size
@@ -50,6 +50,7 @@ from mtl_cli.registry import (
     SCHEDULERS,
     SHARINGS,
     SOURCES,
+    describe_component,
     expect_shape,
     from_outside,
 )
@@ -511,6 +512,7 @@ def build_learner(
     balancing = BALANCINGS.build(config.balancing.name, len(names), **_per_task_lists(config.balancing, data.tasks)).to(
         device
     )
+    check_owners(model)
     model.freeze(config.freeze)
     if processes.size > 1:
         refuse_statistics(model)
@@ -519,7 +521,7 @@ def build_learner(
     check_balancing(config.balancing.name, balancing, parameters, labels)
     optimizers = [OPTIMIZERS.build(config.optimizer.name, parameters, **config.optimizer.options)]
     if balancing.has_parameters:
-        own = FlatParameters(stacked(balancing.parameters(), range(len(names))))
+        own = FlatParameters(by_rows(balancing.parameters(), len(names)))
         options = {**config.optimizer.options, "weight_decay": 0.0}  # decay would pull what a method has learnt to 0
         optimizers.append(OPTIMIZERS.build(config.optimizer.name, own, **options))
     torch.set_num_threads(choose_threads(config, len(parameters.values)))
@@ -581,6 +583,21 @@ def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> S
 def tasks_with_head(config: RunConfig, names: Sequence[str]) -> list[str]:
     """Those of the tasks that are no products of others."""
     return [name for name in names if name not in config.tasks or config.tasks[name].common.product_of is None]
+
+
+def check_owners(model: MultiTaskModel) -> None:
+    """Refuses an architecture that says of a parameter nothing or too much: what nobody owns is never trained.
+
+    Raises:
+        ConfigError: Some row of a parameter has no owner, or two.
+    """
+    sharing = model.sharing
+    flaw = find_flaw(dict(sharing.named_parameters()), sharing.owners(), len(model.with_head))
+    if flaw is not None:
+        hint = (
+            "Each row (axis 0) of each parameter has one owner, as shared and stacked of mtl_cli.model.ownership give."
+        )
+        raise ConfigError(Problem(describe_component(sharing), f"its owners() is wrong: {flaw}", hint))
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor
 from mtl_cli.loop.trainer import Limits, Schedule, Trainer
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.ownership import stacked
+from mtl_cli.model.ownership import by_rows
 from mtl_cli.optim import FlatParameters
 from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS, SCHEDULERS, SHARINGS
 from mtl_cli.run import MetricsLog, RunFolder
@@ -138,7 +138,7 @@ def make_learner(
     parameters = FlatParameters(model.owners())
     optimizers = [OPTIMIZERS.build(optimizer, parameters, **options)]
     if any(True for _ in method.parameters()):
-        own = FlatParameters(stacked(method.parameters(), range(len(kinds))))
+        own = FlatParameters(by_rows(method.parameters(), len(kinds)))
         optimizers.append(OPTIMIZERS.build(optimizer, own, **{**options, "weight_decay": 0.0}))
     schedule = SCHEDULERS.build(scheduler, total_steps)
     scale = InitialScale(len(kinds)).to(device) if loss_scale == "initial" else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import nn
@@ -45,3 +45,51 @@ def stacked(parameters: Iterable[nn.Parameter], tasks: Sequence[int | None]) -> 
         rows = parameter.shape[0] // len(tasks)
         owned += [Ownership(parameter, task, i * rows, (i + 1) * rows) for i, task in enumerate(tasks)]
     return owned
+
+
+def by_rows(parameters: Iterable[nn.Parameter], num_tasks: int) -> list[Ownership]:
+    """Ownership of parameters with rows for each of K tasks on axis 0, in their order; others all tasks share.
+
+    Example:
+        >>> scale, common = nn.Linear(2, 2).bias, nn.Linear(2, 3).bias
+        >>> [owned.task for owned in by_rows([scale, common], 2)]
+        [0, 1, None]
+    """
+    owned = []
+    for parameter in parameters:
+        divided = parameter.dim() > 0 and len(parameter) % num_tasks == 0
+        owned += stacked([parameter], range(num_tasks)) if divided else shared([parameter])
+    return owned
+
+
+def find_flaw(parameters: Mapping[str, nn.Parameter], owners: Iterable[Ownership], num_tasks: int) -> str | None:
+    """What keeps owners from owning each row of each parameter once, in words; None: nothing.
+
+    Args:
+        parameters: All that there are, by name.
+        owners: Who owns them.
+        num_tasks: K.
+
+    Example:
+        >>> weight = nn.Linear(4, 3).weight
+        >>> find_flaw({"weight": weight}, stacked([weight], [0, 1]), 2)
+        "nobody owns row 2 of 'weight'"
+    """
+    spans: dict[nn.Parameter, list[tuple[int, int]]] = {}
+    for parameter, task, start, stop in owners:
+        if task is not None and not 0 <= task < num_tasks:
+            return f"the tasks are 0 to {num_tasks - 1}, got {task}"
+        spans.setdefault(parameter, []).append((start, stop))
+    for name, parameter in parameters.items():
+        rows, owned = (len(parameter) if parameter.dim() else 1), 0
+        for start, stop in [*sorted(spans.pop(parameter, [])), (rows, rows)]:
+            if start > owned:
+                return f"nobody owns {_rows(owned, start)} of '{name}'"
+            if start < owned:
+                return f"two own {_rows(start, owned)} of '{name}'"
+            owned = stop
+    return "it names a parameter that is none of its own" if spans else None
+
+
+def _rows(start: int, stop: int) -> str:
+    return f"row {start}" if stop == start + 1 else f"rows {start} to {stop - 1}"
