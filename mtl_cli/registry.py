@@ -51,7 +51,8 @@ class Registry(Generic[T]):
         group: The word users know: the config group or key (``sharing``).
         variable: The name of this registry in this module, as component files spell it in the decorator.
         location: Package below ``mtl_cli`` that holds one file per component (``model/sharing``).
-        bases: What every component derives from one of, each as ``module:Class`` below ``mtl_cli``.
+        bases: What every component derives from one of, each as ``module:Class`` below ``mtl_cli``. One with a class
+            method ``mistake`` says there, in words, why a class could not be used, or None.
     """
 
     def __init__(self, group: str, variable: str, location: str, *bases: str) -> None:
@@ -172,6 +173,9 @@ class Registry(Generic[T]):
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.annotation is parameter.empty:
                 example = f"{parameter.name}: float"
                 raise TypeError(f"{who}: option '{parameter.name}' has no type annotation, such as {example}")
+        mistake = cls.mistake() if hasattr(cls, "mistake") else None
+        if mistake is not None:
+            raise TypeError(f"{who}: {mistake}")
 
     def _shipped(self) -> dict[str, Path]:
         return _component_files(self._location, self._variable)

@@ -16,6 +16,7 @@ from mtl_cli.registry import (
     ALL,
     BALANCINGS,
     ENCODERS,
+    KINDS,
     REQUIRED,
     SHARINGS,
     Option,
@@ -24,6 +25,7 @@ from mtl_cli.registry import (
     mistakes_in_components,
     options_of,
 )
+from mtl_cli.tasks.regression import Regression
 from mtl_cli.types import Fraction, InputSpec, NonNegativeInt, Positive, PositiveInt, ProperFraction, Range
 
 INF, NAN = float("inf"), float("nan")
@@ -303,6 +305,22 @@ def test_class_from_outside_that_cannot_work_is_refused_when_it_is_registered(cl
         BALANCINGS.register("mine")(cls)
     assert str(caught.value) == f"balancing 'mine' (test_registry.{cls.__name__}): {what}"
     assert "mine" not in BALANCINGS.names()
+
+
+@pytest.mark.usefixtures("_cleanup")
+@pytest.mark.parametrize(
+    ("metrics", "what"),
+    [
+        ({}, "names no metrics, such as metrics = {'r2': True}"),
+        ({"rmse": False, "bias": None, "r2": True}, "must be better when higher, got 'rmse'. Put 'r2' first."),
+        ({"bias": None}, "must be better when higher, got 'bias'. Add one that is."),
+    ],
+)
+def test_kind_from_outside_by_whose_first_metric_the_worst_would_be_best_is_refused(metrics, what):
+    with pytest.raises(TypeError) as caught:
+        KINDS.register("mine")(type("Own", (Regression,), {"metrics": metrics, "__module__": __name__}))
+    assert str(caught.value).startswith("kind 'mine' (test_registry.Own): ")
+    assert str(caught.value).endswith(what)
 
 
 @pytest.mark.usefixtures("_cleanup")

@@ -59,6 +59,19 @@ class Kind(ABC):
     scored_by: ClassVar[str] = ""
     chosen: tuple[str, ...] = ()
 
+    @classmethod
+    def mistake(cls) -> str | None:
+        """Why the class is no kind of task; None: it is one."""
+        metrics = getattr(cls, "metrics", {})
+        primary = next(iter(metrics), None)
+        if primary is None:
+            return "names no metrics, such as metrics = {'r2': True}"
+        if metrics[primary] is True:
+            return None
+        better = next((f"Put '{metric}' first." for metric in metrics if metrics[metric] is True), "Add one that is.")
+        what = "the first of its metrics is the primary one, which `mean` averages: it must be better when higher"
+        return f"{what}, got '{primary}'. {better}"
+
     @abstractmethod
     def fit(self, column: Column, train: np.ndarray) -> None:
         """Learns classes or scale from the labels of the rows ``train`` (int64 indices).
