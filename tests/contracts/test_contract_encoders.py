@@ -133,6 +133,47 @@ def test_buffers_whose_names_are_alike_are_apart_in_copies():
     torch.testing.assert_close(VmapStack(encoders)(rows), torch.stack([encoder(rows) for encoder in encoders]))
 
 
+class Tied(Encoder):
+    """Two layers with one weight."""
+
+    costly = True
+
+    def __init__(self, spec, shared_dim):
+        super().__init__()
+        self.read = nn.Linear(spec.numeric_dim, shared_dim)
+        self.first, self.second = nn.Linear(shared_dim, shared_dim), nn.Linear(shared_dim, shared_dim)
+        self.second.weight = self.first.weight
+
+    def forward(self, inputs):
+        return self.second(torch.relu(self.first(self.read(inputs.numeric))))
+
+
+def test_tied_weights_are_tied_in_copies():
+    encoders = [Tied(InputSpec(2), 3) for _ in range(2)]
+    rows = Inputs(torch.randn(4, 2), torch.empty(4, 0, dtype=torch.int64))
+    stack = VmapStack(encoders)
+    together, alone = stack(rows), torch.stack([encoder(rows) for encoder in encoders])
+    torch.testing.assert_close(together, alone)
+    for features in (together, alone):
+        features.square().sum().backward()
+    for place, parameters in enumerate(zip(*(encoder.parameters() for encoder in encoders), strict=True)):
+        torch.testing.assert_close(stack.stacked[place].grad, torch.stack([p.grad for p in parameters]))
+
+
+@pytest.mark.parametrize("sharing", sorted(set(SHARINGS.names()) - {"esmm", "stem"}))
+def test_every_architecture_takes_encoders_with_tied_weights(sharing):
+    rows = Inputs(torch.randn(6, 2), torch.empty(6, 0, dtype=torch.int64), wanted=torch.eye(3, 6) > 0)
+    model = SHARINGS.build(sharing, EncoderMaker(Tied, InputSpec(2), 4), ["a", "b", "c"])
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    features, backward = model.with_backward(rows)
+    backward(torch.ones_like(features))
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert all(isinstance(parameter, nn.Parameter) for parameter in model.last_layer())
+    named = {id(parameter) for parameter in model.parameters()}
+    assert {id(owned.parameter) for owned in model.owners()} == named
+
+
 @every_encoder
 def test_empty_batch_gives_no_features(name):
     encoder, inputs = _built(name, rows=3)

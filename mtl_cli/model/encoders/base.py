@@ -262,7 +262,9 @@ class VmapStack(nn.Module):
         super().__init__()
         # The skeleton gives the computation only; kept out of the module tree, so that its values are no parameters.
         self._skeleton = [copy.deepcopy(encoders[0]).to("meta")]
-        self._names = [name for name, _ in encoders[0].named_parameters()]
+        places = {parameter: i for i, parameter in enumerate(encoders[0].parameters())}
+        named = encoders[0].named_parameters(remove_duplicate=False)  # tied weights have several names
+        self._places = {name: places[parameter] for name, parameter in named}
         self.stacked = nn.ParameterList(
             nn.Parameter(torch.stack([e.get_parameter(name).detach() for e in encoders]), parameter.requires_grad)
             for name, parameter in encoders[0].named_parameters()
@@ -309,15 +311,14 @@ class VmapStack(nn.Module):
 
     def values_of_one(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Parameters and buffers by the names that the encoder has for them, see ``values_of_one``."""
-        names = {f"stacked.{i}": name for i, name in enumerate(self._names)}
-        names |= {own: name for name, own in self._constants.items()}
-        return {names[name]: value for name, value in values.items()}
+        own = {**{name: f"stacked.{place}" for name, place in self._places.items()}, **self._constants}
+        return {name: values[stacked] for name, stacked in own.items() if stacked in values}
 
     def _named_constants(self) -> dict[str, Tensor]:
         return {name: self.get_buffer(own) for name, own in self._constants.items()}
 
     def _each(self, one: Callable[..., Any], *slices: Tensor) -> Tensor:
-        parameters = dict(zip(self._names, self.stacked, strict=True))
+        parameters = {name: self.stacked[place] for name, place in self._places.items()}
         features: Tensor = torch.func.vmap(one, randomness="different")(parameters, *slices)
         return features
 

@@ -110,7 +110,8 @@ class OwnRows:
     def __init__(self, encoder: Encoder, stack: nn.Module, tasks: int) -> None:
         self._encoder, self._stack, self._tasks = copy.deepcopy(encoder).to("meta"), stack, tasks
         # A stack of another kind may have its parameters under names, or in shapes, of its own.
-        known = values_of_one(stack, dict(stack.named_parameters())).keys() == dict(encoder.named_parameters()).keys()
+        names = dict(encoder.named_parameters(remove_duplicate=False)).keys()
+        known = values_of_one(stack, dict(stack.named_parameters())).keys() == names
         self._one_by_one = encoder.costly and known
 
     def features(
