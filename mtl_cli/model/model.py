@@ -44,6 +44,9 @@ class MultiTaskModel(nn.Module):
         products: Positions of the factors of each task that is a product of others; ``sharing`` knows only the other
             tasks. See ``ProductHeads``.
 
+    Raises:
+        ValueError: ``hidden`` is of another number of tasks.
+
     Attributes:
         with_head: Positions of the tasks that have features and a head: all but products.
         mixed: Whether the loss of some task depends on the features of another.
@@ -69,6 +72,8 @@ class MultiTaskModel(nn.Module):
     ) -> None:
         super().__init__()
         hidden = [()] * len(output_dims) if hidden is None else hidden
+        if len(hidden) != len(output_dims):
+            raise ValueError(f"hidden: must have an entry for each of {len(output_dims)} tasks, got {len(hidden)}")
         self.with_head = [task for task in range(len(output_dims)) if task not in products]
         names = [str(task) for task in self.with_head]
         self.input_dim, self.shared_dim = input_dim, shared_dim

@@ -55,6 +55,12 @@ def test_model_is_a_shared_linear_relu_and_linear_heads(output_dims):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)  # one product for all heads rounds otherwise
 
 
+@pytest.mark.parametrize("hidden", [[[5]], [[5], [], []]])
+def test_hidden_layers_of_another_number_of_tasks_are_refused(hidden):
+    with pytest.raises(ValueError, match=rf"^hidden: must have an entry for each of 2 tasks, got {len(hidden)}$"):
+        MultiTaskModel(4, [1, 2], 3, hidden=hidden)
+
+
 def test_gradients_are_those_of_the_model_by_hand():
     model = MultiTaskModel(6, [3, 1], 5)
     by_hand = _with_the_weights_of(model, [3, 1])
