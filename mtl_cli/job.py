@@ -237,6 +237,9 @@ def set_up(
     steps = schedule.total_steps(rows, options.max_epochs or 0)
     total = min(s for s in (steps or options.max_steps, options.max_steps or steps, 10**9) if s)
     learner = build_learner(config, data, total, processes)
+    if learner.scheduler.warmup_steps >= total:
+        what = "scheduler.warmup_steps: %d, and the run has %d steps: the learning rate never gets to optimizer.lr"
+        log.warning(what, learner.scheduler.warmup_steps, total)
     check_features(learner.model, rows.example(_CHECKED_ROWS))
     begin = None if origin is None else start(origin, config, data, learner.model)
     best = Best(

@@ -434,6 +434,14 @@ def test_every_optimizer_and_every_scheduler_run(cli, tmp_path, records, optimiz
     assert 0 < records(tmp_path / "run", "train")[-1]["lr"] <= rate
 
 
+@pytest.mark.parametrize(("steps", "told"), [(39, False), (40, True)])
+def test_a_warm_up_of_the_whole_run_is_told(cli, steps, told):
+    ended = cli(*QUICK, f"scheduler.warmup_steps={steps}", "dry_run=true")
+    assert (ended.code, ended.err) == (0, "")
+    line = "\nscheduler.warmup_steps: 40, and the run has 40 steps: the learning rate never gets to optimizer.lr\n"
+    assert (line in f"\n{ended.out}") == told
+
+
 def test_diverged_training_says_so(cli, tmp_path):
     ended = cli(*QUICK, "optimizer=sgd", "optimizer.lr=1e12")
     assert ended.code == 1
