@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -197,7 +198,7 @@ class Data:
                 task.name: {
                     "kind": config.tasks[task.name].kind.name,
                     "target": config.tasks[task.name].targets(task.name),
-                    "state": task.kind.state(),
+                    "state": _plain_state(task.kind),
                 }
                 for task in self.tasks
             },
@@ -212,6 +213,20 @@ class Data:
                 for source in self.table.sources
             },
         }
+
+
+def _plain_state(kind: Kind) -> dict[str, Any]:
+    """What a kind has learnt.
+
+    Raises:
+        ConfigError: JSON cannot hold it.
+    """
+    state = kind.state()
+    try:
+        json.dumps(state)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(Problem(describe_component(kind), f"its state is no plain JSON: {error}")) from error
+    return state
 
 
 def model_spec(features: Features, tasks: Sequence[Task]) -> InputSpec:
@@ -818,6 +833,8 @@ def _encode(name: str, task: TaskConfig, table: AnyTable, kind: Kind) -> _Fitted
     if kind.per_token:
         return _Fitted(kind, kind.encode(label_tokens(column)[0]), None)
     targets = kind.encode(column)
+    flat = kind.num_targets == 1 and getattr(targets, "ndim", 1) == 1
+    expect_shape(kind, "labels", targets, (table.height,) if flat else (table.height, kind.num_targets))
     return _Fitted(kind, targets, _weights(task.common, kind, targets, table))
 
 

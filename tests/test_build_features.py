@@ -1,18 +1,25 @@
 """What encoders, architectures, methods and kinds of one's own give is looked at once, and who gives it is named."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from worlds import inputs, make_learner, three_kinds
 
 from mtl_cli.balancing import GradientBalancing, LossBalancing, backward
-from mtl_cli.build import check_features
-from mtl_cli.errors import ConfigError
+from mtl_cli.build import build_data, check_features
+from mtl_cli.data.batches import Origins
+from mtl_cli.errors import ConfigError, DataError
+from mtl_cli.loop import Objective
+from mtl_cli.loop.evaluate import score
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.sharing import Sharing
 from mtl_cli.model.sharing.hard import HardSharing
 from mtl_cli.model.sharing.separate import SeparateModels
+from mtl_cli.optim import Scheduler
+from mtl_cli.schema import validate
+from mtl_cli.tasks import Task
 from mtl_cli.tasks.regression import Regression
 from mtl_cli.types import InputSpec
 
@@ -145,6 +152,96 @@ def test_loss_of_another_shape_is_refused():
     with pytest.raises(ConfigError) as caught:
         Mean().loss_and_gradient(torch.ones(1, 1, 4), torch.ones(1, 4))
     assert str(caught.value) == f"{__name__}.Mean: gives () as loss of each row, must be (1, 4)."
+
+
+class Wrong(Regression):
+    """Gives what the test wants."""
+
+    def __init__(self, **given):
+        super().__init__()
+        self._given = given
+
+    def score(self, outputs, targets):
+        return self._given["score"](super().score(outputs, targets))
+
+    def loss_and_gradient(self, outputs, targets):
+        return self._given["slope"](*super().loss_and_gradient(outputs, targets))
+
+    def encode(self, column):
+        return self._given["labels"](super().encode(column))
+
+    def state(self):
+        return self._given["state"]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda _: None, "its score gives a NoneType, must be a dict of its metrics."),
+        (lambda _: {"r2": 1.0}, "its score gives no 'rmse', got ['r2']."),
+        (lambda found: {**found, "r2": "0.5"}, "its score gives a str as 'r2', must be a number (float) or None."),
+        (lambda found: {**found, "mae": torch.ones(())}, "its score gives a Tensor as 'mae', must be a number"),
+    ],
+)  # fmt: skip
+def test_scores_that_are_none_are_refused(change, what):
+    parts = torch.zeros(1, 4), torch.arange(4.0)[:, None], [Task("a", Wrong(score=change))]
+    with pytest.raises(ConfigError) as caught:
+        score(*parts, Origins(("",), np.zeros(4, np.int64)))
+    assert str(caught.value).startswith(f"{__name__}.Wrong: {what}")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda losses, slope: (losses.mean(), slope), "gives () as loss of each row, must be (1, 4)."),
+        (lambda losses, slope: (losses, slope[0]), "gives (1, 4) as derivative of the loss, must be (1, 1, 4)."),
+    ],
+)  # fmt: skip
+def test_losses_and_derivatives_of_another_shape_are_refused(change, what):
+    objective = Objective([Wrong(slope=change)], torch.device("cpu"))
+    with pytest.raises(ConfigError) as caught:
+        objective.sums_and_gradient(torch.zeros(1, 4), torch.ones(4, 1), complete=True)
+    assert str(caught.value) == f"{__name__}.Wrong: {what}"
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"labels": list}, "gives a list as labels, must be (20,)."),
+        ({"labels": lambda labels: labels[1:]}, "gives (19,) as labels, must be (20,)."),
+        ({"labels": lambda labels: labels, "state": {"a": np.ones(2)}}, "its state is no plain JSON: Object of"),
+    ],
+)  # fmt: skip
+def test_labels_and_states_of_another_form_are_refused(tmp_path, monkeypatch, given, what):
+    (tmp_path / "rows.csv").write_text("x,y\n" + "".join(f"{i},{i % 7}\n" for i in range(20)))
+    config = validate({
+        "data": {"source": "table", "path": str(tmp_path / "rows.csv"), "inputs": ["x"]},
+        "tasks": {"y": {"kind": "regression"}}, "encoder": {"name": "mlp"}, "sharing": {"name": "hard"},
+        "balancing": {"name": "equal"}, "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"},
+        "trainer": {},
+    })  # fmt: skip
+    monkeypatch.setattr("mtl_cli.build._new_kind", lambda _: Wrong(**given))
+    with pytest.raises((ConfigError, DataError)) as caught:
+        build_data(config).state(config)
+    assert f"{__name__}.Wrong: {what}" in str(caught.value)
+
+
+def test_weights_of_another_precision_are_taken():
+    x = nn.Parameter(torch.ones(3))
+    x.grad = torch.zeros(3)
+    backward(x * 1.0, Weighting(torch.arange(3.0, dtype=torch.float64), linear=False), [x])
+    assert x.grad.tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("given", [None, float("nan"), -1.0, torch.ones(())])
+def test_factors_that_are_no_numbers_from_zero_are_refused(given):
+    schedule = type("Own", (Scheduler,), {"after_warmup": lambda *_: given, "__module__": __name__})(10, 2)
+    assert schedule.factor(0) == pytest.approx(1 / 3)
+    with pytest.raises(ConfigError) as caught:
+        schedule.factor(6)
+    assert str(caught.value) == (
+        f"{__name__}.Own: gives {given!r} as the factor at progress 0.5, must be a number from 0."
+    )
 
 
 def test_shipped_components_are_not_run_once_more(monkeypatch):

@@ -128,7 +128,7 @@ class GradientAccumulator:
             backward = backward or partial(torch.autograd.backward, losses)
             if balancing.linear:
                 if self._weights is None:
-                    self._weights = self._weigh(balancing, losses.detach())
+                    self._weights = weigh(balancing, losses.detach(), self._tasks)
                 backward(self._weights.detach())
             else:
                 self._waiting.append(backward)
@@ -153,7 +153,7 @@ class GradientAccumulator:
             balancing.observe(self._observed, losses, tasks)
         weights = self._weights
         if weights is None:  # the weights need the losses of the whole batch
-            weights = self._weigh(balancing, losses)
+            weights = weigh(balancing, losses, tasks)
             for backward in self._waiting:
                 backward(weights.detach())
         processes.add_up(*self._gradients)
@@ -162,11 +162,6 @@ class GradientAccumulator:
             total = (weights * losses).sum()
             (total if penalty is None else total + penalty).backward()
         return losses, weights.detach()
-
-    def _weigh(self, balancing: LossBalancing, losses: Tensor) -> Tensor:
-        weights = balancing.weights(losses, self._tasks)
-        expect_shape(balancing, "weights", weights, losses.shape)
-        return weights
 
     def _add_gradients(
         self, losses: Tensor, balancing: GradientBalancing, by_task: ByTask | None, share: float
@@ -275,6 +270,17 @@ class GradientAccumulator:
                 found = torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True)
                 torch.cat([gradient.flatten() for gradient in found], out=row)
         self._observed = gradients if self._observed is None else self._observed + gradients
+
+
+def weigh(balancing: LossBalancing, losses: Tensor, tasks: Tensor) -> Tensor:
+    """The weights (k,) of the losses (k,) by a method, in the type of the losses.
+
+    Raises:
+        ConfigError: The method gives something else.
+    """
+    weights = balancing.weights(losses, tasks)
+    expect_shape(balancing, "weights", weights, losses.shape)
+    return weights.to(losses)
 
 
 def _columns(jacobian: Tensor, parameters: Sequence[nn.Parameter]) -> dict[nn.Parameter, Tensor]:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from mtl_cli.data.batches import Origins, Ranking, Rows
+from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.loop.step import Learner
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.gates import GateUse
+from mtl_cli.registry import describe_component
 from mtl_cli.tasks import Kind, Task, target_columns
 from mtl_cli.tasks.ranking import ranking_metrics, ranking_scores
 from mtl_cli.types import Inputs
@@ -221,7 +223,7 @@ def _scores(
     outputs, targets = outputs[:, rows], targets[rows]
     if not bool(outputs.isfinite().all()):  # what is made of such numbers may look like a score
         return {"loss": loss if math.isfinite(loss) else None, **dict.fromkeys(reported)}
-    measured = kind.score(outputs.t(), targets)
+    measured = _measured(kind, outputs.t(), targets)
     if ranking is not None:
         measured |= ranking_scores(outputs[0].numpy(), targets.numpy(), ranking.groups[rows.numpy()], ranking.k)
     found = {"loss": loss, **{metric: measured[metric] for metric in reported}}
@@ -237,6 +239,26 @@ def _all_known(values: Sequence[float | None]) -> list[float]:
     """The values, or none of them if one is missing."""
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else []
+
+
+def _measured(kind: Kind, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
+    """What a kind scores.
+
+    Raises:
+        ConfigError: It is not a number, or None, for each of its metrics.
+    """
+    measured = kind.score(outputs, targets)
+    if not isinstance(measured, dict):
+        what = f"its score gives a {type(measured).__name__}, must be a dict of its metrics"
+        raise ConfigError(Problem(describe_component(kind), what))
+    for metric in kind.metrics:
+        if metric not in measured:
+            raise ConfigError(Problem(describe_component(kind), f"its score gives no '{metric}', got {list(measured)}"))
+        value = measured[metric]
+        if value is not None and not isinstance(value, int | float):
+            what = f"its score gives a {type(value).__name__} as '{metric}', must be a number (float) or None"
+            raise ConfigError(Problem(describe_component(kind), what))
+    return measured
 
 
 def _mean_loss(kind: Kind, outputs: Tensor, targets: Tensor, shares: Tensor | None, rows: Tensor) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mtl_cli.model.sharing import Ordered
+from mtl_cli.registry import expect_shape, from_outside
 from mtl_cli.tasks import Kind, target_columns
 
 _KEPT = 1024  # sets of tasks whose positions are kept on the device
@@ -26,6 +27,7 @@ class Group(NamedTuple):
     numbers: tuple[int, int] | None  # (k, numbers of a label) of a kind whose labels take several
     outputs: slice  # rows of the outputs (O, B)
     shape: tuple[int, int, int]  # (k, C, -1)
+    foreign: bool  # its kind is none of ours
 
 
 class Objective:
@@ -51,7 +53,7 @@ class Objective:
             k, outputs, numbers = len(alike), alike[0].num_outputs, alike[0].num_targets
             targets, rows = slice(target, target + k * numbers), slice(row, row + k * outputs)
             several = (k, numbers) if numbers > 1 else None
-            self.groups.append(Group(alike[0], targets, several, rows, (k, outputs, -1)))
+            self.groups.append(Group(alike[0], targets, several, rows, (k, outputs, -1), from_outside(type(alike[0]))))
             target, row = targets.stop, rows.stop
         self._width = target  # T
         firsts = [columns.start for columns in target_columns(kinds)]
@@ -129,9 +131,13 @@ class Objective:
             unknown = targets.isnan()
             missing, targets = unknown[self._first], targets.masked_fill(unknown, 0.0)
         found = []
-        for kind, columns, numbers, rows, shape in self.groups:
+        for kind, columns, numbers, rows, shape, foreign in self.groups:
             own = targets[columns] if numbers is None else targets[columns].unflatten(0, numbers)
-            found.append(kind.loss_and_gradient(values[rows].view(shape), own))
+            row_losses, slope = kind.loss_and_gradient(values[rows].view(shape), own)
+            if foreign:
+                expect_shape(kind, "loss of each row", row_losses, (shape[0], values.shape[1]))
+                expect_shape(kind, "derivative of the loss", slope, (*shape[:2], values.shape[1]))
+            found.append((row_losses, slope))
         losses = _join([row_losses for row_losses, _ in found])
         gradient = _join([slope.flatten(0, 1) for _, slope in found])
         if self._ordered:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtl_cli.balancing import LossBalancing
-from mtl_cli.balancing.autograd import GradientAccumulator
+from mtl_cli.balancing.autograd import GradientAccumulator, weigh
 from mtl_cli.loop.step import Learner, clip, update
 from mtl_cli.loop.trainer import Step, StepResult, Trainer
 from mtl_cli.model.stacked import likeness as model_likeness
@@ -191,7 +191,7 @@ def _balance(step: Step, losses: Tensor) -> tuple[Tensor, Tensor]:
     if unbalanced:
         losses = losses[tasks]
     if isinstance(balancing, LossBalancing) and not balancing.has_parameters:
-        weights = balancing.weights(losses, tasks)
+        weights = weigh(balancing, losses, tasks)
     else:
         weights = _balance_and_learn(learner, losses, tasks)
     return (torch.zeros_like(everyone).index_copy(0, tasks, weights) if unbalanced else weights), weights

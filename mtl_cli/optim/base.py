@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtl_cli.errors import RunError
+from mtl_cli.errors import ConfigError, Problem, RunError
 from mtl_cli.optim.flat import FlatParameters
+from mtl_cli.registry import describe_component
 
 
 class Optimizer(ABC):
@@ -108,11 +110,20 @@ class Scheduler(ABC):
         self.total_steps, self.warmup_steps = total_steps, warmup_steps
 
     def factor(self, step: int) -> float:
-        """The factor at ``step`` (from 0)."""
+        """The factor at ``step`` (from 0).
+
+        Raises:
+            ConfigError: ``after_warmup`` gives no number from 0.
+        """
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         span = max(self.total_steps - self.warmup_steps, 1)
-        return self.after_warmup(min((step - self.warmup_steps) / span, 1.0))
+        progress = min((step - self.warmup_steps) / span, 1.0)
+        factor = self.after_warmup(progress)
+        if not isinstance(factor, int | float) or not 0 <= factor < math.inf:
+            what = f"gives {factor!r} as the factor at progress {progress:.3g}, must be a number from 0"
+            raise ConfigError(Problem(describe_component(self), what))
+        return factor
 
     @abstractmethod
     def after_warmup(self, progress: float) -> float:
