@@ -1004,6 +1004,9 @@ def _check_together(
         if kept and all(task.common.auxiliary for task in kept.values()):
             what, hint = "is true for all tasks, and there is none to judge by", "Write false for those you care for."
             found.append(Problem(f"tasks.{next(iter(kept))}.auxiliary", what, hint))
+        if kept and all(task.common.weight == 0 for task in kept.values()):
+            what, hint = "is 0 for all tasks, and nothing would be trained", "Write a weight above 0 for some."
+            found.append(Problem(f"tasks.{next(iter(kept))}.weight", what, hint))
         wanted = {"monitor": top.get("monitor")}
         if isinstance(trainer, TrainerOptions):
             wanted["trainer.early_stopping.monitor"] = trainer.early_stopping.monitor

@@ -227,7 +227,7 @@ def _claims(verdict: Verdict, among: Sequence[Method]) -> list[str]:
 
 
 def _no_change(verdict: Verdict) -> str:
-    return f"{BASELINE} has no score, or 0, to compare {listed(verdict.without_change, 5)} with"
+    return f"not both have a score of {listed(verdict.without_change, 5)}, or that of {BASELINE} is 0"
 
 
 def _data(verdict: Verdict, among: Sequence[Method]) -> str:

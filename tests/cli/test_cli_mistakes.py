@@ -84,6 +84,14 @@ MISTAKES = [
         mine=DATA + "tasks:\n  pos: {kind: tagging}\n",
     ),
     _mistake(
+        "nothing but weights of 0",
+        "task=digits only=[even,digit] tasks.digit.weight=0 tasks.even.weight=0",
+        (
+            "tasks.digit.weight (command line): is 0 for all tasks, and nothing would be trained. "
+            "Write a weight above 0 for some."
+        ),
+    ),
+    _mistake(
         "nothing but auxiliary tasks",
         "task=digits only=[digit] tasks.digit.auxiliary=true",
         (

@@ -107,8 +107,8 @@ def test_a_metric_without_a_number_or_a_baseline_of_0_gives_no_delta():
 
 def test_a_task_without_a_change_is_named_and_the_others_are_told():
     told = answer(methods([_record("hard", 0, 0.6, b=0.7), _record("separate", 0, 0.0)]))
-    assert told.startswith("Does sharing pay? Not known: separate has no score, or 0, to compare a with.")
-    assert "scores      delta-m is not known: separate has no score, or 0, to compare a with\n" in told
+    assert told.startswith("Does sharing pay? Not known: not both have a score of a, or that of separate is 0.")
+    assert "scores      delta-m is not known: not both have a score of a, or that of separate is 0\n" in told
     assert " b -40.00 %: one seed" in told
 
 
