@@ -26,7 +26,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mtl_cli import composition, processes
+from mtl_cli import __version__, composition, processes
 from mtl_cli.commands.entry import flush_output, leave, nobody_reads, say
 from mtl_cli.errors import ConfigError, InUseError, MTLError, Problem, RunError, UserError, listed
 from mtl_cli.helper import help_the_first
@@ -640,6 +640,9 @@ def _explain(error: Exception, overrides: Sequence[str]) -> tuple[int, str]:
 
 def _command(flags: list[str], overrides: list[str], own: Path | None) -> int:
     composition.check_flags(flags)
+    if "--version" in flags:
+        print(f"mtl-train {__version__} (Hydra {hydra.__version__})")
+        return 0
     _check_processes("-m" in flags or "--multirun" in flags)
     if own is not None and not own.is_dir():
         raise ConfigError(Problem("--config-dir", f"there is no folder '{own}' in {Path.cwd()}"))

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn, TextIO
 
-from mtl_cli import processes
+from mtl_cli import __version__, processes
 from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, did_you_mean
 from mtl_cli.registry import mistakes_in_components
 from mtl_cli.run import RunFolder
@@ -40,6 +40,7 @@ class Parser(argparse.ArgumentParser):
             prog=prog, description=description, epilog=f"example:\n  {example}", allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
+        self.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
         self._example = example
 
     def error(self, message: str) -> NoReturn:

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+import mtl_cli
+from mtl_cli.commands import evaluate
+from mtl_cli.commands.entry import run
+
 ROOT = Path(__file__).parents[2]
 # What a command line ends with, and whether it made the process load the heavy parts.
 SNIPPET = """
@@ -83,6 +87,13 @@ leave(3)
 def test_a_command_that_ends_waits_for_what_is_to_be_done(tmp_path):
     ended = _python("-c", LEAVES, cwd=tmp_path)
     assert (ended.returncode, ended.stdout, ended.stderr) == (3, "written thread ended\ntidied up\n", "")
+
+
+def test_version_is_ours(cli, capsys):
+    ended = cli("--version")
+    assert (ended.code, ended.out.startswith(f"mtl-train {mtl_cli.__version__} (Hydra ")) == (0, True)
+    assert run(evaluate.evaluate, ["--version"]) == 0
+    assert capsys.readouterr().out == f"mtl-evaluate {mtl_cli.__version__}\n"
 
 
 def test_help_tells_how_to_begin(cli):
