@@ -296,11 +296,9 @@ def _rescale(origin: TrainedRun, data: Data, loaded: Mapping[str, Tensor]) -> li
             weight.mul_(found[0])
             bias.mul_(found[0]).add_(found[1])
             same.append(name)
-    what = "are scaled by the new training rows"
-    return [
-        *(
-            [f"the labels of {', '.join(same)} {what}, and the heads with them: they predict what they did."]
-            * bool(same)
-        ),
-        *([f"the labels of {', '.join(others)} {what}, not as in that run."] * bool(others)),
-    ]
+    what, notes = "are scaled by the new training rows", []
+    if same:
+        notes.append(f"the labels of {', '.join(same)} {what}, and the heads with them: they predict what they did.")
+    if others:
+        notes.append(f"the labels of {', '.join(others)} {what}, not as in that run.")
+    return notes

@@ -219,11 +219,11 @@ def _not_a_number(column: Column, text: pl.Series, bad: pl.Series, what: str) ->
 def _numbers(column: Column) -> np.ndarray:
     series = column.values
     if series.dtype == pl.String:
-        truth = series.str.to_lowercase().replace_strict(_TRUTH, default=None, return_dtype=pl.Float64)
-        if truth.null_count() == series.null_count():  # as a text file spells a column that another stores as such
-            return _float64(truth)
         series, bad = parse_numbers(series)
         if bad.any():
+            truth = column.values.str.to_lowercase().replace_strict(_TRUTH, default=None, return_dtype=pl.Float64)
+            if truth.null_count() == column.values.null_count():  # spelt here, and stored as such elsewhere
+                return _float64(truth)
             row = _first(bad)
             looks = notation(column.values[row], column.values.filter(bad).unique().to_list())
             what = "must be a number" if looks is None else f"looks like {looks.like}"

@@ -43,7 +43,8 @@ def ranked_methods(among: Sequence[Method]) -> list[Method]:
         without = comparison.lacking(problem.methods)
         means = [(mean.mean, m) for i, m in enumerate(problem.methods) if i not in without and (mean := m.mean())]
         found += [method for _, method in sorted(means, key=lambda pair: -pair[0])]
-    return [*found, *(method for method in among if method not in found)]
+    ranked = set(map(id, found))
+    return [*found, *(method for method in among if id(method) not in ranked)]
 
 
 def standings(rows: Sequence[Method]) -> list[Standing]:

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -65,6 +65,25 @@ _BINARY: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
 _JSON_LINES = (".jsonl", ".ndjson")
 
 
+@dataclass(frozen=True)
+class _Signs:
+    """How the cells of text columns are read, see ``TableSource``."""
+
+    missing: list[str]
+    decimal: str
+    thousands: str | None
+
+    def read(self, table: Table, verbatim: Collection[str] = (), converted: Collection[str] | None = None) -> Table:
+        """What the cells mean: which are missing, and other people's numbers; see ``Source.chunks``."""
+        as_written = {name: table.frame[name] for name in verbatim if name in table.frame.columns}
+        frame, counts = mark_missing(table.frame, self.missing)
+        table = replace(table, frame=frame, missing=counts, as_written=as_written)
+        if (self.decimal, self.thousands) == (".", None):
+            return table
+        frame, names = convert_numbers(table, self.decimal, self.thousands, converted)
+        return replace(table, frame=frame, converted=names)
+
+
 @SOURCES.register("table")
 class TableSource(Source):
     """One table in one or more files with the same columns.
@@ -111,8 +130,8 @@ class TableSource(Source):
         self._sep = {"\\t": "\t", "tab": "\t"}.get(sep, sep) if sep is not None else None  # shells cannot type a tab
         wrong = [*_text_problems(self._sep, decimal, thousands), *_column_problems(header, columns)]
         self._files = check_paths(given, wrong)
-        self._missing = [""] if missing is None else list(missing)
-        self._decimal, self._thousands, self._encoding, self._columns = decimal, thousands, encoding, columns
+        self._signs = _Signs([""] if missing is None else list(missing), decimal, thousands)
+        self._encoding, self._columns = encoding, columns
 
     def read(self) -> Table:
         """Reads all files, in the order train, val, test and as listed.
@@ -120,8 +139,7 @@ class TableSource(Source):
         Raises:
             DataError: Absent, damaged or unequal files; every file's problems are listed.
         """
-        table = read_files(self._files, lambda *file: [self._read_file(*file)])
-        return self._interpret(table, (), None)
+        return self._signs.read(read_files(self._files, lambda *file: [self._read_file(*file)]))
 
     def stored(self) -> StoredTable:
         """The rows, left in their files, which are Parquet files.
@@ -156,7 +174,7 @@ class TableSource(Source):
             for file, first in zip(files, starts, strict=False)
         )
         schema = stack_frames(empty).schema
-        return StoredTable(files, parts, schema, self._missing, functools.partial(_readable, suffix=".parquet"))
+        return StoredTable(files, parts, schema, self._signs.missing, functools.partial(_readable, suffix=".parquet"))
 
     def chunks(self, rows: int, *, verbatim: Collection[str] = (), converted: Collection[str] = ()) -> Iterator[Table]:
         """Reads text and Parquet files piece by piece, other formats whole."""
@@ -165,12 +183,8 @@ class TableSource(Source):
             for frame, lines in _regrouped(self._pieces(name, rows), rows):
                 header, folder = self._columns is None, folder_of(name)
                 part = Part(name, -first, first + frame.height, lines, header=header, folder=folder)
-                table = Table(frame, (part,))
-                yield self._interpret(table, verbatim, converted)
+                yield self._signs.read(Table(frame, (part,)), verbatim, converted)
                 first += frame.height
-
-    def _interpret(self, table: Table, verbatim: Collection[str], converted: Collection[str] | None) -> Table:
-        return _interpret(table, self._missing, self._decimal, self._thousands, verbatim, converted)
 
     def _pieces(self, name: str, rows: int) -> Iterator[tuple[pl.DataFrame, bool]]:
         path = existing_file(name)
@@ -240,38 +254,17 @@ class FrameSource(Source):
     def __init__(
         self, frame: pl.DataFrame, *, missing: list[str] | None = None, decimal: str = ".", thousands: str | None = None
     ) -> None:
-        self._frame, self._missing = _plain(frame), [""] if missing is None else missing
-        self._decimal, self._thousands = decimal, thousands
+        self._frame, self._signs = _plain(frame), _Signs([""] if missing is None else missing, decimal, thousands)
 
     def read(self) -> Table:
-        return self._interpret(0, self._frame.height, (), None)
+        return self._signs.read(self._some(0, self._frame.height))
 
     def chunks(self, rows: int, *, verbatim: Collection[str] = (), converted: Collection[str] = ()) -> Iterator[Table]:
         for first in range(0, max(self._frame.height, 1), rows):
-            yield self._interpret(first, rows, verbatim, converted)
+            yield self._signs.read(self._some(first, rows), verbatim, converted)
 
-    def _interpret(self, first: int, rows: int, verbatim: Collection[str], converted: Collection[str] | None) -> Table:
-        part = Part("table", -first, self._frame.height, lines=False)
-        table = Table(self._frame.slice(first, rows), (part,))
-        return _interpret(table, self._missing, self._decimal, self._thousands, verbatim, converted)
-
-
-def _interpret(
-    table: Table,
-    missing: list[str],
-    decimal: str,
-    thousands: str | None,
-    verbatim: Collection[str],
-    converted: Collection[str] | None,
-) -> Table:
-    """What the cells mean: which are missing, and other people's numbers."""
-    as_written = {name: table.frame[name] for name in verbatim if name in table.frame.columns}
-    frame, counts = mark_missing(table.frame, missing)
-    table = replace(table, frame=frame, missing=counts, as_written=as_written)
-    if (decimal, thousands) == (".", None):
-        return table
-    frame, names = convert_numbers(table, decimal, thousands, converted)
-    return replace(table, frame=frame, converted=names)
+    def _some(self, first: int, rows: int) -> Table:
+        return Table(self._frame.slice(first, rows), (Part("table", -first, self._frame.height, lines=False),))
 
 
 def _text_problems(sep: str | None, decimal: str, thousands: str | None) -> list[Problem]:
