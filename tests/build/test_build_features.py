@@ -220,7 +220,7 @@ def test_labels_and_states_of_another_form_are_refused(tmp_path, monkeypatch, gi
         "balancing": {"name": "equal"}, "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"},
         "trainer": {},
     })  # fmt: skip
-    monkeypatch.setattr("mtl_cli.build._new_kind", lambda _: Wrong(**given))
+    monkeypatch.setattr("mtl_cli.build.labels.build_kind", lambda _: Wrong(**given))
     with pytest.raises((ConfigError, DataError)) as caught:
         build_data(config).state(config)
     assert f"{__name__}.Wrong: {what}" in str(caught.value)

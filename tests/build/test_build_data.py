@@ -2,11 +2,11 @@
 
 import pytest
 
-from mtl_cli import build
 from mtl_cli.build import build_data
 from mtl_cli.data import Features
 from mtl_cli.errors import ConfigError
 from mtl_cli.schema import validate
+from mtl_cli.tasks import target_columns
 
 TEXTS = "text,x,y\n" + "".join(f"some words {i},{i},{i % 2}\n" for i in range(20))
 
@@ -40,8 +40,9 @@ def test_places_of_labels_are_found_once_however_many_tasks_there_are(tmp_path, 
     (tmp_path / "texts.csv").write_text(TEXTS)
     data = build_data(_config(tmp_path / "texts.csv", ["x"]))
     found = []
-    places = build.target_columns
-    monkeypatch.setattr(build, "target_columns", lambda kinds: found.append(len(kinds)) or places(kinds))
+    monkeypatch.setattr(
+        "mtl_cli.build.data.target_columns", lambda kinds: found.append(len(kinds)) or target_columns(kinds)
+    )
     counts = data.label_counts
     assert found == [1]
     assert {split: own.labelled for split, own in counts["y"].items()} == {"train": 16, "val": 2, "test": 2}

@@ -1,0 +1,61 @@
+"""COMPOSITION ROOT: a validated configuration to the objects of a run. The only reader of component nodes."""
+
+from mtl_cli.build.data import (
+    DATA_FORMAT,
+    Data,
+    build_data,
+    build_mixing,
+    find_rankings,
+    load_fitted,
+    model_spec,
+    read_inputs,
+)
+from mtl_cli.build.labels import encode_labels, label_layout, tasks_without_columns
+from mtl_cli.build.learner import (
+    autocast_type,
+    build_learner,
+    build_loggers,
+    build_model,
+    build_monitor,
+    build_sharing,
+    check_balancing,
+    check_features,
+    check_owners,
+    choose_device,
+    choose_threads,
+    refuse_statistics,
+    tasks_with_head,
+)
+from mtl_cli.build.sources import build_source, choose_source, name_source, read_rows, streams
+
+__all__ = [
+    "DATA_FORMAT",
+    "Data",
+    "autocast_type",
+    "build_data",
+    "build_learner",
+    "build_loggers",
+    "build_mixing",
+    "build_model",
+    "build_monitor",
+    "build_sharing",
+    "build_source",
+    "check_balancing",
+    "check_features",
+    "check_owners",
+    "choose_device",
+    "choose_source",
+    "choose_threads",
+    "encode_labels",
+    "find_rankings",
+    "label_layout",
+    "load_fitted",
+    "model_spec",
+    "name_source",
+    "read_inputs",
+    "read_rows",
+    "refuse_statistics",
+    "streams",
+    "tasks_with_head",
+    "tasks_without_columns",
+]

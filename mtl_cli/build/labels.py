@@ -1,0 +1,250 @@
+"""The labels of all tasks: from columns of the rows to numbers side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from mtl_cli.data import AnyTable
+from mtl_cli.data.batches import Layout, TokenLabels
+from mtl_cli.data.collecting import collecting
+from mtl_cli.data.labels import label_column, row_weights
+from mtl_cli.data.token_labels import label_tokens, spread_labels
+from mtl_cli.errors import DataError, Problem, UserError
+from mtl_cli.registry import KINDS, expect_shape
+from mtl_cli.schema import RunConfig, TaskConfig, TaskOptions
+from mtl_cli.tasks import Kind, Task, target_columns
+from mtl_cli.types import Column, InputSpec
+
+
+class Fitted(NamedTuple):
+    """A kind that knows its labels, the labels (N,) or (N, T), and what rows count (N,) if not 1."""
+
+    kind: Kind
+    targets: np.ndarray
+    weights: np.ndarray | None
+
+
+def fit_task(name: str, task: TaskConfig, table: AnyTable, train: np.ndarray) -> Fitted:
+    """Has a task's kind learn its labels from the training rows, and encodes those of all rows.
+
+    Raises:
+        DataError: A cell is no label of the task.
+    """
+    kind = build_kind(task)
+    column = _labels(name, task, table, some=True)
+    if kind.per_token:
+        column, rows = label_tokens(column)
+        train = np.flatnonzero(np.isin(rows, train))
+    kind.fit(column, train)
+    _check_markers(task.common, kind)
+    return _encode(name, task, table, kind)
+
+
+def _encode(name: str, task: TaskConfig, table: AnyTable, kind: Kind) -> Fitted:
+    column = _labels(name, task, table)
+    if kind.per_token:
+        return Fitted(kind, kind.encode(label_tokens(column)[0]), None)
+    targets = kind.encode(column)
+    flat = kind.num_targets == 1 and getattr(targets, "ndim", 1) == 1
+    expect_shape(kind, "labels", targets, (table.height,) if flat else (table.height, kind.num_targets))
+    return Fitted(kind, targets, _weights(task.common, kind, targets, table))
+
+
+def encode_labels(
+    config: RunConfig, table: AnyTable, tasks: Sequence[Task], spec: InputSpec, without: Sequence[int] = ()
+) -> tuple[np.ndarray, TokenLabels | None]:
+    """Labels of fitted tasks, as ``Data.targets`` and ``Data.tokens`` hold them.
+
+    Args:
+        config: The configuration.
+        table: N rows.
+        tasks: The tasks, in training order.
+        spec: The inputs, one of which holds the tokens that are labelled.
+        without: Rows that have no label for any task.
+
+    Raises:
+        DataError: Lists, of every task, an absent column or the cells that are no label of it.
+    """
+    unlabelled = tasks_without_columns(config, table)
+    who = label_columns({k: v for k, v in config.tasks.items() if k not in unlabelled})  # in the user's order
+    if table.sources == ("",) or not any(column in table.schema for column in who):
+        table.require(list(who), who)
+    table = table.with_empty(who)  # one of several sources need not have the labels of all tasks
+    problems: list[Problem] = []
+    encoded: dict[str, Fitted] = {}
+    for task in tasks:
+        with collecting(problems, f"tasks.{task.name}", UserError):
+            if task.name in unlabelled:
+                encoded[task.name] = Fitted(task.kind, task.kind.encode(_no_labels(task.name, table)), None)
+            else:
+                encoded[task.name] = _encode(task.name, config.tasks[task.name], table, task.kind)
+    if problems:
+        raise DataError(problems)
+    return join_labels([task.name for task in tasks], encoded, config, table, spec, without)
+
+
+def join_labels(
+    names: Sequence[str],
+    fitted: Mapping[str, Fitted],
+    config: RunConfig,
+    table: AnyTable,
+    spec: InputSpec,
+    without: Sequence[int],
+) -> tuple[np.ndarray, TokenLabels | None]:
+    """The labels of the rows side by side, and those of their tokens."""
+    none = np.full(table.height, np.nan, np.float32)
+    own = [none if fitted[name].kind.per_token else fitted[name].targets for name in names]
+    labels = _side_by_side(own, [fitted[name].weights for name in names], without)
+    weighted = any(fitted[name].weights is not None for name in names)
+    return labels, _token_labels(names, fitted, config, table, spec, weighted)
+
+
+def _token_labels(
+    names: Sequence[str],
+    fitted: Mapping[str, Fitted],
+    config: RunConfig,
+    table: AnyTable,
+    spec: InputSpec,
+    weighted: bool,
+) -> TokenLabels | None:
+    """The labels of the tokens of all rows, (M, T) with NaN for tasks that label rows; None if all tasks do.
+
+    Tokens count 1 each: if rows count differently, K columns of ones follow.
+
+    Raises:
+        DataError: A task labels tokens, and no input holds tokens, or another number of them.
+    """
+    own = [name for name in names if fitted[name].kind.per_token]
+    if not own:
+        return None
+    blocks = [block.name for block in spec.blocks if block.type == "tokens"]
+    if len(blocks) != 1:
+        what = f"labels the tokens of one input column of lists of words, and there are {len(blocks)}"
+        raise DataError(Problem(f"tasks.{own[0]}", what, "Name it in data.inputs, as in data.inputs=[forms]."))
+    tokens = table.column(blocks[0])
+    problems: list[Problem] = []
+    columns: dict[str, np.ndarray] = {}
+    for name in own:
+        with collecting(problems, f"tasks.{name}", UserError):
+            columns[name] = spread_labels(fitted[name].targets, _labels(name, config.tasks[name], table), tokens)
+    if problems:
+        raise DataError(problems)
+    count = len(columns[own[0]])
+    none = {name: np.full((count, fitted[name].kind.num_targets), np.nan, np.float32) for name in names}
+    ones = [np.ones(count) if weighted else None] * len(names)
+    labels = _side_by_side([columns.get(name, none[name]) for name in names], ones)
+    return TokenLabels(blocks[0], labels, rows_too=len(own) < len(names))
+
+
+def _side_by_side(
+    targets: Sequence[np.ndarray], weights: Sequence[np.ndarray | None], without: Sequence[int] = ()
+) -> np.ndarray:
+    """Labels (N, T), or (N, T + K) if rows count differently, float32; the rows ``without`` have none."""
+    rows = len(targets[0])
+    labels = np.concatenate([own[:, None] if own.ndim == 1 else own for own in targets], 1)
+    labels[list(without)] = np.nan
+    if all(own is None for own in weights):
+        return labels
+    shares = np.stack([np.ones(rows) if own is None else own for own in weights], 1)
+    return np.concatenate([labels, shares.astype(np.float32)], 1)
+
+
+def label_layout(tasks: Sequence[Task], labels: np.ndarray) -> Layout:
+    """What stands in the columns of labels (N, T) or (N, T + K)."""
+    columns = target_columns([task.kind for task in tasks])
+    return Layout(tuple(own.start for own in columns), weighted=labels.shape[1] > label_width(tasks))
+
+
+def label_width(tasks: Sequence[Task]) -> int:
+    """T: the numbers of the labels of all tasks."""
+    return sum(task.kind.num_targets for task in tasks)
+
+
+def tasks_without_columns(config: RunConfig, table: AnyTable) -> dict[str, str]:
+    """Tasks that a table has labels of no sort for, and the column that it lacks; none if that is so of all tasks."""
+    labelled = {name: task for name, task in config.tasks.items() if task.common.labelled}
+    lacking = {
+        name: task.targets(name)[0]
+        for name, task in labelled.items()
+        if not KINDS.load(task.kind.name).per_token
+        if not any(target in table.schema for target in task.targets(name))
+    }
+    return lacking if len(lacking) < len(labelled) else {}
+
+
+def label_columns(tasks: Mapping[str, TaskConfig]) -> dict[str, str]:
+    """Every column that tasks take labels, masks and weights from, and the key that names it."""
+    who: dict[str, str] = {}
+    for name, task in tasks.items():
+        for column in task.targets(name):
+            who.setdefault(column, f"tasks.{name}.target")
+        for column in task.common.mask_by or {}:
+            who.setdefault(column, f"tasks.{name}.mask_by")
+        if task.common.sample_weight is not None:
+            who.setdefault(task.common.sample_weight, f"tasks.{name}.sample_weight")
+    return who
+
+
+def _labels(name: str, task: TaskConfig, table: AnyTable, *, some: bool = False) -> Column:
+    """The label column of a task, with labels from those sources only that label it."""
+    if not task.common.labelled:
+        return _no_labels(name, table)
+    column = label_column(table, task.targets(name), task.common, some=some)
+    if task.sources is None:
+        return column
+    labelling = [table.sources.index(name) for name in task.sources if name in table.sources]
+    others = ~np.isin(table.source_of_rows(), labelling)
+    values = pl.select(pl.when(pl.Series(~others)).then(column.values).alias(column.name)).to_series()
+    return replace(column, values=values)
+
+
+def _no_labels(name: str, table: AnyTable) -> Column:
+    return Column(name, pl.Series(name, [None] * table.height, pl.String), partial(table.where, name))
+
+
+def build_kind(task: TaskConfig) -> Kind:
+    """The kind of a task, which has not seen any label."""
+    kind: Kind = KINDS.build(task.kind.name, **task.kind.options)
+    kind.chosen = tuple(task.common.metrics or ())
+    return kind
+
+
+def build_task(config: RunConfig, name: str, kind: Kind) -> Task:
+    """A task of the run, with its kind."""
+    common = config.tasks[name].common
+    return Task(name, kind, common.weight, common.auxiliary)
+
+
+def _weights(options: TaskOptions, kind: Kind, targets: np.ndarray, table: AnyTable) -> np.ndarray | None:
+    """What each row counts (N,) for a task, by its label and by its weight; None for 1 each."""
+    weights = kind.row_weights(targets)
+    if options.sample_weight is None:
+        return weights
+    labelled = ~np.isnan(targets if targets.ndim == 1 else targets[:, 0])
+    own = row_weights(table, options.sample_weight, labelled)
+    return own if weights is None else own * weights
+
+
+def _check_markers(options: TaskOptions, kind: Kind) -> None:
+    """What means 'no label' is no class: a class that num_classes counts would have no row."""
+    markers = options.missing_label if isinstance(options.missing_label, list) else [options.missing_label]
+    found = [marker for marker in markers if marker is not None and str(marker) in kind.classes]
+    if found:
+        classes = ", ".join(kind.classes[:20])
+        what = f"{', '.join(map(repr, found))} means 'no label', and is a class of the task ({classes})"
+        raise DataError(Problem("missing_label", what, "Correct num_classes, or list the task's `classes`."))
+
+
+def affirmed(fitted: Iterable[Fitted], rows: np.ndarray) -> np.ndarray:
+    """In which of the rows some task's label says that something took place, (rows,) bool."""
+    found = np.zeros(len(rows), bool)
+    for own in fitted:
+        if not own.kind.per_token:
+            found |= own.kind.affirms(own.targets[rows])
+    return found

@@ -1,0 +1,283 @@
+"""The model of a run and all that trains it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mtl_cli.balancing import Balancing, GradientBalancing
+from mtl_cli.balancing.scale import InitialScale
+from mtl_cli.build.data import Data
+from mtl_cli.errors import ConfigError, Problem
+from mtl_cli.loop import Learner, Objective
+from mtl_cli.loop.monitor import Monitor
+from mtl_cli.loop.step import compile_trunk
+from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.encoders.base import VmapStack
+from mtl_cli.model.ownership import by_rows, find_flaw
+from mtl_cli.model.sharing import Sharing
+from mtl_cli.optim import FlatParameters
+from mtl_cli.processes import OneProcess, local_rank, local_size, size
+from mtl_cli.registry import (
+    BALANCINGS,
+    ENCODERS,
+    LOGGERS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    SHARINGS,
+    describe_component,
+    expect_shape,
+    from_outside,
+)
+from mtl_cli.run.loggers import Logger, RunFacts
+from mtl_cli.schema import Component, RunConfig, TaskConfig, is_higher_better, is_per_task
+from mtl_cli.seeding import seed_everything
+from mtl_cli.tasks import Task
+from mtl_cli.types import Inputs, InputSpec
+
+# Below this many multiply-adds per step a second thread gains little, and with a busy neighbour it costs a multiple:
+# the threads wait for each other spinning.
+MANY_OPERATIONS = 200_000_000
+
+
+def build_learner(
+    config: RunConfig,
+    data: Data,
+    total_steps: int,
+    processes: OneProcess = OneProcess(),  # noqa: B008
+) -> Learner:
+    """The model and all that trains it, initialised from the run's seed: alike in all processes that train it."""
+    device = choose_device(config)
+    seed_everything(config.seed)
+    if device.type == "cuda" and processes.size > 1:
+        torch.cuda.set_device(device)
+    if device.type == "cuda":  # on a CPU the same threads give the same bytes, and the switch loads the compiler stack
+        if config.trainer.deterministic:  # products on a GPU are repeatable only with a workspace of fixed size
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(config.trainer.deterministic)
+    model = build_model(
+        config,
+        data.spec,
+        data.features.input_dim,
+        [t.kind.num_outputs for t in data.tasks],
+        [t.name for t in data.tasks],
+    ).to(device)
+    names = [task.name for task in data.tasks]
+    balancing = BALANCINGS.build(config.balancing.name, len(names), **_per_task_lists(config.balancing, data.tasks)).to(
+        device
+    )
+    check_owners(model)
+    model.freeze(config.freeze)
+    if processes.size > 1:
+        refuse_statistics(model)
+    parameters = FlatParameters(model.owners())
+    labels = data.targets[data.splits.train][:, list(data.layout.firsts)]
+    check_balancing(config.balancing.name, balancing, parameters, labels)
+    optimizers = [OPTIMIZERS.build(config.optimizer.name, parameters, **config.optimizer.options)]
+    if balancing.has_parameters:
+        own = FlatParameters(by_rows(balancing.parameters(), len(names)))
+        options = {**config.optimizer.options, "weight_decay": 0.0}  # decay would pull what a method has learnt to 0
+        optimizers.append(OPTIMIZERS.build(config.optimizer.name, own, **options))
+    torch.set_num_threads(choose_threads(config, len(parameters.values)))
+    learner = Learner(
+        model, Objective([t.kind for t in data.tasks], device, model.ordered()), balancing, parameters, optimizers,
+        SCHEDULERS.build(config.scheduler.name, total_steps, **config.scheduler.options),
+        clip=config.trainer.gradient_clip_val,
+        piece=config.data.batch_size if config.trainer.accumulate_grad_batches > 1 else None,
+        autocast=autocast_type(config),
+        loss_scale=InitialScale(len(names)).to(device) if config.loss_scale == "initial" else None,
+        processes=processes,
+    )  # fmt: skip
+    if config.trainer.compile:
+        compile_trunk(learner)
+    return learner
+
+
+def refuse_statistics(model: MultiTaskModel) -> None:
+    """Refuses what makes a row's output depend on the other rows of a process.
+
+    Raises:
+        ConfigError: Some layer takes statistics over the rows of a batch.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
+            what = f"'{name}' is a {type(module).__name__}, whose statistics would be of each process's rows alone"
+            hint = "Use LayerNorm or GroupNorm, or train in one process."
+            raise ConfigError(Problem("WORLD_SIZE", what, hint))
+
+
+def build_model(
+    config: RunConfig, spec: InputSpec, input_dim: int, output_dims: Sequence[int], names: Sequence[str]
+) -> MultiTaskModel:
+    """The model of a configuration, for data of the given shape."""
+    sharing = build_sharing(config, spec, names)
+    options = [config.tasks[name].common for name in names]
+    products = {
+        position: [names.index(factor) for factor in own.product_of]
+        for position, own in enumerate(options)
+        if own.product_of is not None
+    }
+    hidden = [own.hidden for own in options]
+    return MultiTaskModel(input_dim, output_dims, config.shared_dim, sharing=sharing, hidden=hidden, products=products)
+
+
+def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> Sharing:
+    """The part of the model before the heads, of those of the tasks ``names`` that have a head."""
+    build_encoder = partial(ENCODERS.build, config.encoder.name, **config.encoder.options)
+    make_encoder = EncoderMaker(build_encoder, spec, config.shared_dim)
+    with_head = tasks_with_head(config, names)
+    facts: list[Any] = [make_encoder, with_head]
+    if SHARINGS.load(config.sharing.name).chain == "after":
+        before = [config.tasks[name].common.after if name in config.tasks else None for name in with_head]
+        facts.append([None if name is None else with_head.index(name) for name in before])
+    sharing: Sharing = SHARINGS.build(config.sharing.name, *facts, **config.sharing.options)
+    return sharing
+
+
+def tasks_with_head(config: RunConfig, names: Sequence[str]) -> list[str]:
+    """Those of the tasks that are no products of others."""
+    return [name for name in names if name not in config.tasks or config.tasks[name].common.product_of is None]
+
+
+def check_owners(model: MultiTaskModel) -> None:
+    """Refuses an architecture that says of a parameter nothing or too much: what nobody owns is never trained.
+
+    Raises:
+        ConfigError: Some row of a parameter has no owner, or two.
+    """
+    sharing = model.sharing
+    flaw = find_flaw(dict(sharing.named_parameters()), sharing.owners(), len(model.with_head))
+    if flaw is not None:
+        hint = (
+            "Each row (axis 0) of each parameter has one owner, as shared and stacked of mtl_cli.model.ownership give."
+        )
+        raise ConfigError(Problem(describe_component(sharing), f"its owners() is wrong: {flaw}", hint))
+
+
+@torch.no_grad()
+def check_features(model: MultiTaskModel, inputs: Inputs) -> None:
+    """Runs an encoder and a sharing architecture that are none of ours on a few rows.
+
+    Args:
+        model: The model.
+        inputs: B rows.
+
+    Raises:
+        ConfigError: They give something else than features of these rows; names who does.
+    """
+    sharing = model.sharing
+    encoders = [module for module in sharing.modules() if isinstance(module, Encoder | VmapStack)]
+    kinds = [module.encoder if isinstance(module, VmapStack) else module for module in encoders]
+    if not any(from_outside(type(part)) for part in (sharing, *kinds)):
+        return
+    training = model.training
+    model.eval()
+    shape = (kinds[0].positions(inputs) if kinds else len(inputs.numeric), model.shared_dim)
+    if encoders:
+        copies = encoders[0](inputs)
+        expect_shape(kinds[0], "features", copies[0] if isinstance(encoders[0], VmapStack) else copies, shape)
+    features = sharing.forward(inputs)  # not called: a compiled module would be compiled for it
+    own = getattr(features, "ndim", 2) == 3  # features for each task
+    expect_shape(sharing, "features", features, (len(model.with_head), *shape) if own else shape)
+    model.train(training)
+
+
+def build_loggers(config: RunConfig, run: RunFacts) -> dict[str, Logger]:
+    """The trackers that were chosen, by name; nothing is opened yet."""
+    return {name: LOGGERS.build(name, run, **chosen.options) for name, chosen in config.loggers.items()}
+
+
+def build_monitor(name: str, tasks: Mapping[str, TaskConfig]) -> Monitor:
+    """The number of that name, with its direction."""
+    return Monitor(name, is_higher_better(name, tasks))
+
+
+def autocast_type(config: RunConfig) -> torch.dtype | None:
+    """Data type of mixed precision, or None."""
+    return torch.bfloat16 if config.trainer.precision == "bf16-mixed" else None
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """The device that the configuration asks for.
+
+    Raises:
+        ConfigError: This machine or this build of PyTorch does not have it.
+    """
+    name = config.trainer.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and size() > 1:  # each process of a machine has its own
+        name = f"cuda:{local_rank()}"
+    device = torch.device(name)
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}.get(device.type, True)
+    if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+        raise ConfigError(Problem("trainer.device", f"there is no device '{name}' here", "Write trainer.device=cpu."))
+    return device
+
+
+def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters, labels: np.ndarray) -> None:
+    """What a method on gradients needs and only the model and the training labels (N, K) can tell.
+
+    Raises:
+        ConfigError: No parameter is shared as a whole and trained, or gradients of features are asked for and no row
+            has two labels.
+    """
+    if balancing.needs_shared and not parameters.shared:
+        why, hint = "all of them are frozen", "or freeze less"
+        if any(segment.task is None for segment in parameters.segments):
+            why = "here tasks share only parts of parameters whose other parts are those of one task"
+            hint = "or another architecture, such as sharing=hard"
+        what = f"'{name}' works on gradients of shared parameters, and {why}"
+        raise ConfigError(
+            Problem("balancing", what, f"Use a method that weights losses, such as balancing=equal, {hint}.")
+        )
+    if not isinstance(balancing, GradientBalancing):
+        return
+    alone = labels.shape[1] > 1 and not ((~np.isnan(labels)).sum(1) > 1).any()
+    if balancing.gradients_on == "features" and alone:
+        what = "'features': no training row has labels for two tasks, so that their gradients never meet there"
+        raise ConfigError(Problem("balancing.gradients_on", what, "Write balancing.gradients_on=parameters."))
+
+
+def choose_threads(config: RunConfig, parameters: int) -> int:
+    """CPU threads: as given, or by the work of a step and the cores this process may use, nothing that varies.
+
+    Several processes on a machine divide its cores among them. ``OMP_NUM_THREADS`` is the most there are.
+    """
+    if config.trainer.threads != "auto":
+        return config.trainer.threads
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = os.environ.get("OMP_NUM_THREADS", "")
+    cores = max(min(cores // local_size(), int(most) if most.isdecimal() else cores), 1)
+    operations = 3 * config.data.batch_size * parameters // size()
+    return cores if operations >= MANY_OPERATIONS else 1
+
+
+def _per_task_lists(component: Component, tasks: Sequence[Task]) -> dict[str, Any]:
+    """Options by task name turned into lists in task order; a task that is not named in a mapping gets 1.
+
+    A list without names is of all tasks but the auxiliary ones.
+
+    Raises:
+        ConfigError: A list names only tasks that are left out.
+    """
+    options, names = dict(component.options), [task.name for task in tasks]
+    main = [i for i, task in enumerate(tasks) if not task.auxiliary]
+    for key, option in BALANCINGS.options(component.name).items():
+        value = options[key]
+        if not is_per_task(option.annotation):
+            continue
+        if isinstance(value, Mapping):
+            options[key] = [float(value.get(name, 1.0)) for name in names]
+        else:
+            options[key] = [names.index(name) for name in value if name in names] if value else main
+            if not options[key]:
+                raise ConfigError(Problem(f"balancing.{key}", f"only={list(names)} leaves none of {value}"))
+    return options
