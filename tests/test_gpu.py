@@ -20,6 +20,7 @@ from worlds import (
     BASE_TRAIN,
     BASE_VAL,
     CPU,
+    DROPOUT,
     NAN,
     REFUSED_PAIRS,
     SMALL_ENCODERS,
@@ -63,13 +64,6 @@ VARIANTS = [
     ("multiclass", {"label_smoothing": 0.1}),
     ("quantile", {"quantiles": [0.5]}),
 ]
-DROPOUT = {
-    "conv": {"dropout": 0.3, "shift": 1, "rotate": 10.0, "zoom": 0.1},
-    "mlp": {"dropout": 0.3},
-    "sequence": {"dropout": 0.3, "feature_dropout": 0.2},
-    "tabular": {"dropout": 0.3},
-    "text": {"dropout": 0.3, "feature_dropout": 0.2},
-}
 
 
 @pytest.fixture(autouse=True)

@@ -216,6 +216,14 @@ SMALL_ENCODERS = {
     "tabular": {"dim": 3, "frequencies": 2, "hidden": [6], "dropout": 0.0},
     "text": {"dim": 6, "hidden": [8], "dropout": 0.0, "feature_dropout": 0.0},
 }
+# Options with which they draw in every step.
+DROPOUT = {
+    "conv": {"dropout": 0.3, "shift": 1, "rotate": 10.0, "zoom": 0.1},
+    "mlp": {"dropout": 0.3},
+    "sequence": {"dropout": 0.3, "feature_dropout": 0.2},
+    "tabular": {"dropout": 0.3},
+    "text": {"dropout": 0.3, "feature_dropout": 0.2},
+}
 # Architectures that cannot work with an encoder, and say so.
 REFUSED_PAIRS = {("esmm", "fm"), ("esmm", "graph")} | {
     ("stem", name) for name in ("conv", "fm", "graph", "sequence", "text")

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from worlds import CPU, make_learner, three_kind_rows, three_kinds
+from worlds import CPU, DROPOUT, NAN, SMALL_ENCODERS, encoder_world, make_learner, three_kind_rows, three_kinds
 
 from mtl_cli.data.batches import Rows, plan_epoch
 from mtl_cli.loop.step import train_step
+from mtl_cli.registry import ENCODERS, KINDS
 
 
 def _train(learner, rows):
@@ -41,3 +42,24 @@ def test_each_of_the_separate_models_is_the_model_of_its_task_alone(missing, opt
             assert not torch.equal(p, start[name][task])
         for p, all_heads in zip(alone.model.heads.parameters(), heads.parameters(), strict=True):
             torch.testing.assert_close(p, all_heads[own], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS.names())
+@pytest.mark.parametrize("sharing", ["separate", "soft"])
+def test_of_a_single_task_it_is_hard_sharing_to_the_last_bit(sharing, encoder):
+    """With dropout, and rows without a label."""
+    spec, values = encoder_world(ENCODERS.load(encoder).reads, rows=24)
+    targets = torch.randn(24, 1)
+    targets[::3] = NAN
+    options = SMALL_ENCODERS.get(encoder, {}) | DROPOUT.get(encoder, {})
+    trained = []
+    for name in (sharing, "hard"):
+        learner = make_learner(
+            [KINDS.build("regression")], sharing=name, encoder_name=encoder, encoder=options, spec=spec, shared_dim=4
+        )
+        start = learner.parameters.values.clone()
+        _train(learner, Rows(values, targets.numpy(), CPU))
+        assert not torch.equal(learner.parameters.values, start)
+        trained.append(learner.parameters.values)
+    exact = encoder != "sequence"  # its hashed features go into their table by another sum
+    torch.testing.assert_close(*trained, rtol=0, atol=0 if exact else 1e-6)

@@ -130,15 +130,6 @@ def test_separate_models_get_the_gradients_of_single_models(make):
         torch.testing.assert_close(stacked.grad, torch.stack([p.grad for p in alone]), rtol=1e-4, atol=1e-5)
 
 
-def test_hard_sharing_and_separate_models_of_one_task_are_the_same_model():
-    outputs = []
-    for sharing in (HardSharing, SeparateModels):
-        torch.manual_seed(3)
-        model = MultiTaskModel(4, [2], 8, sharing=sharing(lambda: MLP(SPEC, 8), ["a"]))
-        outputs.append(model.outputs(Inputs(torch.ones(3, 4), torch.ones(3, 2, dtype=torch.int64))))
-    torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=1e-6)
-
-
 def test_separate_models_start_different():
     features = SeparateModels(lambda: MLP(SPEC, 8), NAMES)(_batch())
     assert not torch.allclose(features[0], features[1])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtl_cli.model.backward import Backward, by_autograd, with_backward
+from mtl_cli.model.backward import Backward, by_autograd, into_graph, with_backward
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.ownership import Ownership, stacked
 from mtl_cli.model.sharing._own_rows import OwnRows
@@ -43,6 +43,10 @@ class Copies(Sharing):
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
         if self._compiled_call_impl is not None:
             return by_autograd(self, inputs)
+        if self._own_rows.is_single:
+            with torch.enable_grad():
+                features = self._own_rows.single(inputs, self._leaves(0))
+            return features.detach(), lambda gradient: into_graph(features, gradient)
         if (wanted := self._own_rows.of_each(inputs)) is not None:
             with torch.enable_grad():
                 found = self._own_rows.one_by_one(inputs, wanted, self._leaves)

@@ -113,6 +113,7 @@ class OwnRows:
         names = dict(encoder.named_parameters(remove_duplicate=False)).keys()
         known = values_of_one(stack, dict(stack.named_parameters())).keys() == names
         self._one_by_one = encoder.costly and known
+        self._single = tasks == 1 and known
 
     def features(
         self,
@@ -121,7 +122,7 @@ class OwnRows:
         constants: Mapping[str, Tensor],
         together: Callable[[Inputs], Tensor],
     ) -> Tensor:
-        """Features (K, B, D), 0 for what nobody wants if it was left out.
+        """Features (K, B, D), 0 for what nobody wants if it was left out; (B, D) of a single task.
 
         Args:
             inputs: B rows.
@@ -129,6 +130,9 @@ class OwnRows:
             constants: The buffers, by these names.
             together: What computes all encoders at once.
         """
+        if self.is_single:
+            values = {**constants, **{name: part[0] for name, part in parameters.items()}}
+            return self.single(inputs, values)
         wanted = self.of_each(inputs)
         if wanted is not None:
             parts = {name: values.unbind(0) for name, values in parameters.items()}
@@ -139,6 +143,17 @@ class OwnRows:
             return self.one_by_one(inputs, wanted, values_of).spread()
         own = self.padded(inputs)
         return together(inputs) if own is None else own.spread(together(own.apart()))
+
+    @property
+    def is_single(self) -> bool:
+        """Whether there is one encoder, which is computed by itself, on all rows."""
+        return self._single and not torch.compiler.is_compiling()
+
+    def single(self, inputs: Inputs, values: Mapping[str, Tensor]) -> Tensor:
+        """Features (B, D) of the encoder of a single task, computed as it does itself: to the last bit."""
+        encoder = self._encoder.train(self._stack.training)
+        features: Tensor = torch.func.functional_call(encoder, values_of_one(self._stack, values), (inputs,))
+        return features
 
     def of_each(self, inputs: Inputs) -> Tensor | None:
         """(K, B) bool, the rows of each encoder where they are to be computed one by one, else None."""
