@@ -302,7 +302,7 @@ def test_lora_adds_the_product_of_its_matrices(variant):
 
 def test_branches_read_the_parent_that_they_chose():
     made = []
-    sharing = LearningToBranch(_recorded(WAVES_MAKER, made), NAMES).eval()
+    sharing = LearningToBranch(_recorded(WAVES_MAKER, made), NAMES, warmup_steps=0).eval()
     with torch.no_grad():
         sharing.choices[0][[0, 1, 2], [2, 2, 0]] = 1.0
         sharing.choices[1][[0, 1, 2], [1, 0, 2]] = 1.0
@@ -321,7 +321,9 @@ def test_branches_are_read_alike_first_and_chosen_later():
     x = inputs(torch.randn(7, 5))
     features = sharing(x)
     torch.testing.assert_close(features[0], features[1], rtol=1e-5, atol=1e-6)
-    sharing.after_step()
+    torch.testing.assert_close(sharing.eval()(x), features)  # an evaluation is of the network that is trained
+    assert "branches" not in [finding.name for finding in sharing.report(NAMES)]
+    sharing.train().after_step()
     chosen = [sharing(x) for _ in range(8)]
     assert any(not torch.allclose(f[0], f[1]) for f in chosen)
 

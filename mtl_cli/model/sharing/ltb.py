@@ -25,8 +25,9 @@ class LearningToBranch(Sharing):
     There are K branches at each stage; what task i reads of the last stage is chosen too. In the first steps all
     branches are read alike (their mean, so that the scale does not jump when choosing begins). Then a choice is drawn
     anew with every forward pass, at a temperature that falls as ``temperature / sqrt(1 + step / decay_steps)``; the
-    paper counts epochs, an architecture sees steps. After ``search_steps``, and in evaluation, it is the likeliest: the
-    paper trains the network that the search has found, and a network that changes with every batch learns slowly.
+    paper counts epochs, an architecture sees steps. After ``search_steps``, and in an evaluation once choosing has
+    begun, it is the likeliest: the paper trains the network that the search has found, and a network that changes with
+    every batch learns slowly.
 
     Args:
         make_encoder: Makes branches.
@@ -61,8 +62,9 @@ class LearningToBranch(Sharing):
         encoders = make_encoders(make_encoder, task_names)
         stages = len(stage_widths(encoders[0], make_encoder.shared_dim))
         self._num_tasks = tasks = len(encoders)
-        self._temperature, self._decay_steps, self._warmup_steps = temperature, decay_steps, warmup_steps
+        self._temperature, self._decay_steps = temperature, decay_steps
         self._search_steps = math.inf if search_steps is None else search_steps
+        self._warmup_steps = min(warmup_steps, self._search_steps)
         self.encoders = type(encoders[0]).stack(encoders)
         # log-weights (K, K) of child i for parent j after each stage; equal at the start
         self.choices = nn.ParameterList(nn.Parameter(torch.zeros(tasks, tasks)) for _ in range(stages))
@@ -82,15 +84,15 @@ class LearningToBranch(Sharing):
 
     def _picked(self, choice: Tensor) -> Tensor:
         found = functional.one_hot(choice.argmax(1), self._num_tasks).to(choice.dtype)
-        if not self.training:
-            return found
-        temperature = self._temperature / (1 + self.steps / self._decay_steps).sqrt()
-        noise = -torch.empty_like(choice).exponential_().log()
-        soft = ((choice.log_softmax(1) + noise) / temperature).softmax(1)
-        hard = functional.one_hot(soft.argmax(1), self._num_tasks).to(choice.dtype) + soft - soft.detach()
         all_alike = choice.softmax(1) * 0 + 1 / self._num_tasks
-        chosen = torch.where(self.steps < self._warmup_steps, all_alike, hard)
-        return torch.where(self.steps < self._search_steps, chosen, found)
+        chosen = found
+        if self.training:
+            temperature = self._temperature / (1 + self.steps / self._decay_steps).sqrt()
+            noise = -torch.empty_like(choice).exponential_().log()
+            soft = ((choice.log_softmax(1) + noise) / temperature).softmax(1)
+            drawn = functional.one_hot(soft.argmax(1), self._num_tasks).to(choice.dtype) + soft - soft.detach()
+            chosen = torch.where(self.steps < self._search_steps, drawn, found)
+        return torch.where(self.steps < self._warmup_steps, all_alike, chosen)
 
     def owners(self) -> list[Ownership]:
         *inner, last = self.choices
@@ -113,6 +115,8 @@ class LearningToBranch(Sharing):
                     values=choice.softmax(1).tolist(),
                 )
             )
+        if self.steps < self._warmup_steps:  # nothing was chosen yet
+            return choices
         tree = Finding(
             name="branches",
             title="the branch of each stage that each task reads, by its number",
