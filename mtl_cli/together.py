@@ -19,7 +19,8 @@ from tqdm import tqdm
 from mtl_cli.build import Data, build_data, streams
 from mtl_cli.data import Features, Table
 from mtl_cli.loop.stacked import Stack, likeness, weighs_losses
-from mtl_cli.loop.trainer import Step, StepResult
+from mtl_cli.loop.step import StepResult
+from mtl_cli.loop.trainer import Step
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.schema import DataOptions, RunConfig, TaskConfig
 from mtl_cli.seeding import OwnGenerators

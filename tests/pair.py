@@ -60,7 +60,7 @@ def train(processes, missing=True, weighted=False, batch_size=5, **options):
     weights = np.array([1.0, 2.0, 0.5])
     validation = ValidationBatches(data, 4, weights, 0)
     plan = _plan(data, batch_size, weights)
-    losses = [train_step(learner, data, plan, step, step, validation)[0] for step in range(len(plan.bounds))]
+    losses = [train_step(learner, data, plan, step, step, validation).sums for step in range(len(plan.bounds))]
     state = {key: value for key, value in learner.balancing.state_dict().items() if value.is_floating_point()}
     return {
         "losses": torch.cat(losses),

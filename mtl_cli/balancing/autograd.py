@@ -51,6 +51,8 @@ class GradientAccumulator:
 
     Attributes:
         sums: (K,), the weighted sums of the row losses: of the pieces so far, after ``finish`` of the batch.
+        norms: (k,), after ``finish``: the lengths of the tasks' gradients by all shared parameters, if the method needs
+            these.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class GradientAccumulator:
     ) -> None:
         self._last_layer = last_layer
         self.sums: Tensor | None = None
+        self.norms: Tensor | None = None
         self._processes, self._gradients = processes, gradients
         self._balancing, self._shared, self._private, self._tasks = balancing, shared, private, tasks
         self._losses: Tensor | None = None  # (k,), of the pieces so far
@@ -150,6 +153,8 @@ class GradientAccumulator:
             raise TypeError
         if self._observed is not None:
             processes.add_up(self._observed)
+            if balancing.observes != "last layer":
+                self.norms = self._observed.norm(dim=1)
             balancing.observe(self._observed, losses, tasks)
         weights = self._weights
         if weights is None:  # the weights need the losses of the whole batch
@@ -246,6 +251,7 @@ class GradientAccumulator:
             jacobian = self._jacobians[: len(self._shares)]
             jacobian /= jacobian.new_tensor(self._shares).view(-1, 1, 1)
         self._processes.add_up(jacobian, *self._gradients)  # the second: of heads; those of shared parameters follow
+        self.norms = (jacobian if jacobian.dim() == 2 else jacobian.mean(0)).norm(dim=1)
         update, weights = balancing.aggregate(jacobian, losses, self._tasks)
         for parameter, part in zip(self._shared, update.split([p.numel() for p in self._shared]), strict=True):
             parameter.grad.copy_(part.view_as(parameter))  # type: ignore[union-attr]

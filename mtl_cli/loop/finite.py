@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,6 +11,58 @@ from torch import Tensor
 
 from mtl_cli.data.batches import Rows
 from mtl_cli.loop.step import Learner
+
+_OfSome = tuple[Tensor, tuple[int, ...]]  # numbers (k,) of tasks, and those of the K tasks that have none
+
+
+class Tally:
+    """Sums over steps of a number of each task, and in how many steps each has had one.
+
+    Args:
+        num_tasks: K.
+
+    Example:
+        >>> tally = Tally(2)
+        >>> tally.add([(torch.tensor([1.0, 2.0]), ()), (torch.tensor([3.0]), (1,))])
+        >>> tally.means()
+        [2.0, 2.0]
+    """
+
+    def __init__(self, num_tasks: int) -> None:
+        self._state = np.zeros((2, num_tasks))  # sums, steps
+
+    def add(self, steps: Sequence[_OfSome]) -> None:
+        """Adds the numbers of steps, one step after the other. Waits for the device once."""
+        if not steps:
+            return
+        start, values = 0, torch.cat([of_step for of_step, _ in steps]).double().cpu().numpy()
+        sums, counts = self._state
+        for of_step, without in steps:
+            those = np.delete(np.arange(len(sums)), without) if without else slice(None)
+            sums[those] += values[start : start + len(of_step)]
+            counts[those] += 1
+            start += len(of_step)
+
+    def means(self) -> list[float | None]:
+        """The mean of each task over its steps; None of a task that had none."""
+        return [total / steps if steps else None for total, steps in zip(*self._state.tolist(), strict=True)]
+
+    @property
+    def empty(self) -> bool:
+        return not self._state.any()
+
+    def clear(self) -> None:
+        """Forgets all steps."""
+        self._state[:] = 0
+
+    def state(self) -> list[list[float]]:
+        """For a checkpoint."""
+        found: list[list[float]] = self._state.tolist()
+        return found
+
+    def load_state(self, state: Sequence[Sequence[float]]) -> None:
+        """Goes on from ``state``."""
+        self._state[:] = np.array(state, float)
 
 
 class LossWatch:
@@ -37,19 +90,29 @@ class LossWatch:
         self._nothing = torch.zeros(num_tasks, device=device)
         self._size = size
         self._losses: list[Tensor] = []  # as they were given: to copy each would cost every step something
-        self._weights: list[tuple[Tensor, tuple[int, ...]] | None] = []
+        self._weights: list[_OfSome | None] = []
+        self._norms: list[_OfSome] = []
 
-    def add(self, sums: Tensor | None, weights: Tensor | None = None, unbalanced: tuple[int, ...] = ()) -> None:
+    def add(
+        self,
+        sums: Tensor | None,
+        weights: Tensor | None = None,
+        norms: Tensor | None = None,
+        unbalanced: tuple[int, ...] = (),
+    ) -> None:
         """Takes a step.
 
         Args:
             sums: Its losses (K,), which nobody changes afterwards; None: it was skipped.
             weights: What balancing made of them (k,), if anything.
-            unbalanced: The tasks that it has not weighted.
+            norms: The lengths of their gradients (k,), if known.
+            unbalanced: The tasks that balancing has not seen.
         """
         self._losses.append(self._nothing if sums is None else sums)
         # A method may write its next weights over these.
         self._weights.append(None if weights is None else (weights.clone(), unbalanced))
+        if norms is not None:
+            self._norms.append((norms, unbalanced))
 
     @property
     def count(self) -> int:
@@ -88,29 +151,23 @@ class LossWatch:
                 return place - earlier
         return None
 
-    def add_up(self, losses: np.ndarray, weights: np.ndarray, steps: np.ndarray) -> None:
+    def add_up(self, losses: np.ndarray, weights: Tally, norms: Tally) -> None:
         """Adds the steps since the last ``clear``, one after the other: sums do not depend on when that was.
 
         Args:
             losses: (K,) float64; each step's are added.
-            weights: (K,) float64; those that balancing gave are added.
-            steps: (K,); of each task, the steps in which balancing has weighted it are counted.
+            weights: Takes those that balancing gave.
+            norms: Takes the lengths of gradients.
         """
         for of_step in self._read():
             losses += of_step
-        given = [step for step in self._weights[len(self._weights) - self.count :] if step is not None]
-        if not given:
-            return
-        start, values = 0, torch.cat([of_step for of_step, _ in given]).double().cpu().numpy()
-        for of_step, unbalanced in given:
-            weighted = np.delete(np.arange(len(weights)), unbalanced) if unbalanced else slice(None)
-            weights[weighted] += values[start : start + len(of_step)]
-            steps[weighted] += 1
-            start += len(of_step)
+        weights.add([step for step in self._weights[len(self._weights) - self.count :] if step is not None])
+        norms.add(self._norms)
 
     def clear(self) -> None:
         """Forgets all steps, but for the weights of the last."""
         self._losses.clear()
+        self._norms.clear()
         del self._weights[:-1]
 
     def _read(self) -> np.ndarray:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from mtl_cli.balancing import LossBalancing
 from mtl_cli.balancing.autograd import GradientAccumulator, weigh
-from mtl_cli.loop.step import Learner, clip, update
-from mtl_cli.loop.trainer import Step, StepResult, Trainer
+from mtl_cli.loop.step import Learner, StepResult, clip, update
+from mtl_cli.loop.trainer import Step, Trainer
 from mtl_cli.model.stacked import likeness as model_likeness
 from mtl_cli.model.stacked import stack_models
 from mtl_cli.types import Inputs
@@ -157,7 +157,7 @@ class _Program:
         for step in steps:
             clip(step.trainer.learner)
             update(step.trainer.learner, step.trainer.progress.step, step.epoch.absent[step.index])
-        return [(own, of_present) for own, (_, of_present) in zip(sums, weights, strict=True)]
+        return [StepResult(own, of_present) for own, (_, of_present) in zip(sums, weights, strict=True)]
 
     def _sums_and_slopes(self, outputs: Tensor, labels: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
         """Of outputs (R, O, B) and labels (R, B, T): sums of the row losses (R, K), and their derivative (R, O, B)."""

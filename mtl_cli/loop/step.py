@@ -185,6 +185,21 @@ class NotFinite(Exception):
         self.tasks, self.by_weights = tasks, by_weights
 
 
+class StepResult(NamedTuple):
+    """What a step of training found.
+
+    Args:
+        sums: (K,), the weighted sum of the row losses of each task.
+        weights: (k,), what balancing gave, if anything, to the tasks that it sees: those with labels and a weight
+            above 0.
+        norms: (k,), the lengths of their gradients by the shared parameters, if balancing needed these.
+    """
+
+    sums: Tensor
+    weights: Tensor | None = None
+    norms: Tensor | None = None
+
+
 def train_step(
     learner: Learner,
     rows: Rows,
@@ -194,7 +209,7 @@ def train_step(
     validation: ValidationBatches | None = None,
     *,
     only_finite: bool = False,
-) -> tuple[Tensor, Tensor | None]:
+) -> StepResult:
     """Trains on batch ``step`` of the epoch.
 
     Args:
@@ -207,16 +222,14 @@ def train_step(
         only_finite: Look, before the optimizers do anything, whether losses and gradients are finite.
 
     Returns:
-        Weighted sum of the row losses of each task (K,), and the weights (k,) that balancing gave, if any, to the tasks
-        that it sees: those with labels and a weight above 0.
-        Both are on the device: reading them is what would make the host wait.
+        What it found, on the device: reading it is what would make the host wait.
 
     Raises:
         NotFinite: With ``only_finite``; the optimizers have done nothing, balancing and the generators have.
     """
     absent, unbalanced, scale = epoch.absent[step], epoch.unbalanced[step], epoch.scale[step]
     if len(unbalanced) == len(scale):  # no label that counts: as if the step had not been
-        return _sums(learner, rows, epoch, step), None
+        return StepResult(_sums(learner, rows, epoch, step))
     tasks = learner.objective.tasks(unbalanced)
     balancing, passes = learner.balancing, None
     if balancing.extra_passes or learner.loss_scale is not None:
@@ -246,7 +259,7 @@ def train_step(
     if passes is not None:
         balancing.after_step(passes, batch_losses, tasks)
     learner.model.sharing.after_step()
-    return sums, weights
+    return StepResult(sums, weights, accumulator.norms)
 
 
 @torch.no_grad()

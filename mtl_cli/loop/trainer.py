@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from mtl_cli.balancing import GradientBalancing
@@ -22,10 +21,10 @@ from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import RunError, TrainingError, listed
 from mtl_cli.loop.diagnostics import look
 from mtl_cli.loop.evaluate import Evaluation, evaluate, mean_losses
-from mtl_cli.loop.finite import LossWatch, Snapshot, rows_without_finite_loss, state_is_finite
+from mtl_cli.loop.finite import LossWatch, Snapshot, Tally, rows_without_finite_loss, state_is_finite
 from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.passes import ValidationBatches
-from mtl_cli.loop.step import Learner, NotFinite, train_step
+from mtl_cli.loop.step import Learner, NotFinite, StepResult, train_step
 from mtl_cli.processes import STOP, TIME_OVER
 from mtl_cli.registry import describe_component, from_outside
 from mtl_cli.run import RunFolder
@@ -36,8 +35,6 @@ from mtl_cli.tasks import Task
 
 log = logging.getLogger(__name__)
 _SHOWN_ROWS = 8  # of those without a finite loss
-#: What a step gives: sums (K,) of the tasks' row losses, and the weights (k,) of those balanced if there are any.
-StepResult = tuple[Tensor, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -195,8 +192,8 @@ class Trainer:
         self.diagnostics = folder.log("diagnostics.jsonl")
         self._weights = np.array([task.weight for task in tasks])
         # Of this epoch, up to the step that was last looked at; the counts of labels are of all steps.
-        self._sums, self._counts, self._weight_sums = (np.zeros(len(tasks)) for _ in range(3))
-        self._weight_counts = np.zeros(len(tasks))  # steps in which balancing weighted the task
+        self._sums, self._counts = np.zeros(len(tasks)), np.zeros(len(tasks))
+        self._balancing_weights, self._norms = Tally(len(tasks)), Tally(len(tasks))
         # What is shipped keeps nothing else than its state dict.
         self._unsaved = Unsaved(learner.balancing) if from_outside(type(learner.balancing)) else None
         self._watch = LossWatch(len(tasks), train.targets.device)
@@ -298,8 +295,8 @@ class Trainer:
             "progress": vars(self.progress).copy(),
             "sums": self._sums.tolist(),
             "counts": self._counts.tolist(),
-            "weight_sums": self._weight_sums.tolist(),
-            "weight_counts": self._weight_counts.tolist(),
+            "balancing_weights": self._balancing_weights.state(),
+            "gradient_norms": self._norms.state(),
             "drawn": self.drawn.tolist(),
             "skipped_in_epoch": self._skipped_in_epoch,
             "lr": self._lr(),
@@ -329,8 +326,11 @@ class Trainer:
             self._load_scores(state)
             self._sums = np.array(state["sums"], float)
             self._counts = np.array(state["counts"], float)
-            self._weight_sums = np.array(state["weight_sums"], float)
-            self._weight_counts = np.array(state["weight_counts"], float)
+            # An earlier version wrote the sums of the weights and the steps, and no lengths of gradients.
+            weights = state.get("balancing_weights") or [state["weight_sums"], state["weight_counts"]]
+            self._balancing_weights.load_state(weights)
+            if "gradient_norms" in state:
+                self._norms.load_state(state["gradient_norms"])
             self.drawn = np.array(state["drawn"], np.int64)
             self._skipped_in_epoch = int(state.get("skipped_in_epoch", 0))
             size, looks = int(state["metrics_size"]), int(state.get("diagnostics_size", 0))
@@ -410,14 +410,14 @@ class Trainer:
             self._look(epoch, step)
         before = Snapshot(self.learner) if self.schedule.skip_nonfinite else None
         try:
-            sums, weights = yield Step(self, epoch, step)
+            sums, weights, norms = yield Step(self, epoch, step)
         except NotFinite as reason:
             if before is None:
                 raise
             before.restore()
             self._skip(epoch, step, reason)
             return
-        self._watch.add(sums, weights, epoch.unbalanced[step])
+        self._watch.add(sums, weights, norms, epoch.unbalanced[step])
         self._counts += epoch.counts[step]
         self.drawn += epoch.drawn[step]
         self.progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
@@ -465,8 +465,9 @@ class Trainer:
         progress.cut = len(epoch.bounds) - progress.step_in_epoch
         progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         self._log_training(losses)
-        for total in (self._sums, self._counts, self._weight_sums, self._weight_counts):
-            total[:] = 0
+        self._sums[:] = self._counts[:] = 0
+        self._balancing_weights.clear()
+        self._norms.clear()
         self._name_zero_gradients()
         self.learner.balancing.after_epoch(self._as_balanced(losses))
         progress.finished = out or progress.epoch == self.limits.epochs
@@ -512,15 +513,20 @@ class Trainer:
         return of_epoch + (["best"] if self.best.entries[0][1] == self.progress.epoch else [])
 
     def _log_training(self, losses: Mapping[str, float | None]) -> None:
-        """The epoch's mean loss of each task, and its mean weight over the steps in which it had labels."""
+        """The epoch's mean loss of each task; its mean weight and gradient over the steps in which it had labels."""
         record: dict[str, Any] = {"split": "train", "epoch": self.progress.epoch, "step": self.progress.step}
         record.update({f"train/{name}/loss": value for name, value in losses.items()})
         known = [task.weight * value for task in self.tasks if (value := losses[task.name]) is not None]
         record["train/loss"] = sum(known) if known else None
-        if self._weight_counts.any():
-            sums = self._weight_sums.tolist()
-            means = [total / steps if steps else None for total, steps in zip(sums, self._weight_counts, strict=True)]
-            record.update({f"train/{task.name}/weight": mean for task, mean in zip(self.tasks, means, strict=True)})
+        names = [task.name for task in self.tasks]
+        if not self._balancing_weights.empty:
+            means = self._balancing_weights.means()
+            record.update({f"train/{name}/weight": mean for name, mean in zip(names, means, strict=True)})
+        if not self._norms.empty:  # of the losses that are logged, not of those that balancing sees
+            norms = zip(names, self._norms.means(), self._factors(), strict=True)
+            record.update(
+                {f"train/{name}/gradient_norm": None if mean is None else mean / by for name, mean, by in norms}
+            )
         record.update({f"rows/{source}": count for source, count in self.rows_by_source().items()})
         if self.schedule.skip_nonfinite:
             record["skipped"] = self.progress.skipped
@@ -566,12 +572,16 @@ class Trainer:
 
     def _as_balanced(self, losses: Mapping[str, float | None]) -> dict[str, float | None]:
         """Mean losses in the scale in which balancing sees them; None of tasks that it does not see."""
+        return {
+            task.name: None if (loss := losses[task.name]) is None or task.weight == 0 else factor * loss
+            for task, factor in zip(self.tasks, self._factors(), strict=True)
+        }
+
+    def _factors(self) -> list[float]:
+        """What balancing sees the loss of each task times."""
         scale = self.learner.loss_scale
         factors = [1.0] * len(self.tasks) if scale is None else scale.known().tolist()
-        pairs = zip(self.tasks, factors, strict=True)
-        return {
-            t.name: None if (loss := losses[t.name]) is None or t.weight == 0 else t.weight * f * loss for t, f in pairs
-        }
+        return [task.weight * factor for task, factor in zip(self.tasks, factors, strict=True)]
 
     def _check_losses(self, epoch: Epoch) -> None:
         """Looks at the steps since the last look: adds them up, or stops at the first loss that was not finite."""
@@ -584,7 +594,7 @@ class Trainer:
                 f"{self._batch(epoch, step)}. "
                 "Lower optimizer.lr, set trainer.gradient_clip_val, or look for extreme values in the data."
             )
-        self._watch.add_up(self._sums, self._weight_sums, self._weight_counts)
+        self._watch.add_up(self._sums, self._balancing_weights, self._norms)
         self._watch.clear()
 
     def _check_weights(self) -> None:

@@ -202,11 +202,16 @@ def _run_curves(records: Sequence[Record], summary: Mapping[str, Any]) -> list[P
 
 def _weight_curves(records: Sequence[Record], order: Sequence[str]) -> list[Plot]:
     train = [r for r in records if r["split"] == "train"]
-    tasks = in_order({key.split("/")[1]: None for r in train for key in r if key.endswith("/weight")}, order)
-    series = [_over(train, f"train/{task}/weight", task) for task in tasks[:_MOST_PLOTS]]
-    if not any(len({y for _, y in one.points}) > 1 for one in series):
-        return []  # constant weights are in the configuration
-    return [Plot("task-weights", "mean weight that balancing gave", svg.lines(series, "epoch", "weight"))]
+    plots = []
+    for plot, key, title, label in (
+        ("task-weights", "weight", "mean weight that balancing gave", "weight"),
+        ("gradient-norms", "gradient_norm", "mean length of the tasks' gradients, of the shared parameters", "length"),
+    ):
+        tasks = in_order({name.split("/")[1]: None for r in train for name in r if name.endswith(f"/{key}")}, order)
+        series = [_over(train, f"train/{task}/{key}", task) for task in tasks[:_MOST_PLOTS]]
+        if any(len({y for _, y in one.points}) > 1 for one in series):  # constant weights are in the configuration
+            plots.append(Plot(plot, title, svg.lines(series, "epoch", label)))
+    return plots
 
 
 def _gradients(run: RunFolder, order: Sequence[str]) -> Section:

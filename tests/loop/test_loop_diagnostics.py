@@ -143,3 +143,26 @@ def test_a_task_with_zero_gradient_is_named_once_per_epoch(tmp_path, caplog, bal
     assert len(named) == 4
     assert trainer.progress.step == 20
     assert learner.parameters.values.isfinite().all()
+
+
+@pytest.mark.parametrize("loss_scale", ["none", "initial"])
+@pytest.mark.parametrize("balancing", ["upgrad", "graddrop", "modo", "excess_mtl", "equal", "gradnorm"])
+def test_methods_that_need_the_gradients_log_their_mean_length_too(tmp_path, balancing, loss_scale):
+    rows = three_kind_rows(24)
+    targets = rows.targets.numpy().copy()
+    targets[:12, 1] = np.nan
+    rows = Rows(rows.inputs, targets, CPU)
+    still = {"optimizer": "sgd", "optimizer_options": {"lr": 1e-12}, "loss_scale": loss_scale}
+    learner = make_learner(three_kinds(), balancing=balancing, **still)
+    epoch = plan_epoch(rows, 0, batch_size=12, weights=np.ones(3), seed=0)
+    looks = [look(learner, rows, epoch, step, NAMES) for step in range(2)]
+    with RunFolder.claim(tmp_path / "run") as folder:
+        trainer = make_trainer(folder, learner, rows, epochs=1, batch_size=12, weights=[1.0, 5.0, 0.5])
+        trainer.fit()
+        record = trainer.metrics.read()[0]
+    logged = {name: record.get(f"train/{name}/gradient_norm") for name in NAMES}
+    if balancing in ("equal", "gradnorm"):  # which need none, and those of the last layer
+        assert set(logged.values()) == {None}
+    else:
+        means = {name: float(np.mean([found[f"norm/{name}"] for found in looks])) for name in NAMES}
+        assert logged == pytest.approx(means, rel=1e-4)

@@ -10,7 +10,7 @@ from worlds import CPU, inputs, make_learner, make_trainer, three_kind_rows, thr
 from mtl_cli.balancing import GradientBalancing, LossBalancing
 from mtl_cli.data.batches import Rows
 from mtl_cli.errors import TrainingError
-from mtl_cli.loop.finite import LossWatch
+from mtl_cli.loop.finite import LossWatch, Tally
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.run import RunFolder
 
@@ -48,21 +48,22 @@ def test_first_bad_step_is_found_among_many():
 
 
 def test_sums_do_not_depend_on_when_steps_are_added_up():
-    steps = [(torch.randn(3), torch.rand(2), (1,)) if n % 3 else (torch.randn(3), torch.rand(3), ()) for n in range(20)]
+    steps = [(torch.randn(3), *torch.rand(2, 3 - bool(n % 3)), (1,) if n % 3 else ()) for n in range(20)]
     found = []
     for every in (1, 7, 20):
-        watch, totals = LossWatch(3, CPU), [np.zeros(3) for _ in range(3)]
+        watch, losses, weights, norms = LossWatch(3, CPU), np.zeros(3), Tally(3), Tally(3)
         for number, step in enumerate(steps, 1):
             watch.add(*step)
             if number % every == 0 or number == 20:
-                watch.add_up(*totals)
+                watch.add_up(losses, weights, norms)
                 watch.clear()
-        found.append(totals)
-    losses, weights, counts = found[0]
-    assert np.allclose(losses, sum(sums.double() for sums, *_ in steps))
-    assert counts.tolist() == [20, 7, 20]
-    assert np.isclose(weights[1], sum(float(given[1]) for _, given, absent in steps if not absent))
-    assert all(np.array_equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+        found.append((losses.tolist(), weights.state(), norms.state()))
+    losses, (sums, counts), (lengths, _) = found[0]
+    assert np.allclose(losses, sum(of_step.double() for of_step, *_ in steps))
+    assert counts == [20, 7, 20]
+    for place, total in ((1, sums), (2, lengths)):
+        assert np.isclose(total[1], sum(float(step[place][1]) for step in steps if not step[3]))
+    assert found[1:] == found[:1] * 2
 
 
 def test_loss_that_is_not_finite_stops_long_before_the_end_of_the_epoch(folder):

@@ -43,7 +43,7 @@ def test_losses_and_gradient_are_those_of_the_step(missing):
     passes, epoch = _passes(learner, rows)
     losses = passes.losses()
     gradient = passes.gradient(torch.ones(len(losses)))
-    sums, _ = train_step(learner, rows, epoch, 0, 0)
+    sums = train_step(learner, rows, epoch, 0, 0).sums
     torch.testing.assert_close(losses, (sums * epoch.scale[0])[torch.from_numpy(epoch.counts[0] > 0)])
     torch.testing.assert_close(gradient, learner.parameters.gradient, rtol=1e-5, atol=1e-6)
 
@@ -54,7 +54,7 @@ def test_every_pass_of_a_step_draws_the_dropout_of_the_step():
     passes, epoch = _passes(learner, rows)
     one, two = passes.losses(), passes.losses()
     passes.validation_losses()
-    sums, _ = train_step(learner, rows, epoch, 0, 0)
+    sums = train_step(learner, rows, epoch, 0, 0).sums
     assert torch.equal(one, two)
     torch.testing.assert_close(one, sums * epoch.scale[0])
     assert not torch.allclose(passes.losses(), one)  # the parameters have moved
@@ -108,7 +108,7 @@ def test_losses_start_at_the_weight_of_their_task_with_initial_scale(piece, weig
     original = learner.balancing.weights
     learner.balancing.weights = lambda losses, tasks: seen.append(losses) or original(losses, tasks)
     epoch = _plan(rows, weights)
-    sums, _ = train_step(learner, rows, epoch, 0, 0)
+    sums = train_step(learner, rows, epoch, 0, 0).sums
     torch.testing.assert_close(learner.loss_scale.first, sums / torch.from_numpy(epoch.counts[0]).float())
     torch.testing.assert_close(seen[0], torch.tensor([weight for weight in weights if weight]))
     assert learner.loss_scale._complete  # no step waits for the device any more

@@ -82,7 +82,7 @@ def test_training_is_the_loop_that_one_would_write_by_hand(missing):
             losses = model.losses(x.numeric, targets)
             (weights * losses).sum().backward()
             optimizer.step()
-            sums, _ = _step(learner, rows, epoch, step, steps)
+            sums = _step(learner, rows, epoch, step, steps).sums
             ours = sums / torch.from_numpy(epoch.counts[step]).float()
             torch.testing.assert_close(ours, losses.detach(), rtol=1e-6, atol=1e-6)
             steps += 1
@@ -96,7 +96,7 @@ def test_pieces_of_a_batch_make_the_step_of_the_batch(balancing):
     results = []
     for piece in (None, 5, 16) if BALANCINGS.load(balancing).samples == 1 else (None, 16):
         learner = make_learner(three_kinds(), balancing=balancing, optimizer="sgd", piece=piece)
-        sums, _ = _step(learner, rows, _plan(rows, 16), 0, 0)
+        sums = _step(learner, rows, _plan(rows, 16), 0, 0).sums
         results.append([sums, *_values(learner)])
     for other in results[1:]:
         for whole, pieces in zip(results[0], other, strict=True):
@@ -162,10 +162,9 @@ def test_steps_with_a_task_of_weight_zero_are_the_steps_of_a_run_without_that_ta
             rows = Rows(x, labels, CPU)
             validation = ValidationBatches(rows, 8, np.array(weights), 0)
             found.append(train_step(own, rows, _plan(rows, 4, weights), step, step, validation))
-        (sums, weights), (sums_alone, weights_alone) = found
-        torch.testing.assert_close(sums[[0, 2]], sums_alone)
-        torch.testing.assert_close(weights, weights_alone)
-        assert sums[1] > 0  # its loss is reported
+        torch.testing.assert_close(found[0].sums[[0, 2]], found[1].sums)
+        torch.testing.assert_close(found[0].weights, found[1].weights)
+        assert found[0].sums[1] > 0  # its loss is reported
     for ours, theirs in ((0, 0), (2, 1), (None, None)):
         torch.testing.assert_close(_of_task(learner, ours), _of_task(alone, theirs), rtol=0, atol=1e-6)
     assert torch.equal(_of_task(learner, 1), before)
@@ -178,12 +177,11 @@ def test_batch_whose_labels_all_have_weight_zero_trains_nothing_and_has_its_loss
     rows = Rows(rows.inputs, targets, CPU)
     learner = make_learner(three_kinds(), balancing="famo")
     epoch = _plan(rows, 4, [1.0, 1.0, 0.0], shuffle=False)
-    _, weights = _step(learner, rows, epoch, 0, 0)
-    assert len(weights) == 2
+    assert len(_step(learner, rows, epoch, 0, 0).weights) == 2
     before = _values(learner)[0]
-    sums, weights = _step(learner, rows, epoch, 1, 1)
-    assert (weights, sums.tolist()[:2]) == (None, [0.0, 0.0])
-    assert sums[2] > 0
+    found = _step(learner, rows, epoch, 1, 1)
+    assert (found.weights, found.sums.tolist()[:2]) == (None, [0.0, 0.0])
+    assert found.sums[2] > 0
     assert torch.equal(_values(learner)[0], before)
 
 
@@ -198,7 +196,7 @@ def test_batch_without_any_label_changes_nothing(balancing, optimizer):  # LAB-1
     epoch = _plan(rows, 4, shuffle=False)
     _step(learner, rows, epoch, 0, 0)
     before, state = _values(learner), [o.state_dict() for o in learner.optimizers]
-    sums, _ = _step(learner, rows, epoch, 1, 1)
+    sums = _step(learner, rows, epoch, 1, 1).sums
     assert sums.tolist() == [0.0, 0.0, 0.0]
     assert all(torch.equal(a, b) for a, b in zip(before, _values(learner), strict=True))
     assert all(a["updates"] == o.state_dict()["updates"] for a, o in zip(state, learner.optimizers, strict=True))
@@ -263,7 +261,7 @@ def test_half_precision_trains(balancing):
     losses = []
     for number in range(10):
         epoch = _plan(rows, 32, epoch=number)
-        losses.append(float(_step(learner, rows, epoch, 0, number)[0].sum()))
+        losses.append(float(_step(learner, rows, epoch, 0, number).sums.sum()))
     assert losses[-1] < losses[0]
     assert learner.parameters.values.dtype == torch.float32
 

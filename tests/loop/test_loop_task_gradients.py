@@ -29,7 +29,7 @@ def _plan(rows, batch_size, epoch=0):
 def _train(rows, steps=3, **names):
     learner = make_learner(three_kinds(), optimizer="sgd", encoder={"hidden": [6], "dropout": 0.2}, **names)
     torch.manual_seed(7)  # of dropout
-    weights = [train_step(learner, rows, _plan(rows, 16), step, step)[1] for step in range(steps)]
+    weights = [train_step(learner, rows, _plan(rows, 16), step, step).weights for step in range(steps)]
     return learner.parameters.values, weights
 
 

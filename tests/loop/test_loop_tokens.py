@@ -64,7 +64,7 @@ def test_loss_of_a_step_is_the_mean_over_its_labelled_tokens(positions, sharing)
         outputs = learner.model(rows.inputs.rows(index))
     own = outputs[task][len(index) :] if positions == "both" else outputs[task]
     expected = torch.nn.functional.cross_entropy(own[known], torch.from_numpy(labels[places][known]).long())
-    sums, _ = train_step(learner, rows, epoch, 1, 0)
+    sums = train_step(learner, rows, epoch, 1, 0).sums
     assert epoch.counts[1, task] == known.sum()
     assert sums[task].item() / epoch.counts[1, task] == pytest.approx(expected.item(), rel=1e-5)
     if positions == "both":

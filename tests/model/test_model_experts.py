@@ -46,7 +46,7 @@ def _trained(learner, missing=0.0):
     rows, found = three_kind_rows(missing=missing), []
     for epoch in range(3):
         plan = plan_epoch(rows, epoch, batch_size=8, weights=torch.ones(3).numpy(), seed=0)
-        found += [train_step(learner, rows, plan, step, 0)[0] for step in range(len(plan.bounds))]
+        found += [train_step(learner, rows, plan, step, 0).sums for step in range(len(plan.bounds))]
     return torch.stack(found)
 
 
