@@ -99,11 +99,15 @@ def score_difference(processes, count):
 
 
 def gate_difference(processes, count):
-    """How far what is said of gates after such an evaluation is from what one process says."""
+    """How far what is said of gates after such an evaluation is from what one process says.
+
+    There is an evaluation of all rows before it: a process without rows in the second one had some in the first.
+    """
     learner = learner_of(sharing="mmoe")
     found = []
     for who in (learner, replace(learner, processes=processes)):
-        evaluation.evaluate(who, _first(count), make_tasks(who))
+        for rows in (12, count):
+            evaluation.evaluate(who, _first(rows), make_tasks(who))
         found.append([value for told in learner.model.sharing.report(NAMES) for row in told.values for value in row])
     one, other = found
     return max(abs(a - b) for a, b in zip(one, other, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -90,14 +90,29 @@ def predict(learner: Learner, rows: Rows) -> Tensor:
     """
     size = rows_at_once(rows)
     first, last = learner.processes.share(0, -(-len(rows) // size))
-    batches = (inputs for inputs, _ in islice(rows.in_order(size), first, last))
+    uses = [module for module in learner.model.modules() if isinstance(module, GateUse)]
+    units = ["tokens" if learner.objective.kinds[task].per_token else "rows" for task in learner.model.with_head]
+    for use in uses:
+        use.begin(units)
+    batches = _watched(learner, uses, islice(rows.in_order(size), first, last))
     none = torch.empty(sum(kind.num_outputs for kind in learner.objective.kinds), 0)
     own = forward(learner.model, batches, learner.autocast) if first < last else none
     if learner.processes.size > 1:
-        for module in learner.model.modules():
-            if isinstance(module, GateUse):
-                module.add_up(learner.processes, learner.parameters.values.device)
+        for use in uses:
+            use.add_up(learner.processes, learner.parameters.values.device)
     return learner.processes.joined(own, 1)[0]
+
+
+def _watched(learner: Learner, uses: Sequence[GateUse], batches: Iterable[tuple[Inputs, Tensor]]) -> Iterator[Inputs]:
+    """The inputs of batches; what watches gates is told which rows have labels of which task."""
+    for inputs, labels in batches:
+        if uses:
+            counted = learner.model.rows_of_heads(learner.objective.labelled(labels))
+            for use in uses:
+                use.count_only(counted)
+        yield inputs
+    for use in uses:
+        use.count_only(None)
 
 
 def forward(model: MultiTaskModel, batches: Iterable[Inputs], autocast: torch.dtype | None) -> Tensor:

@@ -84,6 +84,10 @@ class Objective:
             self._some[without] = torch.tensor(others, device=self.all_tasks.device)
         return self._some[without]
 
+    def labelled(self, labels: Tensor) -> Tensor:
+        """Whether each task has a label, (K, B) bool, of labels (B, T) or (B, T + K)."""
+        return ~labels.t()[: self._width][self._first].isnan()
+
     def by_outputs(self, gradient: Tensor, weights: Tensor) -> Tensor:
         """Derivative of the sum of the tasks' losses times ``weights`` (K,) by the outputs, (O, B).
 

@@ -67,35 +67,66 @@ class GateInputs(nn.Module):
 
 
 class Use(NamedTuple):
-    """How gates were used.
+    """How K gates were used.
 
     Args:
-        weights: (K, E), the mean weight of each expert.
+        weights: (K, E), the mean weight of each expert; NaN for a gate without rows.
         entropy: (K,), the mean entropy of a gate in nats (0: one expert).
-        rows: Number of rows that these are the means of.
+        rows: (K,) int64, of how many rows these are the means.
+        units: What these rows are, K words: rows, or tokens.
     """
 
     weights: Tensor
     entropy: Tensor
-    rows: int
+    rows: Tensor
+    units: tuple[str, ...]
 
 
 class GateUse(nn.Module):
     """Watches gates while a model is evaluated; in training it costs nothing.
 
-    What it has seen is forgotten when a new evaluation begins. It is no part of a checkpoint.
+    A gate is watched on the rows of its own task, those that ``count_only`` names: what it makes of other rows, such as
+    those of another source, nobody reads. Without it all rows count. What has been seen is forgotten when a new
+    evaluation begins. It is no part of a checkpoint.
 
     Args:
-        tasks: K.
+        tasks: The position of the task of each of K gates; None: all tasks have that gate.
         experts: E.
         sparse: The gates are meant to choose few experts: that some are not used is worth no warning.
+
+    Example:
+        >>> use = GateUse([0, 1], 2).eval()
+        >>> use.count_only(torch.tensor([[True, False], [True, True]]))
+        >>> _ = use(torch.tensor([[[1.0, 0.5], [0.0, 0.5]], [[0.0, 0.5], [1.0, 0.5]]]))
+        >>> use.seen().weights, use.seen().rows
+        (tensor([[1.0000, 0.0000],
+                [0.2500, 0.7500]], dtype=torch.float64), tensor([1, 2]))
     """
 
-    def __init__(self, tasks: int, experts: int, *, sparse: bool = False) -> None:
+    def __init__(self, tasks: Sequence[int | None], experts: int, *, sparse: bool = False) -> None:
         super().__init__()
-        self._shape, self._sparse = (tasks, experts + 2), sparse
+        self._tasks, self._sparse = list(tasks), sparse
+        self._shape = (len(self._tasks), experts + 2)
+        self._units = ("rows",) * len(self._tasks)
+        self._counted: Tensor | None = None  # (K, B), the rows of the batch that count
         self._sums: Tensor  # (K, E + 2), over the rows so far: of the weights and of the entropy, and the rows
         self._forget()
+
+    def begin(self, units: Sequence[str]) -> None:
+        """Begins anew, also where no rows may follow: other processes may have all of them.
+
+        Args:
+            units: What the rows of each task are: rows, or tokens.
+        """
+        of_gates = [units if task is None else [units[task]] for task in self._tasks]
+        self._units = tuple(" and ".join(dict.fromkeys(own)) for own in of_gates)
+        self._forget()
+
+    def count_only(self, rows: Tensor | None) -> None:
+        """Says which rows of the batch that comes next count for each task, (number of tasks, B) bool; None: all."""
+        if rows is not None and self._tasks != list(range(len(rows))):
+            rows = torch.stack([rows.any(0) if task is None else rows[task] for task in self._tasks])
+        self._counted = rows
 
     def train(self, mode: bool = True) -> GateUse:
         """Begins anew where training ends and an evaluation starts."""
@@ -108,11 +139,13 @@ class GateUse(nn.Module):
         """Takes gates (K, E, B) of some rows and gives them back."""
         if not self.training and not torch.compiler.is_exporting():
             seen = gates.detach().float()
-            entropy = -(seen * seen.clamp_min(1e-12).log()).sum((1, 2))
+            entropy = -(seen * seen.clamp_min(1e-12).log()).sum(1, keepdim=True)
             # All of it is a tensor that stays on the device: a number would be compiled into what is compiled, anew for
             # every batch, and reading it would make the host wait.
-            rows = torch.full_like(entropy, seen.shape[2])
-            sums = torch.stack([*seen.sum(2).unbind(1), entropy, rows], 1)
+            found = torch.cat([seen, entropy, torch.ones_like(entropy)], 1)  # (K, E + 2, B)
+            if self._counted is not None:  # filled, not multiplied: what does not count may be anything
+                found = found.masked_fill(~self._counted.unsqueeze(1), 0.0)
+            sums = found.sum(2)
             wide = torch.float32 if sums.device.type == "mps" else torch.float64  # there is no more on that device
             self._sums = self._sums.to(sums.device, wide) + sums
         return gates
@@ -126,8 +159,10 @@ class GateUse(nn.Module):
     def seen(self) -> Use | None:
         """How the gates were used in the last evaluation; None before the first."""
         sums = self._sums.cpu()
-        rows = int(sums[0, -1])
-        return Use(sums[:, :-2] / rows, sums[:, -2] / rows, rows) if rows else None
+        rows = sums[:, -1:]
+        if not rows.any():
+            return None
+        return Use(sums[:, :-2] / rows, sums[:, -2] / rows[:, 0], rows[:, 0].long(), self._units)
 
     def notes(self, experts: Sequence[Label]) -> list[str]:
         """What deserves a second look: experts that no task or every task uses, and gates that do not choose.
@@ -140,17 +175,18 @@ class GateUse(nn.Module):
         use = self.seen()
         if use is None or len(experts) == 1:
             return []
-        tasks, count = use.weights.shape
+        weights, entropy = use.weights[use.rows > 0], use.entropy[use.rows > 0]
+        tasks, count = weights.shape
         named = [str(name) if isinstance(name, str) else " ".join(name) for name in experts]
-        expert = int(use.weights.min(0).values.argmax())
-        if bool((use.weights[:, expert] > COLLAPSED).all()):
+        expert = int(weights.min(0).values.argmax())
+        if bool((weights[:, expert] > COLLAPSED).all()):
             what = f"expert {named[expert]} gets more than {100 * COLLAPSED:g}% of every task"
             found = [f"gates collapsed: {what}; the other {count - 1} are of no use"]
             self._warn(found)
             return found
         found = []
-        unused = (use.weights.max(0).values < UNUSED).nonzero().flatten().tolist()
-        decided = int((use.entropy < DECIDED * math.log(count)).sum())
+        unused = (weights.max(0).values < UNUSED).nonzero().flatten().tolist()
+        decided = int((entropy < DECIDED * math.log(count)).sum())
         if unused:
             which = ", ".join(named[expert] for expert in unused)
             found.append(f"experts without use: {which} of {count} get less than {100 * UNUSED:g}% of every task")
@@ -174,21 +210,21 @@ class Gates(nn.Module):
     Args:
         width: G, the width of what the gates read.
         experts: E.
-        tasks: K.
+        tasks: The position of the task of each of K gates; None: all tasks have that gate.
         hidden: Widths of ReLU layers before the last one.
 
     Shape:
         (B, G) common to all tasks or (K, B, G) -> (K, E, B), positive, with sum 1 over E.
 
     Example:
-        >>> Gates(3, experts=4, tasks=2)(torch.zeros(5, 3)).sum(1).shape
+        >>> Gates(3, experts=4, tasks=[0, 1])(torch.zeros(5, 3)).sum(1).shape
         torch.Size([2, 5])
     """
 
-    def __init__(self, width: int, *, experts: int, tasks: int, hidden: Sequence[int] = ()) -> None:
+    def __init__(self, width: int, *, experts: int, tasks: Sequence[int | None], hidden: Sequence[int] = ()) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(Linear(a, b, tasks) for a, b in pairwise([width, *hidden]))
-        self.last = Linear([width, *hidden][-1], experts, tasks)
+        self.layers = nn.ModuleList(Linear(a, b, len(tasks)) for a, b in pairwise([width, *hidden]))
+        self.last = Linear([width, *hidden][-1], experts, len(tasks))
         self.use = GateUse(tasks, experts)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -258,11 +294,11 @@ def findings_of_gates(
         findings.append(
             Finding(
                 name="-".join(["expert-use", *level.split()]),
-                title=", ".join(filter(None, ["mean weight of each expert", level])) + f" ({use.rows:,} rows)",
+                title=", ".join(filter(None, ["mean weight of each expert", level])) + told_rows([use]),
                 meaning=meaning,
                 rows=tasks,
                 columns=experts,
-                values=use.weights.tolist(),
+                values=known_values(use.weights),
                 notes=watched.notes(experts),
             )
         )
@@ -274,7 +310,48 @@ def findings_of_gates(
             meaning=f"0: one expert for a row; {most:.2f}: all {len(experts)} alike.",
             rows=tasks,
             columns=[level or "entropy" for level in levels],
-            values=torch.stack([use.entropy for use in found], 1).tolist(),
+            values=known_values(torch.stack([use.entropy for use in found], 1)),
         )
     )
-    return findings
+    return [*findings, *findings_of_rows(found[:1], tasks)]  # those of all levels are the same
+
+
+def told_rows(uses: Sequence[Use]) -> str:
+    """Of how many rows some means are, for the end of a title; ``findings_of_rows`` has those that differ."""
+    counts = _counts(uses)
+    count, unit = counts[0]
+    if len({*counts}) == 1:
+        return f" ({count:,} {unit}{' of each task' if len(counts) > 1 else ''})"
+    return f" (each task's own {' and '.join(sorted({unit for _, unit in counts}))})"
+
+
+def findings_of_rows(uses: Sequence[Use], names: Sequence[str]) -> list[Finding]:
+    """Of how many rows the means of each gate are, where they differ.
+
+    Args:
+        uses: How gates were used.
+        names: Names of all these gates.
+    """
+    counts = _counts(uses)
+    if len({*counts}) == 1:
+        return []
+    units = sorted({unit for _, unit in counts})
+    return [
+        Finding(
+            name="gate-rows",
+            title=f"number of {' and '.join(units)} that each task's gate was watched on",
+            meaning="Those with a label of the task, or of a product that it is a factor of.",
+            rows=names,
+            columns=units,
+            values=[[count if unit == own else None for unit in units] for count, own in counts],
+        )
+    ]
+
+
+def known_values(values: Tensor) -> list[list[float | None]]:
+    """The values (rows, columns), None for those of gates that no row counts for."""
+    return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
+
+
+def _counts(uses: Sequence[Use]) -> list[tuple[int, str]]:
+    return [counted for use in uses for counted in zip(use.rows.tolist(), use.units, strict=True)]

@@ -82,6 +82,7 @@ class MultiTaskModel(nn.Module):
         heads = Heads(shared_dim, specs)
         self.heads: Heads | ProductHeads = ProductHeads(heads, products) if products else heads
         earlier = {pair.earlier for pair in self.ordered()}
+        self._products = dict(products)
         self._joint = earlier | {factor for factors in products.values() for factor in factors}
         self.mixed = bool(self._joint)
         self._keeping_statistics: tuple[nn.Module, ...] = ()  # a tuple: no submodules once more
@@ -115,6 +116,19 @@ class MultiTaskModel(nn.Module):
             task = None if owned.task is None else self.with_head[owned.task]
             owners.append(owned._replace(task=None if task in self._joint else task))
         return owners
+
+    def rows_of_heads(self, labelled: Tensor) -> Tensor:
+        """The rows that features are made for, (number of tasks with features, B) bool.
+
+        Args:
+            labelled: (K, B) bool, the rows with a label of each task; those of a product are its factors' too.
+        """
+        if not self._products:
+            return labelled
+        rows = labelled.clone()
+        for product, factors in self._products.items():
+            rows[list(factors)] |= labelled[product]
+        return rows[self.with_head]
 
     def ordered(self) -> list[Ordered]:
         """Pairs of tasks whose probabilities are to fall from one to the next, see ``Sharing.ordered``."""

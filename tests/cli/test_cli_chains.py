@@ -84,7 +84,7 @@ def test_conversion_is_learnt_in_the_entire_space_without_a_label_of_its_own(cli
         report = json.loads((folder / "run/sharing.json").read_text())
         weights = report["findings"][0]
         assert weights["rows"] == ["click", "conversion"]
-        assert f"({summary['rows']['test']:,} rows)" in weights["title"]  # all of the last evaluation
+        assert f"({summary['rows']['test']:,} rows of each task)" in weights["title"]  # all of the last evaluation
 
 
 def test_conversion_can_be_evaluated_on_clicks_without_being_trained_on_them(cli, folder, world):

@@ -222,3 +222,23 @@ def test_losses_alone_are_those_of_an_evaluation():
     evaluation = _evaluate(learner, rows)
     expected = {name: evaluation.tasks[name]["loss"] for name in NAMES}
     assert module.mean_losses(learner, rows, _tasks(learner)) == expected
+
+
+@pytest.mark.parametrize("size", [5, 4096])
+def test_gates_are_watched_on_the_rows_of_their_own_task(size, monkeypatch):
+    monkeypatch.setattr(module, "EVALUATION_ROWS", size)
+    rows, learner = two_source_rows(12, 36), make_learner(three_kinds(), sharing="mmoe", categories=())
+    sharing = learner.model.sharing
+    with torch.no_grad():
+        sharing.gates.last.weight.mul_(5)
+        gates = sharing.gates(sharing.gate_inputs(rows.inputs))
+    _evaluate(learner, rows)
+    weights, entropy, counts = sharing.report(NAMES)
+    for task, own in enumerate(~rows.targets.t().isnan()):
+        expected = gates[task][:, own].mean(1)
+        torch.testing.assert_close(torch.tensor(weights.values[task]), expected)
+        assert own.all() or (expected - gates[task].mean(1)).abs().max() > 0.01, "other rows would not tell"
+        expected = -(gates[task] * gates[task].log()).sum(0)[own].mean()
+        assert entropy.values[task][0] == pytest.approx(expected.item(), rel=1e-5)
+    assert counts.values == [[36], [12], [48]]
+    assert (counts.rows, counts.columns) == (NAMES, ["rows"])

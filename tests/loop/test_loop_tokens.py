@@ -10,6 +10,7 @@ from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.evaluate import evaluate
 from mtl_cli.loop.step import train_step
 from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.optim import FlatParameters
 from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS, SCHEDULERS, SHARINGS
 from mtl_cli.tasks.multiclass import Multiclass
@@ -36,7 +37,8 @@ def world(positions, sharing="hard", n=23):
     torch.manual_seed(0)
     options = {"dropout": 0.0, "feature_dropout": 0.0, "dim": 16}
     names = [f"task{i}" for i in range(len(kinds))]
-    architecture = SHARINGS.build(sharing, lambda: ENCODERS.build("sequence", spec, 8, **options), names)
+    make_encoder = EncoderMaker(lambda spec, width: ENCODERS.build("sequence", spec, width, **options), spec, 8)
+    architecture = SHARINGS.build(sharing, make_encoder, names)
     model = MultiTaskModel(3, [k.num_outputs for k in kinds], 8, sharing=architecture)
     parameters = FlatParameters(model.owners())
     optimizer = OPTIMIZERS.build("adamw", parameters, lr=0.02)
@@ -49,6 +51,20 @@ def world(positions, sharing="hard", n=23):
 
 def plan(rows, tasks, epoch=0):
     return plan_epoch(rows, epoch, batch_size=6, weights=np.ones(tasks), seed=0)
+
+
+@pytest.mark.parametrize("positions", ["tokens", "both"])
+def test_gates_are_watched_on_labelled_tokens(positions):
+    learner, rows, labels, per_row = world(positions, "mmoe")
+    evaluate(learner, rows, make_tasks(learner))
+    weights, _, *own = learner.model.sharing.report(["size", "tag"][-len(learner.objective.kinds) :])
+    tokens = int((~np.isnan(labels)).sum())
+    if positions == "tokens":
+        assert weights.title == f"mean weight of each expert ({tokens} tokens)"
+        assert not own
+    else:
+        assert weights.title == "mean weight of each expert (each task's own rows and tokens)"
+        assert own[0].values == [[len(per_row), None], [None, tokens]]
 
 
 @pytest.mark.parametrize("sharing", ["hard", "separate"])

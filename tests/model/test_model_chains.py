@@ -112,6 +112,13 @@ def test_what_a_product_trains_belongs_to_no_single_task(sharing):
     assert all(block.weight.grad[[0, 1]].abs().sum(1).min() > 0 for block in model.heads.heads.blocks)
 
 
+def test_rows_of_a_product_are_those_of_its_factors_too():
+    labelled = torch.tensor([[True, False, False], [False, True, False], [False, False, False], [False, False, True]])
+    assert _model().rows_of_heads(labelled).tolist() == [
+        [True, True, False], [False, True, False], [False, False, True],
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("balancing", [Equal, PCGrad])
 def test_gradients_of_products_are_whole_with_every_balancing(balancing):
     """With losses that do not conflict both methods sum gradients; a cut between features and heads would lose some."""
@@ -181,7 +188,7 @@ def test_aitm_says_how_much_a_task_takes_of_the_one_before():
     assert aitm.report(names) == []  # nothing has been evaluated
     aitm(_batch())
     (taken,) = aitm.report(names)
-    assert taken.title.endswith("(6 rows)")
+    assert taken.title.endswith("(6 rows of each task)")
     (own, none, of_c), b, (nothing, of_b, c) = taken.values
     assert (none, nothing, b) == (None, None, [None, 1.0, None])
     assert own + of_c == pytest.approx(1.0)
@@ -192,6 +199,16 @@ def test_aitm_says_how_much_a_task_takes_of_the_one_before():
     aitm.train().eval()
     aitm(_batch())
     assert aitm.report(names)[0].values[0] == [0.5, None, 0.5]  # equal scores
+
+
+def test_aitm_counts_the_rows_of_the_task_that_takes():
+    aitm = AdaptiveInformationTransfer(MAKE, ["a", "b", "c"], [2, None, 1]).eval()
+    for transfer in aitm.transfers:
+        transfer.use.count_only(torch.tensor([[True] * 6, [True] * 6, [True, True] + [False] * 4]))
+    aitm(_batch())
+    taken, rows = aitm.report(["a", "b", "c"])
+    assert taken.title.endswith("(each task's own rows)")
+    assert dict(zip(rows.rows, rows.values, strict=True)) == {"c": [2], "a": [6]}
 
 
 def test_aitm_of_tasks_without_an_order_is_towers_alone():

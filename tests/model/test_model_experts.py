@@ -4,14 +4,14 @@ import logging
 
 import pytest
 import torch
-from worlds import inputs, make_learner, three_kind_rows, three_kinds
+from worlds import NAN, inputs, make_learner, three_kind_rows, three_kinds
 
 from mtl_cli.data.batches import plan_epoch
 from mtl_cli.errors import ConfigError
 from mtl_cli.loop.step import train_step
 from mtl_cli.model.encoders.base import EncoderMaker
 from mtl_cli.model.encoders.mlp import MLP
-from mtl_cli.model.gates import Gates, mix
+from mtl_cli.model.gates import Gates, GateUse, findings_of_gates, mix
 from mtl_cli.model.sharing.cgc import CustomizedGateControl
 from mtl_cli.model.sharing.dselect_k import DSelectK, smooth_step
 from mtl_cli.model.sharing.hard import HardSharing
@@ -136,7 +136,7 @@ def test_mixing_is_the_weighted_sum():
 
 
 def test_gates_of_streams_and_of_common_inputs_agree():
-    gates, x = Gates(4, experts=3, tasks=2, hidden=[5]), torch.randn(6, 4)
+    gates, x = Gates(4, experts=3, tasks=[0, 1], hidden=[5]), torch.randn(6, 4)
     torch.testing.assert_close(gates(x), gates(x.expand(2, -1, -1)))
     torch.testing.assert_close(gates(x).sum(1), torch.ones(2, 6))
 
@@ -228,7 +228,9 @@ def test_report_says_how_gates_are_used(name, caplog):
     assert len(entropy.columns) == len(levels) == (2 if name in ("ple", "adatt") else 1)
     for number, level in enumerate(levels, start=1):
         assert level.title.startswith("mean weight of each expert")
-        assert level.title.endswith(f", level {number} (12 rows)" if len(levels) > 1 else "expert (12 rows)")
+        assert level.title.endswith(
+            f", level {number} (12 rows of each task)" if len(levels) > 1 else "expert (12 rows of each task)"
+        )
         torch.testing.assert_close(torch.tensor(level.values).sum(1), torch.ones(3))
     assert (torch.tensor(entropy.values) > 0).all()
     sharing.train().eval()
@@ -249,6 +251,7 @@ def test_one_gate_of_all_tasks_is_one_row():
     sharing(_batch())
     weights, entropy = sharing.report(NAMES)
     assert weights.rows == entropy.rows == ["all tasks"]
+    assert weights.title == "mean weight of each expert (6 rows)"
 
 
 @pytest.mark.parametrize("name", ["mmoe", "ple", "dselect_k"])
@@ -271,6 +274,34 @@ def test_watching_gates_compiles_nothing_anew(name):
     first, second, third, fourth, last = counts
     assert 0 < first == second == third < fourth == last
     assert sharing.report(NAMES)
+
+
+def test_gates_are_watched_on_the_rows_that_count_for_their_task(caplog):
+    """Each of two tasks has an expert of its own in its own rows, and that of the other in the others; one has none."""
+    first = torch.tensor([1.0, 1.0, 0.0])
+    gates = torch.stack([torch.stack([first, 1 - first]), torch.stack([first, 1 - first]), torch.full((2, 3), NAN)])
+    use = GateUse([0, 1, 2], 2).eval()
+    use.begin(["rows", "rows", "tokens"])
+    use.count_only(torch.tensor([[True, True, False], [False, False, True], [False, False, False]]))
+    use(gates)
+    weights, entropy, rows = findings_of_gates([use], NAMES, ["0", "1"])
+    assert weights.values == [[1.0, 0.0], [0.0, 1.0], [None, None]]
+    assert entropy.values == [[pytest.approx(0.0, abs=1e-6)], [pytest.approx(0.0, abs=1e-6)], [None]]
+    assert weights.title == "mean weight of each expert (each task's own rows and tokens)"
+    assert (rows.columns, rows.values) == (["rows", "tokens"], [[2, None], [1, None], [None, 0]])
+    told = "gates without choice: those of 2 of 2 tasks read one expert in every row"
+    assert weights.notes == [told] == [record.getMessage() for record in caplog.records]
+
+
+def test_a_gate_of_all_tasks_is_watched_on_the_rows_of_any_of_them():
+    use = GateUse([None], 1).eval()
+    use.begin(["rows", "tokens"])
+    use.count_only(torch.tensor([[True, False, False], [False, True, False]]))
+    use(torch.ones(1, 1, 3))
+    assert use.seen().rows.tolist() == [2]
+    assert use.seen().units == ("rows and tokens",)
+    use.begin(["rows", "rows"])
+    assert use.seen() is None
 
 
 def test_collapse_is_said(caplog):

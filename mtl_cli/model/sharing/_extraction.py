@@ -57,9 +57,11 @@ class Extraction(Sharing):
         self.own = nn.ModuleList([stack([make_encoder() for _ in range(tasks * own)])] if own else [])
         self.gate_inputs = GateInputs(make_encoder)
         widths = [self.gate_inputs.width] + [width] * (levels - 1)
-        self.gates = nn.ModuleList(Gates(w, experts=own + common, tasks=tasks, hidden=gate_hidden) for w in widths)
+        self.gates = nn.ModuleList(
+            Gates(w, experts=own + common, tasks=range(tasks), hidden=gate_hidden) for w in widths
+        )
         self.common_gates = nn.ModuleList(
-            Gates(w, experts=tasks * own + common, tasks=1, hidden=gate_hidden) for w in widths[:-1]
+            Gates(w, experts=tasks * own + common, tasks=[None], hidden=gate_hidden) for w in widths[:-1]
         )
         for _ in range(levels - 1):
             self.common.append(Linear(width, width, common))

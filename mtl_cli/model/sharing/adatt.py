@@ -61,7 +61,7 @@ class AdaptiveTaskToTask(Sharing):
         self.experts.extend(Linear(width, width, count) for _ in range(levels - 1))
         self.gate_inputs = GateInputs(make_encoder)
         widths = [self.gate_inputs.width] + [width] * (levels - 1)
-        self.gates = nn.ModuleList(Gates(w, experts=count, tasks=tasks, hidden=gate_hidden) for w in widths)
+        self.gates = nn.ModuleList(Gates(w, experts=count, tasks=range(tasks), hidden=gate_hidden) for w in widths)
         self.residual = nn.ParameterList(  # (K, m): of a task's own experts, the mean at the start
             nn.Parameter(torch.full((tasks, own_experts), 1 / own_experts)) for _ in range(levels)
         )

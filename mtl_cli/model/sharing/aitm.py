@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import stack_with_common_tables
 from mtl_cli.model.findings import Finding
-from mtl_cli.model.gates import GateUse
+from mtl_cli.model.gates import GateUse, Use, findings_of_rows, known_values, told_rows
 from mtl_cli.model.layers import Linear, uniform
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Ordered, Sharing, make_encoders
@@ -67,7 +67,9 @@ class AdaptiveInformationTransfer(Sharing):
         self._calibrator = calibrator
         self.encoders, self._tables = stack_with_common_tables(encoders)
         self._steps = _by_depth(self._before)
-        self.transfers = nn.ModuleList(_Transfer(make_encoder.shared_dim, len(step)) for step in self._steps)
+        self.transfers = nn.ModuleList(
+            _Transfer(make_encoder.shared_dim, [task for task, _ in step]) for step in self._steps
+        )
 
     def forward(self, inputs: Inputs) -> Tensor:
         features = list(self.encoders(inputs).unbind(0))
@@ -96,17 +98,17 @@ class AdaptiveInformationTransfer(Sharing):
 
     def report(self, tasks: Sequence[str]) -> list[Finding]:
         taken: list[list[float | None]] = [[None] * len(tasks) for _ in tasks]
-        rows = 0
+        uses: list[Use] = []
         for task in range(len(tasks)):
             taken[task][task] = 1.0  # of its own, if it has no other
         for step, transfer in zip(self._steps, self.transfers, strict=True):
             use = transfer.use.seen()  # type: ignore[operator, union-attr]
             if use is None:
                 return []
-            rows = use.rows
-            for (task, before), (own, passed) in zip(step, use.weights.tolist(), strict=True):
+            uses.append(use)
+            for (task, before), (own, passed) in zip(step, known_values(use.weights), strict=True):
                 taken[task][task], taken[task][before] = own, passed
-        told = f" ({rows:,} rows)" if rows else ""
+        told = told_rows(uses) if uses else ""
         return [
             Finding(
                 name="taken-from-the-task-before",
@@ -115,17 +117,20 @@ class AdaptiveInformationTransfer(Sharing):
                 rows=tasks,
                 columns=tasks,
                 values=taken,
-            )
+            ),
+            *(findings_of_rows(uses, [tasks[task] for step in self._steps for task, _ in step]) if uses else []),
         ]
 
 
 class _Transfer(nn.Module):
     """From tasks' own features and those of the tasks before them, (L, B, D) each, to features (L, B, D)."""
 
-    def __init__(self, width: int, tasks: int) -> None:
+    def __init__(self, width: int, tasks: Sequence[int]) -> None:
         super().__init__()
-        self.passed = Linear(width, width, tasks)
-        self.attention = nn.Parameter(uniform(tasks, width, 3 * width, inputs=width))  # V, K, Q; no bias as the authors
+        self.passed = Linear(width, width, len(tasks))
+        self.attention = nn.Parameter(
+            uniform(len(tasks), width, 3 * width, inputs=width)
+        )  # V, K, Q; no bias as the authors
         self.use = GateUse(tasks, 2)
 
     def forward(self, own: Tensor, before: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class DSelectK(Sharing):
         self.register_buffer("code", code.bool(), persistent=False)
         self._whole = experts == 2**bits
         self._last: Inputs | None = None  # what the regulariser of per-example gates is computed on
-        self.use = GateUse(tasks, experts, sparse=True)
+        self.use = GateUse(range(tasks), experts, sparse=True)
         self.gate_inputs = GateInputs(make_encoder) if per_example else None
         if self.gate_inputs is not None:
             self.bits = Linear(self.gate_inputs.width, k * bits, tasks)

@@ -56,8 +56,8 @@ class MultiGateMixtureOfExperts(Sharing):
         made = [make_encoder() for _ in range(experts)]
         self.experts = type(made[0]).stack(made)
         self.gate_inputs = GateInputs(make_encoder)
-        self._gates_of = [None] if one_gate else list(range(len(task_names)))
-        self.gates = Gates(self.gate_inputs.width, experts=experts, tasks=len(self._gates_of), hidden=gate_hidden)
+        self._gates_of: list[int | None] = [None] if one_gate else [*range(len(task_names))]
+        self.gates = Gates(self.gate_inputs.width, experts=experts, tasks=self._gates_of, hidden=gate_hidden)
 
     def forward(self, inputs: Inputs) -> Tensor:
         mixed = mix(self.gates(self.gate_inputs(inputs)), self.experts(inputs))

@@ -62,7 +62,7 @@ class SharedAndTaskEmbeddings(Sharing):
             hint = "Use sharing=cgc: shared experts and experts of each task, for any inputs and any encoder."
             raise ConfigError(Problem("sharing", what, hint))
         self.common, self.own = _stack(common), _stack(own)
-        self.gates = Gates(self.common.read_dim, experts=self._tasks + 1, tasks=self._tasks, hidden=gate_hidden)
+        self.gates = Gates(self.common.read_dim, experts=self._tasks + 1, tasks=range(self._tasks), hidden=gate_hidden)
 
     def forward(self, inputs: Inputs) -> Tensor:
         read, common_read = self.own.read(inputs), self.common.read(inputs)
