@@ -135,7 +135,7 @@ def make_learner(
     method = BALANCINGS.build(balancing, len(kinds), **(balancing_options or {})).to(device)
     options = optimizer_options or {}
     model.freeze(freeze)
-    parameters = FlatParameters(model.owners())
+    parameters = FlatParameters(model.trained())
     optimizers = [OPTIMIZERS.build(optimizer, parameters, **options)]
     if any(True for _ in method.parameters()):
         own = FlatParameters(by_rows(method.parameters(), len(kinds)))

@@ -77,7 +77,7 @@ def build_learner(
     model.freeze(config.freeze)
     if processes.size > 1:
         refuse_statistics(model)
-    parameters = FlatParameters(model.owners())
+    parameters = FlatParameters(model.trained())
     labels = data.targets[data.splits.train][:, list(data.layout.firsts)]
     check_balancing(config.balancing.name, balancing, parameters, labels)
     optimizers = [OPTIMIZERS.build(config.optimizer.name, parameters, **config.optimizer.options)]

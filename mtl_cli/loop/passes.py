@@ -133,6 +133,7 @@ class StepPasses:
         return self._whole_gradient()
 
     def _whole_gradient(self) -> Tensor:
+        self._learner.parameters.zero_still()
         gradient = self._learner.parameters.gradient.clone()
         self._learner.processes.add_up(gradient)
         return gradient

@@ -302,7 +302,8 @@ def _add_penalty_of_all(learner: Learner, penalty: Tensor, rows: int) -> None:
 
 
 def clip(learner: Learner) -> None:
-    """Makes the gradient as long as is allowed, if it is longer."""
+    """Makes the gradient that of what is trained, and as long as is allowed, if it is longer."""
+    learner.parameters.zero_still()
     if learner.clip is not None:
         norm = learner.parameters.gradient_norm()
         learner.parameters.gradient.mul_((learner.clip / (norm + 1e-6)).clamp(max=1.0))

@@ -11,54 +11,67 @@ from torch import nn
 
 from mtl_cli.errors import ConfigError, Problem, listed
 from mtl_cli.model.encoders.base import Encoder, VmapStack
-from mtl_cli.model.ownership import Ownership
+from mtl_cli.model.ownership import NamedRows, Ownership, named_rows
 
-#: What a pattern may be besides a name: all parameters that no single task owns, and all of every encoder.
+#: What a pattern may be besides a name: all that no single task owns, rows of parameters too, and all of every encoder.
 WORDS = ("shared", "encoder")
 _SHOWN = 20  # names that a message lists
 
 
-def freeze(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str]) -> None:
+def freeze(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str]) -> set[NamedRows]:
     """Takes parameters out of training: they ask for no gradient, so that no optimizer ever has them.
 
     Args:
         model: The model.
-        owners: Who owns its parameters.
+        owners: Who owns its parameters; complete.
         patterns: ``shared``, ``encoder``, or what stands in a parameter's name between dots (``layers.0``, ``heads``),
             with ``*`` and ``?`` for any characters.
+
+    Returns:
+        Of parameters that are frozen in part: the rows that are. Such parameters ask for a gradient as others do; who
+        trains them must leave these rows alone.
 
     Raises:
         ConfigError: A pattern matches nothing, or nothing is left to train; names what there is.
 
     Example:
-        >>> model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
-        >>> freeze(model, [], ["0"])
+        >>> from mtl_cli.model.ownership import shared, stacked
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+        >>> first, last = model
+        >>> sorted(freeze(model, [*shared(first.parameters()), *stacked(last.parameters(), [None, 0])], ["shared"]))
+        [NamedRows(name='1.bias', start=0, stop=1), NamedRows(name='1.weight', start=0, stop=1)]
         >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         ['1.weight', '1.bias']
     """
     names = dict(model.named_parameters())
-    words = {"shared": _shared(owners), "encoder": _of_encoders(model)}
+    parts = dict(zip(named_rows(owners := list(owners), names), owners, strict=True))
+    encoders = _of_encoders(model)
+    words = {
+        "shared": {rows for rows, owned in parts.items() if owned.task is None},
+        "encoder": {rows for rows, owned in parts.items() if id(owned.parameter) in encoders},
+    }
     known = [word for word, meant in words.items() if meant]
-    problems, frozen = [], set()
+    problems: list[Problem] = []
+    frozen: set[NamedRows] = set()
     for pattern in patterns:
         expression = re.compile(rf"(?:.*\.)?{fnmatch.translate(pattern)[:-2]}(?:\..*)?\Z", re.DOTALL)
-        found = {id(parameter) for name, parameter in names.items() if expression.match(name)} | words.get(
-            pattern, set()
-        )
+        found = {rows for rows in parts if expression.match(rows.name)} | words.get(pattern, set())
         if not found and re.match(r"heads\.(?!blocks)", pattern):  # as other places name the head of a task
             what = f"'{pattern}' names one head: heads of tasks are computed together and are frozen together"
             problems.append(Problem("freeze", what, "Write freeze=[heads]."))
         elif not found:
             problems.append(Problem("freeze", f"'{pattern}' matches no parameter", _hint(pattern, list(names), known)))
         frozen |= found
-    if not problems and patterns and all(id(parameter) in frozen for parameter in names.values()):
+    trained = {rows.name for rows in parts if rows not in frozen}
+    if not problems and patterns and not trained:
         what = f"leaves nothing to train: all {len(names)} parameters are frozen, got {list(patterns)}"
         problems.append(Problem("freeze", what, "Leave the heads out of it, as in freeze=[encoder]."))
     if problems:
         raise ConfigError(problems)
-    for parameter in names.values():
-        if id(parameter) in frozen:
+    for name, parameter in names.items():
+        if name not in trained:
             parameter.requires_grad_(False)
+    return {rows for rows in frozen if rows.name in trained}
 
 
 def frozen_statistics(model: nn.Module) -> list[nn.Module]:
@@ -73,12 +86,6 @@ def frozen_statistics(model: nn.Module) -> list[nn.Module]:
         if parameters and not any(parameter.requires_grad for parameter in parameters):
             found |= {id(inner): inner for inner in outer.modules() if any(True for _ in inner.buffers(recurse=False))}
     return list(found.values())
-
-
-def _shared(owners: Iterable[Ownership]) -> set[int]:
-    owners = list(owners)
-    of_tasks = {id(owned.parameter) for owned in owners if owned.task is not None}
-    return {id(owned.parameter) for owned in owners} - of_tasks
 
 
 def _of_encoders(model: nn.Module) -> set[int]:

@@ -14,7 +14,7 @@ from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.flops import FlopCounter
 from mtl_cli.model.freezing import freeze, frozen_statistics
 from mtl_cli.model.heads import Heads, HeadSpec, ProductHeads
-from mtl_cli.model.ownership import Ownership
+from mtl_cli.model.ownership import NamedRows, Ownership, named_rows
 from mtl_cli.model.sharing import Ordered, Sharing
 from mtl_cli.model.sharing.hard import HardSharing
 from mtl_cli.types import Inputs, InputSpec
@@ -85,6 +85,7 @@ class MultiTaskModel(nn.Module):
         self._products = dict(products)
         self._joint = earlier | {factor for factors in products.values() for factor in factors}
         self.mixed = bool(self._joint)
+        self._frozen_rows: set[NamedRows] = set()  # of parameters other rows of which are trained
         self._keeping_statistics: tuple[nn.Module, ...] = ()  # a tuple: no submodules once more
 
     def forward(self, x: Tensor | Inputs) -> list[Tensor]:
@@ -116,6 +117,16 @@ class MultiTaskModel(nn.Module):
             task = None if owned.task is None else self.with_head[owned.task]
             owners.append(owned._replace(task=None if task in self._joint else task))
         return owners
+
+    def trained(self) -> list[Ownership]:
+        """Who owns what is trained: the parameters, and rows of them, that are not frozen."""
+        owners = self.owners()
+        named = named_rows(owners, dict(self.named_parameters()))
+        return [
+            owned
+            for owned, rows in zip(owners, named, strict=True)
+            if owned.parameter.requires_grad and rows not in self._frozen_rows
+        ]
 
     def rows_of_heads(self, labelled: Tensor) -> Tensor:
         """The rows that features are made for, (number of tasks with features, B) bool.
@@ -166,7 +177,7 @@ class MultiTaskModel(nn.Module):
 
     def freeze(self, patterns: Sequence[str]) -> None:
         """Takes parameters out of training, for good; see ``mtl_cli.model.freezing.freeze``."""
-        freeze(self, self.owners(), patterns)
+        self._frozen_rows = freeze(self, self.owners(), patterns)
         self._keeping_statistics = tuple(frozen_statistics(self))
 
     def train(self, mode: bool = True) -> MultiTaskModel:
@@ -198,7 +209,9 @@ class MultiTaskModel(nn.Module):
 
     def count_frozen(self) -> ParameterCounts:
         """How many of them are not trained."""
-        return self._count(owned for owned in self.owners() if not owned.parameter.requires_grad)
+        every, trained = self.count_parameters(), self._count(self.trained())
+        of_tasks = tuple(a - b for a, b in zip(every.tasks, trained.tasks, strict=True))
+        return ParameterCounts(every.total - trained.total, every.shared - trained.shared, of_tasks)
 
     def _count(self, owners: Iterable[Ownership]) -> ParameterCounts:
         tasks = [0] * len(self.heads.output_dims)

@@ -33,6 +33,31 @@ class Ownership(NamedTuple):
         return self.parameter.numel() // rows * (self.stop - self.start)
 
 
+class NamedRows(NamedTuple):
+    """Rows of a parameter, as an ``Ownership`` has them, by its name: it means the same in a copy of the model.
+
+    Args:
+        name: Of the parameter.
+        start: First row (axis 0).
+        stop: One past the last.
+    """
+
+    name: str
+    start: int
+    stop: int
+
+
+def named_rows(owners: Iterable[Ownership], parameters: Mapping[str, nn.Parameter]) -> list[NamedRows]:
+    """What is owned, by names.
+
+    Args:
+        owners: Who owns what.
+        parameters: All that there are, by name.
+    """
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    return [NamedRows(names[id(owned.parameter)], owned.start, owned.stop) for owned in owners]
+
+
 def shared(parameters: Iterable[nn.Parameter]) -> list[Ownership]:
     """Ownership by all tasks together."""
     return [Ownership(p, None, 0, p.shape[0] if p.dim() else 1) for p in parameters]

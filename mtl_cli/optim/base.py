@@ -19,7 +19,7 @@ class Optimizer(ABC):
     """Changes flat parameters by their gradient.
 
     A constructor takes ``(flat, *, lr, options)``. A task that is absent from a step keeps its parameters, its moments
-    and its number of updates as they are, as if the step had not been.
+    and its number of updates as they are, as if the step had not been. What has no owner keeps them in every step.
 
     Args:
         flat: The parameters.
@@ -39,7 +39,7 @@ class Optimizer(ABC):
             if task not in absent:
                 self._updates[task] += 1
         counts = set(self._updates.values())
-        if not absent and len(counts) == 1:  # the common case: one kernel over everything
+        if not absent and not self.flat.still and len(counts) == 1:  # the common case: one kernel over everything
             stretches = [(0, len(self.flat.values), counts.pop())]
         else:
             stretches = self._stretches(frozenset(absent))

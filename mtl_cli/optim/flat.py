@@ -21,13 +21,14 @@ class FlatParameters:
     """Moves parameters (and their gradients) into one vector each; the parameters become views of it.
 
     Args:
-        owners: ``(parameter, task, start, stop)``: who owns which rows (axis 0) of each parameter; complete. All
-            parameters must have one dtype and device.
+        owners: ``(parameter, task, start, stop)``: who owns which rows (axis 0) of each parameter that is trained. Rows
+            of such a parameter that nobody owns stay as they are. All parameters must have one dtype and device.
 
     Attributes:
         values: (P,) every parameter value.
         gradient: (P,) every gradient; ``parameter.grad`` are views of it, filled by ``backward``.
         segments: Stretches with one owner, in order.
+        still: Stretches without an owner.
         places: Where in the vectors each parameter is.
 
     Example:
@@ -48,7 +49,8 @@ class FlatParameters:
         self.values = torch.empty(total, dtype=like.dtype, device=like.device)
         self.gradient = torch.zeros_like(self.values)
         self.segments: list[Segment] = []
-        self.shared: list[nn.Parameter] = []  # parameters of which no task owns a row
+        self.still: list[slice] = []
+        self.shared: list[nn.Parameter] = []  # parameters of which all tasks own every row
         self.private: list[nn.Parameter] = []  # the others, also where tasks share some of their rows
         self._scratch = self.values.new_empty(0)
         self.places: dict[nn.Parameter, slice] = {}
@@ -58,9 +60,15 @@ class FlatParameters:
             self.values[offset:stop] = parameter.detach().flatten()
             self.places[parameter] = slice(offset, stop)
             per_row = parameter.numel() // max(parameter.shape[0] if parameter.dim() else 1, 1)
+            owned, common = offset, True
             for part in sorted(rows[parameter]):
-                self._append(Segment(offset + part.start * per_row, offset + part.stop * per_row, part.task))
-            (self.shared if all(s.task is None for s in rows[parameter]) else self.private).append(parameter)
+                segment = Segment(offset + part.start * per_row, offset + part.stop * per_row, part.task)
+                self._leave(owned, segment.start)
+                self._append(segment)
+                common = common and segment.task is None and segment.start == owned
+                owned = segment.stop
+            self._leave(owned, stop)
+            (self.shared if common and owned == stop else self.private).append(parameter)
             offset = stop
         self._point()
 
@@ -86,6 +94,11 @@ class FlatParameters:
             if task in tasks:
                 self.gradient[start:stop].zero_()
 
+    def zero_still(self) -> None:
+        """Sets the gradients of what stays as it is to 0: they count neither for clipping nor for a look ahead."""
+        for stretch in self.still:
+            self.gradient[stretch].zero_()
+
     def gradient_norm(self) -> Tensor:
         """Length of the whole gradient, a tensor of one value (nothing waits for the device)."""
         norm: Tensor = torch.linalg.vector_norm(self.gradient)
@@ -95,6 +108,10 @@ class FlatParameters:
         for parameter, place in self.places.items():
             parameter.data = self.values[place].view(parameter.shape)
             parameter.grad = self.gradient[place].view(parameter.shape)
+
+    def _leave(self, start: int, stop: int) -> None:
+        if stop > start:
+            self.still.append(slice(start, stop))
 
     def _append(self, segment: Segment) -> None:
         last = self.segments[-1] if self.segments else None

@@ -1,11 +1,14 @@
 """Chains of tasks from the command line: what is refused, and whether a chain that is known is found."""
 
 import json
+import re
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
+from worlds import state_of
 
 from mtl_cli.commands import evaluate, predict
 from mtl_cli.commands.entry import run
@@ -138,6 +141,33 @@ def test_calibrator_keeps_what_comes_after_less_likely(cli, folder, write):
         excess[weight] = np.maximum(clicks - buys, 0).mean()
     assert excess[0.0] > 0.15
     assert excess[5.0] < 0.2 * excess[0.0]
+
+
+CHAINS = {
+    "esmm": TASKS + "  again: {kind: binary, target: buy}\n",
+    "aitm": "tasks: {click: {kind: binary}, buy: {kind: binary, after: click}}\n",
+}
+
+
+@pytest.mark.parametrize("sharing", CHAINS)
+def test_all_that_tasks_share_can_be_frozen(cli, folder, write, sharing):
+    """To the last bit, in the towers that tasks have in one parameter too, and nothing else."""
+    data = (folder / "conf/task/mine.yaml").read_text().partition("tasks:")[0]
+    write({"conf/task/mine.yaml": data + CHAINS[sharing]})
+    line = [f"sharing={sharing}", "optimizer=sgd", "optimizer.momentum=0.9", "optimizer.weight_decay=0.1"]
+    _train(cli, *line, "trainer.max_epochs=1", folder="old")
+    ended = _train(cli, *line, "trainer.max_epochs=1", "init_from=old", "freeze=[shared]", folder="new")
+    old, new = state_of(folder / "old", "best")["model"], state_of(folder / "new", "last")["model"]
+    stayed = {name: [torch.equal(a, b) for a, b in zip(old[name], new[name], strict=True)] for name in old}
+    counts = json.loads((folder / "new/summary.json").read_text())["parameters"]
+    assert (
+        counts["frozen"]
+        == counts["shared"]
+        == sum(row.numel() for name, rows in stayed.items() for row, same in zip(old[name], rows, strict=True) if same)
+    )
+    towers = [rows for rows in stayed.values() if 0 < sum(rows) < len(rows)]
+    assert towers, "some parameters are frozen in part"
+    assert re.search(rf"^shared +{counts['shared']:,} +{counts['shared']:,}$", ended.out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

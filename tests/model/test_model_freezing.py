@@ -1,6 +1,8 @@
 """Frozen parameters do not change, whatever architecture, optimizer and balancing method there are."""
 
+import copy
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,11 +13,13 @@ from worlds import make_learner, three_kind_rows, three_kinds
 from mtl_cli.balancing.autograd import GradientAccumulator
 from mtl_cli.data.batches import plan_epoch
 from mtl_cli.errors import ConfigError
-from mtl_cli.loop.passes import ValidationBatches
-from mtl_cli.loop.step import train_step
+from mtl_cli.loop.passes import StepPasses, ValidationBatches
+from mtl_cli.loop.step import pieces, train_step
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.base import VmapStack
+from mtl_cli.model.model import ParameterCounts
+from mtl_cli.model.ownership import named_rows
 from mtl_cli.model.sharing.hard import HardSharing
 from mtl_cli.registry import BALANCINGS, SHARINGS
 from mtl_cli.types import InputSpec
@@ -24,7 +28,18 @@ PULLING = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9, "weight_de
 
 
 def _values(learner):
-    return {name: p.detach().clone() for name, p in learner.model.named_parameters()}
+    """Of all that is owned, by names."""
+    owners = learner.model.owners()
+    named = named_rows(owners, dict(learner.model.named_parameters()))
+    return {
+        rows: owned.parameter.detach()[rows.start : rows.stop].clone()
+        for rows, owned in zip(named, owners, strict=True)
+    }
+
+
+def _frozen(learner):
+    trained = named_rows(learner.model.trained(), dict(learner.model.named_parameters()))
+    return _values(learner).keys() - trained
 
 
 def _train(learner, steps=3, missing=0.0):
@@ -37,8 +52,8 @@ def _train(learner, steps=3, missing=0.0):
 
 
 def _check(learner, missing=0.0):
-    """Trains, and looks at every parameter; returns the names of the frozen ones."""
-    frozen = {name for name, p in learner.model.named_parameters() if not p.requires_grad}
+    """Trains, and looks at all that is owned; returns what is frozen of it."""
+    frozen = _frozen(learner)
     before = _values(learner)
     _train(learner, missing=missing)
     after = _values(learner)
@@ -56,12 +71,42 @@ def test_frozen_parameters_do_not_change(sharing, pattern):
     options = {"sharing": sharing, "encoder": {"hidden": [6]}, **PULLING}
     there = make_learner(three_kinds(), **options)
     encoders = any(isinstance(module, Encoder | VmapStack) for module in there.model.modules())
-    if not {"shared": there.parameters.shared, "encoder": encoders, "heads": True}[pattern]:
+    common = any(owned.task is None for owned in there.model.owners())
+    if not {"shared": common, "encoder": encoders, "heads": True}[pattern]:
         with pytest.raises(ConfigError, match=f"^freeze: '{pattern}' matches no parameter") as error:
             make_learner(three_kinds(), freeze=[pattern], **options)
         assert f"Did you mean '{pattern}'" not in str(error.value)
         return
-    _check(make_learner(three_kinds(), freeze=[pattern], **options), missing=0.2)
+    frozen = _check(make_learner(three_kinds(), freeze=[pattern], **options), missing=0.2)
+    if pattern == "shared":
+        counts = make_learner(three_kinds(), freeze=[pattern], **options).model.count_frozen()
+        assert counts == ParameterCounts(there.model.count_parameters().shared, counts.total, (0, 0, 0))
+        assert counts.total == sum(value.numel() for rows, value in _values(there).items() if rows in frozen)
+
+
+def test_shared_rows_of_stacked_towers_do_not_count_for_clipping():
+    options = {"sharing": "aitm", "optimizer": "sgd", "optimizer_options": {"lr": 1.0}}
+    learner = make_learner(three_kinds(), freeze=["shared"], clip=0.05, **options)
+    before = learner.parameters.values.clone()
+    _train(learner, steps=1)
+    assert float((learner.parameters.values - before).norm()) == pytest.approx(0.05, rel=1e-3)
+
+
+def test_no_look_ahead_moves_shared_rows_of_stacked_towers():
+    learner = make_learner(three_kinds(), sharing="aitm", freeze=["shared"], balancing="auto_lambda", **PULLING)
+    rows = three_kind_rows(8)
+    epoch = plan_epoch(rows, 0, batch_size=8, weights=[1.0] * 3, seed=0)
+    passes = StepPasses(learner, partial(pieces, learner, rows, epoch, 0), epoch, 0, torch.arange(3), 0, None)
+    gradient = passes.gradient(torch.ones(3))
+    assert learner.parameters.still
+    assert not any(gradient[stretch].any() for stretch in learner.parameters.still)
+    assert gradient.any()
+    _check(learner)
+
+
+def test_copy_of_a_model_knows_what_is_frozen():
+    model = make_learner(three_kinds(), sharing="aitm", freeze=["shared"]).model
+    assert copy.deepcopy(model).count_frozen() == model.count_frozen() != ParameterCounts(0, 0, (0, 0, 0))
 
 
 @pytest.mark.parametrize("balancing", [name for name in BALANCINGS.names() if name != "torchjd"])
@@ -73,7 +118,9 @@ def test_every_balancing_method_trains_what_is_left_of_the_shared_parameters(bal
     learner = make_learner(
         three_kinds(), balancing=balancing, balancing_options=options, freeze=["layers.0"], encoder={"hidden": [6]}
     )
-    assert _check(learner) == {"sharing.encoder.layers.0.weight", "sharing.encoder.layers.0.bias"}
+    assert {rows.name for rows in _check(learner)} == {
+        "sharing.encoder.layers.0.weight", "sharing.encoder.layers.0.bias",
+    }  # fmt: skip
 
 
 def test_method_on_gradients_needs_something_to_balance():

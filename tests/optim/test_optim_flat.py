@@ -66,6 +66,18 @@ def test_frozen_parameters_stay_out():
     assert flat.shared == []
 
 
+def test_rows_that_nobody_owns_are_no_segments_and_share_nothing():
+    weight, whole = nn.Parameter(torch.ones(4, 3)), nn.Parameter(torch.ones(2))
+    flat = FlatParameters([(weight, None, 1, 2), (weight, None, 3, 4), (whole, None, 0, 2)])
+    assert [(s.start, s.stop) for s in flat.segments] == [(3, 6), (9, 14)]
+    assert flat.still == [slice(0, 3), slice(6, 9)]
+    assert [flat.shared[0] is whole, flat.private[0] is weight] == [True, True]
+    flat.gradient.fill_(1.0)
+    flat.zero_still()
+    assert float(flat.gradient.sum()) == 8
+    assert not weight.grad[[0, 2]].any()
+
+
 def test_scalar_parameters_fit_in():
     scale = nn.Parameter(torch.tensor(3.0))
     flat = FlatParameters([(scale, None, 0, 1)])

@@ -64,6 +64,25 @@ def test_updates_are_those_of_pytorch(name, ours, oracle, theirs, fused):
         torch.testing.assert_close(flat.values, twin.data, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("absent", [[], [0]])
+@pytest.mark.parametrize(("name", "options"), STATEFUL.values(), ids=STATEFUL)
+def test_rows_that_nobody_owns_stay_and_the_others_move_as_without_them(name, options, absent):
+    whole, *_, private, other = _world(name, options)
+    torch.manual_seed(0)
+    shared, part = nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(3, 2))
+    before = part.detach().clone()
+    flat = FlatParameters([(shared, None, 0, 4), (part, 0, 0, 1), (part, 2, 2, 3)])  # row 1 is nobody's
+    optimizer = OPTIMIZERS.build(name, flat, **options)
+    for gradient in _gradients(5, len(flat.values)):
+        for vectors, own in ((whole, other), (flat, optimizer)):
+            vectors.gradient.copy_(gradient)
+            own.step(1.0, absent)
+    assert torch.equal(part[1], before[1])
+    torch.testing.assert_close(shared.detach(), whole.values[:4])  # a kernel over fewer values may round otherwise
+    torch.testing.assert_close(part[[0, 2]], private[[0, 2]])
+    assert not any(buffer[6:8].any() for buffer in optimizer.buffers.values())
+
+
 @pytest.mark.parametrize(("name", "options"), STATEFUL.values(), ids=STATEFUL)
 def test_factor_multiplies_the_learning_rate(name, options):
     halved = _world(name, options)
