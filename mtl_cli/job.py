@@ -26,6 +26,7 @@ from mtl_cli.build import (
     build_monitor,
     check_features,
     choose_device,
+    refuse_lone_rows,
 )
 from mtl_cli.data import Features
 from mtl_cli.data.feature_report import format_report
@@ -241,6 +242,7 @@ def set_up(
         what = "scheduler.warmup_steps: %d, and the run has %d steps: the learning rate never gets to optimizer.lr"
         log.warning(what, learner.scheduler.warmup_steps, total)
     check_features(learner.model, rows.example(_CHECKED_ROWS))
+    refuse_lone_rows(config, learner, rows, schedule.mixing)
     begin = None if origin is None else start(origin, config, data, learner.model)
     best = Best(
         build_monitor(best_by(config.monitor, options.checkpoint.monitor), config.tasks), options.checkpoint.save_top_k

@@ -23,9 +23,11 @@ from mtl_cli.build.learner import (
     check_owners,
     choose_device,
     choose_threads,
+    refuse_copied_statistics,
     refuse_statistics,
     tasks_with_head,
 )
+from mtl_cli.build.lone_rows import refuse_lone_rows
 from mtl_cli.build.sources import build_source, choose_source, name_source, read_rows, streams
 
 __all__ = [
@@ -54,6 +56,8 @@ __all__ = [
     "name_source",
     "read_inputs",
     "read_rows",
+    "refuse_copied_statistics",
+    "refuse_lone_rows",
     "refuse_statistics",
     "streams",
     "tasks_with_head",

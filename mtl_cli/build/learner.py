@@ -23,6 +23,7 @@ from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.base import VmapStack
 from mtl_cli.model.ownership import by_rows, find_flaw
 from mtl_cli.model.sharing import Sharing
+from mtl_cli.model.statistics import layers_over_rows
 from mtl_cli.optim import FlatParameters
 from mtl_cli.processes import OneProcess, local_rank, local_size, size
 from mtl_cli.registry import (
@@ -75,6 +76,7 @@ def build_learner(
     )
     check_owners(model)
     model.freeze(config.freeze)
+    refuse_copied_statistics(model)
     if processes.size > 1:
         refuse_statistics(model)
     parameters = FlatParameters(model.trained())
@@ -106,11 +108,25 @@ def refuse_statistics(model: MultiTaskModel) -> None:
     Raises:
         ConfigError: Some layer takes statistics over the rows of a batch.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm):
-            what = f"'{name}' is a {type(module).__name__}, whose statistics would be of each process's rows alone"
+    for found in layers_over_rows(model):
+        if not isinstance(found.layer, nn.SyncBatchNorm):
+            what = f"{found.description}, whose statistics would be of each process's rows alone"
             hint = "Use LayerNorm or GroupNorm, or train in one process."
             raise ConfigError(Problem("WORLD_SIZE", what, hint))
+
+
+def refuse_copied_statistics(model: MultiTaskModel) -> None:
+    """Refuses copies of an encoder that would have to keep statistics, of which there is one set for all copies.
+
+    Raises:
+        ConfigError: Some layer of such copies keeps statistics of what it sees in training.
+    """
+    for found in layers_over_rows(model):
+        if found.encoder is not None and found.layer.running_mean is not None:
+            what = f"{found.description} that keeps statistics, and copies of an encoder, which are computed together, "
+            what += "cannot each keep their own"
+            hint = "Use LayerNorm or GroupNorm, sharing=hard, or give the encoder a `stack` of its own."
+            raise ConfigError(Problem(describe_component(found.encoder), what, hint))
 
 
 def build_model(

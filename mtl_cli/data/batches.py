@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
 from mtl_cli.processes import OneProcess
 from mtl_cli.types import Inputs
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -370,9 +372,20 @@ def _zeros(values: np.ndarray) -> tuple[tuple[int, ...], ...]:
 
 def count_steps(rows: Rows, epoch: int, *, batch_size: int, drop_last: bool, mixing: Mixing) -> int:
     """Batches of an epoch, without planning it."""
-    counts = mixing.counts(np.array([len(own) for own in rows.by_source()]), epoch)
-    parts = counts if mixing.method == "round_robin" else [counts.sum()]
-    return sum(_batches(int(part), batch_size, drop_last) for part in parts)
+    return sum(_batches(part, batch_size, drop_last) for part in _cut_apart(rows, epoch, mixing))
+
+
+def batch_sizes(rows: Rows, epoch: int, *, batch_size: int, drop_last: bool, mixing: Mixing) -> list[int]:
+    """Rows of each batch of an epoch, in order, without planning it."""
+    parts = _cut_apart(rows, epoch, mixing)
+    sizes = [[min(batch_size, n - i * batch_size) for i in range(_batches(n, batch_size, drop_last))] for n in parts]
+    return _in_turns(sizes)
+
+
+def _cut_apart(rows: Rows, epoch: int, mixing: Mixing) -> list[int]:
+    """Numbers of rows that are cut into batches of their own: of each source, with one source per batch."""
+    counts: list[int] = mixing.counts(np.array([len(own) for own in rows.by_source()]), epoch).tolist()
+    return counts if mixing.method == "round_robin" else [sum(counts)]
 
 
 def _batches(count: int, size: int, drop_last: bool) -> int:
@@ -384,7 +397,7 @@ def _cut(order: np.ndarray, size: int, drop_last: bool) -> list[np.ndarray]:
     return [order[i * size : (i + 1) * size] for i in range(_batches(len(order), size, drop_last))]
 
 
-def _in_turns(batches: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+def _in_turns(batches: Sequence[Sequence[T]]) -> list[T]:
     longest = max(len(own) for own in batches)
     return [own[turn] for turn in range(longest) for own in batches if turn < len(own)]
 

@@ -98,7 +98,7 @@ def _gramian(
     looking = _Gramian()
     observer = replace(learner, balancing=looking)
     accumulator = observer.accumulator(tasks)
-    with _unchanged(learner):
+    with unchanged(learner):
         for piece in pieces(observer, rows, epoch, step):
             found = observer.losses(piece, scale, cut=accumulator.cut).only(tasks)
             accumulator.add(found.losses, found.backward, found.by_task)
@@ -120,7 +120,7 @@ def _overlaps(tasks: Sequence[str], present: np.ndarray, rows: Rows, epoch: Epoc
 
 
 @contextmanager
-def _unchanged(learner: Learner) -> Iterator[None]:
+def unchanged(learner: Learner) -> Iterator[None]:
     """Generators and buffers of the model are afterwards what they were; gradients are 0, as before every step."""
     device = learner.parameters.values.device
     buffers = [(buffer, buffer.clone()) for buffer in learner.model.buffers()]

@@ -325,8 +325,25 @@ def _refuse_what_is_not_finite(sums: Tensor, weights: Tensor | None, gradients: 
 def pieces(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Iterator[Piece]:
     """This process's rows of batch ``step``, as many at once as the learner takes; there is one piece at least."""
     start, stop = epoch.bounds[step]
-    part = -(-(stop - start) // learner.balancing.samples)
-    size = min(learner.piece or part, part)
-    for first in range(start, stop, size):
-        last = min(first + size, stop)
-        yield own_piece(learner.processes, rows, epoch, first, last)._replace(share=(last - first) / (stop - start))
+    first = start
+    for size in piece_sizes(stop - start, learner.piece, learner.balancing.samples):
+        piece = own_piece(learner.processes, rows, epoch, first, first + size)
+        yield piece._replace(share=size / (stop - start))
+        first += size
+
+
+def piece_sizes(rows: int, most: int | None, samples: int) -> list[int]:
+    """Rows of each piece of a batch.
+
+    Args:
+        rows: Those of the batch.
+        most: Rows of a piece at most; None: any number.
+        samples: Parts that the balancing method takes the batch in.
+
+    Example:
+        >>> piece_sizes(9, 4, 1), piece_sizes(9, None, 2)
+        ([4, 4, 1], [5, 4])
+    """
+    part = -(-rows // samples)
+    size = min(most or part, part)
+    return [min(size, rows - first) for first in range(0, rows, size)]

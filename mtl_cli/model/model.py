@@ -179,6 +179,7 @@ class MultiTaskModel(nn.Module):
         """Takes parameters out of training, for good; see ``mtl_cli.model.freezing.freeze``."""
         self._frozen_rows = freeze(self, self.owners(), patterns)
         self._keeping_statistics = tuple(frozen_statistics(self))
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> MultiTaskModel:
         """Training or evaluation; frozen modules that keep statistics stay as in evaluation."""

@@ -4,13 +4,13 @@ import sys
 
 import pytest
 
-from mtl_cli.registry import BALANCINGS
+from mtl_cli.registry import BALANCINGS, ENCODERS
 
 QUICK = ["--config-dir", "conf", "task=digits", "hydra.run.dir=run", "plugins=[my_plugins.own]", "balancing=own"]
 OWN = '''
 import torch
 from mtl_cli.balancing import LossBalancing
-from mtl_cli.registry import BALANCINGS
+from mtl_cli.registry import BALANCINGS, ENCODERS
 
 
 @BALANCINGS.register("own")
@@ -48,3 +48,52 @@ def test_error_out_of_an_own_component_names_it_and_leaves_no_run(own, tmp_path)
         f"balancing 'own' (my_plugins.own.Own), {file}, line 16: AttributeError: 'Tensor' object has no"
     )
     assert not (tmp_path / "run/status.json").exists()
+
+
+NORMALISED = '''
+from torch import nn
+from mtl_cli.model.encoders.base import Encoder
+from mtl_cli.registry import ENCODERS
+
+
+@ENCODERS.register("own")
+class Own(Encoder):
+    """An encoder with batch norm."""
+
+    def __init__(self, spec, shared_dim):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(spec.numeric_dim, shared_dim), nn.BatchNorm1d(shared_dim))
+
+    def forward(self, inputs):
+        return self.layers(inputs.numeric)
+'''
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "data.batch_size=1",
+            "data.batch_size: 1 gives a layer one row at a time, and 'sharing.encoder.layers.1' is a BatchNorm1d, "
+            "which takes statistics over several. Write data.batch_size=2, or use LayerNorm or GroupNorm.\n",
+        ),
+        (
+            "sharing=separate",
+            "encoder 'own' (my_plugins.norm.Own): 'sharing.encoders.layers.1' is a BatchNorm1d that keeps statistics, "
+            "and copies of an encoder, which are computed together, cannot each keep their own. Use LayerNorm or "
+            "GroupNorm, sharing=hard, or give the encoder a `stack` of its own.\n",
+        ),
+        ("trainer.max_steps=1", ""),
+    ],
+)
+def test_encoder_with_batch_norm_trains_or_is_refused_before_it_does(cli, base, write, tmp_path, override, message):
+    base()
+    files = {"my_plugins/__init__.py": "", "my_plugins/norm.py": NORMALISED}
+    write({**files, "conf/encoder/own.yaml": "name: own\n"})
+    sys.path.insert(0, str(tmp_path))
+    plugin = ["plugins=[my_plugins.norm]", "encoder=own", "hydra.run.dir=run"]
+    try:
+        ended = cli("--config-dir", "conf", "task=base", *plugin, override)
+    finally:
+        ENCODERS._classes.pop("own", None)
+    assert (ended.code, ended.err) == (2 if message else 0, message)

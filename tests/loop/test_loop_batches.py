@@ -5,7 +5,7 @@ import pytest
 import torch
 from worlds import CPU, NAN, inputs
 
-from mtl_cli.data.batches import Origins, Rows, count_steps, plan_epoch
+from mtl_cli.data.batches import Origins, Rows, batch_sizes, count_steps, plan_epoch
 from mtl_cli.data.mixing import Mixing
 
 
@@ -168,3 +168,13 @@ def test_in_turns_each_batch_is_of_one_source():
 def test_without_shuffling_sources_are_evenly_spread():
     plan = _of_several(_sources(10, 30), 0, Mixing(), shuffle=False)
     assert all(abs(own - total / 4) <= 1 for own, total in zip(plan.drawn[:, 0], plan.drawn.sum(1), strict=True))
+
+
+@pytest.mark.parametrize("method", ["proportional", "round_robin", "annealed"])
+@pytest.mark.parametrize("drop_last", [False, True])
+def test_sizes_of_batches_are_known_without_a_plan(method, drop_last):
+    rows, mixing = _sources(5, 12), Mixing(method, anneal_epochs=3, epoch="longest")
+    for epoch in range(3):
+        known = batch_sizes(rows, epoch, batch_size=4, drop_last=drop_last, mixing=mixing)
+        assert known == _sizes(_plan(rows, epoch, batch_size=4, drop_last=drop_last, mixing=mixing))
+        assert len(known) == count_steps(rows, epoch, batch_size=4, drop_last=drop_last, mixing=mixing)

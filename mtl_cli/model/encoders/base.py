@@ -285,6 +285,11 @@ class VmapStack(nn.Module):
         """What all copies are, without values."""
         return self._skeleton[0]
 
+    @property
+    def kept_out(self) -> list[nn.Module]:
+        """What it computes with and has not in its module tree, in the same mode."""
+        return [self._skeleton[0].train(self.training)]
+
     def forward(self, inputs: Inputs) -> Tensor:
         skeleton = self._skeleton[0].train(self.training)
         constants = self._named_constants()

@@ -30,6 +30,11 @@ class Template(nn.Module):
         self._own_rows = OwnRows(encoder, stack, tasks)
         self._stack = [stack.to("meta")]  # kept out of the module tree: its values are no parameters
 
+    @property
+    def kept_out(self) -> list[nn.Module]:
+        """What it computes with and has not in its module tree, in the same mode."""
+        return [self._stack[0].train(self.training)]
+
     def forward(self, parameters: dict[str, Tensor], inputs: Inputs) -> Tensor:
         constants = {name: self.get_buffer(own) for name, own in self._constants.items()}
         stack = self._stack[0].train(self.training)
