@@ -118,6 +118,12 @@ class Registry(Generic[T]):
                 return ast.literal_eval(node.value)
         raise AttributeError(f"{self.group} '{name}' has no literal class attribute '{attribute}'")
 
+    def has_own(self, name: str, method: str) -> bool:
+        """Whether the class body of component ``name`` has a method, read without importing a shipped one."""
+        if name in self._classes:
+            return method in vars(self._classes[name])
+        return any(isinstance(n, ast.FunctionDef) and n.name == method for n in self._class_node(name).body)
+
     def summary(self, name: str) -> str:
         """The first line of the component's docstring."""
         if name in self._classes:
@@ -264,7 +270,8 @@ def _own_line(error: Exception) -> str | None:
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         cls = modules.get(frame.f_globals.get("__name__", ""))
         if cls is not None:
-            owner = getattr(frame.f_locals.get("self"), "__class__", cls)  # a module may hold several components
+            own = frame.f_locals.get("self")  # a module may hold several components
+            owner = frame.f_locals.get("cls", cls) if own is None else type(own)
             return f"{describe_component(owner)}, {frame.f_code.co_filename}, line {line}"
     return None
 

@@ -1,4 +1,6 @@
-"""The fixed part of the configuration, and ``validate``: all mistakes at once, before PyTorch or any data is loaded.
+"""The fixed part of the configuration, and ``validate``: all mistakes at once, before any data is loaded.
+
+Nor is PyTorch, unless the architecture has a check of its own (``Sharing.misfits``): its class is imported for that.
 
 The options of components (encoder, sharing, ...) are not listed here: their constructors say them.
 """
@@ -9,7 +11,7 @@ import difflib
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from types import MappingProxyType
@@ -30,6 +32,7 @@ from mtl_cli.registry import (
     Registry,
     conform,
     conform_mapping,
+    mistakes_in_components,
     options_of,
 )
 from mtl_cli.types import (
@@ -42,6 +45,7 @@ from mtl_cli.types import (
     ProperFraction,
     Seed,
     Share,
+    Surroundings,
     TaskNames,
 )
 
@@ -1032,6 +1036,31 @@ def _check_together(
         found.append(Problem("balancing", what, hint))
     elif sharing is not None and balancing is not None and balancing.options.get("gradients_on") == "features":
         _check_features(sharing, trainer, found)
+    wrong = {problem.where for problem in found}
+    if sharing is not None and not _wrong_options("sharing", wrong):
+        complete = len(tasks) == len(names) > 0 and "only" not in wrong
+        with_head = sum(task.common.product_of is None for task in kept.values()) if complete else None
+        shared_dim = None if "shared_dim" in wrong else top.get("shared_dim")
+        encoder = None if _wrong_options("encoder", wrong) else components.get("encoder")
+        found += _misfits(sharing, encoder, with_head, shared_dim)
+
+
+def _wrong_options(key: str, wrong: Iterable[str]) -> bool:
+    """Whether some option of a component is among the keys that have a problem."""
+    return any(where.startswith(f"{key}.") for where in wrong)
+
+
+def _misfits(sharing: Component, encoder: Component | None, tasks: int | None, shared_dim: int | None) -> list[Problem]:
+    """What an architecture itself cannot work with. Only for one that has such a check are classes imported."""
+    if not SHARINGS.has_own(sharing.name, "misfits"):
+        return []
+    with mistakes_in_components():
+        if encoder is None:
+            around = Surroundings(None, "", {}, tasks, shared_dim)
+        else:
+            around = Surroundings(ENCODERS.load(encoder.name), encoder.name, encoder.options, tasks, shared_dim)
+        found: list[Problem] = SHARINGS.load(sharing.name).misfits(sharing.options, around)
+    return found
 
 
 def _listed(value: Any) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import numpy
@@ -50,6 +50,25 @@ class Range:
 @dataclass(frozen=True)
 class TaskNames:
     """Marks an option, a list or the keys of a mapping, that may hold names of declared tasks only."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What an architecture will have to do with, as far as the configuration says it; None: it is wrong there.
+
+    Args:
+        encoder: The class of the encoder.
+        encoder_name: What it is registered as.
+        encoder_options: Its options, defaults filled in.
+        tasks: The number of tasks that have a head.
+        shared_dim: D.
+    """
+
+    encoder: type[Any] | None
+    encoder_name: str
+    encoder_options: Mapping[str, Any]
+    tasks: int | None
+    shared_dim: int | None
 
 
 Finite = Annotated[float, Range()]

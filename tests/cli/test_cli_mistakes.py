@@ -679,6 +679,16 @@ MISTAKES = [
         ),
     ),
     _mistake(
+        "a rank above the number of tasks, which is told before the data are looked for",
+        "--config-dir conf task=mine sharing=low_rank sharing.rank=4 optimizer.lr=-1",
+        (
+            "optimizer.lr (command line): must be greater than 0, got -1.0.\n"
+            "sharing.rank (command line): must be at most the number of tasks (2), got 4. "
+            "A full rank shares nothing already; see sharing=separate."
+        ),
+        mine="data: {source: table, path: nowhere.csv}\n" + TASKS,
+    ),
+    _mistake(
         "training without end",
         "task=digits trainer.max_epochs=null",
         ("trainer (command line): never ends: max_epochs, max_steps and max_time are all null. Set one of them."),

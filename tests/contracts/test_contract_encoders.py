@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from worlds import encoder_world
+from worlds import SMALL_ENCODERS, encoder_world
 
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.encoders import Encoder, EncoderMaker
-from mtl_cli.model.encoders.base import VmapStack, stack_with_common_tables
+from mtl_cli.model.encoders.base import VmapStack, known_widths, stack_with_common_tables
 from mtl_cli.registry import ENCODERS, SHARINGS
 from mtl_cli.types import Block, Inputs, InputSpec
 
@@ -45,6 +45,14 @@ def test_a_row_knows_nothing_of_the_others(name):
         alone = encoder(inputs.rows(torch.tensor(index)))
         torch.testing.assert_close(alone, whole[index], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(encoder(inputs.part(2, 5)), whole[2:5], rtol=1e-5, atol=1e-6)
+
+
+@every_encoder
+def test_widths_that_options_tell_are_those_of_its_stages(name):
+    options = {key: option.default for key, option in ENCODERS.options(name).items()} | SMALL_ENCODERS.get(name, {})
+    spec, _ = encoder_world(ENCODERS.load(name).reads)
+    known, widths = known_widths(ENCODERS.load(name), options), ENCODERS.build(name, spec, 6, **options).inner_widths
+    assert list(known) == list(widths)[len(widths) - len(known) :]
 
 
 @every_encoder

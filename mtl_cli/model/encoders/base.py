@@ -75,6 +75,11 @@ class Encoder(nn.Module, ABC):
         return [_unread(name, kind) for name, kind in columns.items() if kind in known and kind != cls.reads]
 
     @classmethod
+    def widths_by(cls, options: Mapping[str, Any]) -> Sequence[int]:  # noqa: ARG003
+        """Those of ``inner_widths`` that the options of the constructor tell. What a class says holds for it alone."""
+        return ()
+
+    @classmethod
     def linked(cls, categories: Sequence[str], options: Mapping[str, Any]) -> list[tuple[str, str]]:  # noqa: ARG003
         """Pairs of categorical columns whose links it reads from ``spec.links``, one ``Links`` for each pair.
 
@@ -342,6 +347,11 @@ class _Stage(nn.Module):
 def values_of_one(stack: nn.Module, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Parameters and buffers of a stack, by the names that one of its encoders has for them."""
     return stack.values_of_one(values) if isinstance(stack, VmapStack) else dict(values)
+
+
+def known_widths(encoder: type[Encoder], options: Mapping[str, Any]) -> Sequence[int]:
+    """Those of the ``inner_widths`` of an encoder that are known before it is made; see ``Encoder.widths_by``."""
+    return encoder.widths_by(options) if "widths_by" in vars(encoder) else ()
 
 
 def stage_widths(encoder: Encoder, shared_dim: int) -> list[int]:

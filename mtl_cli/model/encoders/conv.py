@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +133,10 @@ class Conv(Encoder):
 
     def _beside(self, x: Tensor) -> Tensor:
         return x if self.stem.weight.dim() == 4 else x.transpose(0, 1).flatten(1, 2)
+
+    @classmethod
+    def widths_by(cls, options: Mapping[str, Any]) -> Sequence[int]:
+        return tuple(options["widths"])
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

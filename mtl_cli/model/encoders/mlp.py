@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -255,6 +255,10 @@ class MLP(TableEncoder):
             own = [encoder.get_buffer(name) for encoder in encoders]
             if not all(torch.equal(values, own[0]) for values in own):
                 setattr(self, name, torch.stack(own).unsqueeze(1))
+
+    @classmethod
+    def widths_by(cls, options: Mapping[str, Any]) -> Sequence[int]:
+        return tuple(options["hidden"])
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

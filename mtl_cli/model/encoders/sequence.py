@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -153,6 +153,10 @@ class SequenceEncoder(Encoder):
 
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self._dropout, self.training)
+
+    @classmethod
+    def widths_by(cls, options: Mapping[str, Any]) -> Sequence[int]:
+        return (options["dim"],) * len(options["reach"])
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

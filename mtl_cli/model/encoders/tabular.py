@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +109,10 @@ class TabularEncoder(TableEncoder):
         embedded = torch.relu(self.numbers(x) + self.bias.unsqueeze(-2)).transpose(-3, -2).flatten(-2)
         numeric = inputs.numeric.expand(*embedded.shape[:-1], inputs.numeric.shape[-1])
         return Inputs(torch.cat([numeric, embedded], -1), inputs.categorical)
+
+    @classmethod
+    def widths_by(cls, options: Mapping[str, Any]) -> Sequence[int]:
+        return tuple(options["hidden"])
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +96,10 @@ class TextEncoder(Encoder):
     def _joined(self, x: Tensor, inputs: Inputs) -> Inputs:
         numeric = inputs.numeric.expand(*x.shape[:-1], inputs.numeric.shape[1])
         return Inputs(torch.cat([numeric, x], -1), inputs.categorical)
+
+    @classmethod
+    def widths_by(cls, options: Mapping[str, Any]) -> Sequence[int]:
+        return tuple(options["hidden"])
 
     @classmethod
     def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:

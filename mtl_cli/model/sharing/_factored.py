@@ -105,10 +105,18 @@ def task_rank(rank: int | None, tasks: int) -> int:
     Raises:
         ConfigError: More than there are tasks: that shares nothing.
     """
-    if rank is not None and rank > tasks:
-        what = f"must be at most the number of tasks ({tasks}), got {rank}"
-        raise ConfigError(Problem("sharing.rank", what, "A full rank shares nothing already; see sharing=separate."))
+    problems = rank_misfits(rank, tasks)
+    if problems:
+        raise ConfigError(problems)
     return rank or -(-tasks // 2)
+
+
+def rank_misfits(rank: int | None, tasks: int | None) -> list[Problem]:
+    """What is wrong with a number of shared components, as far as the number of tasks is known."""
+    if rank is None or tasks is None or rank <= tasks:
+        return []
+    what = f"must be at most the number of tasks ({tasks}), got {rank}"
+    return [Problem("sharing.rank", what, "A full rank shares nothing already; see sharing=separate.")]
 
 
 def unit_rows(tasks: int, rank: int) -> Tensor:

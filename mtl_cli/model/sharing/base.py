@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
+from mtl_cli.errors import Problem
 from mtl_cli.model.backward import Backward, Jacobian, by_autograd
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.base import VmapStack
 from mtl_cli.model.findings import Finding
 from mtl_cli.model.gates import GateInputs, Gates
 from mtl_cli.model.ownership import Ownership, shared
-from mtl_cli.types import Inputs
+from mtl_cli.types import Inputs, Surroundings
 
 
 class Ordered(NamedTuple):
@@ -49,6 +50,18 @@ class Sharing(nn.Module, ABC):
     shares: ClassVar[bool] = True
     chain: ClassVar[str | None] = None
     common_features: ClassVar[bool] = False
+
+    @classmethod
+    def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:  # noqa: ARG003
+        """What cannot work, as far as it is known before any data are read: told with all mistakes of a configuration.
+
+        A class that has such a check has it in its own class body. What only data tell is left to the constructor.
+
+        Args:
+            options: Those of the constructor, defaults filled in.
+            around: What it will have to do with.
+        """
+        return []
 
     @abstractmethod
     def forward(self, inputs: Inputs) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from mtl_cli.model.layers import Linear
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import SHARINGS
-from mtl_cli.types import Inputs, NonNegative, Positive, PositiveInt
+from mtl_cli.types import Inputs, NonNegative, Positive, PositiveInt, Surroundings
 
 
 @SHARINGS.register("dselect_k")
@@ -63,9 +64,9 @@ class DSelectK(Sharing):
         per_example: bool = False,
     ) -> None:
         super().__init__()
-        if not max(k, 2) <= experts:
-            what = f"must be at least 2 and at least sharing.k ({k}), got {experts}"
-            raise ConfigError(Problem("sharing.experts", what, "With one expert, use sharing=hard."))
+        problems = _too_few(experts, k)
+        if problems:
+            raise ConfigError(problems)
         tasks, bits = len(task_names), (experts - 1).bit_length()
         made = [make_encoder() for _ in range(experts)]
         self.experts = type(made[0]).stack(made)
@@ -88,6 +89,10 @@ class DSelectK(Sharing):
             parameters = [(self.static_bits, gamma / 100), (self.static_mixture, 0.05)]
         for parameter, scale in parameters:  # as the authors
             nn.init.uniform_(parameter, -scale, scale)
+
+    @classmethod
+    def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:  # noqa: ARG003
+        return _too_few(options["experts"], options["k"])
 
     def forward(self, inputs: Inputs) -> Tensor:
         experts = self.experts(inputs)
@@ -133,6 +138,14 @@ class DSelectK(Sharing):
             common += self.gate_inputs.parameters()
             private = [*self.bits.parameters(), *self.mixture.parameters()]
         return [*shared(common), *stacked(private, range(self._shape[0]))]
+
+
+def _too_few(experts: int, k: int) -> list[Problem]:
+    if max(k, 2) <= experts:
+        return []
+    what = f"must be at least 2 and at least sharing.k ({k}), got {experts}"
+    more = f"Write sharing.k={experts}, or sharing.experts={k}."
+    return [Problem("sharing.experts", what, "With one expert, use sharing=hard." if experts == 1 else more)]
 
 
 def smooth_step(z: Tensor, gamma: float) -> Tensor:

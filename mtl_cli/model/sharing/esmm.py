@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.backward import Backward, by_autograd, with_backward
-from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.base import stack_with_common_tables
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
 from mtl_cli.registry import SHARINGS
-from mtl_cli.types import Inputs
+from mtl_cli.types import Inputs, Surroundings
 
 
 @SHARINGS.register("esmm")
@@ -52,8 +52,13 @@ class EntireSpaceMultiTask(Sharing):
         self._num_tasks = len(encoders)
         self.encoders, self._tables = stack_with_common_tables(encoders)
         if not self._tables:
-            what = "'esmm' has the embeddings of categories, words or tokens in common, and there are none here"
-            raise ConfigError(Problem("sharing", what, "Use sharing=hard, where products work as well."))
+            raise ConfigError(_nothing_in_common("there are none here"))
+
+    @classmethod
+    def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:  # noqa: ARG003
+        if around.encoder is None or around.encoder.tables is not Encoder.tables:
+            return []
+        return [_nothing_in_common(f"encoder={around.encoder_name} has none")]
 
     def forward(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.encoders(inputs)
@@ -67,3 +72,8 @@ class EntireSpaceMultiTask(Sharing):
     def owners(self) -> list[Ownership]:
         own = [p for p in self.encoders.parameters() if all(p is not table for table in self._tables)]
         return [*shared(self._tables), *stacked(own, range(self._num_tasks))]
+
+
+def _nothing_in_common(why: str) -> Problem:
+    what = f"'esmm' has the embeddings of categories, words or tokens in common, and {why}"
+    return Problem("sharing", what, "Use sharing=hard, where products work as well.")

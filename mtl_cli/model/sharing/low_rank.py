@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mtl_cli.errors import Problem
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.findings import Finding
-from mtl_cli.model.sharing._factored import FactoredSharing, task_rank, unit_rows
+from mtl_cli.model.sharing._factored import FactoredSharing, rank_misfits, task_rank, unit_rows
 from mtl_cli.registry import SHARINGS
-from mtl_cli.types import NonNegative, PositiveInt
+from mtl_cli.types import NonNegative, PositiveInt, Surroundings
 
 
 @SHARINGS.register("low_rank")
@@ -56,6 +58,10 @@ class LowRankSharing(FactoredSharing):
         rows = [unit_rows(len(task_names), components) for _ in self._start]
         self.mixes = nn.Parameter(torch.stack(rows, 1))  # S (K, matrices, R)
         del self._start
+
+    @classmethod
+    def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:
+        return rank_misfits(options["rank"], around.tasks)
 
     def matrices(self) -> list[Tensor]:
         return [

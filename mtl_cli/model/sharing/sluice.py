@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.encoders.base import run_stages, stage_widths
+from mtl_cli.model.encoders.base import known_widths, run_stages, stage_widths
 from mtl_cli.model.findings import Finding, mixing_by_stage, numbered, parts_of
 from mtl_cli.model.layers import Linear, near_identity
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
 from mtl_cli.registry import SHARINGS
-from mtl_cli.types import Fraction, Inputs, NonNegative, PositiveInt
+from mtl_cli.types import Fraction, Inputs, NonNegative, PositiveInt, Surroundings
 
 
 @SHARINGS.register("sluice")
@@ -65,11 +66,9 @@ class SluiceNetwork(Sharing):
         super().__init__()
         encoders = make_encoders(make_encoder, task_names)
         widths = stage_widths(encoders[0], make_encoder.shared_dim)
-        uneven = sorted({width for width in widths if width % subspaces})
-        if uneven:
-            what = f"{subspaces} do not divide the width {uneven[0]} of a layer"
-            hint = "Choose widths that they divide (shared_dim and those of the encoder), or sharing=cross_stitch."
-            raise ConfigError(Problem("sharing.subspaces", what, hint))
+        problems = _undivided(subspaces, widths)
+        if problems:
+            raise ConfigError(problems)
         tasks = len(encoders)
         self._num_tasks, self._subspaces, self._orthogonality = tasks, subspaces, orthogonality
         self.encoders = type(encoders[0]).stack(encoders)
@@ -82,6 +81,13 @@ class SluiceNetwork(Sharing):
         self.carry = nn.ModuleList(  # from a stage of another width to the features
             nn.Identity() if width == widths[-1] else Linear(width, widths[-1], tasks) for width in widths[:-1]
         )
+
+    @classmethod
+    def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:
+        widths = [] if around.shared_dim is None else [around.shared_dim]
+        if around.encoder is not None:
+            widths += known_widths(around.encoder, around.encoder_options)
+        return _undivided(options["subspaces"], widths)
 
     def forward(self, inputs: Inputs) -> Tensor:
         found: list[Tensor] = []
@@ -135,3 +141,12 @@ class SluiceNetwork(Sharing):
             values=self.betas.tolist(),
         )
         return [*mixes, stages]
+
+
+def _undivided(subspaces: int, widths: Sequence[int]) -> list[Problem]:
+    uneven = sorted({width for width in widths if width % subspaces})
+    if not uneven:
+        return []
+    what = f"{subspaces} do not divide the width {uneven[0]} of a layer"
+    hint = "Choose widths that they divide (shared_dim and those of the encoder), or sharing=cross_stitch."
+    return [Problem("sharing.subspaces", what, hint)]

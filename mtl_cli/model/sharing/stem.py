@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from mtl_cli.model.gates import Gates, findings_of_gates, mix
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import SHARINGS
-from mtl_cli.types import Inputs, PositiveInt
+from mtl_cli.types import Inputs, PositiveInt, Surroundings
 
 
 @SHARINGS.register("stem")
@@ -55,14 +56,18 @@ class SharedAndTaskEmbeddings(Sharing):
         super().__init__()
         self._tasks = len(task_names)
         common, own = [make_encoder()], [make_encoder() for _ in task_names]
-        of_tables = isinstance(common[0], TableEncoder)
-        if not of_tables or not make_encoder.spec.categories:
-            what = "'stem' gives each task embeddings of its own, and "
-            what += "no input is a category" if of_tables else "this encoder has no such table"
-            hint = "Use sharing=cgc: shared experts and experts of each task, for any inputs and any encoder."
-            raise ConfigError(Problem("sharing", what, hint))
+        if not isinstance(common[0], TableEncoder):
+            raise ConfigError(_nothing_to_embed("this encoder has no such table"))
+        if not make_encoder.spec.categories:
+            raise ConfigError(_nothing_to_embed("no input is a category"))
         self.common, self.own = _stack(common), _stack(own)
         self.gates = Gates(self.common.read_dim, experts=self._tasks + 1, tasks=range(self._tasks), hidden=gate_hidden)
+
+    @classmethod
+    def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:  # noqa: ARG003
+        if around.encoder is None or issubclass(around.encoder, TableEncoder):
+            return []
+        return [_nothing_to_embed(f"encoder={around.encoder_name} has no such table")]
 
     def forward(self, inputs: Inputs) -> Tensor:
         read, common_read = self.own.read(inputs), self.common.read(inputs)
@@ -81,6 +86,11 @@ class SharedAndTaskEmbeddings(Sharing):
     def owners(self) -> list[Ownership]:
         private = [*self.own.parameters(), *self.gates.parameters()]
         return [*shared(self.common.parameters()), *stacked(private, range(self._tasks))]
+
+
+def _nothing_to_embed(why: str) -> Problem:
+    hint = "Use sharing=cgc: shared experts and experts of each task, for any inputs and any encoder."
+    return Problem("sharing", f"'stem' gives each task embeddings of its own, and {why}", hint)
 
 
 def _stack(experts: Sequence[Encoder]) -> TableEncoder:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mtl_cli.errors import Problem
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.findings import Finding
-from mtl_cli.model.sharing._factored import AxisFactor, FactoredSharing, axis_rank, task_rank, unit_rows
+from mtl_cli.model.sharing._factored import AxisFactor, FactoredSharing, axis_rank, rank_misfits, task_rank, unit_rows
 from mtl_cli.registry import SHARINGS
-from mtl_cli.types import Fraction, PositiveInt
+from mtl_cli.types import Fraction, PositiveInt, Surroundings
 
 
 @SHARINGS.register("tucker")
@@ -63,6 +65,10 @@ class TuckerSharing(FactoredSharing):
             self.inputs.append(AxisFactor(columns, r2))
             self.tasks.append(nn.Parameter(unit_rows(len(task_names), components)))
         del self._start
+
+    @classmethod
+    def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:
+        return rank_misfits(options["rank"], around.tasks)
 
     def matrices(self) -> list[Tensor]:
         found = []
