@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain, islice
 
 import torch
@@ -25,11 +26,14 @@ def refuse_lone_rows(config: RunConfig, learner: Learner, rows: Rows, mixing: Mi
     Raises:
         ConfigError: It would break off; names keys with which it does not.
     """
+    layers = layers_over_rows(learner.model)
+    if not layers:
+        return
     options, count = config.data, len(rows)
     batches = _reached(config, rows, mixing, options.batch_size, options.drop_last)
     if 1 not in _pieces(config, learner, batches):
         return
-    found = _breaks_alone(learner, rows)
+    found = _breaks_alone(layers, learner, rows)
     if found is None:
         return
     if options.batch_size == 1:
@@ -83,9 +87,8 @@ class _Alone(Exception):
     """A layer over rows has one number for each channel."""
 
 
-def _breaks_alone(learner: Learner, rows: Rows) -> LayerOverRows | None:
+def _breaks_alone(layers: Sequence[LayerOverRows], learner: Learner, rows: Rows) -> LayerOverRows | None:
     """The first layer that a single row, with all that it has (positions, say), is not enough for."""
-    layers = layers_over_rows(learner.model)
     met: list[LayerOverRows] = []
 
     def watch(found: LayerOverRows) -> torch.utils.hooks.RemovableHandle:
@@ -99,8 +102,7 @@ def _breaks_alone(learner: Learner, rows: Rows) -> LayerOverRows | None:
     handles = [watch(found) for found in layers]
     try:
         with unchanged(learner), torch.no_grad(), learner.precision():
-            if layers:
-                learner.model.sharing.forward(rows.example(1))  # not called: a compiled module would be compiled for it
+            learner.model.sharing.forward(rows.example(1))  # not called: a compiled module would be compiled for it
     except _Alone:
         pass
     finally:
