@@ -280,24 +280,26 @@ class Piece(NamedTuple):
         inputs: The rows.
         targets: Their labels (positions, T) or (positions, T + K).
         complete: No label is missing, so that nothing has to be masked.
+        own: How many of them are this process's share: all, or none.
         share: Of the rows of the batch, those of the piece (of all processes).
     """
 
     inputs: Inputs
     targets: Tensor
     complete: bool
+    own: int
     share: float = 1.0
 
 
 def own_piece(processes: OneProcess, rows: Rows, epoch: Epoch, start: int, stop: int) -> Piece:
     """This process's share of what an epoch visits from ``start`` to ``stop``.
 
-    A process without a share takes a row that has no labels, so that all do the same.
+    A process without a share takes a row that has no labels and is none of its own, so that all do the same.
     """
     first, last = processes.share(start, stop)
     if first == last:
-        return Piece(*rows.without_labels(epoch.order[start : start + 1]), complete=False)
-    return Piece(*rows.gather(epoch.order[first:last]), rows.labelled is None)
+        return Piece(*rows.without_labels(epoch.order[start : start + 1]), complete=False, own=0)
+    return Piece(*rows.gather(epoch.order[first:last]), rows.labelled is None, own=last - first)
 
 
 def plan_epoch(

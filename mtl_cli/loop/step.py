@@ -113,7 +113,7 @@ class Learner:
             return self._losses(piece, scale, cut)
 
     def _losses(self, piece: Piece, scale: Tensor, cut: Callable[[Tensor, int], Tensor] | None) -> PieceLosses:
-        (inputs, targets, complete, _), common = piece, None
+        (inputs, targets, complete, *_), common = piece, None
         if self.autocast is None and self.balancing.needs_shared and not self.model.mixed:
             common = self.model.sharing.with_jacobian(inputs)
         if common is not None:
@@ -242,7 +242,7 @@ def train_step(
     accumulator = learner.accumulator(tasks)
     own = 0  # rows of the last piece
     for piece in pieces(learner, rows, epoch, step):
-        own = len(piece.inputs.numeric)
+        own = piece.own
         found = learner.losses(piece, scale, cut=accumulator.cut)
         if unbalanced:
             found = found.only(tasks)

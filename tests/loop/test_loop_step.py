@@ -1,5 +1,9 @@
 """One training step: the same as by hand, in pieces, and with tasks that have no labels."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +15,7 @@ from mtl_cli.data.batches import Rows, plan_epoch
 from mtl_cli.loop import train_step
 from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.loop.step import compile_trunk
+from mtl_cli.processes import OneProcess, Processes
 from mtl_cli.registry import BALANCINGS, OPTIMIZERS
 from mtl_cli.tasks.regression import Regression
 from mtl_cli.types import Inputs
@@ -236,6 +241,44 @@ def test_penalty_of_absent_tasks_does_not_count_for_clipping():
     whole, cut = steps
     assert whole.norm() > 0.05
     torch.testing.assert_close(cut, whole * 0.05 / whole.norm(), rtol=1e-3, atol=1e-7)
+
+
+class InThread(Processes):
+    """One of several processes that are threads of this one; ``board`` is where they lay what they add up."""
+
+    def __init__(self, rank, board, barrier):
+        super().__init__(rank, len(board))
+        self._board, self._barrier = board, barrier
+
+    def add_up(self, *tensors):
+        for tensor in tensors:
+            self._board[self.rank] = tensor.clone()
+            self._barrier.wait(60)
+            tensor.copy_(torch.stack(self._board).sum(0))
+            self._barrier.wait(60)
+
+    def draws(self, training):  # the generators are those of all threads
+        return OneProcess.draws(self, training)
+
+
+def test_penalty_on_rows_counts_those_of_a_batch_smaller_than_the_processes_once():
+    rows = three_kind_rows(5)  # the last batch has two rows for three processes, the one before it one for each
+    options = {"per_example": True, "experts": 6, "entropy": 0.1}
+    board, barrier = [None] * 3, Barrier(3)
+
+    def trained(learner):
+        epoch = _plan(rows, batch_size=3)
+        for step in range(2):
+            _step(learner, rows, epoch, step, step)
+        return learner.parameters.values
+
+    learners = [make_learner(three_kinds(), sharing="dselect_k", sharing_options=options) for _ in range(4)]
+    threads = [replace(learner, processes=InThread(rank, board, barrier)) for rank, learner in enumerate(learners[1:])]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(trained, threads))
+    alone = trained(learners[0])
+    for together in found:
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
 
 
 def test_short_gradient_is_not_cut():
