@@ -69,7 +69,7 @@ class Evaluated:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrainedRun:
     """A trained model that reads tables as its training did. Made by ``load_run``.
 
@@ -83,6 +83,10 @@ class TrainedRun:
         epoch: Epochs that these weights were trained for.
         state: What data.json says.
         notes: What the user should know about the run.
+
+    Attributes:
+        findings: What was replaced in the rows that ``predict``, ``predictions`` or ``evaluate_file`` was called for
+            last. It grows while predictions are read.
     """
 
     folder: RunFolder
@@ -94,7 +98,7 @@ class TrainedRun:
     epoch: int
     state: dict[str, Any]
     notes: tuple[str, ...] = ()
-    findings: Findings = field(default_factory=Findings)
+    findings: Findings = field(default_factory=Findings, init=False)
 
     @property
     def device(self) -> torch.device:
@@ -163,10 +167,14 @@ class TrainedRun:
 
     def predictions(self, source: Source, *, id: str | None = None) -> Iterator[pl.DataFrame]:
         """What ``predict`` gives, some rows at a time; at least one frame. ``findings`` counts what was replaced."""
+        self.findings = Findings()
+        return self._predictions(source, id, self.findings)
+
+    def _predictions(self, source: Source, id: str | None, findings: Findings) -> Iterator[pl.DataFrame]:
         name = self.config.data.id if id is None else id or None
         where = "data.id" if id is None else "--id"
         first = 0
-        for chunk in self._chunks(source, {} if name is None else {name: where}, verbatim=True):
+        for chunk in self._chunks(source, {} if name is None else {name: where}, findings, verbatim=True):
             count = len(chunk.rows)
             numbers = np.arange(first + 1, first + count + 1)
             ids = pl.Series(ROW, numbers) if name is None else _ids(chunk.table, name)
@@ -188,6 +196,7 @@ class TrainedRun:
             DataError: Absent columns or bad cells, labels that the training rows do not have among them.
             ConfigError: There is no such source, or one of several must be named.
         """
+        self.findings = findings = Findings()
         ranked = [
             (task.name, ranking) for task in self.tasks if (ranking := self.config.tasks[task.name].common.ranking)
         ]
@@ -195,7 +204,7 @@ class TrainedRun:
         groups, outputs, labels, count = [], [], [], 0
         lacking: dict[str, str] = {}
         own: dict[str, list[np.ndarray]] = {task.name: [] for task in self.tasks}
-        for chunk in self._chunks(build_source(self.config, path, source), lists):
+        for chunk in self._chunks(build_source(self.config, path, source), lists, findings):
             targets, tokens = encode_labels(self.config, chunk.table, self.tasks, self.spec, chunk.unreadable)
             lacking = tasks_without_columns(self.config, chunk.table)
             rows = Rows(
@@ -217,7 +226,7 @@ class TrainedRun:
         counts = {task.name: task.kind.counts(np.concatenate(own[task.name])) for task in self.tasks}
         evaluation = score(torch.cat(outputs, 1), joined, self.tasks, origins, rankings)
         notes = [f"task '{task}': not evaluated, no column '{column}' in {path}." for task, column in lacking.items()]
-        return Evaluated(evaluation, count, counts, False, (*notes, *self.findings.notes()))
+        return Evaluated(evaluation, count, counts, False, (*notes, *findings.notes()))
 
     def evaluate_split(self, split: str | None) -> tuple[str, Evaluated]:
         """Metrics over the rows of a split of the run's own data: what the training computed, again.
@@ -255,13 +264,16 @@ class TrainedRun:
         signs = {key: reader.options[key] for key in FrameSource.signs if key in reader.options}
         return name_source(self.config, FrameSource(frame, **signs), source)
 
-    def _chunks(self, source: Source, columns: Mapping[str, str], *, verbatim: bool = False) -> Iterator[_Chunk]:
+    def _chunks(
+        self, source: Source, columns: Mapping[str, str], findings: Findings, *, verbatim: bool = False
+    ) -> Iterator[_Chunk]:
         """Some rows after another, each time with what the model says of them.
 
         Args:
             source: The rows.
             columns: Columns that must be there besides the inputs, and who names them.
-            verbatim: Whether these are wanted as they stand in the file, too.
+            findings: Counts what is replaced in them.
+            verbatim: Whether the columns are wanted as they stand in the file, too.
         """
         features = self.features
         width = max(self.features.spec.numeric_dim + len(self.features.categorical), 1)
@@ -276,9 +288,9 @@ class TrainedRun:
             # What its source did not have in training is not read of a file either.
             table = table.without([column for column in lacking or () if column not in columns])
             unreadable = self._unreadable()
-            inputs, _ = self.features.transform(table, self.findings, unreadable=unreadable)
+            inputs, _ = self.features.transform(table, findings, unreadable=unreadable)
             rows = Rows(inputs, np.zeros((table.frame.height, 0), np.float32), self.device)
-            self.findings.unreadable += [table.row(row) for row in unreadable or ()]
+            findings.unreadable += [table.row(row) for row in unreadable or ()]
             yield _Chunk(table, rows, self._forward(rows), unreadable or [])
 
     def _forward(self, rows: Rows) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score, roc_auc_score
 
 from mtl_cli import load_run
+from mtl_cli.build import build_source
 from mtl_cli.cli import run_command
 from mtl_cli.commands import predict as command
 from mtl_cli.commands.entry import run
@@ -489,6 +490,21 @@ def test_library_predicts_frames_and_files(base):
     from_frame = trained.predict(pl.read_csv("val.csv"), id="")
     assert from_frame.columns[0] == "row"
     assert from_file.drop("id").equals(from_frame.drop("row"))
+
+
+def test_what_is_found_in_rows_is_of_one_call_alone(base):
+    base()
+    Path("new.csv").write_text(VAL.replace("101,0.4,", "101,,"))
+    trained, frame = load_run("run"), pl.read_csv("new.csv")
+    note = "new.csv, column 'x1': 1 cell is missing."
+    assert [trained.evaluate_file("new.csv").notes for _ in range(2)] == [(note,)] * 2
+    trained.predict(frame)
+    assert trained.findings.notes() == ["table, column 'x1': 1 cell is missing."]
+    assert trained.evaluate_file("val.csv").notes == ()
+    source = build_source(trained.config, "new.csv")
+    begun, other = trained.predictions(source), trained.predictions(source)
+    assert next(begun).equals(next(other))
+    assert trained.findings.notes() == [note]  # not twice: each counts its own
 
 
 def test_cells_of_a_frame_mean_what_those_of_a_file_do(base):

@@ -10,6 +10,7 @@ import pytest
 from mtl_cli import load_run
 from mtl_cli.commands import evaluate, predict
 from mtl_cli.commands.entry import run
+from mtl_cli.data.input_columns import Findings
 from mtl_cli.registry import SOURCES
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -250,7 +251,7 @@ def test_rows_of_a_source_are_what_they_were_in_the_training(shops, capsys):
     table, _ = trained._own_rows()
     inputs, _ = trained.features.transform(table)
     for name, first in (("books", 0), ("movies", 30)):
-        (chunk,) = trained._chunks(build(trained, name), {"user": "data.id"})
+        (chunk,) = trained._chunks(build(trained, name), {"user": "data.id"}, Findings())
         rows = chunk.rows.inputs
         assert rows.numeric.equal(inputs.numeric[first : first + 30])
         assert rows.categorical.equal(inputs.categorical[first : first + 30])
