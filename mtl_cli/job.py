@@ -44,7 +44,7 @@ from mtl_cli.run.loggers import Followers, RunFacts
 from mtl_cli.schema import RunConfig, best_by, seconds, task_metrics
 from mtl_cli.steps import Clock, Steps, run_alone
 from mtl_cli.tasks import LabelCounts
-from mtl_cli.trained import TrainedRun, read_run, stored_features
+from mtl_cli.trained import TrainedRun, load_run, stored_features
 from mtl_cli.warm_start import Start, start
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ def training(
                 folder.set_status("running")
                 settings = digest(folder.read_settings())
                 begun = resume and bool(folder.checkpoints())
-                origin = None if begun or config.init_from is None else read_run(config.init_from, device="cpu")
+                origin = None if begun or config.init_from is None else load_run(config.init_from, device="cpu")
                 columns = _stored_columns(config, folder) if begun else None
                 config = _read_as_begun(config, folder) if begun else config
                 run = set_up(
@@ -179,7 +179,7 @@ def audit(config: RunConfig, folder: Path) -> None:
         tempfile.TemporaryDirectory(dir=folder, prefix=".dry-run-") as scratch,
         RunFolder.claim(Path(scratch) / "run") as claimed,
     ):
-        origin = None if config.init_from is None else read_run(config.init_from, device="cpu")
+        origin = None if config.init_from is None else load_run(config.init_from, device="cpu")
         run = set_up(config, claimed, lambda: None, Limits(None, 1, None), origin=origin)
         log.info("%s", describe(run, whole=True))
         trainer = run.trainer

@@ -464,6 +464,18 @@ def seconds(text: str | float) -> float:
     return float(sum(part * unit for part, unit in zip(reversed(parts), (1, 60, 3600, 86400), strict=False)))
 
 
+def check_device(name: str, where: str) -> list[Problem]:
+    """What is wrong with the name of a device; whether it is there is seen later.
+
+    Example:
+        >>> check_device("gpu", "--device")
+        [Problem(where='--device', what="must be auto, cpu, cuda, cuda:N or mps, got 'gpu'", hint='')]
+    """
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        return []
+    return [Problem(where, f"must be auto, cpu, cuda, cuda:N or mps, got '{name}'")]
+
+
 def why_whole(
     sources: Mapping[str, SourceConfig], tasks: Mapping[str, TaskConfig], encoder: str
 ) -> tuple[str, str] | None:
@@ -1102,8 +1114,7 @@ def _check_trainer(trainer: TrainerOptions, scheduler: Component | None, found: 
     if trainer.max_steps is not None and isinstance(warmup, int) and warmup >= trainer.max_steps:
         what = f"must be less than trainer.max_steps ({trainer.max_steps}), got {warmup}"
         found.append(Problem("scheduler.warmup_steps", what))
-    if trainer.device not in ("auto", "cpu", "cuda", "mps") and not re.fullmatch(r"cuda:\d+", trainer.device):
-        found.append(Problem("trainer.device", f"must be auto, cpu, cuda, cuda:N or mps, got '{trainer.device}'"))
+    found += check_device(trainer.device, "trainer.device")
 
 
 def _check_sources(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,11 +44,12 @@ from mtl_cli.model import MultiTaskModel
 from mtl_cli.registry import SOURCES
 from mtl_cli.run import RunFolder, digest
 from mtl_cli.run.checkpoint import load
-from mtl_cli.schema import RunConfig, validate
+from mtl_cli.schema import RunConfig, check_device, validate
 from mtl_cli.tasks import LabelCounts, Task, target_columns
 from mtl_cli.types import InputSpec
 
 ROW = "row"  # the column that numbers the rows of predictions where there is no id
+_INTO_FRAMES = {"pandas": "Call polars.from_pandas on it.", "pyarrow": "Call polars.from_arrow on it."}
 _CELLS = 4_000_000  # of a table at a time, so that wide tables need no more memory than long ones
 
 
@@ -72,6 +75,9 @@ class Evaluated:
 @dataclass
 class TrainedRun:
     """A trained model that reads tables as its training did. Made by ``load_run``.
+
+    While it computes, PyTorch has as many threads as in training (``trainer.threads``), so that numbers are those of
+    the training to the last digit; before and after it has as many as the caller wants.
 
     Args:
         folder: The run folder.
@@ -158,11 +164,14 @@ class TrainedRun:
         Raises:
             DataError: Absent columns, or cells that are not what their column holds.
             ConfigError: There is no such source, or one of several must be named.
+            TypeError: The data are neither a file nor a frame of polars.
         """
         if isinstance(data, pl.DataFrame):
             rows = self._in_memory(data, source)
+        elif isinstance(data, str | os.PathLike):
+            rows = build_source(self.config, os.fspath(data), source)
         else:
-            rows = build_source(self.config, str(data), source)
+            raise _neither_file_nor_frame(data)
         return pl.concat(self.predictions(rows, id=id))
 
     def predictions(self, source: Source, *, id: str | None = None) -> Iterator[pl.DataFrame]:
@@ -185,7 +194,7 @@ class TrainedRun:
             yield frame
             first += count
 
-    def evaluate_file(self, path: str, *, source: str | None = None) -> Evaluated:
+    def evaluate_file(self, path: str | Path, *, source: str | None = None) -> Evaluated:
         """Metrics over all rows of a labelled file. Its outputs and labels are held whole, its inputs are not.
 
         Args:
@@ -196,7 +205,8 @@ class TrainedRun:
             DataError: Absent columns or bad cells, labels that the training rows do not have among them.
             ConfigError: There is no such source, or one of several must be named.
         """
-        self.findings = findings = Findings()
+        path, self.findings = os.fspath(path), Findings()
+        findings = self.findings
         ranked = [
             (task.name, ranking) for task in self.tasks if (ranking := self.config.tasks[task.name].common.ranking)
         ]
@@ -224,7 +234,8 @@ class TrainedRun:
         whole = Table(pl.concat(groups), (Part(path, 0, count, lines=False),))
         rankings = find_rankings(self.config, whole, [task.name for task in self.tasks])
         counts = {task.name: task.kind.counts(np.concatenate(own[task.name])) for task in self.tasks}
-        evaluation = score(torch.cat(outputs, 1), joined, self.tasks, origins, rankings)
+        with self._own_threads():
+            evaluation = score(torch.cat(outputs, 1), joined, self.tasks, origins, rankings)
         notes = [f"task '{task}': not evaluated, no column '{column}' in {path}." for task, column in lacking.items()]
         return Evaluated(evaluation, count, counts, False, (*notes, *findings.notes()))
 
@@ -254,7 +265,9 @@ class TrainedRun:
         data = Data(table, self.features, splits, self.tasks, inputs, targets, (), tokens, rankings)
         rows = data.rows(split, self.device)
         origins = rows.origins_of_positions(rows_at_once(rows))
-        evaluation = score(self._forward(rows), rows.labels(rows_at_once(rows)), self.tasks, origins, rows.rankings)
+        with self._own_threads():
+            labels = rows.labels(rows_at_once(rows))
+            evaluation = score(self._forward(rows), labels, self.tasks, origins, rows.rankings)
         counts = {task.name: task.kind.counts(data.labels(i, split)) for i, task in enumerate(self.tasks)}
         return split, Evaluated(evaluation, len(rows), counts, changed, (*notes, *found))
 
@@ -298,7 +311,17 @@ class TrainedRun:
         if len(rows) == 0:
             return torch.zeros(sum(task.kind.num_outputs for task in self.tasks), 0)
         batches = (inputs for inputs, _ in rows.in_order(rows_at_once(rows)))
-        return forward(self.model, batches, autocast_type(self.config))
+        with self._own_threads():
+            return forward(self.model, batches, autocast_type(self.config))
+
+    @contextmanager
+    def _own_threads(self) -> Iterator[None]:
+        callers = torch.get_num_threads()
+        torch.set_num_threads(choose_threads(self.config, sum(p.numel() for p in self.model.parameters())))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(callers)
 
     def _unreadable(self) -> list[int] | None:
         return [] if self.config.data.image.on_bad == "skip" else None
@@ -374,15 +397,10 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
     Raises:
         RunError: It is no run folder, has no such checkpoint, or a file in it is damaged, foreign or of another
             version.
-        ConfigError: The device is not there.
+        ConfigError: There is no such device, or not here.
     """
-    run = read_run(path, checkpoint=checkpoint, device=device)
-    torch.set_num_threads(choose_threads(run.config, sum(parameter.numel() for parameter in run.model.parameters())))
-    return run
-
-
-def read_run(path: str | Path, *, checkpoint: str | None = None, device: str | None = None) -> TrainedRun:
-    """What ``load_run`` loads; nothing of this process is changed."""
+    if device is not None and (problems := check_device(device, "device")):
+        raise ConfigError(problems)
     folder = RunFolder.open(path)
     name = checkpoint or choose_checkpoint(folder)
     config = _read_config(folder)
@@ -407,8 +425,25 @@ def read_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
         raise RunError(
             Problem(str(file), f"does not fit the model of the run ({reason})", "Is it of another run?")
         ) from None
-    model = model.to(choose_device(config)).eval()
+    try:
+        model = model.to(choose_device(config)).eval()
+    except ConfigError as error:
+        raise ConfigError(
+            [replace(p, where="device", hint="Choose another one: cpu.") for p in error.problems]
+        ) from None
     return TrainedRun(folder, config, features, tasks, model, name, epoch, state, tuple(_unfinished(folder, epoch)))
+
+
+def _neither_file_nor_frame(data: object) -> TypeError:
+    """Says what to make a frame of."""
+    given = type(data)
+    if isinstance(data, pl.LazyFrame):
+        hint = "Call .collect() on it."
+    else:
+        hint = _INTO_FRAMES.get(given.__module__.partition(".")[0], "Make it a frame with polars.DataFrame.")
+    return TypeError(
+        f"data: must be the name of a file or a polars.DataFrame, got {given.__module__}.{given.__qualname__}. {hint}"
+    )
 
 
 def stored_features(config: RunConfig, folder: RunFolder) -> Features:

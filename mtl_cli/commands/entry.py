@@ -219,9 +219,11 @@ def check_run(path: str, checkpoint: str | None) -> list[Problem]:
 
 def check_device(name: str | None) -> list[Problem]:
     """What is wrong with the name of a device; whether it is there is seen later."""
-    if name is None or re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+    if name is None:
         return []
-    return [Problem("--device", f"must be auto, cpu, cuda, cuda:N or mps, got '{name}'")]
+    from mtl_cli import schema
+
+    return schema.check_device(name, "--device")
 
 
 def check_out(path: str | None, suffixes: Sequence[str], overwrite: bool, data: str | None) -> list[Problem]:

@@ -16,10 +16,12 @@ import torch
 from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score, roc_auc_score
 
 from mtl_cli import load_run
+from mtl_cli import trained as trained_module
 from mtl_cli.build import build_source
 from mtl_cli.cli import run_command
 from mtl_cli.commands import predict as command
 from mtl_cli.commands.entry import run
+from mtl_cli.errors import ConfigError
 from mtl_cli.run import digest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -490,6 +492,56 @@ def test_library_predicts_frames_and_files(base):
     from_frame = trained.predict(pl.read_csv("val.csv"), id="")
     assert from_frame.columns[0] == "row"
     assert from_file.drop("id").equals(from_frame.drop("row"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda frame: frame.lazy(), "polars.lazyframe.frame.LazyFrame. Call .collect() on it."),
+        (lambda frame: frame.to_dict(), "builtins.dict. Make it a frame with polars.DataFrame."),
+        (
+            lambda _: type("DataFrame", (), {"__module__": "pandas"})(),
+            "pandas.DataFrame. Call polars.from_pandas on it.",
+        ),
+    ],
+)
+def test_data_that_are_no_frame_are_refused_with_what_makes_them_one(base, given, message):
+    base()
+    with pytest.raises(TypeError) as refused:
+        load_run("run").predict(given(pl.read_csv("val.csv")))
+    assert str(refused.value) == f"data: must be the name of a file or a polars.DataFrame, got {message}"
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu", "device: must be auto, cpu, cuda, cuda:N or mps, got 'gpu'."),
+        ("cuda:99", "device: there is no device 'cuda:99' here. Choose another one: cpu."),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(base, device, message):
+    base()
+    with pytest.raises(ConfigError) as refused:
+        load_run("run", device=device)
+    assert str(refused.value) == message
+
+
+def test_library_computes_with_the_threads_of_the_training_and_leaves_those_of_its_caller(base, monkeypatch):
+    base("trainer.threads=3")
+    torch.set_num_threads(2)
+    seen, forward = [], trained_module.forward
+
+    def counted(*arguments):
+        seen.append(torch.get_num_threads())
+        return forward(*arguments)
+
+    monkeypatch.setattr(trained_module, "forward", counted)
+    trained = load_run("run")
+    for act in (lambda: trained.predict("val.csv"), lambda: trained.evaluate_file("val.csv"),
+                lambda: trained.evaluate_split("val")):  # fmt: skip
+        act()
+        assert torch.get_num_threads() == 2
+    assert seen == [3, 3, 3]
 
 
 def test_what_is_found_in_rows_is_of_one_call_alone(base):
