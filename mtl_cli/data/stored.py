@@ -199,7 +199,8 @@ class StoredTable(AnyTable):
 
     @functools.cached_property
     def _head(self) -> pl.DataFrame:
-        return self._collect(0, self._scan(0, list(self._schema)).head(_HEAD)).frame
+        filled = next((number for number, file in enumerate(self._files) if file.rows), 0)
+        return self._collect(filled, self._scan(filled, list(self._schema)).head(_HEAD)).frame
 
     def _scan(self, number: int, names: Sequence[str]) -> pl.LazyFrame:
         scan = pl.scan_parquet(self._files[number].path, glob=False).select(names)

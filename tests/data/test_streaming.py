@@ -300,7 +300,35 @@ def test_files_that_do_not_go_together_are_named():
     with pytest.raises(DataError) as caught:
         SOURCES.build("table", path=["a.parquet", "b.parquet", "c.parquet"]).stored()
     assert "b.parquet: must have the columns of a.parquet, but lacks 'city'" in str(caught.value)
-    assert "c.parquet: holds no rows" in str(caught.value)
+
+
+def test_empty_files_among_others_are_read_as_in_memory():
+    frame = _frame()
+    untyped = pl.DataFrame({name: [] for name in frame.columns})  # as other tools store no rows
+    for name, part in {"a": frame.head(0), "b": frame[:30], "c": untyped, "d": frame[30:]}.items():
+        part.write_parquet(f"{name}.parquet")
+    files = [f"{name}.parquet" for name in "abcd"]
+    source, train = SOURCES.build("table", path=files), np.arange(0, ROWS, 2)
+    whole, stored = source.read(), source.stored()
+    assert (stored.height, stored.fingerprint) == (ROWS, whole.fingerprint)
+    assert stored.bytes_per_row() > 100
+    ours, theirs = (Features.fit(table, _options(), train, TARGETS).to_json() for table in (stored, whole))
+    assert ours["categorical"] == theirs["categorical"]
+    for name in ("whole", "city", "words"):
+        assert stored.values(name).equals(whole.frame[name])
+    assert [stored.where("city", row) for row in (0, 30)] == [whole.where("city", row) for row in (0, 30)]
+    for split in ({"train": files, "val": "d.parquet"}, {"train": "b.parquet", "val": ["a.parquet", "d.parquet"]}):
+        of_splits = SOURCES.build("table", **split)
+        assert of_splits.stored().given_split.equals(of_splits.read().given_split)
+
+
+@pytest.mark.parametrize("read", ["read", "stored"])
+def test_a_split_whose_files_are_all_empty_is_refused(read):
+    _frame().write_parquet("a.parquet")
+    _frame().head(0).write_parquet("b.parquet")
+    source = SOURCES.build("table", train=["a.parquet", "b.parquet"], val="b.parquet")
+    with pytest.raises(DataError, match=r"^b\.parquet: holds no rows\. Leave data\.val out, or give it rows\.$"):
+        getattr(source, read)()
 
 
 def test_large_row_groups_are_cut_and_small_ones_put_together():

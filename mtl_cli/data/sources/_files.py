@@ -153,8 +153,8 @@ def read_files(
             argument with the bytes that the file's identity is made of.
 
     Raises:
-        DataError: A file cannot be read, and so for every file; or the columns differ, or a file that was given for a
-            split is empty.
+        DataError: A file cannot be read, and so for every file; or the columns differ, or all files that were given
+            for a split are empty.
     """
     files: list[File] = []
     problems: list[Problem] = []
@@ -162,16 +162,33 @@ def read_files(
     for name, split in given:
         with collecting(problems):
             files += read(name, split, hasher.update)
-    problems = problems or [*column_differences(files), *_empty_splits(files)]
+    problems = problems or [
+        *column_differences(files),
+        *empty_splits([(file.name, file.split, file.frame.height) for file in files]),
+    ]
     if problems:
         raise DataError(problems)
     return Table(stack_frames(files), _parts(files), _given_split(files), hasher.hexdigest())
 
 
-def _empty_splits(files: list[File]) -> list[Problem]:
-    """A file named for a split must hold rows; a file to predict may be empty."""
-    empty = [file for file in files if file.split is not None and file.frame.height == 0]
-    return [Problem(file.name, "holds no rows", f"Leave data.{file.split} out, or give it rows.") for file in empty]
+def empty_splits(files: Sequence[tuple[str, str | None, int]]) -> list[Problem]:
+    """A split that files are named for must have rows; one of several files, or a file to predict, may be empty.
+
+    Args:
+        files: Name, split and number of rows of each.
+
+    Example:
+        >>> empty_splits([("a.csv", "train", 0), ("b.csv", "train", 5)])
+        []
+        >>> print(*empty_splits([("a.csv", "train", 5), ("b.csv", "val", 0)]))
+        b.csv: holds no rows. Leave data.val out, or give it rows.
+    """
+    filled = {split for _, split, rows in files if rows}
+    return [
+        Problem(name, "holds no rows", f"Leave data.{split} out, or give it rows.")
+        for name, split, _ in files
+        if split is not None and split not in filled
+    ]
 
 
 def column_differences(files: list[File]) -> list[Problem]:

@@ -25,6 +25,7 @@ from mtl_cli.data.sources._files import (
     Fingerprint,
     check_paths,
     column_differences,
+    empty_splits,
     existing_file,
     folder_of,
     mark_missing,
@@ -163,9 +164,7 @@ class TableSource(Source):
         if problems:
             raise DataError(problems)
         problems = column_differences(empty) or _lost_digits(files, empty)
-        problems += [
-            Problem(file.name, "holds no rows", "Leave it out, or give it rows.") for file in files if not file.rows
-        ]
+        problems += empty_splits([(file.name, file.split, file.rows) for file in files])
         if problems:
             raise DataError(problems)
         starts = [0, *accumulate(file.rows for file in files)]
