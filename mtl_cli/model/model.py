@@ -45,7 +45,7 @@ class MultiTaskModel(nn.Module):
             tasks. See ``ProductHeads``.
 
     Raises:
-        ValueError: ``hidden`` is of another number of tasks.
+        ValueError: There is no task, or ``hidden`` is of another number of tasks.
 
     Attributes:
         with_head: Positions of the tasks that have features and a head: all but products.
@@ -71,6 +71,8 @@ class MultiTaskModel(nn.Module):
         products: Mapping[int, Sequence[int]] = MappingProxyType({}),
     ) -> None:
         super().__init__()
+        if not output_dims:
+            raise ValueError("output_dims: must have the number of outputs of each task, got none")
         hidden = [()] * len(output_dims) if hidden is None else hidden
         if len(hidden) != len(output_dims):
             raise ValueError(f"hidden: must have an entry for each of {len(output_dims)} tasks, got {len(hidden)}")
@@ -104,8 +106,14 @@ class MultiTaskModel(nn.Module):
         return outputs
 
     def features(self, x: Tensor | Inputs) -> Tensor:
-        """What the heads read: (B, D) common to all tasks, or (K, B, D)."""
+        """What the heads read: (B, D) common to all tasks, or (K, B, D).
+
+        Raises:
+            ValueError: A tensor is not of two axes.
+        """
         if isinstance(x, Tensor):
+            if x.dim() != 2:
+                raise ValueError(f"x: must have the shape (rows, {self.input_dim}), got {tuple(x.shape)}")
             x = Inputs(x, torch.empty(x.shape[0], 0, dtype=torch.int64, device=x.device))
         features: Tensor = self.sharing(x)
         return features

@@ -1,6 +1,7 @@
 """The model of the first lesson: Linear + ReLU that all tasks share, and one linear head for each."""
 
 import copy
+import re
 from functools import partial
 
 import pytest
@@ -59,6 +60,25 @@ def test_model_is_a_shared_linear_relu_and_linear_heads(output_dims):
 def test_hidden_layers_of_another_number_of_tasks_are_refused(hidden):
     with pytest.raises(ValueError, match=rf"^hidden: must have an entry for each of 2 tasks, got {len(hidden)}$"):
         MultiTaskModel(4, [1, 2], 3, hidden=hidden)
+
+
+def test_a_model_without_tasks_is_refused():
+    with pytest.raises(ValueError, match=r"^output_dims: must have the number of outputs of each task, got none$"):
+        MultiTaskModel(64, [], 8)
+
+
+@pytest.mark.parametrize("shape", [(64,), (7, 3, 64)])
+def test_rows_of_another_number_of_axes_are_refused(shape):
+    model = MultiTaskModel(64, [10, 2], 8)
+    with pytest.raises(ValueError, match=rf"^x: must have the shape \(rows, 64\), got {re.escape(str(shape))}$"):
+        model(torch.randn(shape))
+
+
+def test_the_model_can_be_exported_for_any_number_of_rows():
+    model = MultiTaskModel(64, [10, 2], 8)
+    program = torch.export.export(model, (torch.randn(4, 64),), dynamic_shapes=({0: torch.export.Dim("rows")},))
+    x = torch.randn(7, 64)
+    torch.testing.assert_close(program.module()(x), model(x))
 
 
 def test_gradients_are_those_of_the_model_by_hand():
