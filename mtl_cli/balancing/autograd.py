@@ -302,7 +302,9 @@ def backward(
     private: Sequence[nn.Parameter] = (),
     tasks: Tensor | None = None,
 ) -> Tensor | None:
-    """Gradients of one batch into ``parameter.grad``, which must exist (zeros).
+    """Gradients of one batch into ``parameter.grad``, in place of ``losses.sum().backward()``.
+
+    Where there is none, as after ``optimizer.zero_grad()``, it begins with zeros.
 
     Args:
         losses: (k,), of the tasks that it sees.
@@ -316,13 +318,16 @@ def backward(
 
     Example:
         >>> from mtl_cli.balancing.pcgrad import PCGrad
-        >>> x = nn.Parameter(torch.zeros(2)); x.grad = torch.zeros(2)
+        >>> x = nn.Parameter(torch.zeros(2))
         >>> losses = torch.stack([x[0], x[1] - x[0]])
         >>> _ = backward(losses, PCGrad(2), [x])
         >>> x.grad
         tensor([0.5000, 1.5000])
     """
     tasks = torch.arange(len(losses), device=losses.device) if tasks is None else tasks
+    for parameter in (*shared, *private):
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
     accumulator = GradientAccumulator(balancing, shared, private, tasks)
     accumulator.add(losses)
     return accumulator.finish()[1]

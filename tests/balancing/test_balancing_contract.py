@@ -57,6 +57,19 @@ def test_update_is_finite(name, jacobian):
 
 
 @every_method
+def test_gradients_that_are_not_there_yet_are_those_that_begin_with_zeros(name):
+    found = []
+    for absent in (False, True):
+        world, method = Linear(JACOBIANS["conflicting"]), BALANCINGS.build(name, 3)
+        if absent:
+            world.zero_grad()  # as optimizers do
+        backward(world.losses(), method, [world.shared], list(world.private))
+        found.append([parameter.grad for parameter in world.parameters()])
+    for begun, there in zip(*found, strict=True):
+        assert begun.equal(there)
+
+
+@every_method
 @pytest.mark.parametrize("jacobian", JACOBIANS.values(), ids=JACOBIANS)
 def test_weights_are_finite_and_one_for_each_task(name, jacobian):
     world, method = Linear(jacobian), BALANCINGS.build(name, 3)
