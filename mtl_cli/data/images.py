@@ -245,7 +245,7 @@ def _read_files(
             bad[row] = _damage(column, row, error)
             return
         if found.pixels.shape[:2] != size:
-            hint = "Set data.image.size to bring all to one size."
+            hint = "Bring it to that size, as a training with data.image.size does with all."
             own = " x ".join(map(str, found.pixels.shape[:2]))
             what = f"the image must be {size[0]} x {size[1]} as the first one, got {own} in '{paths[place]}'"
             raise DataError(Problem(column.where(row), what, hint))
@@ -327,7 +327,7 @@ def _damage(column: Column, row: int, error: Exception) -> str:
 
 
 def _damages(column: Column, bad: Mapping[int, str]) -> list[Problem]:
-    hint = "Mend it, or set data.image.on_bad=skip to leave such rows out for every task."
+    hint = "Mend it, or leave its row out, as a training with data.image.on_bad=skip does with all such rows."
     shown = sorted(bad)[:_SHOWN]
     problems = [Problem(column.where(row), bad[row], hint) for row in shown]
     if len(bad) > _SHOWN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -119,7 +120,9 @@ def convert_numbers(
         if point.any():
             row = int(np.flatnonzero(point.to_numpy())[0])
             what = f"has a decimal point although data.decimal is '{decimal}', got '{text[row]}'"
-            hint = "Set data.thousands if it separates thousands, or write all numbers of the table in one way."
+            groups = re.match(number_pattern(decimal, "."), text[row])
+            either = "Set data.thousands if it separates thousands, or write" if groups else "Write"
+            hint = f"{either} all numbers of the table in one way."
             problems.append(Problem(table.where(name, row), what, hint))
             continue
         plain = text.str.replace_all(thousands, "", literal=True) if thousands else text

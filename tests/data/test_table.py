@@ -276,6 +276,14 @@ def test_decimal_point_beside_decimal_comma_is_refused():  # DAT-08: 1.299 may b
     )
 
 
+@pytest.mark.parametrize("options", [{}, {"thousands": "."}])
+def test_decimal_point_that_separates_no_thousands_is_not_said_to(options):
+    assert error_of("p;q\n1,5;a\n0.92;b\n", sep=";", decimal=",", **options) == (
+        "x.csv, column 'p', row 2 (line 3): has a decimal point although data.decimal is ',', got '0.92'. "
+        "Write all numbers of the table in one way."
+    )
+
+
 @pytest.mark.parametrize("name", ["x.csv.gz", "x.TSV.gz", "x.txt"])
 def test_gzip_and_other_text_suffixes_read_as_csv_does(name):
     text = "a,b\n1,é\n".replace(",", "\t" if "TSV" in name else ",").encode()
