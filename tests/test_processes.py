@@ -120,7 +120,7 @@ def test_rows_that_do_not_fit_into_memory_are_refused(monkeypatch, tmp_path, pro
     chosen = {"trainer": {}, **{part: {"name": name} for part, name in parts.items()}}
     data = {"source": "table", "path": "rows.parquet"}
     config = validate({"data": data, "tasks": {"y": {"kind": "regression"}}, **chosen})
-    monkeypatch.setattr(build, "free_memory", lambda: 1)
+    monkeypatch.setattr("mtl_cli.build.sources.free_memory", lambda: 1)
     if not message:
         assert build.streams(config)
         return

@@ -9,7 +9,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mtl_cli import build
 from mtl_cli.commands.entry import run
 from mtl_cli.commands.evaluate import evaluate
 from mtl_cli.commands.predict import predict
@@ -92,10 +91,10 @@ def test_validation_rows_that_do_not_fit_are_streamed_with_the_same_numbers(peop
 
 def test_auto_streams_what_would_take_more_than_half_of_the_free_memory(people, cli, monkeypatch):
     needed = 2 * 200 * SOURCES.build("table", path="people.parquet").stored().bytes_per_row()
-    monkeypatch.setattr(build, "free_memory", lambda: 2 * needed + 1)
+    monkeypatch.setattr("mtl_cli.build.sources.free_memory", lambda: 2 * needed + 1)
     ended = cli(*LINE)
     assert "in memory: about 0.0 MB of 0.0 MB that are free" in ended.out
-    monkeypatch.setattr(build, "free_memory", lambda: 2 * needed - 1)
+    monkeypatch.setattr("mtl_cli.build.sources.free_memory", lambda: 2 * needed - 1)
     ended = cli(*LINE, "hydra.run.dir=streamed")
     assert "streamed: in memory they would take about 0.0 MB, more than half of the 0.0 MB that are free" in ended.out
     assert json.loads((people / "streamed/data.json").read_text())["streamed"]
@@ -103,10 +102,12 @@ def test_auto_streams_what_would_take_more_than_half_of_the_free_memory(people, 
 
 def test_a_run_goes_on_as_it_began_whatever_memory_is_free_now(people, cli, monkeypatch):
     for free, name in ((1, "streamed"), (10**12, "whole")):
-        monkeypatch.setattr(build, "free_memory", lambda free=free: free)
+        monkeypatch.setattr("mtl_cli.build.sources.free_memory", lambda free=free: free)
         assert cli(*LINE, f"hydra.run.dir={name}").code == 0
         assert cli(*LINE, f"hydra.run.dir={name}-half", "trainer.max_epochs=1").code == 0
-        monkeypatch.setattr(build, "free_memory", lambda free=free: 10**12 // free)  # the other way round
+        monkeypatch.setattr(
+            "mtl_cli.build.sources.free_memory", lambda free=free: 10**12 // free
+        )  # the other way round
         assert cli(f"resume={name}-half", "trainer.max_epochs=2", *LINE).code == 0
         one, other = (load(people / f"{name}{end}/checkpoints/last.pt") for end in ("", "-half"))
         assert all(bool((value == other["model"][key]).all()) for key, value in one["model"].items())
