@@ -207,10 +207,8 @@ class GradientAccumulator:
         for i, (end, row, into) in enumerate(zip(ends, rows, jacobian, strict=True)):
             found = torch.autograd.grad(end, parameters, row, retain_graph=i + 1 < len(rows), allow_unused=True)
             shared, private = found[: len(self._shared)], found[len(self._shared) :]
-            flat = [
-                (torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(self._shared, shared, strict=True)
-            ]
-            torch.cat(flat, out=into)
+            whole = [torch.zeros_like(p) if g is None else g for p, g in zip(self._shared, shared, strict=True)]
+            _lay_side_by_side(whole, into)
             for parameter, gradient in zip(self._private, private, strict=True):
                 if gradient is not None and parameter.grad is not None:
                     parameter.grad += gradient
@@ -274,7 +272,7 @@ class GradientAccumulator:
         else:
             for loss, row in zip(losses, gradients, strict=True):
                 found = torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True)
-                torch.cat([gradient.flatten() for gradient in found], out=row)
+                _lay_side_by_side(found, row)
         self._observed = gradients if self._observed is None else self._observed + gradients
 
 
@@ -287,6 +285,11 @@ def weigh(balancing: LossBalancing, losses: Tensor, tasks: Tensor) -> Tensor:
     weights = balancing.weights(losses, tasks)
     expect_shape(balancing, "weights", weights, losses.shape)
     return weights.to(losses)
+
+
+def _lay_side_by_side(gradients: Sequence[Tensor], row: Tensor) -> None:
+    """Writes gradients into a row (P,); that of a table of embeddings may be sparse."""
+    torch.cat([gradient.to_dense().flatten() for gradient in gradients], out=row)
 
 
 def _columns(jacobian: Tensor, parameters: Sequence[nn.Parameter]) -> dict[nn.Parameter, Tensor]:

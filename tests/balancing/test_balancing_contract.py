@@ -192,6 +192,23 @@ def test_pieces_of_a_batch_give_the_gradient_of_the_batch(name):
 
 
 @every_method
+def test_sparse_gradients_of_a_table_of_embeddings_give_what_dense_ones_give(name):
+    gradients = []
+    for sparse in (False, True):
+        torch.manual_seed(1)
+        table, heads, method = nn.Embedding(7, 4, sparse=sparse), nn.Linear(4, 3), BALANCINGS.build(name, 3)
+        everything = [*table.parameters(), *heads.parameters(), *method.parameters()]
+        for _ in range(3):
+            for parameter in everything:
+                parameter.grad = torch.zeros_like(parameter)
+            losses = (heads(table(torch.tensor([0, 5, 5, 2]))) - torch.randn(4, 3)).square().mean(0)
+            backward(losses, method, list(table.parameters()), list(heads.parameters()))
+        gradients.append([parameter.grad for parameter in everything])
+    for dense, sparse in zip(*gradients, strict=True):
+        torch.testing.assert_close(sparse, dense, rtol=1e-6, atol=1e-6)
+
+
+@every_method
 def test_private_parameters_keep_the_gradient_of_their_own_loss(name):  # BAL-01
     world, method = Linear(JACOBIANS["conflicting"]), BALANCINGS.build(name, 3)
     weights = backward(world.losses(), method, [world.shared], list(world.private))
