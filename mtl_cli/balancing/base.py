@@ -145,7 +145,8 @@ class GradientBalancing(Balancing):
 
     Heads and other parameters of one task get that task's own gradient. A task whose gradient is zero is treated like
     one without labels: it has weight 0, and its state stays as it is. Methods differ in how long their update is (some
-    are like the sum of the gradients, some like their mean), and with it in the learning rate that suits them.
+    are like the sum of the gradients, some like their mean, some do not grow with them), and with it in the learning
+    rate that suits them.
 
     Args:
         normalize_to: ``sum`` or ``mean`` makes every update as long as the sum or the mean of the gradients.

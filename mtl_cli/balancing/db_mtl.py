@@ -28,8 +28,8 @@ class DBMTL(AveragingBalancing):
         normalize_to: ``sum`` or ``mean`` rescales the update to the length of the gradients' sum or mean.
 
     Shape:
-        Jacobian (k, P) -> update (P,), a sum of k gradients as long as the longest; weights (k,) of the averages. The
-        averages are kept: K times the shared parameters.
+        Jacobian (k, P) -> update (P,), a sum of k averages, each as long as the longest; weights (k,) of the averages.
+        They are kept: K times the shared parameters.
 
     Example:
         >>> jacobian = torch.tensor([[3.0, 0.0], [0.0, 4.0]])

@@ -32,7 +32,7 @@ class DualProj(GramianBalancing):
             parameters.
 
     Shape:
-        gramian (k, k) -> weights (k,), each at least 1/k: at most about as long as a mean.
+        gramian (k, k) -> weights (k,), each at least 1/k: at most as long as the mean.
 
     Example:
         >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])

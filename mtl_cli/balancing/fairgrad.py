@@ -29,8 +29,8 @@ class FairGrad(GramianBalancing):
             parameters.
 
     Shape:
-        gramian (k, k) -> weights (k,), positive. With alpha 1 the update is sqrt(k) long whatever the gradients;
-        above 1 it is the shorter, the longer they are.
+        gramian (k, k) -> weights (k,), positive. Gradients s times as long make the update s^((1 - alpha) / (1 +
+        alpha)) times as long: longer if alpha < 1, shorter if alpha > 1; with alpha 1 it is always sqrt(k) long.
 
     Example:
         >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])

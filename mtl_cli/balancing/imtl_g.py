@@ -30,7 +30,8 @@ class IMTLG(GramianBalancing):
             parameters.
 
     Shape:
-        gramian (k, k) -> weights (k,) with sum 1: about as long as a mean, but longer where the sum nearly cancels.
+        gramian (k, k) -> weights (k,) with sum 1: about as long as a mean, longer where the sum nearly cancels
+        and shorter where the gradients differ in length.
 
     Example:
         >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])

@@ -31,7 +31,7 @@ class MGDA(GramianBalancing):
             parameters.
 
     Shape:
-        gramian (k, k) -> weights (k,), not negative; without normalization their sum is 1: at most as long as a mean.
+        gramian (k, k) -> weights (k,), not negative; without normalization their sum is 1: at most as long as the mean.
 
     Example:
         >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])

@@ -29,8 +29,8 @@ class MoDo(GramianBalancing):
         normalize_to: ``sum`` or ``mean`` rescales the update to the length of the gradients' sum or mean.
 
     Shape:
-        Jacobians (2, k, P) -> weights (k,) in the simplex: the update is at most as long as a mean. One Jacobian (k, P)
-        stands for both.
+        Jacobians (2, k, P) -> weights (k,) in the simplex: the update is at most as long as the longest gradient. One
+        Jacobian (k, P) stands for both.
 
     Example:
         >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])

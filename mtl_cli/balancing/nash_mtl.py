@@ -21,7 +21,7 @@ class NashMTL(GramianBalancing):
 
     It does not depend on the sizes of the gradients. Solved by Newton's method to the last digit instead of by some
     rounds of a convex solver. As in the authors' code M is divided by its Frobenius norm first, and the update is cut
-    to ``max_norm``, which it nearly always exceeds: its length is sqrt(k |M|). Where gradients cancel and there is no
+    to ``max_norm``, which it mostly exceeds: its length is sqrt(k |M|). Where gradients cancel and there is no
     solution, a tiny ridge decides.
 
     Args:
@@ -34,7 +34,7 @@ class NashMTL(GramianBalancing):
             parameters.
 
     Shape:
-        gramian (k, k) -> weights (k,), positive; the update is ``max_norm`` long, whatever the gradients.
+        gramian (k, k) -> weights (k,), positive; the update is sqrt(k |M|) long, but ``max_norm`` if that is shorter.
 
     Example:
         >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])

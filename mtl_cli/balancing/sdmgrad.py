@@ -33,8 +33,8 @@ class SDMGrad(GramianBalancing):
         normalize_to: ``sum`` or ``mean`` rescales the update to the length of the gradients' sum or mean.
 
     Shape:
-        Jacobians (3, k, P) -> weights (k,) in the simplex: the update is at most as long as a mean. One Jacobian (k, P)
-        stands for all.
+        Jacobians (3, k, P) -> weights (k,) in the simplex: the update is at most as long as the longest gradient. One
+        Jacobian (k, P) stands for all.
 
     Example:
         >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])

@@ -32,7 +32,7 @@ class UPGrad(GramianBalancing):
             parameters.
 
     Shape:
-        gramian (k, k) -> weights (k,), each at least 1/k: as long as a mean, or longer where gradients conflict.
+        gramian (k, k) -> weights (k,), each at least 1/k: as long as the mean, or longer where gradients conflict.
 
     Example:
         >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
