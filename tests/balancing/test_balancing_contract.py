@@ -100,19 +100,52 @@ def test_twenty_steps_with_a_task_whose_loss_is_constant_stay_finite(name):  # B
             world.shared -= 0.1 * gradient
 
 
+class Passes:
+    """Passes over three losses w_i . x, and over the same ones in validation."""
+
+    lr, step = 0.1, 0
+
+    def __init__(self):
+        self.jacobian, self.parameters = torch.tensor(JACOBIANS["conflicting"]), torch.ones(4)
+        self.given = []
+
+    def _give(self, value):
+        self.given.append((value, value.clone()))
+        return value
+
+    def losses(self):
+        return self._give(self.jacobian @ self.parameters + 5.0)
+
+    def gradient(self, weights):
+        return self._give(weights @ self.jacobian)
+
+    validation_losses, validation_gradient = losses, gradient
+
+
 @every_method
-def test_jacobian_and_losses_are_left_as_they_are(name):
-    method = BALANCINGS.build(name, 3)
-    losses, tasks = torch.tensor([1.0, 2.0, 4.0]), torch.arange(3)
-    jacobian = torch.tensor(JACOBIANS["conflicting"])
-    if isinstance(method, GradientBalancing):
-        method.aggregate(jacobian, losses, tasks)
-    else:
-        method.weights(losses, tasks)
-        method.penalty(tasks)
-    assert torch.equal(jacobian, torch.tensor(JACOBIANS["conflicting"]))
-    assert losses.tolist() == [1.0, 2.0, 4.0]
-    assert tasks.tolist() == [0, 1, 2]
+def test_what_a_method_is_given_is_left_as_it_is(name):
+    method, passes = BALANCINGS.build(name, 3), Passes()
+    losses, tasks, jacobian = torch.tensor([1.0, 2.0, 4.0]), torch.arange(3), torch.tensor(JACOBIANS["conflicting"])
+    samples = torch.stack([jacobian] * method.samples)
+    gradients, features = torch.randn(3, 5, 2), torch.randn(5, 2)
+    given = [losses, tasks, jacobian, samples, gradients, features, passes.jacobian, passes.parameters]
+    passes.given += [(value, value.clone()) for value in given]
+    for _ in range(2):  # the second finds a state
+        if method.extra_passes:
+            method.before_step(passes, tasks)
+        if isinstance(method, GradientBalancing):
+            method.aggregate(jacobian if method.samples == 1 else samples, losses, tasks)
+        else:
+            if method.observes != "nothing":
+                method.observe(jacobian, losses, tasks)
+            method.weights(losses, tasks)
+            method.penalty(tasks)
+        if method.extra_passes:
+            method.after_step(passes, losses, tasks)
+        method.after_epoch({"a": 1.0, "b": 2.0, "c": None})
+    if "gradients_on" in BALANCINGS.options(name):
+        BALANCINGS.build(name, 3, gradients_on="features").aggregate_features(gradients, features, losses, tasks)
+    assert all(torch.equal(value, before) for value, before in passes.given)
 
 
 @every_method

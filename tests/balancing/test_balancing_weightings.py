@@ -1,5 +1,6 @@
 """Every method that weights losses: against its formula, TorchJD, and the cases in which the answer is known."""
 
+import itertools
 import math
 
 import pytest
@@ -435,6 +436,56 @@ class Quadratic:
     def validation_gradient(self, weights):
         self.asked = weights
         return weights[0] * 2 * (self.parameters - self.goal)
+
+
+class Descent(Quadratic):
+    """Three tasks on a path that is the same whatever the weights: down the mean of the losses."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(5)
+        super().__init__(torch.randn(3, 4, generator=generator), torch.ones(4))
+
+    def validation_losses(self):
+        return self.losses() + 0.1
+
+    def gradients(self):
+        return 2 * (self.parameters - self.centres)
+
+    def go_on(self):
+        self.parameters -= self.lr * self.gradients().mean(0)
+        self.step += 1
+
+
+def _course(name):
+    """The weights (steps, K) of a method in eight epochs of two steps, up to a number that is the same for all."""
+    method, world, found = _build(name), Descent(), []
+    optimizer = torch.optim.Adam(method.parameters(), lr=0.05) if method.has_parameters else None
+    for _ in range(16):
+        losses = world.losses()
+        if method.extra_passes:
+            method.before_step(world, EVERY)
+        if method.observes != "nothing":
+            method.observe(world.gradients(), losses, EVERY)
+        weights = method.weights(losses, EVERY)
+        if optimizer is not None:
+            optimizer.zero_grad()
+            ((weights * losses).sum() + method.penalty(EVERY)).backward()
+            optimizer.step()
+        world.go_on()
+        if method.extra_passes:
+            method.after_step(world, losses, EVERY)
+        if world.step % 2 == 0:
+            _epochs(method, losses.tolist())
+        found.append(weights.detach())
+    course = torch.stack(found)
+    return course / course.sum()
+
+
+def test_no_two_methods_are_one_but_those_that_are_by_their_formulas():
+    courses = {name: _course(name) for name in WEIGHTINGS}
+    same = {p for p in itertools.combinations(WEIGHTINGS, 2) if torch.allclose(*(courses[n] for n in p), rtol=1e-3)}
+    without_weights_or_in_its_warm_up = {("coba", "equal"), ("coba", "fixed"), ("equal", "fixed")}
+    assert same == without_weights_or_in_its_warm_up | {("imtl_l", "uncertainty")}  # twice the weights
 
 
 def test_auto_lambda_follows_the_exact_derivative():
