@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def toy(argv: Sequence[str]) -> None:
-    """Walks, writes the page, and says how many starts reach the front.
+    """Walks, says of each method how many starts reach the front, and writes the page.
 
     Raises:
         ConfigError: An argument cannot be used.
@@ -128,10 +128,12 @@ def toy(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     problems = check_out(arguments.out, (".html",), arguments.overwrite, None)
     _check(problems, arguments.methods, arguments.steps, arguments.lr)
-    paths = walk(list(dict.fromkeys(arguments.methods)), arguments.steps, arguments.lr)
+    paths: dict[str, list[Path2D]] = {}
+    for name in dict.fromkeys(arguments.methods):  # one after the other: a line for each as soon as it is known
+        paths |= walk([name], arguments.steps, arguments.lr)
+        reached = sum(path.reached for path in paths[name])
+        print(f"{name}: {reached} of {len(paths[name])} starts reach the front", flush=True)
     write_text(Path(arguments.out), _page(paths, arguments.steps, arguments.lr))
-    for name, found in paths.items():
-        print(f"{name}: {sum(path.reached for path in found)} of {len(found)} starts reach the front")
     print(arguments.out)
 
 

@@ -46,6 +46,18 @@ def test_page_and_count(tmp_path, capsys):
     assert "20 steps" in text
 
 
+def test_each_method_is_told_of_before_the_next_one_walks(tmp_path, capsys, monkeypatch):
+    told = []
+
+    def walk_and_listen(names, *rest):
+        told.append(capsys.readouterr().out)
+        return walk(names, *rest)
+
+    monkeypatch.setattr("mtl_cli.commands.toy.walk", walk_and_listen)
+    assert run(toy, ["equal", "mgda", "--steps", "5", "--out", str(tmp_path / "toy.html")]) == 0
+    assert told == ["", "equal: 0 of 5 starts reach the front\n"]
+
+
 @pytest.mark.parametrize("name", ["famo", "gradnorm", "uncertainty", "modo"])
 def test_method_that_needs_a_model_is_refused(name, tmp_path, capsys):
     assert run(toy, [name, "--steps", "0", "--out", str(tmp_path / "toy.html")]) == 2
