@@ -647,8 +647,17 @@ def _named(
         found.append(registry.unknown(name, where_name))
         return None
     options, problems = conform_mapping(node, registry.options(name), where, ignore=ignore)
-    found += problems
+    found += [_with_owners(problem, registry) for problem in problems]
     return Component(name, options)
+
+
+def _with_owners(problem: Problem, registry: Registry[Any]) -> Problem:
+    """Names the components that have the option which one of their group does not have."""
+    key = problem.where.rpartition(".")[2]
+    owners = [name for name in registry.names() if problem.what == "unknown key" and key in registry.options(name)]
+    if not owners:
+        return problem
+    return replace(problem, hint=f"{problem.hint} It is an option of {registry.group}={', '.join(owners)}.")
 
 
 def _data(node: Any, found: list[Problem]) -> tuple[Any, Any]:

@@ -258,8 +258,9 @@ def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters,
         return
     alone = labels.shape[1] > 1 and not ((~np.isnan(labels)).sum(1) > 1).any()
     if balancing.gradients_on == "features" and alone:
-        what = "'features': no training row has labels for two tasks, so that their gradients never meet there"
-        raise ConfigError(Problem("balancing.gradients_on", what, "Write balancing.gradients_on=parameters."))
+        what = f"'features': '{name}' needs training rows with labels for two tasks there, and there are none"
+        hint = "Write balancing.gradients_on=parameters, with which every method takes rows of one task each."
+        raise ConfigError(Problem("balancing.gradients_on", what, hint))
 
 
 def choose_threads(config: RunConfig, parameters: int) -> int:

@@ -1,6 +1,8 @@
 """What a method on gradients needs is asked for before training: shared parameters, packages, common rows."""
 
 import importlib.util
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,8 +65,8 @@ def test_features_of_tasks_that_share_no_row_are_refused():  # BAL-11
     parameters = make_learner(three_kinds()).parameters
     check_balancing("graddrop", BALANCINGS.build("graddrop", 3), parameters, APART)
     assert _refusal("graddrop", parameters, APART, gradients_on="features") == (
-        "balancing.gradients_on: 'features': no training row has labels for two tasks, so that their gradients never "
-        "meet there. Write balancing.gradients_on=parameters."
+        "balancing.gradients_on: 'features': 'graddrop' needs training rows with labels for two tasks there, and there "
+        "are none. Write balancing.gradients_on=parameters, with which every method takes rows of one task each."
     )
 
 
@@ -91,3 +93,27 @@ def test_gradients_of_features_are_refused_where_each_task_has_its_own(sharing):
         validate(config)
     if SHARINGS.load(sharing).shares:
         assert f"'features' are not the same for all tasks with '{sharing}'" in str(caught.value)
+        assert "use sharing=hard or hyper." in str(caught.value)
+
+
+def test_what_gradients_of_features_need_is_what_the_configuration_says():  # BAL-11
+    text = (Path(__file__).parents[2] / "configs/config.yaml").read_text(encoding="utf-8").replace("\n  #", "")
+    methods, sharings = re.search(
+        r"gradients_on=features .* Methods: ([\w, ]+)\. It needs sharing=([\w ]+),", text
+    ).groups()
+    for name in BALANCINGS.names():
+        given = {**CONFIG, "balancing": {"name": name, "gradients_on": "features"}}
+        if name in methods.split(", "):
+            validate(given)
+            continue
+        with pytest.raises(ConfigError, match=re.escape(f"It is an option of balancing={methods}.")):
+            validate(given)
+    assert sharings.split(" or ") == [name for name in SHARINGS.names() if SHARINGS.load(name).common_features]
+    with pytest.raises(ConfigError, match=r"Write .* or trainer\.accumulate_grad_batches=1\."):
+        validate(
+            {
+                **CONFIG,
+                "balancing": {"name": "mgda", "gradients_on": "features"},
+                "trainer": {"accumulate_grad_batches": 2},
+            }
+        )

@@ -899,7 +899,8 @@ MISTAKES = [
         "--config-dir conf task=mine optimizer.lr=-1 trainer.max_time=soon balancing.beta=2",
         (
             "shared_dim (conf/task/mine.yaml, line 3): must be at least 1, got 0.\n"
-            "balancing.beta (command line): unknown key. Known: loss_scale, name.\n"
+            "balancing.beta (command line): unknown key. Known: loss_scale, name. "
+            "It is an option of balancing=db_mtl, gradvac, moco.\n"
             "optimizer.lr (command line): must be greater than 0, got -1.0.\n"
             "data.batch_size (conf/task/mine.yaml, line 2): must be a whole number, got 'many'.\n"
             "tasks.buys.kind (conf/task/mine.yaml, line 5): unknown kind 'binery'. Did you mean 'binary'?\n"
