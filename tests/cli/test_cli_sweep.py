@@ -175,6 +175,8 @@ def test_a_finished_job_that_is_to_train_longer_goes_on(cli, customers, write, t
     assert ended.out.count("changed since the run began: trainer.max_epochs (2 -> 3)\n") == 2
     assert ended.out.count("resumed after epoch 2") == 2
     assert _epochs(tmp_path / "sweep") == [3, 3]
+    assert cli(*common, "trainer.max_epochs=1").code == 0  # another override is another job, as its folder's name says
+    assert sorted(_epochs(tmp_path / "sweep")) == [1, 1, 3, 3]
     # what was trained does not depend on these
     _edit(write, customers, max_epochs=3, threads=1, diagnostics_every=5, on_nonfinite="skip")
     again = cli(*common)
