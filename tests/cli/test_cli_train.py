@@ -1,7 +1,10 @@
 """One YAML file to a trained model: what a run leaves behind and prints, and that every switch does what it says."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 
 import pytest
@@ -414,6 +417,29 @@ def test_evaluation_every_other_epoch(cli, tmp_path, records):
     assert cli(*QUICK, "trainer.max_epochs=5", "trainer.check_val_every_n_epoch=2", "trainer.compile=false").code == 0
     assert [line["epoch"] for line in records(tmp_path / "run", "val")] == [2, 4, 5]
     assert [line["epoch"] for line in records(tmp_path / "run", "train")] == [1, 2, 3, 4, 5]
+
+
+NO_COMPILER = shutil.which("cc") is None and shutil.which("gcc") is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(NO_COMPILER, reason="there is no C compiler here, which PyTorch's compiler needs")
+def test_a_compiled_model_trains_as_one_that_is_not(tmp_path):
+    same = ["trainer.device=cpu", "trainer.max_epochs=1", "encoder.dropout=0", "optimizer=sgd", "optimizer.lr=0.05"]
+    for compiled in ("false", "true"):  # in processes of their own: the compiler leaves threads and workers behind
+        command = [*QUICK[:-1], *same, f"trainer.compile={compiled}", f"hydra.run.dir=compile-{compiled}"]
+        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "code")}
+        ended = subprocess.run(
+            [sys.executable, "-m", "mtl_cli.cli", *command],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+    assert any((tmp_path / "code").rglob("*.so"))  # it was compiled
+    ours, theirs = (_weights(tmp_path / f"compile-{compiled}") for compiled in ("true", "false"))
+    _equal(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_early_stopping_ends_the_training(cli, tmp_path):
