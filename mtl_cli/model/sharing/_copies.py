@@ -45,7 +45,7 @@ class Copies(Sharing):
             return by_autograd(self, inputs)
         if self._own_rows.is_single:
             with torch.enable_grad():
-                features = self._own_rows.single(inputs, self._leaves(0))
+                features = self._own_rows.of_one(inputs, self._leaves(0))
             return features.detach(), lambda gradient: into_graph(features, gradient)
         if (wanted := self._own_rows.of_each(inputs)) is not None:
             with torch.enable_grad():

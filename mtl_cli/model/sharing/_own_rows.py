@@ -132,7 +132,7 @@ class OwnRows:
         """
         if self.is_single:
             values = {**constants, **{name: part[0] for name, part in parameters.items()}}
-            return self.single(inputs, values)
+            return self.of_one(inputs, values)
         wanted = self.of_each(inputs)
         if wanted is not None:
             parts = {name: values.unbind(0) for name, values in parameters.items()}
@@ -149,8 +149,8 @@ class OwnRows:
         """Whether there is one encoder, which is computed by itself, on all rows."""
         return self._single and not torch.compiler.is_compiling()
 
-    def single(self, inputs: Inputs, values: Mapping[str, Tensor]) -> Tensor:
-        """Features (B, D) of the encoder of a single task, computed as it does itself: to the last bit."""
+    def of_one(self, inputs: Inputs, values: Mapping[str, Tensor]) -> Tensor:
+        """Features (B, D) of the encoder with these values, by the names in the stack: to the last bit as of itself."""
         encoder = self._encoder.train(self._stack.training)
         features: Tensor = torch.func.functional_call(encoder, values_of_one(self._stack, values), (inputs,))
         return features
@@ -172,15 +172,13 @@ class OwnRows:
             wanted: (K, B) bool.
             values: Parameters and buffers of the encoder of a task, by the names that they have in the stack.
         """
-        encoder, alone = self._encoder.train(self._stack.training), inputs._replace(wanted=None)
-        found = []
+        alone, found = inputs._replace(wanted=None), []
         for task, own in enumerate(wanted):
             rows = own.nonzero().flatten()
             if len(rows) or task == 0:  # one at least
-                named = values_of_one(self._stack, values(task))
-                features = torch.func.functional_call(encoder, named, (alone.rows(rows),))
-                found.append(_OwnRows(task, encoder.places(inputs, rows), features))
-        return OfOwnRows(found, self._tasks, encoder.positions(inputs))
+                features = self.of_one(alone.rows(rows), values(task))
+                found.append(_OwnRows(task, self._encoder.places(inputs, rows), features))
+        return OfOwnRows(found, self._tasks, self._encoder.positions(inputs))
 
 
 class _OwnRows(NamedTuple):

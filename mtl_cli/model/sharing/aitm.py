@@ -128,9 +128,8 @@ class _Transfer(nn.Module):
     def __init__(self, width: int, tasks: Sequence[int]) -> None:
         super().__init__()
         self.passed = Linear(width, width, len(tasks))
-        self.attention = nn.Parameter(
-            uniform(len(tasks), width, 3 * width, inputs=width)
-        )  # V, K, Q; no bias as the authors
+        # V, K, Q; no bias as the authors
+        self.attention = nn.Parameter(uniform(len(tasks), width, 3 * width, inputs=width))
         self.use = GateUse(tasks, 2)
 
     def forward(self, own: Tensor, before: Tensor) -> Tensor:
