@@ -456,7 +456,7 @@ def _has_more_to_do(run: RunFolder, config: RunConfig) -> bool:
     trainer = config.trainer
     try:
         done = run.read_json("summary.json")
-        epochs, steps = int(done["epochs"]), int(done["steps"])
+        epochs, steps = float(done["epochs"]), int(done["steps"])
         _ = done["best"] and float(done["best"]["score"] or 0)
     except (RunError, KeyError, TypeError, ValueError):
         log.warning("%s: is damaged or missing; it is made anew from the checkpoints", run.path / "summary.json")

@@ -34,7 +34,8 @@ from mtl_cli.errors import Problem, RunError
 from mtl_cli.loop import Trainer
 from mtl_cli.loop.evaluate import Evaluation
 from mtl_cli.loop.monitor import Best, EarlyStopping
-from mtl_cli.loop.trainer import Interrupted, Limits, Schedule
+from mtl_cli.loop.progress import Limits
+from mtl_cli.loop.trainer import Interrupted, Schedule
 from mtl_cli.model.findings import as_json
 from mtl_cli.processes import OneProcess
 from mtl_cli.report_text import at_most, number, text_table
@@ -145,11 +146,7 @@ def training(
                 if damaged:  # it must not outlive a run that has nothing left to train
                     trainer.save("last")
                 _reopen(trainer)
-                progress = trainer.progress
-                log.info("resumed after epoch %d, step %d", progress.epoch, progress.step)
-                if progress.cut and not progress.finished:
-                    what = "a limit had ended epoch %d early: its last %d steps are not made up for"
-                    log.warning(what, progress.epoch, progress.cut)
+                log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
             else:
                 trainer.diagnostics.truncate(0)
                 trainer.metrics.truncate(0)  # of a process that died before its first checkpoint
@@ -427,7 +424,7 @@ def _summarise(run: Run, training: float) -> dict[str, Any]:
         chosen = f"weights of epoch {best.entries[0][1]}, the best by {best.monitor.name} ({number(best.score)} on val)"
     else:
         why = "the best checkpoint cannot be read" if best.entries else f"no best checkpoint by {best.monitor.name}"
-        chosen = f"weights of the last epoch, {progress.epoch} ({why})"
+        chosen = f"weights of the last epoch, {progress.begun} ({why})"
     log.info("\n%s\n%s", chosen, results_table(config, evaluations[shown], shown))
     for split, evaluation in evaluations.items():
         labels = {name: counts[split] for name, counts in data.label_counts.items()}
@@ -466,7 +463,7 @@ def _summarise(run: Run, training: float) -> dict[str, Any]:
         },
         "rows": {split: len(getattr(data.splits, split)) for split in ("train", "val", "test")},
         "rows_seen": trainer.rows_by_source(),
-        "epochs": progress.epoch,
+        "epochs": trainer.epochs,
         "steps": progress.step,
         "skipped_steps": progress.skipped,
         "train_seconds": round(training, 3),

@@ -40,6 +40,7 @@ from mtl_cli.data.sources.table import FrameSource
 from mtl_cli.data.table import Part
 from mtl_cli.errors import ConfigError, DataError, Problem, RunError
 from mtl_cli.loop.evaluate import EVALUATION_ROWS, Evaluation, forward, rows_at_once, score
+from mtl_cli.loop.progress import Progress
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.registry import SOURCES
 from mtl_cli.run import RunFolder, digest
@@ -419,7 +420,7 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
         raise RunError(Problem(str(file), what, "Is it of another run?"))
     try:
         model.load_values(saved["model"])
-        epoch = int(saved["progress"]["epoch"])
+        epoch = Progress.of_checkpoint(saved["progress"]).begun
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise RunError(

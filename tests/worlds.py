@@ -18,7 +18,8 @@ from mtl_cli.data.batches import Origins, Rows
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor
-from mtl_cli.loop.trainer import Limits, Schedule, Trainer
+from mtl_cli.loop.progress import Limits
+from mtl_cli.loop.trainer import Schedule, Trainer
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.ownership import by_rows

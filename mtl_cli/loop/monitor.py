@@ -73,12 +73,19 @@ class Best:
     def add(self, score: float | None, epoch: int, step: int) -> tuple[bool, list[int]]:
         """Takes a score.
 
+        An epoch that a limit has cut short and that was gone on with has two: the better one stays.
+
         Returns:
             Whether it is kept, and the epochs whose checkpoints are no longer needed.
         """
         outdated, self.outdated = self.outdated, []
         if score is None or math.isnan(score) or self.keep == 0:
             return False, outdated
+        cut = next((entry for entry in self.entries if entry[1] == epoch), None)
+        if cut is not None:
+            if not self.monitor.better(score, cut[0]):
+                return False, outdated
+            self.entries.remove(cut)
         place = next(
             (i for i, entry in enumerate(self.entries) if self.monitor.better(score, entry[0])), len(self.entries)
         )

@@ -24,6 +24,7 @@ from mtl_cli.loop.evaluate import Evaluation, evaluate, mean_losses
 from mtl_cli.loop.finite import LossWatch, Snapshot, Tally, rows_without_finite_loss, state_is_finite
 from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.passes import ValidationBatches
+from mtl_cli.loop.progress import Limits, Progress
 from mtl_cli.loop.step import Learner, NotFinite, StepResult, train_step
 from mtl_cli.processes import STOP, TIME_OVER
 from mtl_cli.registry import describe_component, from_outside
@@ -35,21 +36,6 @@ from mtl_cli.tasks import Task
 
 log = logging.getLogger(__name__)
 _SHOWN_ROWS = 8  # of those without a finite loss
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How long to train. Whatever is reached first ends the training.
-
-    Args:
-        epochs: Passes over the training rows, or None.
-        steps: Optimizer steps, or None.
-        seconds: Time, over all resumes, or None; the step that is under way is finished.
-    """
-
-    epochs: int | None
-    steps: int | None
-    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -87,20 +73,6 @@ class Schedule:
         if self.mixing.method != "annealed":  # else each epoch may have another length
             return epochs * self.steps(rows, 0)
         return sum(self.steps(rows, epoch) for epoch in range(epochs))
-
-
-@dataclass
-class Progress:
-    """Where training stands; all of it is in the checkpoint."""
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    rows: int = 0
-    seconds: float = 0.0
-    finished: bool = False
-    skipped: int = 0  # steps left out because a loss or gradient was not finite
-    cut: int = 0  # steps of the last epoch that a limit has cut off
 
 
 class Interrupted(Exception):
@@ -322,7 +294,7 @@ class Trainer:
                 self.learner.loss_scale.load_state_dict(state["loss_scale"])
             for optimizer, saved in zip(self.learner.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
-            self.progress = Progress(**state["progress"])
+            self.progress = Progress.of_checkpoint(state["progress"])
             self._load_scores(state)
             self._sums = np.array(state["sums"], float)
             self._counts = np.array(state["counts"], float)
@@ -356,7 +328,7 @@ class Trainer:
             return
         with suppress(RunError):  # damaged: said where it is needed
             state = load(best)
-            if state["progress"]["epoch"] == self.best.entries[0][1]:  # else of an epoch that is trained once more
+            if state["progress"]["step"] == self.best.entries[0][2]:  # else of an epoch that is trained once more
                 self.folder.write_checkpoint(state, own)
 
     def _monitors(self) -> dict[str, str]:
@@ -402,7 +374,7 @@ class Trainer:
                 break
             self._pause(epoch)
         self._end_epoch(epoch, out)
-        bar.set_postfix(epoch=progress.epoch, best=self.best.score, refresh=False)
+        bar.set_postfix(epoch=progress.begun, best=self.best.score, refresh=False)
 
     def _step(self, epoch: Epoch, step: int) -> Steps[None]:
         self.train.reach(epoch, step)
@@ -458,27 +430,36 @@ class Trainer:
         return processes.largest(own or 0) if processes.anyone(STOP, own is not None) else None
 
     def _end_epoch(self, epoch: Epoch, out: bool) -> None:
+        """All of its steps are made, or (``out``) no more are allowed.
+
+        One that is cut short stays open: what is evaluated and kept here is extra, and training that is allowed more
+        later goes on within it, with everything that it has added up.
+        """
         progress = self.progress
         self._check_losses(epoch)
         losses = self._mean_losses()
         self._check_skipped()
-        progress.cut = len(epoch.bounds) - progress.step_in_epoch
-        progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
+        whole = progress.step_in_epoch == len(epoch.bounds)
+        if whole:
+            progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         self._log_training(losses)
-        self._sums[:] = self._counts[:] = 0
-        self._balancing_weights.clear()
-        self._norms.clear()
         self._name_zero_gradients()
-        self.learner.balancing.after_epoch(self._as_balanced(losses))
+        if whole:
+            self._sums[:] = self._counts[:] = 0
+            self._balancing_weights.clear()
+            self._norms.clear()
+            self._skipped_in_epoch = 0
+            self.learner.balancing.after_epoch(self._as_balanced(losses))
         progress.finished = out or progress.epoch == self.limits.epochs
+        due = whole and progress.epoch % self.schedule.evaluate_every == 0
         names: list[str] = []
         removed: list[str] = []
-        if progress.finished or progress.epoch % self.schedule.evaluate_every == 0:
+        if due or progress.finished:
             self._import_scorers()
             evaluation = self.evaluate(self.val)
             self._check_evaluation(evaluation)
             kept, dropped = self._log_evaluation(evaluation, losses)
-            if self.early_stopping.should_stop(evaluation) and not progress.finished:
+            if due and self.early_stopping.should_stop(evaluation) and not progress.finished:
                 progress.finished = True
                 log.info(
                     "stopped: no better %s for %d evaluations",
@@ -488,7 +469,7 @@ class Trainer:
             names = self._best_names() if kept else []
             removed = [f"epoch-{number}" for number in dropped] + ([] if self.best.entries else ["best"])
         if out and not self._out_of_steps():
-            log.info("stopped in epoch %d, step %d: trainer.max_time is over", progress.epoch, progress.step)
+            log.info("stopped in epoch %d, step %d: trainer.max_time is over", progress.begun, progress.step)
         self._check_weights()
         self.save(*names, "last")
         for name in removed:  # after what takes its place is written
@@ -503,18 +484,18 @@ class Trainer:
         if isinstance(balancing, GradientBalancing) and balancing.without_gradient:
             log.warning(
                 "epoch %d: the gradient of %s on the shared parameters was zero in some step; it had no weight there",
-                self.progress.epoch, self._names(sorted(balancing.without_gradient)),
+                self.progress.begun, self._names(sorted(balancing.without_gradient)),
             )  # fmt: skip
             balancing.without_gradient.clear()
 
     def _best_names(self) -> list[str]:
         """The checkpoints that the present state, which is one of the best, is to be kept as."""
-        of_epoch = [f"epoch-{self.progress.epoch}"] if self.best.several else []
-        return of_epoch + (["best"] if self.best.entries[0][1] == self.progress.epoch else [])
+        of_epoch = [f"epoch-{self.progress.begun}"] if self.best.several else []
+        return of_epoch + (["best"] if self.best.entries[0][1] == self.progress.begun else [])
 
     def _log_training(self, losses: Mapping[str, float | None]) -> None:
         """The epoch's mean loss of each task; its mean weight and gradient over the steps in which it had labels."""
-        record: dict[str, Any] = {"split": "train", "epoch": self.progress.epoch, "step": self.progress.step}
+        record: dict[str, Any] = {"split": "train", "epoch": self.progress.begun, "step": self.progress.step}
         record.update({f"train/{name}/loss": value for name, value in losses.items()})
         known = [task.weight * value for task in self.tasks if (value := losses[task.name]) is not None]
         record["train/loss"] = sum(known) if known else None
@@ -535,14 +516,14 @@ class Trainer:
 
     def _log_evaluation(self, evaluation: Evaluation, losses: Mapping[str, float | None]) -> tuple[bool, list[int]]:
         progress, monitor = self.progress, self.best.monitor
-        self.metrics.append({"split": "val", "epoch": progress.epoch, "step": progress.step, **evaluation.flat("val")})
+        self.metrics.append({"split": "val", "epoch": progress.begun, "step": progress.step, **evaluation.flat("val")})
         score = monitor.value(evaluation)
         if evaluation.broken_down and evaluation.broken_down != self._broken_down:
             what = "epoch %d: no mean, for predictions of %s are not finite, or too large to score"
-            log.warning(what, progress.epoch, ", ".join(evaluation.broken_down))
+            log.warning(what, progress.begun, ", ".join(evaluation.broken_down))
         self._broken_down = evaluation.broken_down
-        kept, dropped = self.best.add(score, progress.epoch, progress.step)
-        mark = " *" if self.best.entries and self.best.entries[0][1] == progress.epoch else ""
+        kept, dropped = self.best.add(score, progress.begun, progress.step)
+        mark = " *" if self.best.entries and self.best.entries[0][2] == progress.step else ""
         total = sum(task.weight * (losses[task.name] or 0.0) for task in self.tasks)
         shown = [
             f"{name} {metric} {_number(evaluation.tasks[name][metric])}" for name, metric in evaluation.primary.items()
@@ -556,7 +537,7 @@ class Trainer:
         )
         log.info(
             "epoch %d: train loss %.4f | val loss %s | %s %s%s%s | %s",
-            progress.epoch, total, _number(evaluation.loss), monitor.name, _number(score), note, mark, ", ".join(shown),
+            progress.begun, total, _number(evaluation.loss), monitor.name, _number(score), note, mark, ", ".join(shown),
         )  # fmt: skip
         return kept, dropped
 
@@ -627,7 +608,6 @@ class Trainer:
             )
         if skipped:
             log.warning("epoch %d: %d of %d steps skipped", self.progress.epoch + 1, skipped, steps)
-        self._skipped_in_epoch = 0
 
     def _place(self, step: int) -> str:
         """Epoch and step, from 1, for messages; ``step`` counts from 0 in the epoch that is under way."""
@@ -654,7 +634,7 @@ class Trainer:
         """A last update that diverged shows in the validation loss alone; what is on the disk is from before it."""
         if evaluation.diverged:
             self._blame_balancing()
-            place = f"epoch {self.progress.epoch}, step {self.progress.step}"
+            place = f"epoch {self.progress.begun}, step {self.progress.step}"
             raise TrainingError(
                 f"{place}: the validation loss of {', '.join(evaluation.diverged)} is not finite. "
                 "Lower optimizer.lr, or set trainer.gradient_clip_val."
@@ -672,6 +652,14 @@ class Trainer:
 
     def _out_of_steps(self) -> bool:
         return self.limits.steps is not None and self.progress.step >= self.limits.steps
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the training rows; a limit may end training within one."""
+        progress = self.progress
+        if not progress.step_in_epoch:
+            return progress.epoch
+        return progress.epoch + progress.step_in_epoch / self.schedule.steps(self.train, progress.epoch)
 
     def seconds(self) -> float:
         """The time that ``steps`` has taken, validations and checkpoints included, over all resumes."""

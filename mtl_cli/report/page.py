@@ -80,7 +80,7 @@ def run_report(run: RunFolder, config: Mapping[str, Any]) -> Report:
         run: Its folder.
         config: Its configuration.
     """
-    records = MetricsLog(run.path / "metrics.jsonl").read()
+    records = _by_epoch(MetricsLog(run.path / "metrics.jsonl").read())
     finished = (run.path / "summary.json").exists()
     summary = run.read_json("summary.json") if finished else {}
     state = str(run.status["state"])
@@ -176,7 +176,7 @@ def _result(summary: Mapping[str, Any]) -> tuple[list[str], list[Column]]:
     facts = [
         f"mean on {split}: {text(metrics.get(f'{split}/mean'))}",
         f"weights of {chosen}",
-        f"{summary['rows']['train']:,} training rows, {summary['epochs']} epochs, {summary['steps']:,} steps",
+        f"{summary['rows']['train']:,} training rows, {summary['epochs']:.4g} epochs, {summary['steps']:,} steps",
         f"{summary['seconds']:.1f} s" + (f", {speed:,.0f} rows/s" if speed else ""),
     ]
     if place := computed_on(summary):
@@ -323,7 +323,7 @@ def _method_curves(among: Sequence[Method], logs: Mapping[str, Sequence[Record]]
     for method, names in zip(among, comparison.labels(among), strict=True):
         by_epoch: dict[float, list[float | None]] = {}
         for job in method.done:
-            for record in logs.get(job.job, []):
+            for record in _by_epoch(logs.get(job.job, [])):
                 if record["split"] == "val":
                     by_epoch.setdefault(record["epoch"], []).append(record.get("val/mean"))
         means = {epoch: comparison.estimate(values) for epoch, values in sorted(by_epoch.items())}
@@ -349,6 +349,11 @@ def _settings(config: Mapping[str, Any]) -> str:
     flat = flatten(dict(config))
     values: list[Cell] = ["null" if value is None else str(value) for value in flat.values()]
     return _table([Column("key", list(flat), "override"), Column("value", values, "override")])
+
+
+def _by_epoch(records: Sequence[Record]) -> list[Record]:
+    """The last record of each epoch: one that a limit had cut short has another, when training went on."""
+    return list({(record["split"], record["epoch"]): record for record in records}.values())
 
 
 def _over(records: Sequence[Record], key: str, name: str) -> svg.Series:

@@ -15,7 +15,7 @@ from worlds import start, wait_for_lines
 
 from mtl_cli.build import DATA_FORMAT
 from mtl_cli.cli import run_command
-from mtl_cli.run import RunFolder
+from mtl_cli.run import MetricsLog, RunFolder
 from mtl_cli.run.checkpoint import load
 
 # State of every sort: dropout's generator, a schedule, weights that a method learns, checkpoints inside an epoch.
@@ -383,14 +383,22 @@ def test_resume_of_a_moved_run(cli, tmp_path):
     assert RunFolder.open(Path("kept")).is_done
 
 
-def test_steps_that_a_limit_cut_off_an_epoch_are_told_when_the_run_goes_on(cli):
+def test_training_that_a_limit_ended_inside_an_epoch_goes_on_there(cli, tmp_path):
     line = [o for o in QUICK if not o.startswith("experiment")]
-    assert cli(*line, "data.batch_size=256", "trainer.max_epochs=3", "trainer.max_steps=6").code == 0  # of 5 an epoch
-    ended = cli("resume=run", "trainer.max_steps=null")
-    assert ended.code == 0
-    assert "resumed after epoch 2, step 6" in ended.out
-    assert "a limit had ended epoch 2 early: its last 4 steps are not made up for" in ended.out
-    assert "early: " not in cli("resume=run", "trainer.max_epochs=4").out
+    line += ["data.batch_size=256", "trainer.max_epochs=3", "scheduler=constant"]  # five steps an epoch
+    assert cli(*line, "trainer.max_steps=null", "hydra.run.dir=whole").code == 0
+    assert cli(*line, "trainer.max_steps=6").code == 0
+    assert json.loads((tmp_path / "run/summary.json").read_text())["epochs"] == 1.2
+    ended = cli("resume=run", "trainer.max_steps=8")
+    assert (ended.code, ended.err) == (0, "")
+    assert "resumed after epoch 1, step 6" in ended.out
+    assert cli("resume=run", "trainer.max_steps=null").code == 0
+    found, whole = (MetricsLog(tmp_path / run / "metrics.jsonl").read() for run in ("run", "whole"))
+    assert [record["step"] for record in found if record["split"] == "val"] == [5, 6, 8, 10, 15]
+    assert [record for record in found if record["step"] not in (6, 8)] == whole
+    one, other = (load(tmp_path / run / "checkpoints/last.pt") for run in ("run", "whole"))
+    assert all(torch.equal(value, other["model"][key]) for key, value in one["model"].items())
+    assert (one["early_stopping"], one["progress"]["epoch"]) == (other["early_stopping"], 3)
 
 
 def test_a_value_that_is_not_a_number_is_no_change(cli):

@@ -144,6 +144,26 @@ def test_every_method_goes_on_bit_for_bit_from_inside_an_epoch(claim, balancing,
     _assert_same(_after(second), _after(whole))
 
 
+def test_training_that_a_limit_ended_inside_an_epoch_goes_on_there_bit_for_bit(claim):
+    world = {**DROPOUT, "balancing": "dwa"}  # which takes the mean losses of whole epochs
+    rows = three_kind_rows(20, missing=0.2)  # three steps an epoch
+    whole = _trainer(claim("whole"), world, rows, epochs=4)
+    whole.fit()
+    first = _trainer(claim(), world, rows, epochs=4, steps=8)
+    first.fit()
+    assert (first.progress.finished, first.progress.epoch, first.progress.step_in_epoch) == (True, 2, 2)
+    assert first.epochs == 2 + 2 / 3
+    assert [(r["epoch"], r["step"]) for r in _records(first.folder, "val")] == [(1, 3), (2, 6), (3, 8)]
+    second = _trainer(claim(), world, rows, epochs=4, seed=9)
+    second.load("last")
+    second.progress.finished = False  # the limit was raised
+    second.fit()
+    assert second.early_stopping.state() == whole.early_stopping.state()
+    for ours, theirs in zip(_after(second)[0], _after(whole)[0], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+    assert [record for record in _records(second.folder) if record["step"] != 8] == _records(whole.folder)
+
+
 @pytest.mark.parametrize("epoch_rows", ["total", "longest", 25])
 @pytest.mark.parametrize("method", ["proportional", "uniform", "temperature", "annealed", "round_robin"])
 def test_training_on_several_sources_goes_on_bit_for_bit_and_counts_their_rows(claim, method, epoch_rows):
@@ -453,7 +473,7 @@ def test_steps_are_a_limit_inside_an_epoch(claim):
     folder = claim()
     trainer = _trainer(folder, {}, three_kind_rows(20), epochs=None, steps=4)
     trainer.fit()
-    assert (trainer.progress.step, trainer.progress.epoch, trainer.progress.rows) == (4, 2, 28)
+    assert (trainer.progress.step, trainer.progress.begun, trainer.progress.rows) == (4, 2, 28)
     assert [r["step"] for r in _records(folder, "val")] == [3, 4]
 
 
