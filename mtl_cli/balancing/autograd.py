@@ -51,8 +51,8 @@ class GradientAccumulator:
 
     Attributes:
         sums: (K,), the weighted sums of the row losses: of the pieces so far, after ``finish`` of the batch.
-        norms: (k,), after ``finish``: the lengths of the tasks' gradients by all shared parameters, if the method needs
-            these.
+        norms: (k,), after ``finish``: the lengths of the tasks' gradients by all shared parameters, if the method
+            ``measures_gradients``.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class GradientAccumulator:
             raise TypeError
         if self._observed is not None:
             processes.add_up(self._observed)
-            if balancing.observes != "last layer":
+            if balancing.measures_gradients:
                 self.norms = self._observed.norm(dim=1)
             balancing.observe(self._observed, losses, tasks)
         weights = self._weights

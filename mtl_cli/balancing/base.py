@@ -70,6 +70,11 @@ class Balancing(nn.Module, ABC):
     #: too, where it can be read without importing it.
     needs_shared: ClassVar[bool] = False
 
+    @property
+    def measures_gradients(self) -> bool:
+        """Whether its steps need each task's gradient by all shared parameters: its length is known then."""
+        return False
+
     @functools.cached_property
     def has_parameters(self) -> bool:
         """Whether the method learns anything itself."""
@@ -128,6 +133,10 @@ class LossBalancing(Balancing):
     #: shared parameters.
     observes: ClassVar[Literal["nothing", "last layer", "shared"]] = "nothing"
 
+    @property
+    def measures_gradients(self) -> bool:
+        return self.observes == "shared"
+
     @abstractmethod
     def weights(self, losses: Tensor, tasks: Tensor) -> Tensor:
         """Weight of each loss, shape (k,), differentiable in the method's own parameters only."""
@@ -162,6 +171,10 @@ class GradientBalancing(Balancing):
         self.normalize_to, self.gradients_on = normalize_to, gradients_on
         self._looked = False  # whether an update is finite
         self.without_gradient: set[int] = set()  # tasks whose gradient was zero, until the trainer has named them
+
+    @property
+    def measures_gradients(self) -> bool:
+        return self.gradients_on == "parameters"
 
     @abstractmethod
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:

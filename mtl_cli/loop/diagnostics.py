@@ -16,6 +16,7 @@ from mtl_cli.balancing import GradientBalancing
 from mtl_cli.data.batches import Epoch, Rows
 from mtl_cli.loop.step import Learner, pieces
 
+_VALUES_AT_ONCE = 2**24  # of gradients, where only their lengths are asked for
 _NOISE = float(np.finfo(np.float32).eps)  # of a Gramian of float32 gradients
 
 
@@ -53,12 +54,27 @@ def look(learner: Learner, rows: Rows, epoch: Epoch, step: int, names: Sequence[
     present = np.flatnonzero(counts > 0)
     if not len(present):
         return {}
-    scale = torch.zeros_like(epoch.scale[step])
-    scale[present] = torch.from_numpy(1 / counts[present]).to(scale)
-    gramian, losses = _gramian(learner, rows, epoch, step, scale, torch.from_numpy(present).to(scale.device))
+    gramian, losses = _gramian(learner, rows, epoch, step, present)
     tasks = [names[task] for task in present.tolist()]
     found: dict[str, Any] = {f"loss/{task}": loss for task, loss in zip(tasks, losses, strict=True)}
     return found | relations(tasks, gramian) | _overlaps(tasks, present, rows, epoch, step)
+
+
+def gradient_norms(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> tuple[Tensor, tuple[int, ...]]:
+    """The lengths of the gradients on the shared parameters, of the batch of the step that comes next; as in ``look``.
+
+    Returns:
+        Those of the k tasks with labels in the batch (k,), in task order; the positions of the other tasks.
+    """
+    counts = epoch.counts[step]
+    present = np.flatnonzero(counts > 0)
+    width = sum(parameter.numel() for parameter in learner.parameters.shared)
+    some = max(_VALUES_AT_ONCE // width, 1)
+    squares = [np.zeros(0)]
+    for first in range(0, len(present), some):
+        gramian, _ = _gramian(learner, rows, epoch, step, present[first : first + some])
+        squares.append(gramian.diagonal())
+    return torch.from_numpy(np.sqrt(np.concatenate(squares))), tuple(np.flatnonzero(counts == 0).tolist())
 
 
 def relations(tasks: Sequence[str], gramian: np.ndarray) -> dict[str, float | None]:
@@ -93,8 +109,12 @@ def relations(tasks: Sequence[str], gramian: np.ndarray) -> dict[str, float | No
 
 
 def _gramian(
-    learner: Learner, rows: Rows, epoch: Epoch, step: int, scale: Tensor, tasks: Tensor
+    learner: Learner, rows: Rows, epoch: Epoch, step: int, present: np.ndarray
 ) -> tuple[np.ndarray, list[float]]:
+    """Products (k, k) of the gradients of tasks with labels, by their positions (k,), and their losses."""
+    scale = torch.zeros_like(epoch.scale[step])
+    scale[present] = torch.from_numpy(1 / epoch.counts[step][present]).to(scale)
+    tasks = torch.from_numpy(present).to(scale.device)
     looking = _Gramian()
     observer = replace(learner, balancing=looking)
     accumulator = observer.accumulator(tasks)

@@ -31,15 +31,21 @@ class Tally:
     def __init__(self, num_tasks: int) -> None:
         self._state = np.zeros((2, num_tasks))  # sums, steps
 
-    def add(self, steps: Sequence[_OfSome]) -> None:
-        """Adds the numbers of steps, one step after the other. Waits for the device once."""
+    def add(self, steps: Sequence[_OfSome], unit: np.ndarray | float = 1.0) -> None:
+        """Adds the numbers of steps, one step after the other. Waits for the device once.
+
+        Args:
+            steps: Of each the numbers of some tasks, and the others.
+            unit: What the numbers of all, or of each of the K tasks, are divided by.
+        """
         if not steps:
             return
         start, values = 0, torch.cat([of_step for of_step, _ in steps]).double().cpu().numpy()
         sums, counts = self._state
+        units = np.broadcast_to(unit, sums.shape)
         for of_step, without in steps:
             those = np.delete(np.arange(len(sums)), without) if without else slice(None)
-            sums[those] += values[start : start + len(of_step)]
+            sums[those] += values[start : start + len(of_step)] / units[those]
             counts[those] += 1
             start += len(of_step)
 
@@ -151,18 +157,19 @@ class LossWatch:
                 return place - earlier
         return None
 
-    def add_up(self, losses: np.ndarray, weights: Tally, norms: Tally) -> None:
+    def add_up(self, losses: np.ndarray, weights: Tally, norms: Tally, factors: Sequence[float]) -> None:
         """Adds the steps since the last ``clear``, one after the other: sums do not depend on when that was.
 
         Args:
             losses: (K,) float64; each step's are added.
             weights: Takes those that balancing gave.
-            norms: Takes the lengths of gradients.
+            norms: Takes the lengths of the gradients of the losses.
+            factors: What balancing, to which the steps have told these lengths, sees each of the K losses times.
         """
         for of_step in self._read():
             losses += of_step
         weights.add([step for step in self._weights[len(self._weights) - self.count :] if step is not None])
-        norms.add(self._norms)
+        norms.add(self._norms, np.array(factors))
 
     def clear(self) -> None:
         """Forgets all steps, but for the weights of the last."""

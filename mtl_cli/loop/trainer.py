@@ -19,7 +19,7 @@ from mtl_cli.balancing.unsaved import Unsaved
 from mtl_cli.data.batches import Epoch, Rows, count_steps, plan_epoch
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import RunError, TrainingError, listed
-from mtl_cli.loop.diagnostics import look
+from mtl_cli.loop.diagnostics import gradient_norms, look
 from mtl_cli.loop.evaluate import Evaluation, evaluate, mean_losses
 from mtl_cli.loop.finite import LossWatch, Snapshot, Tally, rows_without_finite_loss, state_is_finite
 from mtl_cli.loop.monitor import Best, EarlyStopping
@@ -172,6 +172,7 @@ class Trainer:
         self._skipped_in_epoch = 0
         self.validation = ValidationBatches(val, schedule.batch_size, self._weights, schedule.seed)
         self._looks = schedule.diagnostics_every > 0 and bool(learner.parameters.shared)
+        self._measures = bool(learner.parameters.shared) and not learner.balancing.measures_gradients
         if schedule.diagnostics_every and not self._looks:
             log.warning(
                 "trainer.diagnostics_every: no parameter is shared as a whole and trained, there are no gradients to "
@@ -378,6 +379,8 @@ class Trainer:
 
     def _step(self, epoch: Epoch, step: int) -> Steps[None]:
         self.train.reach(epoch, step)
+        if self._measures and step == 0 and self._will_evaluate(epoch):
+            self._norms.add([gradient_norms(self.learner, self.train, epoch, step)])
         if self._looks and self.progress.step % self.schedule.diagnostics_every == 0:
             self._look(epoch, step)
         before = Snapshot(self.learner) if self.schedule.skip_nonfinite else None
@@ -393,6 +396,12 @@ class Trainer:
         self._counts += epoch.counts[step]
         self.drawn += epoch.drawn[step]
         self.progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
+
+    def _will_evaluate(self, epoch: Epoch) -> bool:
+        """Whether the end of this epoch, as far as is known at its beginning, has an evaluation."""
+        number, limits = self.progress.epoch + 1, self.limits
+        out = limits.steps is not None and self.progress.step + len(epoch.bounds) >= limits.steps
+        return number % self.schedule.evaluate_every == 0 or number == limits.epochs or out
 
     def _look(self, epoch: Epoch, step: int) -> None:
         """Logs how the gradients of the tasks relate before this step."""
@@ -494,7 +503,11 @@ class Trainer:
         return of_epoch + (["best"] if self.best.entries[0][1] == self.progress.begun else [])
 
     def _log_training(self, losses: Mapping[str, float | None]) -> None:
-        """The epoch's mean loss of each task; its mean weight and gradient over the steps in which it had labels."""
+        """The epoch's mean loss of each task; its mean weight over the steps in which it had labels.
+
+        The length of its gradient is the mean over these too if the method needs the gradients; else it is that of the
+        epoch's first batch.
+        """
         record: dict[str, Any] = {"split": "train", "epoch": self.progress.begun, "step": self.progress.step}
         record.update({f"train/{name}/loss": value for name, value in losses.items()})
         known = [task.weight * value for task in self.tasks if (value := losses[task.name]) is not None]
@@ -503,11 +516,9 @@ class Trainer:
         if not self._balancing_weights.empty:
             means = self._balancing_weights.means()
             record.update({f"train/{name}/weight": mean for name, mean in zip(names, means, strict=True)})
-        if not self._norms.empty:  # of the losses that are logged, not of those that balancing sees
-            norms = zip(names, self._norms.means(), self._factors(), strict=True)
-            record.update(
-                {f"train/{name}/gradient_norm": None if mean is None else mean / by for name, mean, by in norms}
-            )
+        if not self._norms.empty:
+            means = self._norms.means()
+            record.update({f"train/{name}/gradient_norm": mean for name, mean in zip(names, means, strict=True)})
         record.update({f"rows/{source}": count for source, count in self.rows_by_source().items()})
         if self.schedule.skip_nonfinite:
             record["skipped"] = self.progress.skipped
@@ -575,7 +586,7 @@ class Trainer:
                 f"{self._batch(epoch, step)}. "
                 "Lower optimizer.lr, set trainer.gradient_clip_val, or look for extreme values in the data."
             )
-        self._watch.add_up(self._sums, self._balancing_weights, self._norms)
+        self._watch.add_up(self._sums, self._balancing_weights, self._norms, self._factors())
         self._watch.clear()
 
     def _check_weights(self) -> None:

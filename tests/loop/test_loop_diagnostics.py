@@ -8,6 +8,7 @@ import torch
 from worlds import CPU, inputs, make_learner, make_trainer, three_kind_rows, three_kinds
 
 from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.loop import diagnostics
 from mtl_cli.loop.diagnostics import look, relations
 from mtl_cli.loop.trainer import Interrupted
 from mtl_cli.registry import BALANCINGS, SHARINGS
@@ -146,8 +147,13 @@ def test_a_task_with_zero_gradient_is_named_once_per_epoch(tmp_path, caplog, bal
 
 
 @pytest.mark.parametrize("loss_scale", ["none", "initial"])
-@pytest.mark.parametrize("balancing", ["upgrad", "graddrop", "modo", "excess_mtl", "equal", "gradnorm"])
-def test_methods_that_need_the_gradients_log_their_mean_length_too(tmp_path, balancing, loss_scale):
+@pytest.mark.parametrize(
+    ("balancing", "steps"),
+    [("upgrad", 2), ("graddrop", 2), ("modo", 2), ("excess_mtl", 2), ("equal", 1), ("gradnorm", 1)],
+)
+def test_lengths_of_gradients_are_of_all_steps_or_where_a_method_needs_none_of_the_first(
+    tmp_path, balancing, steps, loss_scale
+):
     rows = three_kind_rows(24)
     targets = rows.targets.numpy().copy()
     targets[:12, 1] = np.nan
@@ -155,14 +161,48 @@ def test_methods_that_need_the_gradients_log_their_mean_length_too(tmp_path, bal
     still = {"optimizer": "sgd", "optimizer_options": {"lr": 1e-12}, "loss_scale": loss_scale}
     learner = make_learner(three_kinds(), balancing=balancing, **still)
     epoch = plan_epoch(rows, 0, batch_size=12, weights=np.ones(3), seed=0)
-    looks = [look(learner, rows, epoch, step, NAMES) for step in range(2)]
+    looks = [look(learner, rows, epoch, step, NAMES) for step in range(steps)]
     with RunFolder.claim(tmp_path / "run") as folder:
         trainer = make_trainer(folder, learner, rows, epochs=1, batch_size=12, weights=[1.0, 5.0, 0.5])
         trainer.fit()
         record = trainer.metrics.read()[0]
-    logged = {name: record.get(f"train/{name}/gradient_norm") for name in NAMES}
-    if balancing in ("equal", "gradnorm"):  # which need none, and those of the last layer
-        assert set(logged.values()) == {None}
-    else:
-        means = {name: float(np.mean([found[f"norm/{name}"] for found in looks])) for name in NAMES}
-        assert logged == pytest.approx(means, rel=1e-4)
+    logged = {name: record[f"train/{name}/gradient_norm"] for name in NAMES}
+    means = {name: float(np.mean([found[f"norm/{name}"] for found in looks])) for name in NAMES}
+    assert logged == pytest.approx(means, rel=1e-4)
+
+
+@pytest.mark.parametrize("width", [1, 10**9], ids=["a task at a time", "all at once"])
+def test_lengths_of_gradients_are_those_of_a_look(monkeypatch, width):
+    monkeypatch.setattr(diagnostics, "_VALUES_AT_ONCE", width)
+    targets = three_kind_rows(24).targets.numpy().copy()
+    targets[:, 1] = np.nan
+    rows = Rows(three_kind_rows(24).inputs, targets, CPU)
+    learner = make_learner(three_kinds(), sharing="mmoe")
+    epoch = plan_epoch(rows, 0, batch_size=24, weights=np.array([1.0, 1.0, 0.0]), seed=0)
+    norms, without = diagnostics.gradient_norms(learner, rows, epoch, 0)
+    found = look(learner, rows, epoch, 0, NAMES)
+    assert norms.tolist() == pytest.approx([found["norm/task0"], found["norm/task2"]], rel=1e-6)
+    assert without == (1,)
+
+
+@pytest.mark.parametrize(
+    ("options", "measured"),
+    [
+        ({"epochs": 4}, [1, 2, 3, 4]),
+        ({"epochs": 5, "evaluate_every": 2}, [2, 4, 5]),
+        ({"epochs": None, "steps": 16, "evaluate_every": 9}, [4]),  # five steps an epoch
+    ],
+)
+def test_lengths_of_gradients_are_there_for_every_evaluation_and_change_nothing(tmp_path, options, measured):
+    rows, ends = three_kind_rows(40, missing=0.3), []
+    for measures in (True, False):
+        learner = make_learner(three_kinds(), encoder={"hidden": [6], "dropout": 0.2})
+        with RunFolder.claim(tmp_path / str(measures)) as run:
+            trainer = make_trainer(run, learner, rows, **options)
+            trainer._measures = measures
+            torch.manual_seed(3)
+            trainer.fit()
+        ends.append(learner.parameters.values)
+        records = [record for record in trainer.metrics.read() if record["split"] == "train"]
+        assert [r["epoch"] for r in records if "train/task1/gradient_norm" in r] == (measured if measures else [])
+    assert torch.equal(*ends)

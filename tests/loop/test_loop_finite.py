@@ -55,7 +55,7 @@ def test_sums_do_not_depend_on_when_steps_are_added_up():
         for number, step in enumerate(steps, 1):
             watch.add(*step)
             if number % every == 0 or number == 20:
-                watch.add_up(losses, weights, norms)
+                watch.add_up(losses, weights, norms, [1.0] * len(losses))
                 watch.clear()
         found.append((losses.tolist(), weights.state(), norms.state()))
     losses, (sums, counts), (lengths, _) = found[0]
