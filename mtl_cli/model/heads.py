@@ -232,11 +232,11 @@ class _Block(nn.Module):
         if features.stride(0) == 0:
             outputs: Tensor = _SameFeatures.apply(features, self.weight, self.bias, self._runs)
             return outputs
-        parts = []
-        for tasks, rows, shape in self._runs:
-            weight, bias = self.weight[rows].view(*shape, -1), self.bias[rows].view(*shape, 1)
-            parts.append(torch.baddbmm(bias, weight, features[tasks].transpose(1, 2)).flatten(0, 1))
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+        parts = [
+            torch.bmm(self.weight[rows].view(*shape, -1), features[tasks].transpose(1, 2)).flatten(0, 1)
+            for tasks, rows, shape in self._runs
+        ]
+        return (torch.cat(parts) if len(parts) > 1 else parts[0]) + self.bias.unsqueeze(1)
 
     @torch.no_grad()
     def linear_with_backward(self, features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
@@ -256,7 +256,9 @@ class _Block(nn.Module):
                 same = features.stride(0) == 0  # (B, D) expanded: one product for all
                 if same:
                     by_weight.addmm_(gradient, features[0])
-                by_features = torch.empty(features.shape, dtype=features.dtype, device=features.device)
+                # In the order in which the features lie in memory: what made them so reads it so.
+                order = torch.contiguous_format if same else torch.preserve_format
+                by_features = torch.empty_like(features, memory_format=order)
                 for tasks, rows, shape in self._runs:
                     part = gradient[rows].view(*shape, -1)
                     if not same:
