@@ -94,7 +94,7 @@ def missing_package(component: Component, registry: Registry[Any], where: str) -
     return [Problem(where, f"'{component.name}' needs the package {package}, which is not installed", hint)]
 
 
-def unknown_tasks(component: Component, group: str, names: Sequence[Any]) -> list[Problem]:
+def unknown_tasks(component: Component, group: str, names: Sequence[str]) -> list[Problem]:
     """What is wrong if an option that names tasks, in a list or as the keys of a mapping, names an undeclared one."""
     found = []
     for key, option in GROUPS[group].options(component.name).items():
@@ -105,9 +105,9 @@ def unknown_tasks(component: Component, group: str, names: Sequence[Any]) -> lis
                 Problem(
                     f"{where}.{name}" if isinstance(value, Mapping) else where,
                     f"no task '{name}'",
-                    did_you_mean(str(name), names),
+                    did_you_mean(name, names),
                 )
-                for name in value
+                for name in map(str, value)
                 if name not in names
             ]
     return found

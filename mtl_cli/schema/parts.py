@@ -59,7 +59,7 @@ class Parts:
     data: DataOptions | None
     sources: Mapping[str, SourceConfig]
     source_names: Sequence[str] | None
-    names: Sequence[Any]
+    names: Sequence[str]
     tasks: Mapping[str, TaskConfig]
     kept: Mapping[str, TaskConfig] | None
     wrong: Collection[str]
@@ -72,9 +72,9 @@ class Parts:
 
     @property
     def freeze(self) -> tuple[str, ...]:
-        """What is not trained; it may be given as one text or a list of them."""
+        """What is not trained, which may be given as one text or a list of them; empty if it is neither."""
         freeze = self.top["freeze"]
-        return (freeze,) if isinstance(freeze, str) else tuple(freeze or ())
+        return (freeze,) if isinstance(freeze, str) else tuple(freeze) if isinstance(freeze, list) else ()
 
 
 def read_parts(raw: Mapping[str, Any]) -> tuple[Parts, list[Problem]]:
@@ -113,10 +113,11 @@ def _read_components(raw: Mapping[str, Any]) -> tuple[dict[str, Component | None
     return components, found
 
 
-def _check_only(only: Any, names: Sequence[Any]) -> list[Problem]:
+def _check_only(only: Any, names: Sequence[str]) -> list[Problem]:
     """Whether ``only`` names declared tasks, and at least one."""
     if not isinstance(only, list):
         return []
     if not only:
         return [Problem("only", "leaves no task, got []", "Write only=null for all tasks.")]
-    return [Problem("only", f"no task '{name}'", did_you_mean(str(name), names)) for name in only if name not in names]
+    strangers = [str(name) for name in only if str(name) not in names]
+    return [Problem("only", f"no task '{name}'", did_you_mean(name, names)) for name in strangers]

@@ -19,7 +19,7 @@ _RESERVED_NAMES = ("loss", "mean", "worst")
 _NEEDS_LABELS = ("target", "missing_label", "mask_by", "sample_weight", "source", "ranking")
 
 
-def read_tasks(node: Any) -> tuple[dict[str, TaskConfig], list[Any], list[Problem]]:
+def read_tasks(node: Any) -> tuple[dict[str, TaskConfig], list[str], list[Problem]]:
     """The tasks that are right by themselves, and the names of all that are declared, right or wrong."""
     declared, found = _declared(node)
     tasks = {}
@@ -28,7 +28,7 @@ def read_tasks(node: Any) -> tuple[dict[str, TaskConfig], list[Any], list[Proble
         found += problems
         if task is not None:
             tasks[name] = task
-    return tasks, list(declared), found
+    return tasks, [str(name) for name in declared], found
 
 
 def _declared(node: Any) -> tuple[Mapping[Any, Any], list[Problem]]:
@@ -44,6 +44,7 @@ def _declared(node: Any) -> tuple[Mapping[Any, Any], list[Problem]]:
 
 def _from_list(items: list[Any]) -> tuple[dict[Any, Any], list[Problem]]:
     tasks: dict[Any, Any] = {}
+    places: dict[Any, int] = {}
     found = []
     for i, item in enumerate(items):
         name = item.get("name") if isinstance(item, Mapping) else None
@@ -53,22 +54,18 @@ def _from_list(items: list[Any]) -> tuple[dict[Any, Any], list[Problem]]:
             hint = "Example: {name: income, kind: binary}."
             found.append(Problem(f"tasks[{i}]", f"must be a mapping with a name, got {shown(item)}", hint))
         elif name in tasks:
-            first = [it.get("name") for it in items].index(name)
-            found.append(Problem(f"tasks[{i}]", f"the name '{name}' is taken by tasks[{first}]"))
+            found.append(Problem(f"tasks[{i}]", f"the name '{name}' is taken by tasks[{places[name]}]"))
         else:
+            places[name] = i
             tasks[name] = {key: value for key, value in item.items() if key != "name"}
     return tasks, found
 
 
 def _read_task(name: Any, options: Any, declared: Iterable[Any]) -> tuple[TaskConfig | None, list[Problem]]:
     where = f"tasks.{name}"
-    if not _is_plain(name):
-        return None, [_name_is_no_text(where, name)]
-    if not NAME.fullmatch(str(name)) or name in _RESERVED_NAMES:
-        reserved = ", ".join(_RESERVED_NAMES)
-        rule = f"letters, digits, _, -, + and spaces, not starting with a digit, and not {reserved}"
-        hint = f"Allowed: {rule}. The column goes into `target`."
-        return None, [Problem(where, f"cannot be the name of a task, got {shown(name)}", hint)]
+    problems = _check_name(name, where)
+    if problems:
+        return None, problems
     if not isinstance(options, Mapping):
         hint = f"Example: {name}: {{kind: binary}}."
         return None, [Problem(where, f"must be a mapping of options, got {shown(options)}", hint)]
@@ -85,6 +82,17 @@ def _read_task(name: Any, options: Any, declared: Iterable[Any]) -> tuple[TaskCo
     )
     problems = [*_check_metrics(task, where), *_check_labels(task, where)]
     return (None, problems) if problems else (_with_classes(task), [])
+
+
+def _check_name(name: Any, where: str) -> list[Problem]:
+    if not _is_plain(name):
+        return [_name_is_no_text(where, name)]
+    if not isinstance(name, str) or not NAME.fullmatch(name) or name in _RESERVED_NAMES:
+        reserved = ", ".join(_RESERVED_NAMES)
+        rule = f"letters, digits, _, -, + and spaces, not starting with a digit, and not {reserved}"
+        hint = f"Allowed: {rule}. The column goes into `target`."
+        return [Problem(where, f"cannot be the name of a task, got {shown(name)}", hint)]
+    return []
 
 
 def _is_plain(name: Any) -> bool:
