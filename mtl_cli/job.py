@@ -37,7 +37,7 @@ from mtl_cli.loop.monitor import Best, EarlyStopping
 from mtl_cli.loop.progress import Limits
 from mtl_cli.loop.trainer import Interrupted, Schedule
 from mtl_cli.model.findings import as_json
-from mtl_cli.processes import OneProcess
+from mtl_cli.processes import ALONE, ProcessGroup
 from mtl_cli.report_text import at_most, number, text_table
 from mtl_cli.run import RunFolder, digest, versions
 from mtl_cli.run.checkpoint import load
@@ -71,7 +71,7 @@ def train(
     folder: RunFolder,
     *,
     resume: bool,
-    processes: OneProcess = OneProcess(),  # noqa: B008
+    processes: ProcessGroup = ALONE,
 ) -> float | None:
     """Trains in a claimed folder whose config is written.
 
@@ -101,7 +101,7 @@ def training(
     late: Callable[[int], None] = lambda _: None,
     read: Callable[[RunConfig, Features | None], Data] = build_data,
     bar: bool = True,
-    processes: OneProcess = OneProcess(),  # noqa: B008  without state
+    processes: ProcessGroup = ALONE,
     clock: Clock = time.monotonic,
 ) -> Steps[float | None]:
     """``train``, for whoever makes the steps: of one run, or of several together.
@@ -200,7 +200,7 @@ def set_up(
     columns: Features | None = None,
     read: Callable[[RunConfig, Features | None], Data] = build_data,
     bar: bool = True,
-    processes: OneProcess = OneProcess(),  # noqa: B008  without state
+    processes: ProcessGroup = ALONE,
     clock: Clock = time.monotonic,
 ) -> Run:
     """Reads the data and builds everything.

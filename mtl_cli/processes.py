@@ -25,7 +25,7 @@ TIMEOUT = timedelta(minutes=10)  # that a process waits for the others in a step
 _FAREWELL = timedelta(seconds=20)  # that one which failed waits to hear how the first has ended
 _LEAVING = timedelta(seconds=2)  # that the first waits until the others have heard that it has ended
 _NOTHING: AbstractContextManager[None] = nullcontext()
-#: What processes may wish for, see ``OneProcess.anyone``.
+#: What processes may wish for, see ``ProcessGroup.anyone``.
 STOP, TIME_OVER = 0, 1
 
 
@@ -78,8 +78,8 @@ class ProcessLost(TrainingError):
     """Another process is gone, or does not answer."""
 
 
-class OneProcess:
-    """The processes of a run, where there is one: all rows are its own, and every sum is complete.
+class ProcessGroup:
+    """The processes that train a run together; here one alone: all rows are its own, and every sum is complete.
 
     Attributes:
         rank: Which process this is, from 0.
@@ -138,11 +138,15 @@ class OneProcess:
         """
 
 
-class Processes(OneProcess):
-    """One of several processes of a run.
+#: A process that trains alone. It has no state, so that all may share it.
+ALONE = ProcessGroup()
+
+
+class DistributedGroup(ProcessGroup):
+    """Several processes, which add up and compare through ``torch.distributed``.
 
     Args:
-        rank: Which of them, from 0.
+        rank: Which of them this process is, from 0.
         size: How many there are.
     """
 
@@ -290,16 +294,16 @@ class Meeting:
         self._store, self._rank, self._size = next(rendezvous("env://", timeout=TIMEOUT))
         self._began = False
 
-    def begin(self, work: Work) -> Processes:
-        """Tells the others to begin; a process for them to help."""
+    def begin(self, work: Work) -> DistributedGroup:
+        """Tells the others to begin, and joins them."""
         self._began = True
         self._store.set("work", json.dumps(work))
-        among = self.join()
-        with among.alike():  # the others have read the configuration
-            return among
+        group = self.join()
+        with group.alike():  # the others have read the configuration
+            return group
 
-    def join(self) -> Processes:
-        """This process among the others."""
+    def join(self) -> DistributedGroup:
+        """The group of this process and the others."""
         import torch
         from torch import distributed
         from torch.distributed.distributed_c10d import PrefixStore
@@ -307,7 +311,7 @@ class Meeting:
         store = PrefixStore("group", self._store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, store=store, rank=self._rank, world_size=self._size, timeout=TIMEOUT)
-        return Processes(self._rank, self._size)
+        return DistributedGroup(self._rank, self._size)
 
     def end(self, ending: Ending) -> None:
         """Tells the others that the first process is done, and leaves them."""

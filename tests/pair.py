@@ -20,7 +20,7 @@ from mtl_cli.loop import train_step
 from mtl_cli.loop.diagnostics import look
 from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.loop.step import NotFinite
-from mtl_cli.processes import STOP, TIME_OVER, Meeting, OneProcess
+from mtl_cli.processes import ALONE, STOP, TIME_OVER, Meeting
 from mtl_cli.registry import BALANCINGS, SHARINGS
 from mtl_cli.types import Inputs
 
@@ -70,7 +70,7 @@ def train(processes, missing=True, weighted=False, batch_size=5, **options):
 
 
 def difference(options, processes):
-    alone, together, gaps = train(OneProcess(), **options), train(processes, **options), {}
+    alone, together, gaps = train(ALONE, **options), train(processes, **options), {}
     for name, one in alone.items():
         other = together[name]
         assert torch.equal(one.isnan(), other.isnan())
@@ -127,7 +127,7 @@ def draw_difference(processes):
     one, other = (train(processes, encoder={"dropout": 0.5})["weights"] for _ in range(2))
     assert torch.equal(one, other)
     processes.refuse_difference(lambda: str((one.tolist(), torch.get_rng_state().tolist())), "all of it", "")
-    return float((one - train(OneProcess(), encoder={"dropout": 0.5})["weights"]).abs().max())
+    return float((one - train(ALONE, encoder={"dropout": 0.5})["weights"]).abs().max())
 
 
 def tasks_not_finite(processes):

@@ -41,7 +41,7 @@ from mtl_cli.data.batches import Layout, Rows, plan_epoch
 from mtl_cli.loop import evaluate, train_step
 from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.loop.trainer import Interrupted
-from mtl_cli.processes import Meeting, OneProcess, Processes
+from mtl_cli.processes import ALONE, DistributedGroup, Meeting
 from mtl_cli.registry import BALANCINGS, ENCODERS, KINDS, OPTIMIZERS, SHARINGS
 from mtl_cli.run import RunFolder
 
@@ -342,9 +342,9 @@ def test_sums_over_processes_go_through_nccl(monkeypatch):
     meeting = Meeting()
     try:
         processes = meeting.join()
-        assert isinstance(processes, Processes)
+        assert isinstance(processes, DistributedGroup)
         found = []
-        for own in (processes, OneProcess()):
+        for own in (processes, ALONE):
             learner = _train(GPU, sharing="mmoe", balancing="upgrad", processes=own)
             found.append((learner, _train(GPU, balancing="uncertainty", processes=own)))
         for ours, theirs in zip(*found, strict=True):

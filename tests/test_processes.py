@@ -15,7 +15,7 @@ from mtl_cli import build
 from mtl_cli.build import refuse_statistics
 from mtl_cli.errors import ConfigError, DataError
 from mtl_cli.model import MultiTaskModel
-from mtl_cli.processes import OneProcess, Processes
+from mtl_cli.processes import ALONE, DistributedGroup
 from mtl_cli.schema import validate
 
 PAIR = Path(__file__).with_name("pair.py")
@@ -88,9 +88,9 @@ def test_all_hear_the_largest_number(found):
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 12])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_shares_are_disjoint_and_complete(count, size):
-    shares = [Processes(rank, size).share(10, 10 + count) for rank in range(size)]
+    shares = [DistributedGroup(rank, size).share(10, 10 + count) for rank in range(size)]
     assert [row for start, stop in shares for row in range(start, stop)] == list(range(10, 10 + count))
-    assert OneProcess().share(3, 8) == (3, 8)
+    assert ALONE.share(3, 8) == (3, 8)
 
 
 def test_layers_with_statistics_over_a_batch_are_refused():

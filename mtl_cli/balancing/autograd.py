@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtl_cli.balancing.base import Balancing, GradientBalancing, LossBalancing
 from mtl_cli.errors import ConfigError, Problem
-from mtl_cli.processes import OneProcess
+from mtl_cli.processes import ALONE, ProcessGroup
 from mtl_cli.registry import expect_shape
 
 
@@ -62,7 +62,7 @@ class GradientAccumulator:
         private: Sequence[nn.Parameter],
         tasks: Tensor,
         memory: Callable[[int], Tensor] | None = None,
-        processes: OneProcess = OneProcess(),  # noqa: B008  without state
+        processes: ProcessGroup = ALONE,
         gradients: Sequence[Tensor] = (),
         last_layer: Sequence[nn.Parameter] = (),
     ) -> None:

@@ -25,7 +25,7 @@ from mtl_cli.model.ownership import by_rows, find_flaw
 from mtl_cli.model.sharing import Sharing
 from mtl_cli.model.statistics import layers_over_rows
 from mtl_cli.optim import FlatParameters
-from mtl_cli.processes import OneProcess, local_rank, local_size, size
+from mtl_cli.processes import ALONE, ProcessGroup, local_rank, local_size, size
 from mtl_cli.registry import (
     BALANCINGS,
     ENCODERS,
@@ -52,7 +52,7 @@ def build_learner(
     config: RunConfig,
     data: Data,
     total_steps: int,
-    processes: OneProcess = OneProcess(),  # noqa: B008
+    processes: ProcessGroup = ALONE,
 ) -> Learner:
     """The model and all that trains it, initialised from the run's seed: alike in all processes that train it."""
     device = choose_device(config)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
-from mtl_cli.processes import OneProcess
+from mtl_cli.processes import ProcessGroup
 from mtl_cli.types import Inputs
 
 T = TypeVar("T")
@@ -291,7 +291,7 @@ class Piece(NamedTuple):
     share: float = 1.0
 
 
-def own_piece(processes: OneProcess, rows: Rows, epoch: Epoch, start: int, stop: int) -> Piece:
+def own_piece(processes: ProcessGroup, rows: Rows, epoch: Epoch, start: int, stop: int) -> Piece:
     """This process's share of what an epoch visits from ``start`` to ``stop``.
 
     A process without a share takes a row that has no labels and is none of its own, so that all do the same.

@@ -20,7 +20,7 @@ from mtl_cli.loop.passes import StepPasses, ValidationBatches
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.backward import Backward, Jacobian
 from mtl_cli.optim import FlatParameters, Optimizer, Scheduler
-from mtl_cli.processes import OneProcess
+from mtl_cli.processes import ALONE, ProcessGroup
 
 
 class PieceLosses(NamedTuple):
@@ -82,7 +82,7 @@ class Learner:
     piece: int | None = None
     autocast: torch.dtype | None = None
     loss_scale: InitialScale | None = None
-    processes: OneProcess = OneProcess()  # noqa: RUF009  without state
+    processes: ProcessGroup = ALONE
 
     def accumulator(self, tasks: Tensor) -> GradientAccumulator:
         """What adds up the gradients of a step for the tasks (k,) that balancing sees."""

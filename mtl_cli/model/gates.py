@@ -15,7 +15,7 @@ from mtl_cli.model.backward import Backward, by_autograd
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.findings import Finding, Label, numbered
 from mtl_cli.model.layers import Linear, category_table, first_rows
-from mtl_cli.processes import OneProcess
+from mtl_cli.processes import ProcessGroup
 from mtl_cli.types import Inputs
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class GateUse(nn.Module):
             self._sums = self._sums.to(sums.device, wide) + sums
         return gates
 
-    def add_up(self, processes: OneProcess, device: torch.device) -> None:
+    def add_up(self, processes: ProcessGroup, device: torch.device) -> None:
         """Makes what each process has seen what all have seen."""
         sums = self._sums.to(device, copy=True)
         processes.add_up(sums)

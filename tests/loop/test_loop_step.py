@@ -15,7 +15,7 @@ from mtl_cli.data.batches import Rows, plan_epoch
 from mtl_cli.loop import train_step
 from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.loop.step import compile_trunk
-from mtl_cli.processes import OneProcess, Processes
+from mtl_cli.processes import DistributedGroup, ProcessGroup
 from mtl_cli.registry import BALANCINGS, OPTIMIZERS
 from mtl_cli.tasks.regression import Regression
 from mtl_cli.types import Inputs
@@ -243,7 +243,7 @@ def test_penalty_of_absent_tasks_does_not_count_for_clipping():
     torch.testing.assert_close(cut, whole * 0.05 / whole.norm(), rtol=1e-3, atol=1e-7)
 
 
-class InThread(Processes):
+class InThread(DistributedGroup):
     """One of several processes that are threads of this one; ``board`` is where they lay what they add up."""
 
     def __init__(self, rank, board, barrier):
@@ -258,7 +258,7 @@ class InThread(Processes):
             self._barrier.wait(60)
 
     def draws(self, training):  # the generators are those of all threads
-        return OneProcess.draws(self, training)
+        return ProcessGroup.draws(self, training)
 
 
 def test_penalty_on_rows_counts_those_of_a_batch_smaller_than_the_processes_once():
