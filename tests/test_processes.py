@@ -12,7 +12,7 @@ from torch import nn
 from worlds import start_pair
 
 from mtl_cli import build
-from mtl_cli.build import refuse_statistics
+from mtl_cli.build.learner import refuse_statistics
 from mtl_cli.errors import ConfigError, DataError
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.processes import ALONE, DistributedGroup

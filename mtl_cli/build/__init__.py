@@ -1,4 +1,4 @@
-"""COMPOSITION ROOT: a validated configuration to the objects of a run. The only reader of component nodes."""
+"""COMPOSITION ROOT: from a validated configuration to the objects of a run."""
 
 from mtl_cli.build.data import (
     DATA_FORMAT,
@@ -18,13 +18,9 @@ from mtl_cli.build.learner import (
     build_model,
     build_monitor,
     build_sharing,
-    check_balancing,
     check_features,
-    check_owners,
     choose_device,
     choose_threads,
-    refuse_copied_statistics,
-    refuse_statistics,
     tasks_with_head,
 )
 from mtl_cli.build.lone_rows import refuse_lone_rows
@@ -42,9 +38,7 @@ __all__ = [
     "build_monitor",
     "build_sharing",
     "build_source",
-    "check_balancing",
     "check_features",
-    "check_owners",
     "choose_device",
     "choose_source",
     "choose_threads",
@@ -56,9 +50,7 @@ __all__ = [
     "name_source",
     "read_inputs",
     "read_rows",
-    "refuse_copied_statistics",
     "refuse_lone_rows",
-    "refuse_statistics",
     "streams",
     "tasks_with_head",
     "tasks_without_columns",

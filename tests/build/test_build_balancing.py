@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from worlds import make_learner, three_kinds
 
-from mtl_cli.build import check_balancing
+from mtl_cli.build.learner import check_balancing
 from mtl_cli.errors import ConfigError
 from mtl_cli.registry import BALANCINGS, SHARINGS
 from mtl_cli.schema import validate
