@@ -38,7 +38,7 @@ from mtl_cli.loop.progress import Limits
 from mtl_cli.loop.trainer import Interrupted, Schedule
 from mtl_cli.model.findings import as_json
 from mtl_cli.processes import ALONE, ProcessGroup
-from mtl_cli.report_text import at_most, number, text_table
+from mtl_cli.report_text import at_most, format_number, text_table
 from mtl_cli.run import RunFolder, digest, versions
 from mtl_cli.run.checkpoint import load
 from mtl_cli.run.loggers import Followers, RunFacts
@@ -186,7 +186,7 @@ def audit(config: RunConfig, folder: Path) -> None:
         flops = f"{flops_per_row(run):,} FLOPs per row in matrix products and convolutions"
         log.info("forward pass: %s", flops)
         log.info("one training step, one evaluation, one checkpoint written and read: all well")
-        log.info("validation loss after one step: %s", number(evaluation.loss))
+        log.info("validation loss after one step: %s", format_number(evaluation.loss))
     log.info("dry run: nothing was kept")
 
 
@@ -283,7 +283,7 @@ def describe(run: Run, *, whole: bool = False) -> str:
         task, counts = data.tasks[positions[name]], data.label_counts[name]
         cells = [f"{c.labelled:,}" + (f" ({c.missing:,} missing)" if c.missing else "") for c in counts.values()]
         labelled[name] = counts["train"].labelled
-        loss = number(first[name])
+        loss = format_number(first[name])
         labels.append([name, config.tasks[name].kind.name, *cells, f"{task.weight:g}", loss, counts["train"].balance])
     header = ["task", "kind", "train", "val", "test", "weight", "first val loss", "training labels"]
     model = trainer.learner.model
@@ -373,15 +373,15 @@ def results_table(config: RunConfig, evaluation: Evaluation, split: str, everyth
         scores = evaluation.tasks[name]
         main = evaluation.primary[name]
         others = ", ".join(
-            f"{metric} {number(value)}" for metric, value in scores.items() if metric not in (main, "loss")
+            f"{metric} {format_number(value)}" for metric, value in scores.items() if metric not in (main, "loss")
         )
-        rows.append([name, main, number(scores[main]), number(scores["loss"]), others])
+        rows.append([name, main, format_number(scores[main]), format_number(scores["loss"]), others])
     counted = len(config.tasks) - len(evaluation.undefined) - len(evaluation.auxiliary)
     note = f" of {counted} of {len(config.tasks)} tasks" if counted < len(config.tasks) else ""
     table = text_table([split, "metric", "value", "loss", "also"], rows)
     if len(shown) < len(config.tasks):
         table += f"\nthe {len(shown)} worst of {len(config.tasks)} tasks (all in {everything})"
-    return f"{table}\nmean{note}: {number(evaluation.mean)}"
+    return f"{table}\nmean{note}: {format_number(evaluation.mean)}"
 
 
 def undefined_notes(evaluation: Evaluation, counts: Mapping[str, LabelCounts], split: str) -> list[str]:
@@ -421,7 +421,8 @@ def _summarise(run: Run, training: float) -> dict[str, Any]:
     shown = "test" if tested else "val"
     run.folder.write_json("curves.json", {"format": 1, "split": shown, "tasks": evaluations[shown].curves})
     if which == "best":
-        chosen = f"weights of epoch {best.entries[0][1]}, the best by {best.monitor.name} ({number(best.score)} on val)"
+        score = f"{best.monitor.name} ({format_number(best.score)} on val)"
+        chosen = f"weights of epoch {best.entries[0][1]}, the best by {score}"
     else:
         why = "the best checkpoint cannot be read" if best.entries else f"no best checkpoint by {best.monitor.name}"
         chosen = f"weights of the last epoch, {progress.begun} ({why})"

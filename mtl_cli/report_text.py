@@ -1,4 +1,4 @@
-"""Plain-text tables for the terminal and the log."""
+"""Text for the terminal and the log: tables, numbers, and lists cut short."""
 
 from __future__ import annotations
 
@@ -36,8 +36,13 @@ def at_most(lines: Sequence[str], most: int) -> list[str]:
     return [*lines[: most - 1], f"and {len(lines) - most + 1} more of this kind."]
 
 
-def number(value: float | None) -> str:
-    """A metric for people: four decimals, ``n/a`` if it is not defined."""
+def format_number(value: float | None) -> str:
+    """A metric for people: four decimals, ``n/a`` if it is not defined.
+
+    Example:
+        >>> format_number(0.5), format_number(None)
+        ('0.5000', 'n/a')
+    """
     return "n/a" if value is None else f"{value:.4f}"
 
 

@@ -28,6 +28,7 @@ from mtl_cli.loop.progress import Limits, Progress
 from mtl_cli.loop.step import Learner, NotFinite, StepResult, train_step
 from mtl_cli.processes import STOP, TIME_OVER
 from mtl_cli.registry import describe_component, from_outside
+from mtl_cli.report_text import format_number
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import checksum, load
 from mtl_cli.seeding import rng_state, set_rng_state
@@ -537,10 +538,11 @@ class Trainer:
         mark = " *" if self.best.entries and self.best.entries[0][2] == progress.step else ""
         total = sum(task.weight * (losses[task.name] or 0.0) for task in self.tasks)
         shown = [
-            f"{name} {metric} {_number(evaluation.tasks[name][metric])}" for name, metric in evaluation.primary.items()
+            f"{name} {metric} {format_number(evaluation.tasks[name][metric])}"
+            for name, metric in evaluation.primary.items()
         ]
         if len(shown) > 6:
-            shown = [f"worst {_number(evaluation.worst)}", f"{len(shown)} tasks"]
+            shown = [f"worst {format_number(evaluation.worst)}", f"{len(shown)} tasks"]
         note = (
             f" ({len(self.tasks) - len(evaluation.undefined)} of {len(self.tasks)} tasks)"
             if evaluation.undefined
@@ -548,7 +550,8 @@ class Trainer:
         )
         log.info(
             "epoch %d: train loss %.4f | val loss %s | %s %s%s%s | %s",
-            progress.begun, total, _number(evaluation.loss), monitor.name, _number(score), note, mark, ", ".join(shown),
+            progress.begun, total, format_number(evaluation.loss), monitor.name, format_number(score), note, mark,
+            ", ".join(shown),
         )  # fmt: skip
         return kept, dropped
 
@@ -695,7 +698,3 @@ class Trainer:
 
 def _numbers(rows: Sequence[int]) -> list[str]:
     return [f"row {row + 1}" for row in rows]
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.4f}"
