@@ -21,7 +21,7 @@ ROWS = [
     {"data", "tasks", "model", "balancing", "optim", "run"},
     {"loop"},
     {"build"},
-    {"job", "helper", "together", "trained", "warm_start", "exported"},
+    {"job", "helper", "results_text", "together", "trained", "warm_start", "exported"},
     {"sweep"},
     {"report"},
     {"cli", "commands", "composition", "__main__"},

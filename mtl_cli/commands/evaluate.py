@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mtl_cli.commands.entry import MANY_NOTES, Parser, add_shared, check_shared, leave, note, own_words, reading, run
 from mtl_cli.errors import ConfigError, Problem, RunError, did_you_mean, listed
 from mtl_cli.report_text import at_most
+from mtl_cli.results_text import results_table, undefined_notes
 from mtl_cli.run import write_json
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ def evaluate(argv: Sequence[str]) -> None:
     ]
     if problems:
         raise ConfigError(problems)
-    from mtl_cli.job import results_table, undefined_notes
     from mtl_cli.trained import load_run
 
     trained = load_run(given.run, checkpoint=given.checkpoint, device=given.device)

@@ -484,10 +484,10 @@ def test_diverged_training_says_so(cli, tmp_path):
 
 
 def test_summary_looks_once_for_what_does_not_depend_on_the_task(cli, monkeypatch):
-    from mtl_cli import job
+    from mtl_cli.job import summary
 
     asked = []
-    metrics = job.task_metrics
-    monkeypatch.setattr(job, "task_metrics", lambda tasks: asked.append(len(tasks)) or metrics(tasks))
+    metrics = summary.task_metrics
+    monkeypatch.setattr(summary, "task_metrics", lambda tasks: asked.append(len(tasks)) or metrics(tasks))
     assert cli(*QUICK).code == 0
     assert asked == [3]

@@ -1,0 +1,106 @@
+"""A run that goes on: it reads its data as it began, and continues from its newest checkpoint."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import replace
+
+from mtl_cli.build import DATA_FORMAT
+from mtl_cli.data import Features
+from mtl_cli.errors import Problem, RunError
+from mtl_cli.job.setting_up import Run
+from mtl_cli.loop import Trainer
+from mtl_cli.run import RunFolder
+from mtl_cli.run.checkpoint import load
+from mtl_cli.schema import RunConfig
+from mtl_cli.trained import stored_features
+
+log = logging.getLogger(__name__)
+
+
+def stored_columns(config: RunConfig, folder: RunFolder) -> Features | None:
+    """How a run that goes on reads its columns: as it began, also where it has them from a run that may be gone."""
+    return stored_features(config, folder) if _has_data(folder) else None
+
+
+def read_as_begun(config: RunConfig, folder: RunFolder) -> RunConfig:
+    """The configuration that streams rows if the run began so: the order of the rows depends on it.
+
+    With ``data.in_memory=auto`` it would depend on the memory that is free now.
+    """
+    if config.data.in_memory != "auto" or not _has_data(folder):
+        return config
+    streamed = bool(folder.read_sealed("data.json", DATA_FORMAT).get("streamed", False))
+    return replace(config, data=replace(config.data, in_memory=not streamed))
+
+
+def refuse_other_data(run: Run) -> None:
+    """Makes sure that a run goes on with the data that it began with.
+
+    With other rows it would be neither the old run nor a new one.
+
+    Raises:
+        RunError: They have changed.
+    """
+    if not _has_data(run.folder):
+        return
+    stored, found = run.folder.read_sealed("data.json", DATA_FORMAT), run.data.table.fingerprint
+    before = stored.get("fingerprint")
+    if before != found:
+        what = f"the data have changed since the run began (fingerprint {str(before)[:12]} -> {found[:12]})"
+        hint = f"Put {run.data.table.files} back as they were, or start a new run."
+        raise RunError(Problem(f"resume: {run.folder.path}", what, hint))
+
+
+def go_on(trainer: Trainer) -> None:
+    """Puts a trainer where its run has stopped.
+
+    Raises:
+        RunError: No checkpoint can be used.
+    """
+    with trainer.learner.processes.alike():
+        damaged = _load_newest(trainer)
+    if damaged:  # it must not outlive a run that has nothing left to train
+        trainer.save("last")
+    _reopen(trainer)
+    log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
+
+
+def _has_data(folder: RunFolder) -> bool:
+    """Whether a run has read its data; else it was stopped before."""
+    return (folder.path / "data.json").exists()
+
+
+def _load_newest(trainer: Trainer) -> bool:
+    """Goes on from last.pt or, where that is damaged or lost, from the newest checkpoint that can be read.
+
+    Returns:
+        Whether last.pt is damaged or lost.
+    """
+    folder = trainer.folder
+    try:
+        trainer.load("last")
+        return False
+    except RunError as error:
+        steps = {}
+        for name in folder.checkpoints():
+            with suppress(RunError):
+                steps[name] = load(folder.checkpoint(name))["progress"]["step"]
+        if "last" in steps or not steps:  # it can be read, but is of another model; or there is nothing else
+            raise
+        newest = max(steps, key=lambda name: steps[name])
+        log.warning("%s Going on from %s instead.", error, folder.checkpoint(newest))
+    trainer.load(newest)
+    return True
+
+
+def _reopen(trainer: Trainer) -> None:
+    """A finished training whose limits were raised since goes on."""
+    limits, progress = trainer.limits, trainer.progress
+    more_epochs = limits.epochs is None or progress.epoch < limits.epochs
+    more_steps = limits.steps is None or progress.step < limits.steps
+    more_time = limits.seconds is None or progress.seconds < limits.seconds
+    stopping = trainer.early_stopping
+    waiting = stopping.patience is None or stopping.waited < stopping.patience
+    progress.finished = not (more_epochs and more_steps and more_time and waiting)
