@@ -1,4 +1,4 @@
-"""The end of a run: the best weights are evaluated, and summary.json tells of them."""
+"""The end of a run: its best weights are evaluated, and the numbers go into summary.json."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def summarise(run: Run, train_seconds: float) -> dict[str, Any]:
-    """Evaluates what a training has ended with, tells of it, and writes curves.json and sharing.json.
+    """Evaluates the weights that a training ended with, logs the metrics, and writes curves.json and sharing.json.
 
     Args:
         run: The run, trained.
@@ -51,7 +51,7 @@ def summarise(run: Run, train_seconds: float) -> dict[str, Any]:
 def summary_record(
     run: Run, weights: str, evaluations: Mapping[str, Evaluation], *, train_seconds: float, flops_per_row: int
 ) -> dict[str, Any]:
-    """What summary.json says of a trained run, which stays as it is.
+    """What summary.json says of a trained run: a pure function, which changes nothing of the run.
 
     Args:
         run: The run.
@@ -97,7 +97,7 @@ def summary_record(
 
 
 def _load_final_weights(trainer: Trainer) -> str:
-    """Loads the best weights or, where there are none that can be read, the last; gives the checkpoint's name."""
+    """Loads the best weights or, where there are none that can be read, the last; returns the checkpoint's name."""
     if trainer.best.entries and trainer.folder.checkpoint("best").exists():
         try:
             trainer.load_weights("best")
@@ -128,7 +128,7 @@ def _describe_weights(trainer: Trainer, weights: str) -> str:
 
 
 def _write_findings(run: Run) -> None:
-    """Writes sharing.json: what the architecture has found out about the tasks, if it tells of anything."""
+    """Writes what the architecture has found out about the tasks to sharing.json, if it reports anything."""
     model = run.trainer.learner.model
     findings = model.sharing.report([run.trainer.tasks[position].name for position in model.with_head])
     if findings:

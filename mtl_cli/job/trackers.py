@@ -1,4 +1,4 @@
-"""The trackers of a run: told of it as it goes."""
+"""The trackers of a run (TensorBoard, MLflow...), from its first record to its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Trackers:
         folder: The run folder.
 
     Attributes:
-        final: The final numbers, for the end.
+        final: The final numbers, to be set before the end.
     """
 
     def __init__(self, config: RunConfig, folder: RunFolder) -> None:

@@ -147,6 +147,6 @@ def audit(config: RunConfig, folder: Path) -> None:
 
 
 def _empty_logs(trainer: Trainer) -> None:
-    """Forgets what a process has logged that died before its first checkpoint."""
+    """Removes the records of a process that died before its first checkpoint."""
     trainer.diagnostics.truncate(0)
     trainer.metrics.truncate(0)
