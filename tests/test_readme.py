@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from mtl_cli import registry
-from mtl_cli.cli import MAY_CHANGE, run_command
+from mtl_cli.cli import run_command
+from mtl_cli.cli.continuing import MAY_CHANGE
 from mtl_cli.commands import evaluate, export, predict, toy
 from mtl_cli.commands.entry import run
 

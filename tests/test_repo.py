@@ -30,9 +30,13 @@ SIBLINGS = ROWS[2]  # these never import each other
 ROW = {part: number for number, row in enumerate(ROWS) for part in row}
 HYDRA = {
     "composition.py",
-    "cli.py",
-    "sweep/hydra_callback.py",
-    "sweep/hydra_launcher.py",
+    "cli/command.py",
+    "cli/composed.py",
+    "cli/entrypoint.py",
+    "cli/hydra_callback.py",
+    "cli/hydra_launcher.py",
+    "cli/single_run.py",
+    "cli/stacked_jobs.py",
 }  # hydra and omegaconf are known here only
 every_source = pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(PACKAGE)) for path in SOURCES])
 
@@ -133,9 +137,7 @@ def test_command_line_starts_without_pytorch():
 @pytest.mark.parametrize("path", CONFIGS, ids=[str(path.relative_to(ROOT / "configs")) for path in CONFIGS])
 def test_configuration_runs_no_code(path):
     lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if "_target_" in line]
-    allowed = (
-        ["_target_: mtl_cli.sweep.hydra_callback.SweepCallback"] if path == ROOT / "configs" / "config.yaml" else []
-    )
+    allowed = ["_target_: mtl_cli.cli.hydra_callback.SweepCallback"] if path == ROOT / "configs" / "config.yaml" else []
     assert lines == allowed
 
 

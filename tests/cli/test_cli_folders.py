@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_cli import cli as entry
+from mtl_cli.cli import entrypoint
 from mtl_cli.commands import evaluate, predict
 from mtl_cli.commands.entry import run
 from mtl_cli.loop import trainer as loop
@@ -89,7 +89,7 @@ def test_a_job_that_another_process_has_finished_meanwhile_is_no_failure(cli, tm
     run = RunFolder(job)
     run.set_status("running")
     with RunFolder.claim(job, resume=True), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(entry, "_left_to_another", _finishing(run, entry._left_to_another))
+        patch.setattr(entrypoint, "leave_to_another", _finishing(run, entrypoint.leave_to_another))
         ended = cli(*sweep, "seed=0")
     assert (ended.code, ended.err) == (0, "")
 

@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from worlds import start
 
-from mtl_cli import cli as entry
+from mtl_cli.cli import entrypoint
 from mtl_cli.commands import predict
 from mtl_cli.commands.entry import run
 
@@ -112,13 +112,13 @@ def test_a_thousand_tasks(cli, write, tmp_path):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_over_fifty_jobs_of_one_sweep(cli, tiny, monkeypatch):
-    seen, real, page = [], entry._sweep_job, os.sysconf("SC_PAGE_SIZE")
+    seen, real, page = [], entrypoint.job_by_itself, os.sysconf("SC_PAGE_SIZE")
 
     def noted(*arguments, **options):
         seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * page)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(entry, "_sweep_job", noted)
+    monkeypatch.setattr(entrypoint, "job_by_itself", noted)
     assert cli(*SWEEP, _seeds(60)).code == 0
     assert seen[59] - seen[9] < 20e6  # measured: 10 MB over 490 jobs
 

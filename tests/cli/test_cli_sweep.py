@@ -13,10 +13,10 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from mtl_cli import build, together
-from mtl_cli import cli as entry
+from mtl_cli.cli import entrypoint
+from mtl_cli.cli.hydra_launcher import OneByOneLauncher
 from mtl_cli.errors import TrainingError
 from mtl_cli.loop.trainer import Trainer
-from mtl_cli.sweep.hydra_launcher import OneByOneLauncher
 
 QUICK = [
     "task=digits",
@@ -321,8 +321,12 @@ def test_jobs_are_configured_as_hydra_would_and_composed_once_for_each_choice_of
     seen = {"own": [], "hydra": []}
     for how, configs in seen.items():
         with monkeypatch.context() as patch:
-            patch.setattr(entry, "_sweep_job", lambda job, of=configs: of.append((job.number, job.raw, job.overrides)))
-            patch.setattr(entry, "run_alone", lambda _: None)
+            patch.setattr(
+                entrypoint,
+                "job_by_itself",
+                lambda job, of=configs: of.append((job.number, job.settings, job.overrides)),
+            )
+            patch.setattr(entrypoint, "run_alone", lambda _: None)
             if how == "hydra":
                 patch.delattr(OneByOneLauncher, "setup")
                 patch.delattr(OneByOneLauncher, "launch")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,12 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mtl_cli import composition
+from mtl_cli.cli import hydra_launcher, session
 from mtl_cli.schema import best_by, is_higher_better
-from mtl_cli.sweep import hydra_launcher
 from mtl_cli.sweep.grouping import groups_to_train
 from mtl_cli.sweep.jobs import override_values
 
-#: The folder of the sweep that this process runs, if any: its leaderboard is written whatever happens to the jobs.
-sweep_dir: Path | None = None
-#: Whether its jobs run in this process, one after the other.
-in_this_process = True
-#: Writes an override so that Hydra applies it whether or not a file lists the key.
-forced: Callable[[str], str] = str
 _BASIC = "hydra._internal.core_plugins.basic_"
 _OWN = {"sweeper": f"{_BASIC}sweeper", "launcher": hydra_launcher.MODULE}
 
@@ -37,9 +31,9 @@ class SweepCallback(Callback):
         no file lists, as on the command line. A word for groups of tasks (``only: every_pair``) becomes those groups. A
         sweeper that searches is told which way is better, and that a failed job is no reason to stop.
         """
-        global sweep_dir, in_this_process
-        sweep_dir = Path(config.hydra.sweep.dir).absolute()
-        in_this_process = _is_plain(config, "launcher")
+        command = session.current()
+        command.sweep.folder = Path(config.hydra.sweep.dir).absolute()
+        command.sweep.in_this_process = _is_plain(config, "launcher")
         params = config.hydra.sweeper.get("params")
         given = override_values(list(config.hydra.overrides.task))
         for key in [key for key in params or {} if str(key).lstrip("+") in given]:
@@ -51,8 +45,10 @@ class SweepCallback(Callback):
                 config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_quoted, group))}]" for group in groups)
         if params and _is_plain(config, "sweeper"):
             plain: Any = OmegaConf.to_container(config.hydra.sweeper.params, resolve=False)
+            choices = composition.config_groups(command.folders)
+            keys = {key: composition.forced(f"{key}=", choices).partition("=")[0] for key in plain}
             with read_write(config.hydra):
-                config.hydra.sweeper.params = {forced(f"{key}=").partition("=")[0]: v for key, v in plain.items()}
+                config.hydra.sweeper.params = {keys[key]: value for key, value in plain.items()}
         overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
         set_by_user = {override.lstrip("+").partition("=")[0] for override in overrides}
         score = best_by(str(config.get("monitor", "mean")), OmegaConf.select(config, "trainer.checkpoint.monitor"))

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from mtl_cli.sweep import hydra_callback
+from mtl_cli.cli import hydra_callback, session
 
 
 @pytest.mark.parametrize(
@@ -16,8 +16,7 @@ from mtl_cli.sweep import hydra_callback
     ],
 )
 def test_search_goes_the_way_of_the_score_that_jobs_return(monkeypatch, monitor, of_checkpoint, direction):
-    monkeypatch.setattr(hydra_callback, "sweep_dir", None)
-    monkeypatch.setattr(hydra_callback, "in_this_process", True)
+    monkeypatch.setattr(session, "_current", session.Session())
     config = OmegaConf.create(
         {
             "monitor": monitor,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.config_store import ConfigStore
@@ -24,23 +24,13 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from mtl_cli.cli import stacked_jobs
+from mtl_cli.cli.composed import Job
+
 # Hydra takes plugins from a package of this name only.
 MODULE = "hydra_plugins.mtl_train"
 _REMEMBERED = 256  # compositions, until they are used
 _PARSER = OverridesParser.create()
-
-
-class Entrance(Protocol):
-    """What the command line does for the launcher."""
-
-    def prepare(self, config: DictConfig) -> Any:
-        """The job of a composed configuration, ready to be trained, or its error, which is recorded."""
-
-    def groups(self, jobs: Sequence[Any], most: int) -> list[list[int]]:
-        """Which of the jobs (by position, each at most once) to train together; says why the others are not."""
-
-    def train(self, jobs: Sequence[Any]) -> list[tuple[float | None, Exception | None]]:
-        """Trains jobs together; for each of them its score, and its error, which is recorded."""
 
 
 @dataclass
@@ -78,8 +68,6 @@ class StackedConf:
 class StackedLauncher(Launcher):
     """Trains jobs together where it can, the others one after the other as Hydra's basic launcher does."""
 
-    entrance: ClassVar[Entrance]
-
     def __init__(self, max_jobs: int) -> None:
         self._max_jobs = max_jobs
 
@@ -94,21 +82,21 @@ class StackedLauncher(Launcher):
         with self._loader.for_use():
             configs = [self._compose(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
         returns: dict[int, JobReturn] = {}
-        jobs: dict[int, Any] = {}
+        jobs: dict[int, Job] = {}
         for i, config in enumerate(configs):
             if _is_plain(config):
                 with _context_of(config):
-                    job = StackedLauncher.entrance.prepare(config)
+                    job = stacked_jobs.prepare(config)
                 if isinstance(job, Exception):
                     returns[i] = self._ended(config, None, job)
                 else:
                     jobs[i] = job
         positions = list(jobs)
-        for group in StackedLauncher.entrance.groups(list(jobs.values()), self._max_jobs):
+        for group in stacked_jobs.groups(list(jobs.values()), self._max_jobs):
             members = [positions[place] for place in group]
             for i in members:
                 self._context.callbacks.on_job_start(config=configs[i], task_function=self._function)
-            ended = StackedLauncher.entrance.train([jobs[i] for i in members])
+            ended = stacked_jobs.train([jobs[i] for i in members])
             returns.update({i: self._ended(configs[i], *end) for i, end in zip(members, ended, strict=True)})
         for i, config in enumerate(configs):
             if i not in returns:
@@ -235,9 +223,8 @@ def _is_plain(config: DictConfig) -> bool:
     return not job.chdir and not job.env_set and config.hydra.output_subdir is None
 
 
-def register(entrance: Entrance) -> None:
+def register() -> None:
     """Makes the launchers known to Hydra, before it composes anything."""
-    StackedLauncher.entrance = entrance
     StackedLauncher.__module__ = OneByOneLauncher.__module__ = MODULE
     package = MODULE.partition(".")[0]
     try:

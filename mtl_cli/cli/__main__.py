@@ -1,0 +1,5 @@
+"""``python -m mtl_cli.cli`` is ``mtl-train``."""
+
+from mtl_cli.cli import main
+
+main()

@@ -1,0 +1,100 @@
+"""Where log lines go: to the console, and to the train.log of the run that they are about."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import sys
+from pathlib import Path
+
+from mtl_cli.commands.entry import nobody_reads
+from mtl_cli.run.atomic import write_error
+
+log = logging.getLogger("mtl_cli")
+#: What stands in front of the lines of a job that is trained together with others.
+_label: contextvars.ContextVar[str] = contextvars.ContextVar("label", default="")
+#: The log of the job whose code is running: each of several that are trained together has a context of its own.
+_job_log: contextvars.ContextVar[RunLog | None] = contextvars.ContextVar("job_log", default=None)
+
+
+def show_log() -> None:
+    """Shows what the package logs on the console, by a handler of its own: Hydra rebuilds those of the root logger."""
+    if not any(isinstance(handler, _Console) for handler in log.handlers):
+        log.addHandler(_Console())
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def label_lines(label: str) -> None:
+    """Puts a label in front of every line that this context shows on the console."""
+    _label.set(label)
+
+
+def one_line(error: BaseException) -> str:
+    r"""The class and the first line of an error.
+
+    Example:
+        >>> one_line(ValueError("no number\nin row 3"))
+        'ValueError: no number'
+    """
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+
+
+class RunLog:
+    """While it is open, what the package logs in this context also goes to a run's train.log.
+
+    Args:
+        path: The file; None for a dry run, whose lines go to no file.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._handler: logging.Handler | None = None
+        self._before: contextvars.Token[RunLog | None] | None = None
+
+    def __enter__(self) -> RunLog:
+        if self._path is not None:
+            try:
+                self._handler = _LogFile(self._path, encoding="utf-8")
+            except OSError as error:
+                raise write_error(self._path, error) from error
+            self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+            self._handler.addFilter(lambda _: _job_log.get() is self)
+            log.addHandler(self._handler)
+        self._before = _job_log.set(self)
+        return self
+
+    def only_here(self, text: str) -> None:
+        """Writes to the file what is too long for the console."""
+        if self._handler is not None:
+            self._handler.handle(logging.LogRecord(log.name, logging.ERROR, "", 0, text, None, None))
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            _job_log.reset(self._before)
+        if self._handler is not None:
+            log.removeHandler(self._handler)
+            self._handler.close()
+
+
+class _Console(logging.Handler):
+    """Log lines that do not tear a progress bar apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one record to standard output."""
+        from tqdm import tqdm
+
+        try:
+            tqdm.write(_label.get() + self.format(record), file=sys.stdout)
+        except BrokenPipeError:  # `| head`: training goes on, and train.log has every line
+            nobody_reads(sys.stdout)
+
+
+class _LogFile(logging.FileHandler):
+    """A file whose disk may be full: logging's own handler would print a traceback for every line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        """Says once that lines are missing; what must not be lost is written elsewhere and stops the run."""
+        log.removeHandler(self)
+        log.warning("%s: cannot be written, got '%s'. Lines are missing there.", self.baseFilename, sys.exc_info()[1])

@@ -1,0 +1,180 @@
+"""Whether a run may be gone on with: what may differ from its own settings, and whether anything is left to do."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtl_cli.errors import Problem, RunError
+from mtl_cli.run import RunFolder, flatten
+from mtl_cli.schema import RunConfig, seconds
+
+log = logging.getLogger("mtl_cli")
+#: Keys that may differ between a run and its resumption: they do not change what has been trained so far.
+MAY_CHANGE = (
+    "trainer.max_epochs",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.early_stopping",
+    "trainer.checkpoint",
+    "trainer.device",
+    "trainer.threads",
+    "trainer.on_nonfinite",
+    "trainer.diagnostics_every",
+    "logger",
+    "extra",
+)
+#: What limits how long a run trains, and how to read it.
+_LIMITS: Mapping[str, Callable[[Any], float]] = {
+    "trainer.max_epochs": float,
+    "trainer.max_steps": float,
+    "trainer.max_time": seconds,
+    "trainer.early_stopping.patience": float,
+}
+#: What, of all that may change, may make a finished run end otherwise.
+_ENDING = (*_LIMITS, "trainer.early_stopping", "trainer.checkpoint.monitor", "trainer.checkpoint.save_top_k")
+_OF_THE_COMMAND = ("resume", "dry_run", "stop_on_failure")  # they say what this command does, not what the run is
+
+
+@dataclass(frozen=True)
+class Changes:
+    """A run's own settings beside those that are asked for now.
+
+    Args:
+        old: The run's own, flat.
+        new: Those that are asked for, flat.
+    """
+
+    old: Mapping[str, Any]
+    new: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, folder: Path, settings: Mapping[str, Any]) -> Changes:
+        """What changes if the run in a folder is gone on with under these settings.
+
+        Raises:
+            RunError: The folder does not say what its own settings are.
+        """
+        return cls(flatten(RunFolder.open(folder).read_settings()), flatten(settings))
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys whose values differ, in the order of the run's own settings."""
+        return [
+            key
+            for key in {**self.old, **self.new}
+            if self.old.get(key) != self.new.get(key)
+            and repr(self.old.get(key)) != repr(self.new.get(key))  # not a number is not equal to itself
+        ]
+
+    @property
+    def forbidden(self) -> list[str]:
+        """The keys among them that may not differ."""
+        return [key for key in self.keys if not _is_below(key, (*MAY_CHANGE, *_OF_THE_COMMAND))]
+
+    def told(self, key: str) -> str:
+        """One change for people to read.
+
+        Example:
+            >>> Changes({"seed": 0}, {"seed": 1}).told("seed")
+            'seed (0 -> 1)'
+        """
+        return f"{key} ({_value(self.old, key)} -> {_value(self.new, key)})"
+
+
+def forbidden_changes(folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    """What differs from a run's own settings and may not, for people to read."""
+    changes = Changes.of(folder, settings)
+    return [changes.told(key) for key in changes.forbidden]
+
+
+def refuse_changes(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Finds what keeps a run from being gone on with under these settings.
+
+    Raises:
+        RunError: Every key that may not differ from the run's own.
+    """
+    changes = forbidden_changes(folder, settings)
+    if changes:
+        hint = f"May change on resume: {', '.join(MAY_CHANGE)}. For anything else start a new run."
+        raise RunError([_refused(folder, change, hint) for change in changes])
+
+
+def tell_changes(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Logs which of the keys that may change have another value now."""
+    changes = Changes.of(folder, settings)
+    for key in changes.keys:
+        if key not in _OF_THE_COMMAND:
+            log.info("changed since the run began: %s", changes.told(key))
+
+
+def is_same_with_checkpoint(run: RunFolder, settings: Mapping[str, Any]) -> bool:
+    """Whether there is something to go on from; a failed run's folder may not even say what it was."""
+    try:
+        return bool(run.checkpoints()) and not forbidden_changes(run.path, settings)
+    except RunError:
+        return False
+
+
+def is_to_train_longer(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether a finished job of a sweep is asked to train longer than it was.
+
+    Raises:
+        RunError: It is asked for less, or for an end that would have been another one.
+    """
+    changes = Changes.of(folder, settings)
+    ending = [key for key in changes.keys if _is_below(key, _ENDING)]
+    if all(key in _LIMITS and _limit(key, changes.new) > _limit(key, changes.old) for key in ending):
+        return bool(ending)
+    hint = "A finished job goes on where limits are raised. For anything else choose another folder."
+    raise RunError([_refused(folder, changes.told(key), hint) for key in ending])
+
+
+def has_more_to_do(run: RunFolder, config: RunConfig) -> bool:
+    """Whether the limits go beyond what a finished run has trained."""
+    trainer = config.trainer
+    try:
+        done = run.read_json("summary.json")
+        epochs, steps = float(done["epochs"]), int(done["steps"])
+        _ = done["best"] and float(done["best"]["score"] or 0)
+    except (RunError, KeyError, TypeError, ValueError):
+        log.warning("%s: is damaged or missing; it is made anew from the checkpoints", run.path / "summary.json")
+        return True
+    more_epochs = trainer.max_epochs is None or trainer.max_epochs > epochs
+    more_steps = trainer.max_steps is None or trainer.max_steps > steps
+    stored = flatten(run.read_settings())
+    now = (trainer.max_epochs, trainer.max_steps, trainer.max_time, trainer.early_stopping.patience)
+    changed = any(stored.get(key) != limit for key, limit in zip(_LIMITS, now, strict=True))
+    return more_epochs and more_steps and changed
+
+
+def best_score(run: RunFolder) -> float | None:
+    """What a finished run reached by what it monitors.
+
+    Raises:
+        RunError: Its summary.json cannot be read; KeyError and TypeError: it is no summary.
+    """
+    best = run.read_json("summary.json")["best"]
+    return None if best is None else best["score"]
+
+
+def _refused(folder: Path, change: str, hint: str) -> Problem:
+    return Problem(f"resume: {folder}", f"was made with another {change}", hint)
+
+
+def _limit(key: str, settings: Mapping[str, Any]) -> float:
+    """What a limit allows; nothing is no limit."""
+    value = settings.get(key)
+    return math.inf if value is None else _LIMITS[key](value)
+
+
+def _is_below(key: str, keys: Sequence[str]) -> bool:
+    return any(key == other or key.startswith(f"{other}.") for other in keys)
+
+
+def _value(values: Mapping[str, Any], key: str) -> str:
+    return "not given" if key not in values else "null" if values[key] is None else str(values[key])

@@ -1,0 +1,78 @@
+"""What one command knows while it runs.
+
+Hydra calls the entry point of a job, the callback of a sweep and the launchers with a configuration and nothing else.
+Whatever they need besides, and whatever the command is to learn from them, is in the session of the command.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtl_cli.processes import Meeting
+
+if TYPE_CHECKING:  # it imports PyTorch, which a mistake in a configuration must not wait for
+    from mtl_cli.together import SharedData
+
+
+@dataclass
+class SweepState:
+    """The sweep of a command, as far as this process has to do with it.
+
+    Attributes:
+        folder: The folder of the sweep that this process runs; None if there is none.
+        in_this_process: Whether the jobs run in this process, and not in processes that a launcher starts.
+        failed: How many jobs failed in this process.
+        where_told: Where it stands why they failed.
+        in_use: Folders of jobs that another process was in.
+        changed: Finished jobs that are not what the sweep asks for, and why.
+        data: Those of the last job, for the next one to use if they are the same.
+    """
+
+    folder: Path | None = None
+    in_this_process: bool = True
+    failed: int = 0
+    where_told: str = "the train.log of each says why"
+    in_use: list[Path] = field(default_factory=list)
+    changed: dict[str, str] = field(default_factory=dict)
+    data: SharedData | None = None
+
+
+@dataclass
+class Session:
+    """What one command knows while it runs.
+
+    Attributes:
+        folders: Folders with configuration files, ours first; empty in a process that a launcher started.
+        meeting: Where this process, the first of several, tells the others what to do; None if it is alone.
+        started: When the command began, in seconds since the epoch.
+        exit_code: What to end with if the command was interrupted by a signal.
+        error: Of the job of a command that is no sweep: the command tells it, since Hydra would add a line of its own.
+        told: What the user was told of the error that ended the command.
+        sweep: Its sweep.
+    """
+
+    folders: tuple[Path, ...] = ()
+    meeting: Meeting | None = None
+    started: float = field(default_factory=time.time)
+    exit_code: int | None = None
+    error: BaseException | None = None
+    told: str = ""
+    sweep: SweepState = field(default_factory=SweepState)
+
+
+_current = Session()  # until a command begins; a process that a launcher started runs jobs without one
+
+
+def current() -> Session:
+    """The session of the command that this process runs."""
+    return _current
+
+
+def begin(session: Session) -> Session:
+    """Makes a session the current one, and gives it."""
+    global _current
+    _current = session
+    return session

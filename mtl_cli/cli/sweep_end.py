@@ -1,0 +1,66 @@
+"""The end of a sweep: the leaderboard, and what is told of jobs that failed or were left to another process."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+from mtl_cli.cli import session
+from mtl_cli.cli.job_folder import clear_away
+from mtl_cli.commands.entry import say
+from mtl_cli.run import RunFolder, is_locked
+from mtl_cli.sweep import collect, format_table, write
+
+
+def told_of_failures() -> str | None:
+    """How many jobs of this command's sweep failed, for people to read; None if none did."""
+    count = _failed()
+    return f"{count} job{'' if count == 1 else 's'} failed; {session.current().sweep.where_told}." if count else None
+
+
+def told_of_unfinished() -> str | None:
+    """How many jobs were left to another process, which has not finished them yet; None if there are none."""
+    count = _left_unfinished()
+    if not count:
+        return None
+    told = f"{count} job{' is' if count == 1 else 's are'} in use by another process and not done yet."
+    return f"{told} The same command again takes over what that one leaves."
+
+
+def write_leaderboard() -> None:
+    """Writes and prints the leaderboard of a sweep, also of one that broke off."""
+    sweep = session.current().sweep
+    folder = sweep.folder
+    if folder is None or not folder.is_dir():
+        return
+    records = [
+        replace(record, status="changed", error=sweep.changed[record.job]) if record.job in sweep.changed else record
+        for record in collect(folder)
+    ]
+    if not records:
+        if [entry.name for entry in folder.iterdir()] == ["multirun.yaml"]:  # Hydra's own, written before any job
+            (folder / "multirun.yaml").unlink()
+        clear_away(folder)
+        return
+    write(folder, records)
+    say(f"\n{format_table(records)}\n\nsweep folder: {folder}", sys.stdout)
+    if any(record.status in ("failed", "interrupted") for record in records):
+        say(f"to go on: the same command with hydra.sweep.dir={folder}, which leaves alone what is done", sys.stdout)
+
+
+def _failed() -> int:
+    """Jobs of this command's sweep that failed; those that ran in other processes have said so in their folders."""
+    command = session.current()
+    sweep = command.sweep
+    if sweep.folder is None or sweep.in_this_process:
+        return sweep.failed
+    states = (entry / "status.json" for entry in sweep.folder.iterdir())
+    ours = [file.parent for file in states if file.exists() and file.stat().st_mtime >= command.started]
+    return sum(RunFolder(run).status["state"] == "failed" for run in ours)
+
+
+def _left_unfinished() -> int:
+    sweep = session.current().sweep
+    if sweep.folder is None or sweep.in_this_process:
+        return sum(not (job / "status.json").exists() or not RunFolder(job).is_done for job in sweep.in_use)
+    return sum(is_locked(job) for job in sweep.folder.iterdir())

@@ -1,0 +1,164 @@
+"""A job of a sweep: skipped, begun or gone on with, whatever its folder holds; and what is told of one that fails."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtl_cli.cli import session
+from mtl_cli.cli.composed import Job
+from mtl_cli.cli.console import label_lines, one_line
+from mtl_cli.cli.continuing import best_score, is_same_with_checkpoint, is_to_train_longer, refuse_changes
+from mtl_cli.cli.job_folder import train_in_folder, try_in_folder
+from mtl_cli.cli.several_processes import check_processes
+from mtl_cli.errors import InUseError, MTLError, RunError, UserError
+from mtl_cli.run import RunFolder, is_locked
+from mtl_cli.schema import RunConfig
+from mtl_cli.steps import Clock, Steps
+
+if TYPE_CHECKING:  # they import PyTorch, which a mistake in a configuration must not wait for
+    from mtl_cli.build import Data
+    from mtl_cli.data import Features
+
+log = logging.getLogger("mtl_cli")
+
+
+def job_by_itself(job: Job) -> Steps[float | None]:
+    """A job of a sweep, after which no other one begins if a signal came too late to stop it."""
+    late: list[int] = []
+    score = yield from job_of_sweep(job, late=late.append, read=_read)
+    if late:
+        session.current().exit_code = 128 + late[0]
+        raise KeyboardInterrupt
+    return score
+
+
+def job_of_sweep(
+    job: Job, interrupted: Callable[[], int | None] | None = None, clock: Clock = time.monotonic, **how: Any
+) -> Steps[float | None]:
+    """A job of a sweep is skipped if it is done, and gone on with if it was stopped or is to train longer than it has.
+
+    One that failed is begun again where it cannot be gone on with.
+
+    ``interrupted`` and ``clock`` (given if it is trained together with others), and ``how``: see
+    ``mtl_cli.job.training``.
+    """
+    check_processes(sweeps=True)  # a file may say that it is one
+    how |= {"interrupted": interrupted, "clock": clock}
+    if interrupted is not None:
+        label_lines(f"job {job.number} | ")
+    log.info("job %s: %s", job.number, " ".join(job.overrides))
+    if job.config.dry_run:
+        try_in_folder(job)
+        return None
+    if not (job.folder / "status.json").exists():
+        return (yield from train_in_folder(job, resume=False, **how))
+    run = RunFolder.open(job.folder)
+    state = run.status["state"]
+    if state == "failed":
+        return (yield from _after_failure(job, run, how))
+    if not _is_to_go_on(job, state):
+        try:
+            score = best_score(run)
+        except (RunError, KeyError, TypeError):
+            pass  # it is made anew, as by resume=
+        else:
+            log.info("done already: %s", job.folder)
+            return score
+    return (yield from train_in_folder(job, resume=True, **how))
+
+
+def _after_failure(job: Job, run: RunFolder, how: dict[str, Any]) -> Steps[float | None]:
+    """A job that failed: it is gone on with, or begun again where that cannot be."""
+    if is_same_with_checkpoint(run, job.settings):
+        try:
+            return (yield from train_in_folder(job, resume=True, **how))
+        except InUseError:
+            raise
+        except RunError as error:  # its checkpoints are damaged, or of other data
+            log.warning("%s It is begun again.", error)
+    with RunFolder.claim(job.folder, resume=True) as claimed:
+        claimed.clear()
+    return (yield from train_in_folder(job, resume=False, **how))
+
+
+def _is_to_go_on(job: Job, state: str) -> bool:
+    """Whether there is training left to do for a job that did not fail.
+
+    Raises:
+        RunError: It cannot be gone on with; the leaderboard says so of one that is done.
+    """
+    try:
+        refuse_changes(job.folder, job.settings)
+        return state != "done" or is_to_train_longer(job.folder, job.settings)
+    except RunError as error:
+        if state == "done":
+            session.current().sweep.changed[job.folder.name] = "; ".join(p.what for p in error.problems)
+        raise
+
+
+def _read(config: RunConfig, columns: Features | None) -> Data:
+    """The data of a job; those of the one before, if they are the same."""
+    sweep = session.current().sweep
+    if sweep.data is None:
+        from mtl_cli.together import SharedData
+
+        sweep.data = SharedData(only_last=True)
+    return sweep.data.read(config, columns)
+
+
+def is_held_back(stop_on_failure: Any, number: int | None) -> bool:
+    """Whether a job is not to begin because another one has failed; says so."""
+    if stop_on_failure is not True or not session.current().sweep.failed:
+        return False
+    log.info("job %s: not started, since another one failed (stop_on_failure)", number)
+    return True
+
+
+def leave_to_another(folder: Path, error: InUseError) -> None:
+    """Tells of a job that another process is in, which is no failure."""
+    session.current().sweep.in_use.append(folder)
+    log.warning("job left to another process: %s", error)
+
+
+def fail(folder: Path, overrides: list[str], error: Exception, *, keep: bool = True) -> None:
+    """Tells of a job that failed, also in its folder.
+
+    Args:
+        folder: Its folder.
+        overrides: Its own.
+        error: What went wrong.
+        keep: False if nothing is to be kept in the folder, as of a dry run.
+    """
+    sweep = session.current().sweep
+    sweep.failed += 1
+    log.error("job failed: %s: %s", folder.name, one_line(error) if keep else error)
+    if keep:
+        _record_failure(folder, overrides, error)
+    else:
+        sweep.where_told = "why is told above"
+
+
+def _record_failure(folder: Path, overrides: list[str], error: Exception) -> None:
+    """A failed job of a sweep says so in its own folder, at once; what went wrong stands in its log.
+
+    A folder that holds a run which has not failed is left alone: the failure is that it cannot be used.
+    """
+    mend = isinstance(error, UserError)
+    try:
+        run = RunFolder(folder)
+        state = run.status["state"] if (folder / "status.json").exists() else None
+        told_by_training = state == "failed" and not mend
+        if told_by_training or state not in (None, "failed") or is_locked(folder):
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "train.log").open("a", encoding="utf-8") as file:
+            file.write(f"{error}\n" if mend else "".join(traceback.format_exception(error)))
+        (folder / "overrides").write_text("\n".join(overrides) + "\n", encoding="utf-8")
+        run.set_status("failed", exit_code=2 if mend else 1, error=one_line(error))
+    except (OSError, MTLError) as second:
+        log.error("its folder %s cannot say so: %s", folder, second)
