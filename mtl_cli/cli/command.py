@@ -73,7 +73,7 @@ def run_command(arguments: Sequence[str], meeting: Meeting | None = None) -> int
     show_log()
     try:
         with _errors_raised_by_hydra():
-            return _obey(flags, overrides, own)
+            return _carry_out(flags, overrides, own)
     except KeyboardInterrupt:
         return command.exit_code or 130
     except SystemExit as stop:
@@ -105,7 +105,7 @@ def _errors_raised_by_hydra() -> Iterator[None]:
             os.environ["HYDRA_FULL_ERROR"] = previous
 
 
-def _obey(flags: list[str], overrides: list[str], own: Path | None) -> int:
+def _carry_out(flags: list[str], overrides: list[str], own: Path | None) -> int:
     """Does what a command line asks for; returns the exit code of a command that ends without an error."""
     composition.check_flags(flags)
     if "--version" in flags:

@@ -17,7 +17,7 @@ from mtl_cli.cli.composed import composed_job, given_overrides
 from mtl_cli.cli.console import show_log
 from mtl_cli.cli.job_folder import clear_away
 from mtl_cli.cli.single_run import run_single
-from mtl_cli.cli.sweep_jobs import fail, is_held_back, job_by_itself, leave_to_another
+from mtl_cli.cli.sweep_jobs import is_held_back, job_by_itself, leave_to_another, tell_failure
 from mtl_cli.errors import InUseError
 from mtl_cli.steps import run_alone
 from mtl_cli.sweep import job_name
@@ -50,7 +50,7 @@ def run_job(composed: DictConfig) -> float | None:
         if isinstance(error, InUseError):
             leave_to_another(folder, error)
             return None
-        fail(folder, given_overrides(), error, keep=composed.get("dry_run") is not True)
+        tell_failure(folder, given_overrides(), error, keep=composed.get("dry_run") is not True)
         raise
     finally:
         clear_away(folder)

@@ -24,39 +24,12 @@ class SweepCallback(Callback):
     """Hydra calls it when a sweep starts."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ARG002
-        """Notes the folder, absolute: jobs must not depend on the working directory.
-
-        Values that an experiment sweeps over (``hydra.sweeper.params``) are dropped where the command line gives the
-        key: Hydra would run one job for each of them, all with the command line's value. The others may be of keys that
-        no file lists, as on the command line. A word for groups of tasks (``only: every_pair``) becomes those groups. A
-        sweeper that searches is told which way is better, and that a failed job is no reason to stop.
-        """
-        command = session.current()
-        command.sweep.folder = Path(config.hydra.sweep.dir).absolute()
-        command.sweep.in_this_process = _is_plain(config, "launcher")
-        params = config.hydra.sweeper.get("params")
-        given = override_values(list(config.hydra.overrides.task))
-        for key in [key for key in params or {} if str(key).lstrip("+") in given]:
-            with read_write(config.hydra), open_dict(config.hydra):
-                del params[key]
-        groups = _groups(str((params or {}).get("only")), config)
-        if groups:
-            with read_write(config.hydra):
-                config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_quoted, group))}]" for group in groups)
-        if params and _is_plain(config, "sweeper"):
-            plain: Any = OmegaConf.to_container(config.hydra.sweeper.params, resolve=False)
-            choices = composition.config_groups(command.folders)
-            keys = {key: composition.forced(f"{key}=", choices).partition("=")[0] for key in plain}
-            with read_write(config.hydra):
-                config.hydra.sweeper.params = {keys[key]: value for key, value in plain.items()}
-        overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
-        set_by_user = {override.lstrip("+").partition("=")[0] for override in overrides}
-        score = best_by(str(config.get("monitor", "mean")), OmegaConf.select(config, "trainer.checkpoint.monitor"))
-        better = "maximize" if is_higher_better(score) else "minimize"
-        for key, value in {"direction": better, "max_failure_rate": 1.0}.items():
-            if key in config.hydra.sweeper and f"hydra.sweeper.{key}" not in set_by_user:
-                with read_write(config.hydra):
-                    config.hydra.sweeper[key] = value
+        """Notes the folder, absolute: jobs must not depend on the working directory. Makes the sweeper ready."""
+        sweep = session.current().sweep
+        sweep.folder = Path(config.hydra.sweep.dir).absolute()
+        sweep.in_this_process = _is_plain(config, "launcher")
+        _prepare_values(config)
+        _prepare_search(config)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:  # noqa: ARG002
         """Keeps a failed job from Hydra, which would print a line of its own; its failure is recorded already.
@@ -70,6 +43,42 @@ class SweepCallback(Callback):
         job_return.cfg = job_return.hydra_cfg = None
         if job_return.status == JobStatus.FAILED:
             job_return.status, job_return.return_value = JobStatus.COMPLETED, None
+
+
+def _prepare_values(config: DictConfig) -> None:
+    """Makes the values that an experiment sweeps over (``hydra.sweeper.params``) ready for Hydra.
+
+    They are dropped where the command line gives the key: Hydra would run one job for each of them, all with the
+    command line's value. A word for groups of tasks (``only: every_pair``) becomes those groups. The keys may be such
+    as no file lists, as on the command line.
+    """
+    params = config.hydra.sweeper.get("params")
+    given = override_values(list(config.hydra.overrides.task))
+    for key in [key for key in params or {} if str(key).lstrip("+") in given]:
+        with read_write(config.hydra), open_dict(config.hydra):
+            del params[key]
+    groups = _groups(str((params or {}).get("only")), config)
+    if groups:
+        with read_write(config.hydra):
+            config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_quoted, group))}]" for group in groups)
+    if params and _is_plain(config, "sweeper"):
+        plain: Any = OmegaConf.to_container(config.hydra.sweeper.params, resolve=False)
+        choices = composition.config_groups(session.current().folders)
+        keys = {key: composition.forced(f"{key}=", choices).partition("=")[0] for key in plain}
+        with read_write(config.hydra):
+            config.hydra.sweeper.params = {keys[key]: value for key, value in plain.items()}
+
+
+def _prepare_search(config: DictConfig) -> None:
+    """Tells a sweeper that searches which way is better, and that a failed job is no reason to stop."""
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    set_by_user = {override.lstrip("+").partition("=")[0] for override in overrides}
+    score = best_by(str(config.get("monitor", "mean")), OmegaConf.select(config, "trainer.checkpoint.monitor"))
+    better = "maximize" if is_higher_better(score) else "minimize"
+    for key, value in {"direction": better, "max_failure_rate": 1.0}.items():
+        if key in config.hydra.sweeper and f"hydra.sweeper.{key}" not in set_by_user:
+            with read_write(config.hydra):
+                config.hydra.sweeper[key] = value
 
 
 def _groups(word: str, config: DictConfig) -> list[tuple[str, ...]]:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from mtl_cli.cli import session
 from mtl_cli.cli.composed import Job, composed_job, given_overrides
 from mtl_cli.cli.job_folder import clear_away
-from mtl_cli.cli.sweep_jobs import fail, is_held_back, job_of_sweep, leave_to_another
+from mtl_cli.cli.sweep_jobs import is_held_back, job_of_sweep, leave_to_another, tell_failure
 from mtl_cli.errors import InUseError
 
 log = logging.getLogger("mtl_cli")
@@ -26,7 +26,7 @@ def prepare(composed: DictConfig) -> Job | Exception:
     try:
         return composed_job(composed)
     except Exception as error:
-        fail(folder, given_overrides(), error, keep=composed.get("dry_run") is not True)
+        tell_failure(folder, given_overrides(), error, keep=composed.get("dry_run") is not True)
         return error
     finally:
         clear_away(folder)
@@ -86,7 +86,7 @@ def train(jobs: Sequence[Job]) -> list[tuple[float | None, Exception | None]]:
             leave_to_another(job.folder, outcome.error)
             outcome.error = None
         if isinstance(outcome.error, Exception):
-            fail(job.folder, job.overrides, outcome.error)
+            tell_failure(job.folder, job.overrides, outcome.error)
         clear_away(job.folder)
     if stopped is not None:
         session.current().exit_code = 128 + stopped

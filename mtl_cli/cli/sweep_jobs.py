@@ -125,7 +125,7 @@ def leave_to_another(folder: Path, error: InUseError) -> None:
     log.warning("job left to another process: %s", error)
 
 
-def fail(folder: Path, overrides: list[str], error: Exception, *, keep: bool = True) -> None:
+def tell_failure(folder: Path, overrides: list[str], error: Exception, *, keep: bool = True) -> None:
     """Tells of a job that failed, also in its folder.
 
     Args:
