@@ -156,7 +156,9 @@ def best_score(run: RunFolder) -> float | None:
     """What a finished run reached by what it monitors.
 
     Raises:
-        RunError: Its summary.json cannot be read; KeyError and TypeError: it is no summary.
+        RunError: Its summary.json cannot be read.
+        KeyError: What it holds is no summary.
+        TypeError: The same.
     """
     best = run.read_json("summary.json")["best"]
     return None if best is None else best["score"]

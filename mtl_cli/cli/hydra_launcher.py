@@ -81,8 +81,20 @@ class StackedLauncher(Launcher):
         Path(str(self._config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
         with self._loader.for_use():
             configs = [self._compose(overrides, initial_job_idx + i) for i, overrides in enumerate(job_overrides)]
-        returns: dict[int, JobReturn] = {}
+        jobs, returns = self._prepared(configs)
+        returns |= self._trained_together(configs, jobs)
+        for i, config in enumerate(configs):
+            if i not in returns:
+                returns[i] = run_job(
+                    hydra_context=self._context, task_function=self._function, config=config,
+                    job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
+                )  # fmt: skip
+        return [returns[i] for i in range(len(configs))]
+
+    def _prepared(self, configs: Sequence[DictConfig]) -> tuple[dict[int, Job], dict[int, JobReturn]]:
+        """The jobs that may be trained together, and the ends of those that are mistaken, by their positions."""
         jobs: dict[int, Job] = {}
+        returns: dict[int, JobReturn] = {}
         for i, config in enumerate(configs):
             if _is_plain(config):
                 with _context_of(config):
@@ -91,20 +103,19 @@ class StackedLauncher(Launcher):
                     returns[i] = self._ended(config, None, job)
                 else:
                     jobs[i] = job
+        return jobs, returns
+
+    def _trained_together(self, configs: Sequence[DictConfig], jobs: dict[int, Job]) -> dict[int, JobReturn]:
+        """Trains those of the jobs that suit each other, group by group; gives their ends by their positions."""
+        returns: dict[int, JobReturn] = {}
         positions = list(jobs)
         for group in stacked_jobs.groups(list(jobs.values()), self._max_jobs):
             members = [positions[place] for place in group]
             for i in members:
                 self._context.callbacks.on_job_start(config=configs[i], task_function=self._function)
             ended = stacked_jobs.train([jobs[i] for i in members])
-            returns.update({i: self._ended(configs[i], *end) for i, end in zip(members, ended, strict=True)})
-        for i, config in enumerate(configs):
-            if i not in returns:
-                returns[i] = run_job(
-                    hydra_context=self._context, task_function=self._function, config=config,
-                    job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir",
-                )  # fmt: skip
-        return [returns[i] for i in range(len(configs))]
+            returns |= {i: self._ended(configs[i], *end) for i, end in zip(members, ended, strict=True)}
+        return returns
 
     def _compose(self, overrides: Sequence[str], number: int) -> DictConfig:
         config = self._context.config_loader.load_sweep_config(self._config, list(overrides))
