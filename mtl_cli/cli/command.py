@@ -23,7 +23,7 @@ from mtl_cli.cli.console import one_line, show_log
 from mtl_cli.cli.entrypoint import run_job
 from mtl_cli.cli.several_processes import check_processes
 from mtl_cli.cli.single_run import folder_to_resume, resume_from_folder
-from mtl_cli.cli.sweep_end import told_of_failures, told_of_unfinished, write_leaderboard
+from mtl_cli.cli.sweep_end import is_of_a_job, told_of_failures, told_of_unfinished, write_leaderboard
 from mtl_cli.commands.entry import flush_output, leave, nobody_reads, say
 from mtl_cli.errors import ConfigError, MTLError, Problem, UserError
 from mtl_cli.helper import help_the_first
@@ -155,9 +155,16 @@ def _run_hydra(arguments: Sequence[str], overrides: Sequence[str], own: Path | N
 
 
 def _explain(error: Exception, overrides: Sequence[str]) -> tuple[int, str]:
-    """The exit code for an error, and what to tell of it."""
-    if failures := told_of_failures():
+    """The exit code for an error, and what to tell of it; a job's own was told when it failed."""
+    failures = told_of_failures()
+    if failures and is_of_a_job(error):
         return 1, failures
+    code, message = _explain_own(error, overrides)
+    return (1, f"{message}\n{failures}") if failures else (code, message)
+
+
+def _explain_own(error: Exception, overrides: Sequence[str]) -> tuple[int, str]:
+    """The same for an error that is no job's."""
     if isinstance(error, MTLError):
         return (2 if isinstance(error, UserError) else 1), str(error)
     message = composition.friendly(error, overrides, session.current().folders)

@@ -89,7 +89,9 @@ class Changes:
 def forbidden_changes(folder: Path, settings: Mapping[str, Any]) -> list[str]:
     """What differs from a run's own settings and may not, for people to read."""
     changes = Changes.of(folder, settings)
-    return [changes.told(key) for key in changes.forbidden]
+    before, now = (_tasks(values) for values in (changes.old, changes.new))
+    moved = [f"order of tasks ({', '.join(before)} -> {', '.join(now)})"] if before != now else []
+    return [changes.told(key) for key in changes.forbidden] or moved
 
 
 def refuse_changes(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -172,6 +174,11 @@ def _limit(key: str, settings: Mapping[str, Any]) -> float:
     """What a limit allows; nothing is no limit."""
     value = settings.get(key)
     return math.inf if value is None else _LIMITS[key](value)
+
+
+def _tasks(settings: Mapping[str, Any]) -> list[str]:
+    """The tasks of flat settings, in their order, by which weights are drawn."""
+    return list(dict.fromkeys(key.split(".")[1] for key in settings if key.startswith("tasks.")))
 
 
 def _is_below(key: str, keys: Sequence[str]) -> bool:

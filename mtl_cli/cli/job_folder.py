@@ -28,7 +28,7 @@ def train_in_folder(job: Job, *, resume: bool, **how: Any) -> Steps[float | None
     Args:
         job: The job.
         resume: Whether the run in the folder is gone on with.
-        how: Further options of ``mtl_cli.job.training``.
+        how: Further options of ``mtl_cli.job.run_training``.
     """
     with RunFolder.claim(job.folder, resume=resume) as run:
         if resume and run.is_done and not has_more_to_do(run, job.config):

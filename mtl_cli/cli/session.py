@@ -24,7 +24,7 @@ class SweepState:
     Attributes:
         folder: The folder of the sweep that this process runs; None if there is none.
         in_this_process: Whether the jobs run in this process, and not in processes that a launcher starts.
-        failed: How many jobs failed in this process.
+        errors: Of the jobs that failed in this process, a line each.
         where_told: Where it stands why they failed.
         in_use: Folders of jobs that another process was in.
         changed: Finished jobs that are not what the sweep asks for, and why.
@@ -33,7 +33,7 @@ class SweepState:
 
     folder: Path | None = None
     in_this_process: bool = True
-    failed: int = 0
+    errors: list[str] = field(default_factory=list)
     where_told: str = "the train.log of each says why"
     in_use: list[Path] = field(default_factory=list)
     changed: dict[str, str] = field(default_factory=dict)

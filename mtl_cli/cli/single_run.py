@@ -19,7 +19,7 @@ from mtl_cli.cli.continuing import forbidden_changes, refuse_changes
 from mtl_cli.cli.job_folder import train_in_folder, try_in_folder
 from mtl_cli.cli.several_processes import check_for_processes
 from mtl_cli.commands.entry import say
-from mtl_cli.errors import ConfigError, Problem, listed
+from mtl_cli.errors import ConfigError, Problem, RunError, listed
 from mtl_cli.run import RunFolder, find_resumable
 from mtl_cli.schema import validate
 from mtl_cli.steps import run_alone
@@ -94,14 +94,25 @@ def _folder_to_train_in(job: Job) -> tuple[Path, bool]:
     if (job.folder / "status.json").exists():  # the same fixed hydra.run.dir again
         refuse_changes(job.folder, job.settings)
         return job.folder, True
-    found = find_resumable(job.folder.parent)
-    if found is None:
-        return job.folder, False
-    changed = forbidden_changes(found, job.settings)
-    if changed:
-        log.warning("resume=auto: %s has another configuration (%s); starting anew", found, ", ".join(changed))
-        return job.folder, False
-    return found, True
+    folder = _unfinished_with(job.settings, job.folder.parent)
+    return (job.folder, False) if folder is None else (folder, True)
+
+
+def _unfinished_with(settings: Mapping[str, Any], root: Path) -> Path | None:
+    """The latest unfinished run below a folder that has these settings; says what there is if none has."""
+    told: list[str] = []
+    for folder in find_resumable(root):
+        try:
+            changed = forbidden_changes(folder, settings)
+        except RunError as error:  # of this one run; another may be the one that is looked for
+            told.append(str(error).removesuffix("."))
+            continue
+        if not changed:
+            return folder
+        told.append(f"{folder} has another configuration ({', '.join(changed)})")
+    if told:
+        log.warning("resume=auto: %s; starting anew", listed(told, 3, "; "))
+    return None
 
 
 def _check_beside_resume(overrides: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 from mtl_cli.cli import session
+from mtl_cli.cli.console import one_line
 from mtl_cli.cli.job_folder import clear_away
 from mtl_cli.commands.entry import say
 from mtl_cli.run import RunFolder, is_locked
@@ -14,8 +15,13 @@ from mtl_cli.sweep import collect, format_table, write
 
 def told_of_failures() -> str | None:
     """How many jobs of this command's sweep failed, for people to read; None if none did."""
-    count = _failed()
+    count = len(_errors())
     return f"{count} job{'' if count == 1 else 's'} failed; {session.current().sweep.where_told}." if count else None
+
+
+def is_of_a_job(error: Exception) -> bool:
+    """Whether an error is that of a job that failed, which a sweep passes on when all jobs have ended."""
+    return one_line(error) in _errors()
 
 
 def told_of_unfinished() -> str | None:
@@ -48,15 +54,16 @@ def write_leaderboard() -> None:
         say(f"to go on: the same command with hydra.sweep.dir={folder}, which leaves alone what is done", sys.stdout)
 
 
-def _failed() -> int:
-    """Jobs of this command's sweep that failed; those that ran in other processes have said so in their folders."""
+def _errors() -> list[str]:
+    """Why jobs of this command's sweep failed; those that ran in other processes have said so in their folders."""
     command = session.current()
     sweep = command.sweep
     if sweep.folder is None or sweep.in_this_process:
-        return sweep.failed
+        return sweep.errors
     states = (entry / "status.json" for entry in sweep.folder.iterdir())
     ours = [file.parent for file in states if file.exists() and file.stat().st_mtime >= command.started]
-    return sum(RunFolder(run).status["state"] == "failed" for run in ours)
+    known = [RunFolder(run).status for run in ours]
+    return [str(status.get("error")) for status in known if status["state"] == "failed"]
 
 
 def _left_unfinished() -> int:

@@ -45,7 +45,7 @@ def job_of_sweep(
     One that failed is begun again where it cannot be gone on with.
 
     ``interrupted`` and ``clock`` (given if it is trained together with others), and ``how``: see
-    ``mtl_cli.job.training``.
+    ``mtl_cli.job.run_training``.
     """
     check_processes(sweeps=True)  # a file may say that it is one
     how |= {"interrupted": interrupted, "clock": clock}
@@ -113,7 +113,7 @@ def _read(config: RunConfig, columns: Features | None) -> Data:
 
 def is_held_back(stop_on_failure: Any, number: int | None) -> bool:
     """Whether a job is not to begin because another one has failed; says so."""
-    if stop_on_failure is not True or not session.current().sweep.failed:
+    if stop_on_failure is not True or not session.current().sweep.errors:
         return False
     log.info("job %s: not started, since another one failed (stop_on_failure)", number)
     return True
@@ -135,7 +135,7 @@ def tell_failure(folder: Path, overrides: list[str], error: Exception, *, keep: 
         keep: False if nothing is to be kept in the folder, as of a dry run.
     """
     sweep = session.current().sweep
-    sweep.failed += 1
+    sweep.errors.append(one_line(error))
     log.error("job failed: %s: %s", folder.name, one_line(error) if keep else error)
     if keep:
         _record_failure(folder, overrides, error)

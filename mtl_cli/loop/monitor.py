@@ -52,7 +52,7 @@ class Best:
         monitor: What is compared.
         keep: How many to keep; -1 keeps all, 0 none.
         entries: ``[score, epoch, step]`` of those kept, best first.
-        outdated: Epochs that were kept by another monitor, until this one is asked for the first time.
+        outdated: Epochs that were kept by another monitor or ``keep``, until the next score.
     """
 
     monitor: Monitor
@@ -98,7 +98,7 @@ class Best:
         ]
 
     def begin_anew(self) -> None:
-        """Forgets all scores, which are of another monitor; what was kept by them is kept until there is another."""
+        """Forgets all scores, which count no more; what was kept by them is kept until there is another score."""
         self.outdated = [*self.outdated, *(entry[1] for entry in self.entries)]
         self.entries = []
 
@@ -114,6 +114,8 @@ class Best:
         if not all(type(epoch) is int for epoch in outdated):
             raise ValueError(f"its outdated epochs are no whole numbers, got {outdated!r}")
         self.entries, self.outdated = [list(entry) for entry in entries], list(outdated)
+        if self.keep == 0:  # more were kept when it was written
+            self.begin_anew()
 
 
 @dataclass

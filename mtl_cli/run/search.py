@@ -41,21 +41,18 @@ def remove_if_empty(path: Path, stop: Path) -> None:
         folder = folder.parent
 
 
-def find_resumable(root: Path) -> Path | None:
-    """The unfinished run below ``root`` that was written to last and that no live process is in.
+def find_resumable(root: Path) -> list[Path]:
+    """The unfinished runs below ``root`` that no live process is in, the one that was written to last first.
 
     Args:
         root: A run folder, or a folder with run folders somewhere below.
 
     Returns:
-        A folder with ``checkpoints/last.pt`` whose state is running, interrupted or failed; None if there is none.
+        Folders with ``checkpoints/last.pt`` whose state is running, interrupted or failed.
     """
-    best: tuple[tuple[str, int], Path] | None = None
-    for folder in _run_folders(root):
-        age = _age_if_resumable(RunFolder(folder))
-        if age is not None and (best is None or age > best[0]):
-            best = (age, folder)
-    return best[1] if best else None
+    ages = {folder: _age_if_resumable(RunFolder(folder)) for folder in _run_folders(root)}
+    known = [(age, folder) for folder, age in ages.items() if age is not None]
+    return [folder for _, folder in sorted(known, reverse=True)]
 
 
 def _age_if_resumable(run: RunFolder) -> tuple[str, int] | None:

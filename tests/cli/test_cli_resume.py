@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -340,6 +341,18 @@ def test_changes_are_refused(cli, tmp_path):
     assert (ended.code, ended.err) == (2, f"resume: run: was made with another only (null -> ['digit']). {allowed}\n")
 
 
+def test_tasks_in_another_order_are_refused_before_anything_is_read(cli, customers, write):
+    head = "# @package _global_\ndata: {source: table, path: customers.csv, missing: ['', '?']}\n"
+    tasks = ["churned: {kind: binary}", "size: {kind: multiclass}"]
+    line = ["--config-dir", "conf", "task=mine", "trainer.max_epochs=1", "hydra.run.dir=run"]
+    for order, code in ((tasks, 0), (tasks[::-1], 2)):
+        write({"conf/task/mine.yaml": f"{head}tasks: {{{', '.join(order)}}}\n"})
+        ended = cli(*line, *(["resume=run"] if code else []))
+        assert ended.code == code
+    assert ended.err.startswith("resume: run: was made with another order of tasks (churned, size -> size, churned). ")
+    assert ended.out == ""
+
+
 def test_key_without_a_value_is_no_override_on_resume(cli, tmp_path):
     assert cli(*QUICK).code == 0
     for wrong in ("encoder=mlp", "experiment=smoke"):
@@ -374,6 +387,51 @@ def test_resume_auto_begins_anew_where_there_is_nothing(cli, tmp_path):
     ended = cli(*QUICK, "resume=auto")
     assert (ended.code, ended.err) == (0, "")
     assert _status(tmp_path / "run")["state"] == "done"
+
+
+def _interrupted(cli, monkeypatch, *arguments):
+    """A run that a signal stops after its first step."""
+    with monkeypatch.context() as patch:
+        patch.setattr("mtl_cli.loop.trainer.Trainer._stop_signal", lambda _: signal.SIGTERM)
+        assert cli(*arguments).code == 128 + signal.SIGTERM
+
+
+def test_resume_auto_finds_the_run_with_its_own_configuration_among_others(cli, tmp_path, monkeypatch):
+    line = [o for o in QUICK if not o.startswith("hydra.run.dir")]
+    for seed in (0, 1):
+        _interrupted(cli, monkeypatch, *line, f"seed={seed}", f"hydra.run.dir=runs/{seed}")
+    ended = cli(*line, "seed=0", "hydra.run.dir=runs/new", "resume=auto")
+    assert (ended.code, ended.err) == (0, "")
+    assert _status(tmp_path / "runs/0")["state"] == "done"
+    assert not (tmp_path / "runs/new").exists()
+    _interrupted(cli, monkeypatch, *line, "seed=2", "hydra.run.dir=runs/2")
+    ended = cli(*line, "seed=3", "hydra.run.dir=runs/new", "resume=auto")
+    one, other = (f"runs/{seed} has another configuration (seed ({seed} -> 3))" for seed in (2, 1))
+    assert f"resume=auto: {one}; {other}; starting anew" in ended.out.replace(f"{tmp_path}/", "")
+    assert _status(tmp_path / "runs/new")["state"] == "done"
+
+
+def test_a_signal_in_the_last_evaluation_lets_it_end_and_a_second_one_does_not(cli, tmp_path, monkeypatch):
+    from mtl_cli.job.summary import summarise
+
+    def in_between(*arguments, count):
+        for _ in range(count):
+            signal.raise_signal(signal.SIGTERM)
+        return summarise(*arguments)
+
+    for count, code, state in ((1, 0, "done"), (2, 130, "interrupted")):
+        monkeypatch.setattr("mtl_cli.job.run_training.summarise", partial(in_between, count=count))
+        ended = cli(*[o for o in QUICK if not o.startswith("hydra.run.dir")], f"hydra.run.dir={state}")
+        assert (ended.code, _status(tmp_path / state)["state"]) == (code, state)
+
+
+def test_a_run_that_is_to_keep_no_best_any_more_ends_with_its_last_weights(cli, tmp_path):
+    assert cli(*QUICK, "trainer.max_steps=null", "trainer.checkpoint.save_top_k=2").code == 0
+    ended = cli("resume=run", "trainer.max_epochs=4", "trainer.checkpoint.save_top_k=0")
+    assert ended.code == 0
+    assert "weights of the last epoch, 4" in ended.out
+    assert [file.name for file in (tmp_path / "run/checkpoints").iterdir()] == ["last.pt"]
+    assert json.loads((tmp_path / "run/summary.json").read_text())["best"] is None
 
 
 def test_resume_of_a_moved_run(cli, tmp_path):

@@ -331,8 +331,8 @@ def test_empty_folders_are_removed_up_to_the_stop(tmp_path):
     assert tmp_path.exists()
 
 
-def test_the_newest_unfinished_run_is_found(tmp_path):
-    assert find_resumable(tmp_path / "no") is None
+def test_unfinished_runs_are_found_the_newest_first(tmp_path):
+    assert find_resumable(tmp_path / "no") == []
     for name, state, checkpoint in [
         ("a/old", "interrupted", True),
         ("a/new", "failed", True),
@@ -343,18 +343,18 @@ def test_the_newest_unfinished_run_is_found(tmp_path):
         time.sleep(0.002)
     _run(tmp_path / "c/damaged", "running")
     (tmp_path / "c/damaged/status.json").write_text("{")
-    assert find_resumable(tmp_path) == tmp_path / "a" / "new"
-    assert find_resumable(tmp_path / "a" / "old") == tmp_path / "a" / "old"
-    assert find_resumable(tmp_path / "b") is None
+    assert find_resumable(tmp_path) == [tmp_path / "a/new", tmp_path / "a/old"]
+    assert find_resumable(tmp_path / "a" / "old") == [tmp_path / "a/old"]
+    assert find_resumable(tmp_path / "b") == []
 
 
 def test_a_run_with_a_live_process_is_not_found_until_it_dies(tmp_path, holder):
     (tmp_path / "run" / "checkpoints").mkdir()
     (tmp_path / "run" / "checkpoints" / "last.pt").touch()
-    assert find_resumable(tmp_path) is None
+    assert find_resumable(tmp_path) == []
     holder.kill()
     holder.wait(timeout=10)
-    assert find_resumable(tmp_path) == tmp_path / "run"
+    assert find_resumable(tmp_path) == [tmp_path / "run"]
 
 
 def test_a_new_folder_is_made_durable_up_to_where_nothing_changed(tmp_path, monkeypatch):

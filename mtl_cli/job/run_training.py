@@ -14,7 +14,7 @@ from mtl_cli.data import Features
 from mtl_cli.job.describe import describe
 from mtl_cli.job.resuming import go_on, read_as_begun, refuse_other_data, stored_columns
 from mtl_cli.job.setting_up import set_up
-from mtl_cli.job.signals import signals
+from mtl_cli.job.stop_signals import signals
 from mtl_cli.job.summary import summarise
 from mtl_cli.job.trackers import Trackers
 from mtl_cli.loop import Trainer
@@ -74,7 +74,8 @@ def training(
         folder: The folder.
         resume: Go on from ``checkpoints/last.pt`` if there is one.
         interrupted: Gives the number of a signal that asked to stop, or None; by default this listens for signals.
-        late: Told the number of one that came when the last step was made: the run ends as if there had been none.
+        late: Told the number of one that came when the last step was made, or in the evaluation after it: the run ends
+            as if there had been none.
         read: Reads the data.
         bar: Whether to show a progress bar.
         processes: Those that train together.
@@ -108,12 +109,11 @@ def training(
                 _empty_logs(run.trainer)
             trackers.follow(run)
             yield from run.trainer.steps()
-            too_late = asked()
-            train_seconds = run.trainer.seconds()
-        summary = summarise(run, train_seconds)
-        summary |= {"seconds": round(clock() - started, 3), "config": settings}
-        folder.write_json("summary.json", summary)
-        folder.set_status("done", exit_code=0)
+            summary = summarise(run, run.trainer.seconds())
+            summary |= {"seconds": round(clock() - started, 3), "config": settings}
+            folder.write_json("summary.json", summary)
+            folder.set_status("done", exit_code=0)
+            too_late = asked()  # the training is over, and what is left is sooner done than begun anew
         trackers.final = {key: value for key, value in summary["metrics"].items() if key.startswith("test/")}
         log.info("run folder: %s", folder.path)
         if too_late is not None:

@@ -13,7 +13,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 @contextmanager
 def signals() -> Iterator[Callable[[], int | None]]:
-    """SIGINT, SIGTERM and SIGUSR1 (SLURM's warning) finish the step under way; a second one stops at once."""
+    """SIGINT, SIGTERM and SIGUSR1 (SLURM's warning) finish the step, or the last evaluation; a second stops at once."""
     received: list[int] = []
 
     def handle(number: int, _: object) -> None:
