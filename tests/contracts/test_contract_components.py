@@ -132,8 +132,9 @@ def test_every_option_of_the_table_source_stands_in_its_yaml():
 @pytest.mark.parametrize("name", KINDS.names())
 def test_every_option_of_a_kind_is_named_in_the_yaml_for_users(name):
     text = (CONFIGS / "task" / "table.yaml").read_text(encoding="utf-8")
-    line = next((line for line in text.splitlines() if re.match(rf"#   {name} ", line)), "")
-    assert all(f"{option}:" in line for option in KINDS.options(name)), line
+    entry = re.search(rf"^#   {name} .*\n(#     .*\n)*", text, re.MULTILINE)
+    assert entry is not None
+    assert all(f"{option}:" in entry[0] for option in KINDS.options(name)), entry[0]
 
 
 @pytest.mark.parametrize("name", KINDS.names())
