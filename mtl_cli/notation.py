@@ -1,4 +1,4 @@
-"""What a cell that is no plain number looks like to its writer: a decimal comma, groups of digits, a date."""
+"""What a cell that is no plain number looks like to its writer: a decimal comma, groups of digits, per cent, a date."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-# Digits with signs between groups or as a decimal comma: a number to its writer, text to a parser.
+_DAY = r"(0?[1-9]|[12]\d|3[01])"  # or a month
+_DATES = [rf"{_DAY}{s}{_DAY}{s}(\d{{4}}|\d{{2}})|\d{{4}}{s}\d{{1,2}}{s}\d{{1,2}}" for s in (r"\.", "/", "-")]
+#: Digits with signs between groups or as a decimal comma: a number to its writer, text to a parser.
 FOREIGN_NUMBER = r"^\s*[+-]?\d+([.,' \u00a0]\d+)+\s*$"
-_DATE = re.compile(r"\s*(\d{1,2}([./-])\d{1,2}\2(\d{4}|\d{2})|\d{4}([./-])\d{1,2}\4\d{1,2})([ T]\d.*)?\s*")
+#: A number to its writer, with the sign for hundredths.
+PERCENTAGE = r"^\s*[+-]?\d+([.,]\d+)?\s*%\s*$"
+#: Days as people write them, with or without a time: 2024-12-31, 2024/12/31, 31.12.2024, 12/31/24. 12-34-56 is a code.
+DATE = rf"^\s*({'|'.join(_DATES)})([ T]\d.*)?\s*$"
 _COMMA, _GROUPS = "a number with a decimal comma", "a number with signs between groups of digits"
 _AMBIGUOUS = [(",", None), (".", ",")]  # 1,234 alone may be either
 _SIGNS = [*_AMBIGUOUS, (".", " "), (".", "'"), (",", "."), (",", " ")]  # decimal, between groups; likeliest first
@@ -20,10 +25,12 @@ class Notation(NamedTuple):
     Args:
         like: In words: ``a number with a decimal comma``.
         settings: What reads such cells, in words; empty if nothing does.
+        instead: Where nothing does: the number to write, in words.
     """
 
     like: str
     settings: str
+    instead: str = ""
 
 
 def number_pattern(decimal: str, thousands: str | None) -> str:
@@ -42,15 +49,17 @@ def notation(cell: str, others: Iterable[str]) -> Notation | None:
 
     Example:
         >>> notation("1,234", ["1,5"])
-        Notation(like='a number with a decimal comma', settings='data.decimal=","')
+        Notation(like='a number with a decimal comma', settings='data.decimal=","', instead='')
         >>> notation("1.1.2024", []), notation("n.a.", [])
-        (Notation(like='a date', settings=''), None)
+        (Notation(like='a date', settings='', instead='a number of days'), None)
     """
-    if _DATE.fullmatch(cell):
-        return Notation("a date", "")
+    if re.match(DATE, cell):
+        return Notation("a date", "", "a number of days")
+    if re.match(PERCENTAGE, cell):
+        return Notation("a percentage", "", "a number without the %")
     if not re.match(FOREIGN_NUMBER, cell):
         return None
-    cells = [cell, *(c for c in others if re.match(FOREIGN_NUMBER, c) and not _DATE.fullmatch(c))]
+    cells = [cell, *(c for c in others if re.match(FOREIGN_NUMBER, c) and not re.match(DATE, c))]
     signs = [pair for pair in _SIGNS if all(re.match(number_pattern(*pair), c) for c in cells)]
     if not signs:
         return Notation(_GROUPS, "data.decimal or data.thousands")

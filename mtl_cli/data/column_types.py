@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.date_text import parse_dates, spelt_as_date, with_and_without_offset
 from mtl_cli.data.images import is_image
 from mtl_cli.data.number_text import parse_numbers
 from mtl_cli.errors import DataError, Problem
-from mtl_cli.notation import FOREIGN_NUMBER, notation
+from mtl_cli.notation import DATE, FOREIGN_NUMBER, PERCENTAGE, notation
 from mtl_cli.types import Column
 
 ColumnType = Literal["numeric", "date", "block", "category", "image", "text", "tokens"]
@@ -21,6 +22,7 @@ EXACT = 2**53
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 _FREE_TEXT_VALUES = 1000  # a text column with more distinct values than this, in most rows, names its rows
 _US_PER_DAY = 86_400_000_000
+_ISO_HINT = "Write it as 2024-12-31 or 2024-12-31 23:59:59"
 _TRUTH = {"true": 1.0, "false": 0.0}
 
 
@@ -29,17 +31,18 @@ def infer_type(column: Column, declared: str | None) -> tuple[ColumnType, list[s
 
     Numbers and truth values are numeric; dates are days; lists of numbers are blocks, lists of words tokens, arrays of
     two or three axes images. A text column is numeric if every cell is a plain number, and a category if fewer than
-    half are. Texts of digits, some with a leading zero, are codes; texts that are all dates as 2024-12-31 are dates.
+    half are; the same goes for dates. Texts of digits, some with a leading zero, are codes.
 
     Args:
         column: N cells.
-        declared: ``numeric``, ``category``, ``text`` or ``image`` if the user said so.
+        declared: ``numeric``, ``date``, ``category``, ``text`` or ``image`` if the user said so.
 
     Returns:
         The type, and notes about doubtful readings.
 
     Raises:
-        DataError: The column cannot be read as declared, is mostly but not wholly numbers, or looks like free text.
+        DataError: The column cannot be read as declared, is mostly but not wholly numbers or dates as this program
+            reads them, or looks like free text.
 
     Example:
         >>> infer_type(Column("zip", pl.Series(["00501", "501"]), str), None)[0]
@@ -52,15 +55,18 @@ def infer_type(column: Column, declared: str | None) -> tuple[ColumnType, list[s
         return "text", []
     if is_tokens(dtype) and declared is None:
         return "tokens", []
-    if (_is_block(dtype) or is_image(dtype)) and declared != "category":
+    if (_is_block(dtype) or is_image(dtype)) and declared not in ("category", "date"):
         return "block", []
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Time, pl.Duration):
-        what = f"cannot be {'a category' if declared == 'category' else 'an input'}, got type {dtype}"
+        role = f"a {declared}" if declared in ("category", "date") else "an input"
+        what = f"cannot be {role}, got type {dtype}"
         raise DataError(Problem(column.head, what, f"Leave it out with data.exclude=[{column.name}]."))
     if declared == "category":
         return "category", []
     if dtype.is_temporal():
         return "date", []
+    if declared == "date" and dtype != pl.String:
+        return "date", []  # says so where it is none
     if dtype.is_numeric() or dtype == pl.Boolean:
         return "numeric", _precision_notes(column)
     return _infer_text(column, declared)
@@ -173,6 +179,8 @@ def _is_block(dtype: pl.DataType) -> bool:
 def _infer_text(column: Column, declared: str | None) -> tuple[ColumnType, list[str]]:
     text = column.values.cast(pl.String)
     filled = len(text) - text.null_count()
+    if declared == "date":
+        return _dates_in_text(column, text, "must be a date as declared in data.inputs")
     _, bad = parse_numbers(text)
     numbers = filled - int(bad.sum())
     if filled and numbers == filled:
@@ -188,13 +196,13 @@ def _infer_text(column: Column, declared: str | None) -> tuple[ColumnType, list[
         if filled == 0:
             return "numeric", []
         raise DataError(_not_a_number(column, text, bad, "must be a number as declared in data.inputs"))
-    foreign = int(text.filter(bad).str.contains(FOREIGN_NUMBER).sum())
+    dates = int(text.str.contains(DATE).sum())
+    if filled and 2 * dates >= filled:
+        return _dates_in_text(column, text, f"must be a date as {dates} of {filled} cells of the column are")
+    foreign = int(text.filter(bad).str.contains(f"{FOREIGN_NUMBER}|{PERCENTAGE}").sum())
     if filled and 2 * (numbers + foreign) >= filled:
         share = f"as {numbers + foreign} of {filled} cells of the column are"
         raise DataError(_not_a_number(column, text, bad, f"must be a plain number {share}"))
-    first = text.drop_nulls().head(1)
-    if first.str.contains(r"^\d{4}-\d\d-\d\d").any() and not _read_dates(text)[1].any():
-        return "date", []
     distinct = text.n_unique() - (text.null_count() > 0)
     if distinct > _FREE_TEXT_VALUES and 2 * distinct > filled:
         what = f"looks like free text or an id, got {distinct} distinct values in {filled} filled rows"
@@ -207,13 +215,46 @@ def _not_a_number(column: Column, text: pl.Series, bad: pl.Series, what: str) ->
     row = _first(bad)
     value = text[row]
     looks = notation(value, text.filter(bad).unique().to_list())
-    first = f"add '{value}' to data.missing if it means no value"
-    if looks is not None:
-        what = f"looks like {looks.like}"
-        first = f"set {looks.settings}" if looks.settings else f"leave it out with data.exclude=[{column.name}]"
+    if looks is None:
+        return _misfit(column, row, what)
+    what = f"looks like {looks.like}"
+    if looks.settings:
+        return _misfit(column, row, what, instead=f"set {looks.settings}")
+    return _misfit(column, row, what, f"Write it as {looks.instead}", _leave_out(column))
+
+
+def _dates_in_text(column: Column, text: pl.Series, what: str) -> tuple[ColumnType, list[str]]:
+    """Reads a column of dates; ``what`` is what a cell that is none must be.
+
+    Raises:
+        DataError: Names the first such cell.
+    """
+    bad = parse_dates(text)[1]
+    if bad.any():
+        raise DataError(_not_a_date(column, text, _first(bad), what))
+    if with_and_without_offset(text):
+        return "date", [f"{column.head}: some times have an offset and some none. Those without are read as UTC."]
+    return "date", []
+
+
+def _not_a_date(column: Column, text: pl.Series, row: int, what: str) -> Problem:
+    if spelt_as_date(text[row]):
+        return _misfit(column, row, "is a date that does not exist")
+    if pl.Series([text[row]]).str.contains(DATE)[0]:
+        return _misfit(column, row, "looks like a date", _ISO_HINT, _leave_out(column))
+    return _misfit(column, row, what)
+
+
+def _leave_out(column: Column) -> str:
+    return f"leave it out with data.exclude=[{column.name}]"
+
+
+def _misfit(column: Column, row: int, what: str, correct: str = "Correct it", instead: str = "") -> Problem:
+    """A cell that keeps its column from being what it looks like, and the ways out."""
+    value = column.values[row]
+    instead = instead or f"add '{value}' to data.missing if it means no value"
     declare = f"declare {{name: {column.name}, type: category}} in data.inputs"
-    correct = "Write it as a number of days" if looks is not None and not looks.settings else "Correct it"
-    return Problem(column.where(row), f"{what}, got '{value}'", f"{correct}, {first}, or {declare}.")
+    return Problem(column.where(row), f"{what}, got '{value}'", f"{correct}, {instead}, or {declare}.")
 
 
 def _numbers(column: Column) -> np.ndarray:
@@ -238,22 +279,14 @@ def _numbers(column: Column) -> np.ndarray:
 def _dates(column: Column) -> np.ndarray:
     series = column.values
     if series.dtype == pl.String:  # text files spell them
-        series, bad = _read_dates(series)
+        series, bad = parse_dates(series)
         if bad.any():
             row = _first(bad)
             what = f"must be a date, got '{column.values[row]}'"
-            raise DataError(Problem(column.where(row), what, "Write it as 2024-12-31 or 2024-12-31 23:59:59."))
+            raise DataError(Problem(column.where(row), what, f"{_ISO_HINT}, or make the cell empty."))
     elif series.dtype not in (pl.Date, pl.Datetime, pl.Null):
         raise DataError(Problem(column.head, f"must hold dates, got type {series.dtype}"))
     return _float64(series.cast(pl.Datetime("us")).cast(pl.Int64)) / _US_PER_DAY
-
-
-def _read_dates(text: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Days and moments as text files spell them, and which cells are none."""
-    day = text.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us"))
-    moment = text.str.replace(" ", "T").str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False)
-    read = day.zip_with(day.is_not_null(), moment)
-    return read, text.is_not_null() & read.is_null()
 
 
 def _block(column: Column, width: int) -> np.ndarray:

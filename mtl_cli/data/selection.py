@@ -10,7 +10,7 @@ from typing import Any
 from mtl_cli.data.table import AnyTable
 from mtl_cli.errors import DataError, Problem, did_you_mean, shown
 
-_TYPES = ("numeric", "category", "text", "image")
+_TYPES = ("numeric", "date", "category", "text", "image")
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ class FeatureOptions:
     """What is read and how it is scaled; keys of ``data``.
 
     Args:
-        inputs: ``"*"``, or a list of column names, globs and ``{name: ..., type: TYPE}``.
+        inputs: ``"*"``, or a list of column names, globs and ``{name: ..., type: TYPE}``: numeric, date (ISO 8601; with
+            an offset the moment in UTC), category, text or image.
         exclude: Names and globs of columns that are no inputs.
         allow_inputs: Targets and other columns with a role of their own that may be inputs all the same.
         scale: Numbers: ``standard``: (x - mean) / std; ``quantile``: by rank to a standard normal;

@@ -142,7 +142,7 @@ def _no_number(column: Column, row: int, others: Sequence[str]) -> Problem:
     if looks is None:
         hint = "Correct the cell, or name the value in the task's `missing_label`."
         return Problem(column.where(row), f"{value!r} is not a number", hint)
-    hint = f"Set {looks.settings}, or correct the cell." if looks.settings else "Write it as a number of days."
+    hint = f"Set {looks.settings}, or correct the cell." if looks.settings else f"Write it as {looks.instead}."
     return Problem(column.where(row), f"{value!r} looks like {looks.like}", hint)
 
 

@@ -126,11 +126,38 @@ def test_foreign_numbers_are_never_categories_by_accident(value):  # DAT-08
     assert f"got '{value}'" in error_of(fit, table_of(p=[value, value]))
 
 
-def test_dates_in_text_are_told_as_dates():
-    assert error_of(fit, table_of(d=["1.1.2024", "24.12.2024"])) == (
-        "x.csv, column 'd', row 1 (line 2): looks like a date, got '1.1.2024'. Write it as a number of days, leave it "
-        "out with data.exclude=[d], or declare {name: d, type: category} in data.inputs."
+@pytest.mark.parametrize("value", ["1.1.2024", "04/01/2025", "2025/01/04", "4-1-25", "2025-01-04 11:17:00 CET"])
+def test_dates_in_other_spellings_are_never_categories_by_accident(value):
+    spelling = "Write it as 2024-12-31 or 2024-12-31 23:59:59"
+    assert error_of(fit, table_of(d=[value, "soon", value])) == (
+        f"x.csv, column 'd', row 1 (line 2): looks like a date, got '{value}'. {spelling}, leave it out with "
+        "data.exclude=[d], or declare {name: d, type: category} in data.inputs."
     )
+    declared = {"inputs": [{"name": "d", "type": "category"}]}
+    assert types_of(fit(table_of(d=[value, "soon", value]), **declared)) == {"d": "category"}
+
+
+@pytest.mark.parametrize("value", ["59.5%", "-5 %", "5,5%"])
+def test_percentages_are_never_categories_by_accident(value):
+    assert error_of(fit, table_of(p=[value, "much"])) == (
+        f"x.csv, column 'p', row 1 (line 2): looks like a percentage, got '{value}'. Write it as a number without the "
+        "%, leave it out with data.exclude=[p], or declare {name: p, type: category} in data.inputs."
+    )
+    assert types_of(fit(table_of(p=[value, "much", "more"]))) == {"p": "category"}
+
+
+def test_mostly_dates_is_an_error_that_names_the_first_other_cell():
+    days = ["2024-02-28", "2024-02-29 12:00"]
+    ways_out = "or declare {name: d, type: category} in data.inputs."
+    assert error_of(fit, table_of(d=[*days, "n/a"])) == (
+        "x.csv, column 'd', row 3 (line 4): must be a date as 2 of 3 cells of the column are, got 'n/a'. "
+        f"Correct it, add 'n/a' to data.missing if it means no value, {ways_out}"
+    )
+    assert error_of(fit, table_of(d=["2024-02-30", *days])) == (
+        "x.csv, column 'd', row 1 (line 2): is a date that does not exist, got '2024-02-30'. "
+        f"Correct it, add '2024-02-30' to data.missing if it means no value, {ways_out}"
+    )
+    assert types_of(fit(table_of(d=[*days, "n/a", "soon", "late"]))) == {"d": "category"}
 
 
 def test_declared_number_with_other_cells_is_an_error():
@@ -186,7 +213,7 @@ def test_report_counts_missing_cells_per_marker(tmp_path):  # DAT-01
 def test_wrong_entries_are_listed_at_once():  # DAT-13
     table = table_of(x1=["1"], x2=["2"], ya=["0"])
     inputs = ["x1", "ya", "x_9", "d_*", {"name": "x2", "type": "number"}, {"nam": "x2"}, 5, "x2"]
-    types = "numeric, category, text, image"
+    types = "numeric, date, category, text, image"
     hint = f"Write a column name, or {{name: NAME, type: TYPE}} with one of {types}."
     assert error_of(fit, table, reserved={"ya": "target of task 'a'"}, inputs=inputs, exclude=["x2", "zz"]) == (
         "data.exclude[1]: no column 'zz' in x.csv. Known: x1, x2, ya.\n"
@@ -367,7 +394,7 @@ def test_dates_are_days_and_may_come_as_text_later():
     assert numeric(features, table_of(d=days)).tolist() == [[18262], [18264]]
     later = table_of(d=["2020-01-01", "2020-01-01 12:00:00", "2020-01-02T00:00:00.5", None])
     np.testing.assert_allclose(numeric(features, later)[:3, 0], [18262, 18262.5, 18263], atol=1e-2)
-    hint = "Write it as 2024-12-31 or 2024-12-31 23:59:59."
+    hint = "Write it as 2024-12-31 or 2024-12-31 23:59:59, or make the cell empty."
     expected = f"x.csv, column 'd', row 1 (line 2): must be a date, got '1.2.2020'. {hint}"
     assert error_of(features.transform, table_of(d=["1.2.2020"])) == expected
 
@@ -379,8 +406,34 @@ def test_texts_that_are_all_dates_are_dates():
     as_dates = fit(table_of(d=days), scale="none", missing_inputs="indicator")
     assert [column.type for column in features.numeric] == [column.type for column in as_dates.numeric] == ["date"]
     assert numeric(features, table_of(d=spelt))[:, 0].tolist()[0::2] == [18262, 18264.5]
-    for other in (["2020-01-01", "2020-01-32"], ["2020-01-01", "soon"], ["v2020-01-01", "v2020-01-02"]):
-        assert fit(table_of(d=other)).categorical
+    assert fit(table_of(d=["v2020-01-01", "v2020-01-02"])).categorical
+
+
+def test_moments_with_an_offset_are_moments_in_utc():
+    spelt = ["2020-01-01T01:30+02:00", " 2020-1-1 9:00Z ", "2019-12-31T19:00:00.5-0500", "2020-01-01T06:00:00+00"]
+    features = fit(table_of(d=spelt), scale="none")
+    assert (types_of(features), features.notes) == ({"d": "date"}, ())
+    expected = np.array([18261 + 23.5 / 24, 18262 + 9 / 24, 18262, 18262.25])
+    np.testing.assert_allclose(numeric(features, table_of(d=spelt))[:, 0], expected, atol=2e-3)
+    stored = pl.Series([datetime.datetime(2020, 1, 1, 1)]).dt.replace_time_zone("Europe/Berlin")
+    assert numeric(features, table_of(d=stored)).tolist() == [[18262]]
+
+
+def test_moments_with_and_without_an_offset_get_a_note():
+    assert fit(table_of(d=["2020-01-01 09:00Z", "2020-01-01 09:00", "2020-01-01"])).notes == (
+        "x.csv, column 'd': some times have an offset and some none. Those without are read as UTC.",
+    )
+
+
+def test_dates_can_be_declared():
+    dates = [{"name": "d", "type": "date"}]
+    assert types_of(fit(table_of(d=["2020-01-01", None]), inputs=dates)) == {"d": "date"}
+    expected = (
+        "x.csv, column 'd', row 1 (line 2): must be a date as declared in data.inputs, got 'soon'. Correct it, add "
+    )
+    assert error_of(fit, table_of(d=["soon", "late", "2020-01-01"]), inputs=dates).startswith(expected)
+    assert error_of(fit, table_of(d=[1, 2]), inputs=dates) == "x.csv, column 'd': must hold dates, got type Int64."
+    assert error_of(fit, table_of(d=[[1, 2]]), inputs=dates).startswith("x.csv, column 'd': cannot be a date, got type")
 
 
 # --- categories
