@@ -405,7 +405,7 @@ def _refuse_untaught(config: RunConfig, data: Data) -> None:
 
 
 def _label_notes(data: Data) -> list[str]:
-    """Tasks without a label in a split, and classes without a row or token in one."""
+    """Tasks without a label in a split, classes without a row or token in one, and labels that are all the same."""
     notes = []
     for split in ("train", "val", "test"):
         if not len(getattr(data.splits, split)):
@@ -420,7 +420,15 @@ def _label_notes(data: Data) -> list[str]:
                 notes.append(f"task '{task.name}': no {split} row has class {listed(absent, 5)}.")
             elif absent and split == "train":  # elsewhere a few sentences do not have all of the tags that there are
                 notes.append(f"task '{task.name}': no token of a train row has class {listed(absent, 5)}.")
+            elif split == "train" and _all_the_same(own):
+                notes.append(f"task '{task.name}': all train rows have the same label; there is nothing to tell apart.")
     return notes
+
+
+def _all_the_same(labels: np.ndarray) -> bool:
+    """Whether labels (n, T), NaN where missing, of which some are known, are all equal."""
+    known = labels[~np.isnan(labels).any(axis=1)]
+    return bool((known == known[:1]).all())
 
 
 def _chain_notes(config: RunConfig, fitted: Mapping[str, Fitted]) -> list[str]:

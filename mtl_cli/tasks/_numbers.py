@@ -13,6 +13,7 @@ from mtl_cli.notation import notation
 from mtl_cli.types import Column
 
 _LARGEST = 1e150  # sums of squares of millions of these are still numbers
+_ROUNDING = 8 * float(np.finfo(np.float64).eps)  # of millions of equal numbers, the deviation over the mean is below
 
 Transform = Literal["none", "log1p", "log", "sqrt", "asinh"]
 
@@ -63,7 +64,7 @@ class Units:
         if len(values):
             self._mean, deviation = float(values.mean()), float(values.std())
             # A deviation at the level of rounding error is a constant, not a scale to divide by.
-            self._std = deviation if deviation > 1e-12 * abs(self._mean) else 1.0
+            self._std = deviation if deviation > _ROUNDING * abs(self._mean) else 1.0
 
     def encode(self, column: Column) -> np.ndarray:
         """(N,) float32, NaN where missing."""

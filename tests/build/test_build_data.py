@@ -11,9 +11,10 @@ from mtl_cli.tasks import target_columns
 TEXTS = "text,x,y\n" + "".join(f"some words {i},{i},{i % 2}\n" for i in range(20))
 
 
-def _config(path, inputs, encoder="mlp"):
+def _config(path, inputs, encoder="mlp", tasks=None, **data):
     return validate({
-        "data": {"source": "table", "path": str(path), "inputs": inputs}, "tasks": {"y": {"kind": "binary"}},
+        "data": {"source": "table", "path": str(path), "inputs": inputs, **data},
+        "tasks": tasks or {"y": {"kind": "binary"}},
         "encoder": {"name": encoder}, "sharing": {"name": "hard"}, "balancing": {"name": "equal"},
         "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"}, "trainer": {},
     })  # fmt: skip
@@ -34,6 +35,17 @@ def test_inputs_that_do_not_suit_the_encoder_are_refused_before_they_are_transfo
     monkeypatch.setattr(Features, "transform", None)
     with pytest.raises(ConfigError, match="encoder: reads one or more input of type text, and the data have none"):
         build_data(_config(tmp_path / "texts.csv", ["x"], encoder="text"))
+
+
+@pytest.mark.parametrize("kind", ["regression", "count", "quantile"])
+def test_labels_that_are_all_the_same_in_training_get_a_note(tmp_path, kind):
+    splits = ["train"] * 6 + ["val", "test"]
+    rows = "".join(f"{i},{'' if i == 0 else 7 + (i > 5)},{i},{split}\n" for i, split in enumerate(splits))
+    (tmp_path / "x.csv").write_text(f"x,same,differs,split\n{rows}")
+    tasks = {name: {"kind": kind} for name in ("same", "differs")}
+    config = _config(tmp_path / "x.csv", ["x"], tasks=tasks, split={"column": "split"})
+    note = "task 'same': all train rows have the same label; there is nothing to tell apart."
+    assert [found for found in build_data(config).notes if found.startswith("task ")] == [note]
 
 
 def test_places_of_labels_are_found_once_however_many_tasks_there_are(tmp_path, monkeypatch):

@@ -56,6 +56,13 @@ def test_constant_target_is_shifted_and_not_scaled(constant):
     assert kind.encode(column([constant + 2.0]))[0] == pytest.approx(2.0)
 
 
+def test_targets_that_differ_little_next_to_their_size_are_scaled():
+    values = [1e15 + 10.0 * step for step in (1, 2, 3)]
+    np.testing.assert_allclose(_fit(values).encode(column(values)), [-1.2247449, 0.0, 1.2247449], atol=1e-6)
+    rounded = [0.1 + 0.2, 0.3, 0.3]
+    assert np.abs(_fit(rounded).encode(column(rounded))).max() < 1e-15
+
+
 @pytest.mark.parametrize("scale", [1e-13, 1e-3, 1e12])
 def test_targets_of_any_size_are_scaled(scale):  # farads and euros weigh the same
     encoded = _fit([1 * scale, 2 * scale, 3 * scale]).encode(column([1 * scale, 2 * scale, 3 * scale]))
