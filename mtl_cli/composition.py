@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import yaml
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -215,9 +216,11 @@ def check_overrides(overrides: Sequence[str], multirun: bool, groups: Mapping[st
             what = f"'{text}' gives several values for one run"
             plain_list = "" if re.search(r"[(\[{]", value) else f"; for a list write {key}=[{value}]"
             problems.append(Problem("command line", what, f"For a sweep add -m{plain_list}."))
-        if top in groups and not _chooses(override):
-            what = f"must be the name of a choice, got {value}"
-            problems.append(Problem(f"{top} (command line)", what, did_you_mean(value, groups[top])))
+        if top in groups and (other := _no_choice(override, value)) is not None:
+            what = f"must be the name of a choice, got {other}"
+            quoted = f"Quote it: '{key}=\"{other}\"'."  # a file may be called 2024.yaml
+            hint = quoted if other in groups[top] else did_you_mean(other, groups[top])
+            problems.append(Problem(f"{top} (command line)", what, hint))
         near = nearest(top, [*groups, *TOP_LEVEL])
         if top not in groups and top not in TOP_LEVEL and "." not in top and near:
             problems.append(Problem(f"{top} (command line)", "unknown key", near))
@@ -552,12 +555,14 @@ def _is_utf8(file: Path) -> bool:
     return True
 
 
-def _chooses(override: Override) -> bool:
-    """Whether a group's override names a choice, or several."""
-    if override.is_delete() or override.is_sweep_override():
-        return True
-    value = override.value()
-    return isinstance(value, list) or (isinstance(value, str) and bool(value))
+def _no_choice(override: Override, text: str) -> str | None:
+    """What a group's override gives, as ``text`` or within it, that names no choice; None if all of it does."""
+    value = None if override.is_delete() else override.value()
+    if isinstance(value, ChoiceSweep):
+        others = [each for each in value.list if not isinstance(each, str | QuotedString | list)]
+        return json.dumps(others[0]) if others else None
+    named = override.is_delete() or override.is_sweep_override() or isinstance(value, list)
+    return None if named or (isinstance(value, str) and value) else text
 
 
 def _short(path: Path) -> str:

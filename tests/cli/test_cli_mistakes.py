@@ -192,6 +192,18 @@ MISTAKES = [
         "task=null", "task=null", f"task (command line): must be the name of a choice, got null. Known: {SHIPPED}."
     ),
     _mistake(
+        "a task file that is called like a number",
+        "--config-dir conf task=2024",
+        "task (command line): must be the name of a choice, got 2024. Quote it: 'task=\"2024\"'.",
+        files={"conf/task/2024.yaml": DATA + TASKS},
+    ),
+    _mistake(
+        "such a file in a sweep",
+        "--config-dir conf -m task=digits,true",
+        "task (command line): must be the name of a choice, got true. Quote it: 'task=\"true\"'.",
+        files={"conf/task/true.yaml": DATA + TASKS},
+    ),
+    _mistake(
         "a group chosen twice",
         "task=digits +encoder=mlp",
         ("encoder: is chosen twice. In a file, write `- override /encoder: ...`; on the command line, without +."),
