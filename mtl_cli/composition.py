@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import re
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mtl_cli.errors import ConfigError, Problem, did_you_mean, nearest
+from mtl_cli.run import folder_error
 from mtl_cli.schema import Origin, with_origin
 
 TOP_LEVEL = (
@@ -378,6 +380,8 @@ def friendly(error: Exception, overrides: Sequence[str], folders: Sequence[Path]
     if isinstance(error, UnicodeDecodeError):
         broken = [file for folder in folders[1:] for file in sorted(folder.rglob("*.yaml")) if not _is_utf8(file)]
         return str(Problem(_short(broken[0]), "is not UTF-8 text", "Save it as UTF-8.")) if broken else None
+    if isinstance(error, OSError) and error.filename and _makes_folder(error):
+        return str(folder_error(error.filename, error))
     if isinstance(error, RecursionError):
         return "the configuration refers to itself without end. Look at `defaults:` lists and ${...} in your files."
     if isinstance(error, TypeError) and (index := re.fullmatch(r"Index '(.+)' \(str\) is not an int.*", str(error))):
@@ -386,6 +390,11 @@ def friendly(error: Exception, overrides: Sequence[str], folders: Sequence[Path]
     if isinstance(error, HydraException | OmegaConfBaseException) or "defaults list" in str(error):
         return str(_not_composed(error, folders))
     return None
+
+
+def _makes_folder(error: OSError) -> bool:
+    """Whether a folder was being made: Hydra makes those of a run and of a sweep before ours are asked."""
+    return any(frame.f_code.co_name == "mkdir" for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _not_composed(error: BaseException, folders: Sequence[Path]) -> Problem:

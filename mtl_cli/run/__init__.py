@@ -4,7 +4,7 @@
 """
 
 from mtl_cli.run.atomic import write_bytes, write_json, write_text
-from mtl_cli.run.folder import RunFolder, SeenRunFolder, is_run_folder
+from mtl_cli.run.folder import RunFolder, SeenRunFolder, folder_error, is_run_folder
 from mtl_cli.run.lock import is_locked
 from mtl_cli.run.metrics_log import MetricsLog
 from mtl_cli.run.search import find_resumable, remove_if_empty
@@ -18,6 +18,7 @@ __all__ = [
     "digest",
     "find_resumable",
     "flatten",
+    "folder_error",
     "is_locked",
     "is_run_folder",
     "remove_if_empty",

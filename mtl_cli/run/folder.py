@@ -399,14 +399,23 @@ def is_run_folder(path: Path) -> bool:
     return _has_any(path, (*sorted(OURS - {CHECKPOINTS, "tensorboard", "wandb"}), ".hydra"))
 
 
+def folder_error(path: Path | str, error: OSError) -> RunError:
+    """The error for a folder that the operating system refused to make.
+
+    Example:
+        >>> print(folder_error("runs/a", OSError(30, "Read-only file system")))
+        runs/a: cannot be made, got 'Read-only file system'. Choose another folder.
+    """
+    file = isinstance(error, FileExistsError)
+    what = "is a file, not a folder" if file else f"cannot be made, got '{error.strerror or error}'"
+    return RunError(Problem(str(path), what, "Choose another folder."))
+
+
 def _make(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:
-        raise RunError(Problem(str(path), "is a file, not a folder", "Choose another folder.")) from error
     except OSError as error:
-        what = f"cannot be made, got '{error.strerror or error}'"
-        raise RunError(Problem(str(path), what, "Choose another folder.")) from error
+        raise folder_error(path, error) from error
 
 
 def _sync_parents(path: Path) -> None:

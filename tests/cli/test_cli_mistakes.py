@@ -177,6 +177,24 @@ MISTAKES = [
         mine=DATA + TASKS,
         files={"conf/balancing/my.yaml": "name: equal\nalhpa: 3\n"},
     ),
+    # folders
+    *(
+        _mistake(
+            f"{what} in a file",
+            f"task=digits {arguments}",
+            "people.csv/run: cannot be made, got 'Not a directory'. Choose another folder.",
+        )
+        for what, arguments in [
+            ("a run", "hydra.run.dir=people.csv/run"),
+            ("a dry run", "hydra.run.dir=people.csv/run dry_run=true"),
+            ("a sweep", "-m hydra.sweep.dir=people.csv/run"),
+        ]
+    ),
+    _mistake(
+        "a file for a folder",
+        "task=digits hydra.run.dir=people.csv",
+        "people.csv: is a file, not a folder. Choose another folder.",
+    ),
     # groups and choices
     _mistake(
         "a misspelt group", "task=digits sharig=hard", "sharig (command line): unknown key. Did you mean 'sharing'?"
