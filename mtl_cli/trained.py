@@ -346,15 +346,9 @@ class TrainedRun:
         return list(columns.values())
 
     def _own_rows(self) -> tuple[AnyTable, Splits]:
-        try:
+        with telling_where(self.state, ", or name --data"):
             table, splits, _ = read_rows(self.config)
-            return table, splits
-        except DataError as error:
-            hint = (
-                f"The training read it from the folder {self.state['folder']}: run the command there, or name --data."
-            )
-            problems = [replace(p, hint=f"{p.hint} {hint}".strip()) if "no such file" in p.what else p for p in error.problems]  # fmt: skip  # noqa: E501
-            raise DataError(problems) from None
+        return table, splits
 
 
 class _Chunk(NamedTuple):
@@ -445,6 +439,22 @@ def _neither_file_nor_frame(data: object) -> TypeError:
     return TypeError(
         f"data: must be the name of a file or a polars.DataFrame, got {given.__module__}.{given.__qualname__}. {hint}"
     )
+
+
+@contextmanager
+def telling_where(state: Mapping[str, Any], otherwise: str = "") -> Iterator[None]:
+    """Says of data that are not there in which folder the training read them: their paths may start from there.
+
+    Args:
+        state: What data.json holds.
+        otherwise: What else the user may do.
+    """
+    try:
+        yield
+    except DataError as error:
+        hint = f"The training read it from the folder {state['folder']}: run the command there{otherwise}."
+        told = [replace(p, hint=f"{p.hint} {hint}".strip()) if "looked for" in p.what else p for p in error.problems]
+        raise DataError(told) from None
 
 
 def stored_features(config: RunConfig, folder: RunFolder) -> Features:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 
 from mtl_cli.build import DATA_FORMAT
@@ -14,7 +14,7 @@ from mtl_cli.loop import Trainer
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig
-from mtl_cli.trained import stored_features
+from mtl_cli.trained import stored_features, telling_where
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,11 @@ def read_as_begun(config: RunConfig, folder: RunFolder) -> RunConfig:
         return config
     streamed = bool(folder.read_sealed("data.json", DATA_FORMAT).get("streamed", False))
     return replace(config, data=replace(config.data, in_memory=not streamed))
+
+
+def finding_data(folder: RunFolder) -> AbstractContextManager[None]:
+    """Says of data that are not there where a run that goes on read them as it began."""
+    return telling_where(folder.read_sealed("data.json", DATA_FORMAT)) if _has_data(folder) else nullcontext()
 
 
 def refuse_other_data(run: Run) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from mtl_cli.build import Data, build_data
 from mtl_cli.data import Features
 from mtl_cli.job.describe import describe
-from mtl_cli.job.resuming import go_on, read_as_begun, refuse_other_data, stored_columns
+from mtl_cli.job.resuming import finding_data, go_on, read_as_begun, refuse_other_data, stored_columns
 from mtl_cli.job.setting_up import set_up
 from mtl_cli.job.stop_signals import signals
 from mtl_cli.job.summary import summarise
@@ -91,10 +91,11 @@ def training(
                 origin = None if begun or config.init_from is None else load_run(config.init_from, device="cpu")
                 columns = stored_columns(config, folder) if begun else None
                 config = read_as_begun(config, folder) if begun else config
-                run = set_up(
-                    config, folder, asked, origin=origin, columns=columns, read=read, bar=bar, processes=processes,
-                    clock=clock,
-                )  # fmt: skip
+                with finding_data(folder):
+                    run = set_up(
+                        config, folder, asked, origin=origin, columns=columns, read=read, bar=bar, processes=processes,
+                        clock=clock,
+                    )  # fmt: skip
                 if resume:
                     refuse_other_data(run)
             hint = f"All of them must find {run.data.table.files} as they were for the first."

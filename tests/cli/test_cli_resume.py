@@ -120,6 +120,16 @@ def _control_c(tmp_path, cli):
     return ended
 
 
+def test_data_that_are_not_where_a_run_goes_on_are_told_with_their_folder(cli, customers, tmp_path, monkeypatch):
+    assert cli("--config-dir", "conf", "task=customers", "hydra.run.dir=run", "trainer.max_epochs=1").code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ended = cli(f"resume={tmp_path / 'run'}", "trainer.max_epochs=2")
+    hint = f"The training read it from the folder {tmp_path}: run the command there."
+    assert ended.code == 2
+    assert ended.err == f"customers.csv: no such file, looked for {tmp_path}/elsewhere/customers.csv. {hint}\n"
+
+
 @pytest.mark.parametrize(
     ("stop", "name", "code"), [(_terminated, "SIGTERM", 143), (_control_c, "SIGINT", 130)], ids=["SIGTERM", "SIGINT"]
 )
