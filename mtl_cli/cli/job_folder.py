@@ -109,5 +109,8 @@ def try_in_folder(job: Job) -> None:
 
 def clear_away(folder: Path) -> None:
     """Removes a folder that nothing was written to, and its empty parents if they are below the working directory."""
-    below = folder.resolve().is_relative_to(Path.cwd().resolve())
+    here = Path.cwd().resolve()
+    if folder.resolve() == here:  # hydra.run.dir=.
+        return
+    below = folder.resolve().is_relative_to(here)
     remove_if_empty(folder, Path.cwd() if below else folder.parent)

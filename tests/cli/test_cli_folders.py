@@ -235,3 +235,15 @@ def test_every_file_of_a_run_is_on_the_disk_with_its_name_and_folder(cli, tmp_pa
             assert files[path] < folders[path.parent], path
     for folder in (run_folder / "checkpoints", run_folder, tmp_path / "new"):
         assert folder.parent in folders, folder
+
+
+def test_the_working_folder_may_be_the_run(cli, tmp_path):
+    ended = cli(*QUICK[:-1], "hydra.run.dir=.")
+    assert (ended.code, ended.err) == (0, "")
+    assert json.loads((tmp_path / "status.json").read_text())["state"] == "done"
+
+
+def test_a_sweep_whose_folder_cannot_be_made_is_one_message(cli):
+    name = "a" * 300
+    ended = cli("-m", *QUICK[:-1], f"hydra.sweep.dir={name}", "seed=0,1")
+    assert (ended.code, ended.err) == (2, f"{name}: cannot be made, got 'File name too long'. Choose another folder.\n")
