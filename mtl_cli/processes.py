@@ -96,7 +96,7 @@ class ProcessGroup:
     def add_up(self, *tensors: Tensor) -> None:
         """Makes each tensor the sum of those of all processes."""
 
-    def add_up_losses(self, losses: Tensor, sums: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def add_up_losses(self, losses: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
         """The sums over all processes of the losses (k,) of a step and of its sums (K,); with them go the wishes."""
         return losses, sums
 
@@ -168,16 +168,16 @@ class DistributedGroup(ProcessGroup):
                 with self._answered():
                     distributed.all_reduce(tensor)
 
-    def add_up_losses(self, losses: Tensor, sums: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def add_up_losses(self, losses: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
         import torch
 
         if self._told is not None:  # of the step before: the device is through with it, and the host need not wait
             self._known = self._told.tolist()
-        parts = [losses, *(() if sums is None else (sums,)), losses.new_tensor(self._wishes)]
+        parts = [losses, sums, losses.new_tensor(self._wishes)]
         message = torch.cat(parts)
         self.add_up(message)
-        losses, *more, self._told = message.split([len(part) for part in parts])
-        return losses, (more[0] if more else None)
+        losses, sums, self._told = message.split([len(part) for part in parts])
+        return losses, sums
 
     def joined(self, part: Tensor, axis: int) -> tuple[Tensor, slice]:
         import torch

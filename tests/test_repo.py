@@ -104,6 +104,14 @@ def test_sweeps_know_runs_and_nothing_of_training(path):
 
 
 @every_source
+def test_autograd_of_balancing_is_in_one_place(path):
+    place = path.relative_to(PACKAGE).parts[:2]
+    if place[0] == "balancing" and place != ("balancing", "autograd"):
+        used = {node.attr for node in ast.walk(_tree(path)) if isinstance(node, ast.Attribute)}
+        assert not used & {"autograd", "backward", "grad"}
+
+
+@every_source
 def test_hydra_and_omegaconf_stay_at_the_entrance(path):
     foreign = {module.split(".")[0] for module in _imports(path)} & {"hydra", "omegaconf"}
     assert not foreign or path.relative_to(PACKAGE).as_posix() in HYDRA

@@ -1,4 +1,4 @@
-"""BALANCING = mathematics on losses (K,) and Jacobians (K, P). It knows no model; ``autograd.py`` does the plumbing."""
+"""BALANCING = mathematics on losses (K,) and Jacobians (K, P). It knows no model; ``autograd`` does the plumbing."""
 
 from mtl_cli.balancing.autograd import backward
 from mtl_cli.balancing.base import Balancing, GradientBalancing, GramianBalancing, LossBalancing

@@ -121,9 +121,9 @@ def _gramian(
     with unchanged(learner):
         for piece in pieces(observer, rows, epoch, step):
             found = observer.losses(piece, scale, cut=accumulator.cut).only(tasks)
-            accumulator.add(found.losses, found.backward, found.by_task)
-        losses, _ = accumulator.finish()
-    return looking.gramian.numpy(), losses.tolist()
+            accumulator.add(found)
+        batch = accumulator.finish()
+    return looking.gramian.numpy(), batch.losses.tolist()
 
 
 def _overlaps(tasks: Sequence[str], present: np.ndarray, rows: Rows, epoch: Epoch, step: int) -> dict[str, float]:

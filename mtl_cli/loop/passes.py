@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtl_cli.balancing.autograd import PieceLosses
 from mtl_cli.data.batches import Epoch, Piece, Rows, own_piece, plan_epoch
 from mtl_cli.errors import ConfigError, Problem
 
@@ -105,7 +106,7 @@ class StepPasses:
     def _losses_of(self, scale: Tensor, tasks: Tensor) -> Tensor:
         """Losses (k,) of the step's batch for some tasks, with another factor (K,) on each row's loss."""
         with torch.no_grad(), self._same_dropout():
-            losses = torch.stack([self._losses(piece, scale)[0] for piece in self._pieces()]).sum(0)
+            losses = torch.stack([self._learner.losses(piece, scale).losses for piece in self._pieces()]).sum(0)
         self._learner.processes.add_up(losses)
         return losses[tasks]
 
@@ -115,13 +116,14 @@ class StepPasses:
         self._learner.parameters.zero_gradient()
         with self._same_dropout():
             for piece in self._pieces():
-                self._losses(piece, self.scale)[1](every)
+                self._learner.losses(piece, self.scale).add_gradient(every)
         return self._whole_gradient()
 
     def validation_losses(self) -> Tensor:
         """Losses (K,) on a batch of validation rows, NaN without labels or with weight 0."""
         with torch.no_grad(), self._evaluating():
-            losses, _, counting = self._validation_batch()
+            found, counting = self._validation_batch()
+        losses = found.losses
         self._learner.processes.add_up(losses)
         return torch.where(counting, losses, torch.nan)
 
@@ -129,7 +131,8 @@ class StepPasses:
         """Gradient of those losses weighted by ``weights`` (K,)."""
         self._learner.parameters.zero_gradient()
         with self._evaluating():
-            self._validation_batch()[1](weights)
+            found, _ = self._validation_batch()
+            found.add_gradient(weights)
         return self._whole_gradient()
 
     def _whole_gradient(self) -> Tensor:
@@ -138,8 +141,8 @@ class StepPasses:
         self._learner.processes.add_up(gradient)
         return gradient
 
-    def _validation_batch(self) -> tuple[Tensor, Callable[[Tensor], None], Tensor]:
-        """Losses (K,) of this process's rows, 0 where none counts; their backward pass; which do at all (K,)."""
+    def _validation_batch(self) -> tuple[PieceLosses, Tensor]:
+        """Losses (K,) of this process's rows, 0 where none counts; which do at all (K,)."""
         if self._validation is None:
             raise RuntimeError(f"{type(self._learner.balancing).__name__} needs validation rows in every step")
         plan, batch = self._validation.at(self.step)
@@ -148,12 +151,7 @@ class StepPasses:
         if loss_scale is not None:
             scale = scale * loss_scale.known()
         piece = own_piece(self._learner.processes, self._validation.rows, plan, start, stop)
-        losses, backward = self._losses(piece, scale)
-        return losses, backward, plan.scale[batch] > 0
-
-    def _losses(self, piece: Piece, scale: Tensor) -> tuple[Tensor, Callable[[Tensor], None]]:
-        found = self._learner.losses(piece, scale)
-        return found.losses, found.backward or partial(torch.autograd.backward, found.losses)
+        return self._learner.losses(piece, scale), plan.scale[batch] > 0
 
     @contextmanager
     def _same_dropout(self) -> Iterator[None]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtl_cli.balancing import LossBalancing
-from mtl_cli.balancing.autograd import GradientAccumulator, weigh
+from mtl_cli.balancing.autograd import PieceLosses, weigh
 from mtl_cli.loop.step import Learner, StepResult, clip, update
 from mtl_cli.loop.trainer import Step, Trainer
 from mtl_cli.model.stacked import likeness as model_likeness
@@ -202,8 +202,8 @@ def _balance_and_learn(learner: Learner, losses: Tensor, tasks: Tensor) -> Tenso
     given: list[Tensor] = []
     for optimizer in learner.optimizers[1:]:
         optimizer.flat.zero_gradient()
-    accumulator = GradientAccumulator(learner.balancing, learner.parameters.shared, learner.parameters.private, tasks)
+    accumulator = learner.accumulator(tasks)
     with torch.enable_grad():
-        accumulator.add(losses, given.append)
+        accumulator.add(PieceLosses(losses, losses, given.append))
         accumulator.finish()
     return given[0]

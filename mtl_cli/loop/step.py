@@ -12,7 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from mtl_cli.balancing import Balancing
-from mtl_cli.balancing.autograd import ByTask, GradientAccumulator
+from mtl_cli.balancing.autograd import (
+    BalancedBatch,
+    GradientAccumulator,
+    Parameters,
+    PieceLosses,
+    TaskGradients,
+    accumulator_for,
+)
 from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data.batches import Epoch, Piece, Rows, own_piece
 from mtl_cli.loop.objective import Objective
@@ -21,37 +28,6 @@ from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.backward import Backward, Jacobian
 from mtl_cli.optim import FlatParameters, Optimizer, Scheduler
 from mtl_cli.processes import ALONE, ProcessGroup
-
-
-class PieceLosses(NamedTuple):
-    """Losses of some rows, and how their gradients are found.
-
-    Args:
-        losses: (K,), with a graph if there is no ``backward``.
-        sums: (K,), the weighted sums of the row losses.
-        backward: Adds the gradient of the losses weighted by a tensor (K,) to ``parameter.grad``.
-        by_task: The gradients of each of the K tasks.
-    """
-
-    losses: Tensor
-    sums: Tensor
-    backward: Callable[[Tensor], None] | None = None
-    by_task: ByTask | None = None
-
-    def only(self, present: Tensor) -> PieceLosses:
-        """Losses and gradients of some tasks alone.
-
-        Args:
-            present: Their positions (k,).
-        """
-        losses, backward, by_task = self.losses[present], self.backward, self.by_task
-        if backward is not None:
-            everyone, like = backward, self.sums
-            backward = lambda weights: everyone(torch.zeros_like(like).index_copy(0, present, weights))  # noqa: E731
-        if by_task is not None:
-            of_all = by_task.gradients
-            by_task = by_task._replace(gradients=lambda: of_all()[present])
-        return PieceLosses(losses, self.sums, backward, by_task)
 
 
 @dataclass
@@ -87,16 +63,8 @@ class Learner:
     def accumulator(self, tasks: Tensor) -> GradientAccumulator:
         """What adds up the gradients of a step for the tasks (k,) that balancing sees."""
         flat = self.parameters
-        return GradientAccumulator(
-            self.balancing,
-            flat.shared,
-            flat.private,
-            tasks,
-            memory=flat.jacobian,
-            processes=self.processes,
-            gradients=(flat.gradient,),
-            last_layer=self._last_layer,
-        )
+        parameters = Parameters(flat.shared, flat.private, self._last_layer, (flat.gradient,), flat.jacobian)
+        return accumulator_for(self.balancing, parameters, tasks, self.processes)
 
     @cached_property
     def _last_layer(self) -> Sequence[nn.Parameter]:
@@ -150,7 +118,7 @@ class Learner:
         def backward(weights: Tensor) -> None:
             into_sharing(gradients(weights * scale).sum(0))
 
-        return PieceLosses(sums * scale, sums, backward, ByTask(features, gradients, into_sharing, jacobian))
+        return PieceLosses(sums * scale, sums, backward, TaskGradients(features, gradients, into_sharing, jacobian))
 
     def precision(self) -> AbstractContextManager[object]:
         """The context of the forward pass."""
@@ -233,8 +201,8 @@ def train_step(
     tasks = learner.objective.tasks(unbalanced)
     balancing, passes = learner.balancing, None
     if balancing.extra_passes or learner.loss_scale is not None:
-        batch = partial(pieces, learner, rows, epoch, step)
-        passes = StepPasses(learner, batch, epoch, step, tasks, global_step, validation)
+        same_pieces = partial(pieces, learner, rows, epoch, step)
+        passes = StepPasses(learner, same_pieces, epoch, step, tasks, global_step, validation)
         scale = passes.scale
         balancing.before_step(passes, tasks)
     for optimizer in learner.optimizers:
@@ -246,20 +214,17 @@ def train_step(
         found = learner.losses(piece, scale, cut=accumulator.cut)
         if unbalanced:
             found = found.only(tasks)
-        accumulator.add(found.losses, found.backward, found.by_task, found.sums, piece.share)
-    batch_losses, weights = accumulator.finish()
-    if accumulator.sums is None:
-        raise ValueError("a step without rows")
-    sums = accumulator.sums
+        accumulator.add(found, piece.share)
+    batch = accumulator.finish()
     _add_penalty(learner, own, absent)
     clip(learner)
     if only_finite:
-        _refuse_what_is_not_finite(sums, weights, [optimizer.flat.gradient for optimizer in learner.optimizers])
+        _refuse_what_is_not_finite(batch, [optimizer.flat.gradient for optimizer in learner.optimizers])
     update(learner, global_step, absent)
     if passes is not None:
-        balancing.after_step(passes, batch_losses, tasks)
+        balancing.after_step(passes, batch.losses, tasks)
     learner.model.sharing.after_step()
-    return StepResult(sums, weights, accumulator.norms)
+    return StepResult(batch.sums, batch.weights, batch.norms)
 
 
 @torch.no_grad()
@@ -316,8 +281,8 @@ def update(learner: Learner, global_step: int, absent: Sequence[int]) -> None:
         optimizer.step(factor, absent)
 
 
-def _refuse_what_is_not_finite(sums: Tensor, weights: Tensor | None, gradients: list[Tensor]) -> None:
-    bad = (~sums.isfinite()).nonzero().flatten().tolist()
+def _refuse_what_is_not_finite(batch: BalancedBatch, gradients: list[Tensor]) -> None:
+    bad, weights = (~batch.sums.isfinite()).nonzero().flatten().tolist(), batch.weights
     if bad or not all(bool(gradient.isfinite().all()) for gradient in gradients):
         raise NotFinite(bad, by_weights=not bad and weights is not None and not bool(weights.isfinite().all()))
 

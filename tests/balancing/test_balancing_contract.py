@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mtl_cli.balancing import GradientBalancing, LossBalancing, backward
-from mtl_cli.balancing.autograd import GradientAccumulator
+from mtl_cli.balancing.autograd import Parameters, PieceLosses, accumulator_for
 from mtl_cli.registry import BALANCINGS
 
 WITHOUT_WEIGHTS = ("graddrop", "torchjd")  # their update is no combination of the gradients by one number each
@@ -214,11 +214,12 @@ def test_pieces_of_a_batch_give_the_gradient_of_the_batch(name):
         everything = [shared, private, *method.parameters()]
         for parameter in everything:
             parameter.grad = torch.zeros_like(parameter)
-        accumulator = GradientAccumulator(method, [shared], [private], torch.arange(3))
+        accumulator = accumulator_for(method, Parameters([shared], [private]), torch.arange(3))
         for rows, targets in zip(x.chunk(pieces), labels.chunk(pieces), strict=True):
-            accumulator.add(((rows @ shared).tanh() @ private - targets).square().sum(0) / 12)
-        losses, _ = accumulator.finish()
-        gradients.append([losses, *(parameter.grad.clone() for parameter in everything)])
+            losses = ((rows @ shared).tanh() @ private - targets).square().sum(0) / 12
+            accumulator.add(PieceLosses(losses, losses.detach()))
+        batch = accumulator.finish()
+        gradients.append([batch.losses, batch.sums, *(parameter.grad.clone() for parameter in everything)])
     for pieces in gradients[1:]:
         for whole, part in zip(gradients[0], pieces, strict=True):
             torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5)

@@ -22,7 +22,7 @@ from torchjd.aggregation import (
 )
 
 from mtl_cli.balancing import GradientBalancing, backward
-from mtl_cli.balancing.autograd import GradientAccumulator
+from mtl_cli.balancing.autograd import Parameters, PieceLosses, accumulator_for
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.heads import Heads, HeadSpec
 from mtl_cli.registry import BALANCINGS
@@ -371,10 +371,11 @@ def _gradients(method, common, cut, present=None):
     for parameter in (*shared, *private):
         parameter.grad = torch.zeros_like(parameter)
     tasks = torch.arange(3) if present is None else torch.tensor(present)
-    accumulator = GradientAccumulator(method, shared, private, tasks)
+    accumulator = accumulator_for(method, Parameters(shared, private), tasks)
     made = features()
     found = losses(accumulator.cut(made, 3) if cut else made)
-    accumulator.add(found if present is None else found[tasks])
+    piece = PieceLosses(found, found.detach())
+    accumulator.add(piece if present is None else piece.only(tasks))
     accumulator.finish()
     return [parameter.grad for parameter in (*shared, *private)]
 
@@ -414,10 +415,11 @@ def test_on_features_the_gradients_are_compared_in_single_precision_whatever_the
     for parameter in (*encoder.parameters(), *head.parameters()):
         parameter.grad = torch.zeros_like(parameter)
     shared, private = list(encoder.parameters()), list(head.parameters())
-    accumulator = GradientAccumulator(Watch(gradients_on="features"), shared, private, torch.arange(2))
+    accumulator = accumulator_for(Watch(gradients_on="features"), Parameters(shared, private), torch.arange(2))
     with torch.autocast("cpu", torch.bfloat16):
         outputs = head(accumulator.cut(encoder(torch.randn(6, 5)), 2)[0])
-    accumulator.add(outputs.float().square().mean(0))
+    losses = outputs.float().square().mean(0)
+    accumulator.add(PieceLosses(losses, losses.detach()))
     accumulator.finish()
     assert seen == [torch.float32]
     assert encoder.weight.grad.norm() > 0
@@ -435,10 +437,11 @@ def test_every_sample_is_an_estimate_of_the_whole_however_the_rows_are_cut(name,
 
     parameter = nn.Parameter(torch.tensor([1.0, 2.0]))
     parameter.grad = torch.zeros(2)
-    accumulator = GradientAccumulator(Watch(2), [parameter], [], torch.arange(2))
+    accumulator = accumulator_for(Watch(2), Parameters([parameter]), torch.arange(2))
     for rows in pieces:  # all rows are alike, so that every sample of them is
         share = rows / sum(pieces)
-        accumulator.add(torch.stack([parameter[0] * share, parameter.sum() * share]), share=share)
+        losses = torch.stack([parameter[0] * share, parameter.sum() * share])
+        accumulator.add(PieceLosses(losses, losses.detach()), share)
     accumulator.finish()
     (jacobians,) = seen
     assert len(jacobians) == min(samples, len(pieces))

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from mtl_cli.balancing import LossBalancing, backward
-from mtl_cli.balancing.autograd import GradientAccumulator
+from mtl_cli.balancing import Balancing, LossBalancing, backward
+from mtl_cli.balancing.autograd import Parameters, PieceLosses, accumulator_for
 from mtl_cli.balancing.equal import Equal
 from mtl_cli.balancing.fixed import Fixed
 from mtl_cli.balancing.uncertainty import Uncertainty
@@ -133,16 +133,25 @@ class Geometric(LossBalancing):
 def test_method_whose_weights_depend_on_the_losses_sees_the_whole_batch():
     x = nn.Parameter(torch.tensor([1.0, 3.0]))
     x.grad = torch.zeros(2)
-    accumulator = GradientAccumulator(Geometric(), [x], [], torch.arange(2))
+    accumulator = accumulator_for(Geometric(), Parameters([x]), torch.arange(2))
     for share in (0.25, 0.75):
-        accumulator.add(share * x.square())
-    losses, weights = accumulator.finish()
+        losses = share * x.square()
+        accumulator.add(PieceLosses(losses, losses.detach()))
+    batch = accumulator.finish()
     (expected,) = torch.autograd.grad(x.square().log().mean().exp(), x)
     torch.testing.assert_close(x.grad, expected, rtol=1e-6, atol=0)
-    assert losses.tolist() == [1.0, 9.0]
-    torch.testing.assert_close(weights, torch.tensor([1.5, 1 / 6]), rtol=1e-6, atol=0)
+    assert batch.losses.tolist() == [1.0, 9.0]
+    torch.testing.assert_close(batch.weights, torch.tensor([1.5, 1 / 6]), rtol=1e-6, atol=0)
 
 
 def test_nothing_added_is_a_mistake_of_the_caller():
     with pytest.raises(RuntimeError, match="finish"):
-        GradientAccumulator(Equal(1), [], [], torch.arange(1)).finish()
+        accumulator_for(Equal(1), Parameters([]), torch.arange(1)).finish()
+
+
+def test_method_that_works_on_neither_losses_nor_gradients_is_a_mistake_of_its_author():
+    class Neither(Balancing):
+        pass
+
+    with pytest.raises(TypeError, match="Neither is neither a LossBalancing nor a GradientBalancing"):
+        accumulator_for(Neither(), Parameters([]), torch.arange(1))

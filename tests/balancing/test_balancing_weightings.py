@@ -10,7 +10,7 @@ from torchjd import aggregation, scalarization
 
 from mtl_cli.balancing import LossBalancing, backward
 from mtl_cli.balancing._adam import TaskAdam
-from mtl_cli.balancing.autograd import GradientAccumulator
+from mtl_cli.balancing.autograd import Parameters, PieceLosses, accumulator_for
 from mtl_cli.errors import ConfigError, TrainingError
 from mtl_cli.registry import BALANCINGS
 
@@ -326,8 +326,9 @@ def test_gradnorm_observes_the_last_shared_layer_and_excess_mtl_all_of_them():
         method = _build(name, 2)
         method.observe = lambda gradients, *_, name=name: seen.update({name: gradients.shape})
         out = last @ (first @ torch.ones(2)) + bias
-        accumulator = GradientAccumulator(method, [first, last, bias], [], torch.arange(2), last_layer=[last, bias])
-        accumulator.add(out[:2].square())
+        accumulator = accumulator_for(method, Parameters([first, last, bias], last_layer=[last, bias]), torch.arange(2))
+        losses = out[:2].square()
+        accumulator.add(PieceLosses(losses, losses.detach()))
         accumulator.finish()
     assert seen == {"gradnorm": (2, 9), "excess_mtl": (2, 13)}
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from worlds import make_learner, three_kind_rows, three_kinds
 
-from mtl_cli.balancing.autograd import GradientAccumulator
+from mtl_cli.balancing.autograd import Parameters, accumulator_for
 from mtl_cli.data.batches import plan_epoch
 from mtl_cli.errors import ConfigError
 from mtl_cli.loop.passes import StepPasses, ValidationBatches
@@ -126,9 +126,8 @@ def test_every_balancing_method_trains_what_is_left_of_the_shared_parameters(bal
 def test_method_on_gradients_needs_something_to_balance():
     # BAL-10: fully frozen; the library says it too
     learner = make_learner(three_kinds(), balancing="pcgrad", freeze=["encoder"])
-    accumulator = GradientAccumulator(learner.balancing, learner.parameters.shared, [], torch.arange(3))
     with pytest.raises(ConfigError, match="none is trained here"):
-        accumulator.add(torch.ones(3, requires_grad=True))
+        accumulator_for(learner.balancing, Parameters(learner.parameters.shared), torch.arange(3))
 
 
 @pytest.mark.parametrize(
