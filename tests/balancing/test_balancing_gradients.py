@@ -425,6 +425,12 @@ def test_on_features_the_gradients_are_compared_in_single_precision_whatever_the
     assert encoder.weight.grad.norm() > 0
 
 
+def test_on_features_somebody_must_say_what_the_features_are():
+    parameter = nn.Parameter(torch.ones(2))
+    with pytest.raises(RuntimeError, match=r"cut\(\) must be called for the features"):
+        backward(parameter * 2, BALANCINGS.build("upgrad", 2, gradients_on="features"), [parameter])
+
+
 @pytest.mark.parametrize(("name", "samples"), [("modo", 2), ("sdmgrad", 3)])
 @pytest.mark.parametrize("pieces", [[5], [3, 3], [2, 2, 1], [1, 1, 1, 1], [4, 4, 4, 2, 1], [1] * 7])
 def test_every_sample_is_an_estimate_of_the_whole_however_the_rows_are_cut(name, samples, pieces):

@@ -1,7 +1,7 @@
 """ALL AUTOGRAD OF BALANCING: losses of the pieces of a batch to ``parameter.grad``, whatever the method works on."""
 
 from mtl_cli.balancing.autograd.accumulator import BalancedBatch, GradientAccumulator, Parameters
-from mtl_cli.balancing.autograd.methods import accumulator_for, backward
+from mtl_cli.balancing.autograd.entry import accumulator_for, backward
 from mtl_cli.balancing.autograd.pieces import PieceLosses, TaskGradients
 from mtl_cli.balancing.autograd.weighting import weigh
 

@@ -1,4 +1,4 @@
-"""From a balancing method, whatever it works on, to the gradient of a batch."""
+"""The way in: what adds up the gradients of a batch for a method, whatever it works on, and the same in one call."""
 
 from __future__ import annotations
 
