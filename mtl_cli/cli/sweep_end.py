@@ -38,7 +38,7 @@ def write_leaderboard() -> None:
     """Writes and prints the leaderboard of a sweep, also of one that broke off."""
     sweep = session.current().sweep
     folder = sweep.folder
-    if folder is None or not os.path.isdir(folder):  # Path.is_dir raises for names that are too long
+    if folder is None or not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for names that are too long
         return
     records = [
         replace(record, status="changed", error=sweep.changed[record.job]) if record.job in sweep.changed else record
