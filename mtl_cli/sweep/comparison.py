@@ -168,6 +168,12 @@ def problems(among: Sequence[Method]) -> list[Problem]:
     return [Problem(name, tuple(among[i] for i in g)) for name, g in zip(names, groups.values(), strict=True)]
 
 
+def unfinished(problem: Problem, among: Sequence[Method]) -> list[Method]:
+    """The methods without a finished job that were to be of a problem: for its tasks on its data, as settings tell."""
+    wanted = [_trained_for(method) for method in problem.methods]
+    return [method for method in among if not method.done and _trained_for(method) in wanted]
+
+
 def group_names(among: Sequence[Method], groups: Sequence[Sequence[int]]) -> list[str]:
     """What tells groups of methods, given by their positions, apart; nothing where there is one group.
 
@@ -405,6 +411,12 @@ def _scored_on(method: Method) -> str:
     split = {k: v for k, v in method.settings.items() if k.startswith("data.split.") and k != FRACTION}
     tested = any("test/mean" in job.metrics for job in method.done)
     return json.dumps([tested, split], sort_keys=True, default=str)
+
+
+def _trained_for(method: Method) -> dict[str, Any]:
+    """Its tasks and data, but for how many of the training rows."""
+    own = {key: value for key, value in method.settings.items() if key.startswith(("tasks.", "data.")) or key == "only"}
+    return _without(own, (FRACTION,))
 
 
 def _varies(key: str, among: Sequence[Method]) -> bool:

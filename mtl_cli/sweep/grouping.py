@@ -13,7 +13,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, TypeVar
 
@@ -95,24 +95,34 @@ class Study:
     Args:
         name: What sets it apart from other studies of the sweep; empty where there is one.
         tasks: All tasks that have to be served, in their order: not those that are only there to help (``auxiliary``).
-        trained: The methods, by the tasks that they were trained on, helpers included; each of ``tasks`` alone is
-            among them.
+        trained: The finished methods, by the tasks that they were trained on, helpers included.
+        unfinished: The groups that were to be trained, and of which no job has finished.
     """
 
     name: str
     tasks: tuple[str, ...]
     trained: Mapping[Group, Method]
+    unfinished: tuple[Group, ...] = ()
+
+    @property
+    def not_alone(self) -> list[str]:
+        """The tasks that were not trained alone, for want of which there is nothing to compare with."""
+        return [task for task in self.tasks if frozenset([task]) not in self.trained]
 
     def change(self, group: Group, task: str, split: str | None = None) -> Estimate | None:
         """Change of a task's primary metric in a trained group against the task alone, in per cent, over the seeds."""
-        pairs = paired(self.trained[group], self.trained[frozenset([task])])
+        alone = self.trained.get(frozenset([task]))
+        pairs = [] if alone is None else paired(self.trained[group], alone)
         return estimate([relative_change(*pair, task, split) for pair in pairs]) if pairs else None
 
     def groupings(self) -> list[Grouping]:
         """The best grouping for every number of models, one model first.
 
         Numbers of models that gain nothing over a smaller one, or for which nothing fitting was trained, are left out.
+        None at all where a task was not trained alone.
         """
+        if self.not_alone:
+            return []
         gains = self._gains()
         served = self._best_models(gains)
         found = _share_out(self.tasks, {group: total for group, (total, _) in served.items()})
@@ -190,24 +200,29 @@ class Study:
 def studies(among: Sequence[Method]) -> list[Study]:
     """The sweeps over groups of tasks that these methods are.
 
-    The methods of one differ in ``only`` alone, and each task was trained alone and with others.
+    The methods of one differ in ``only`` alone, and were to train some task alone, and some with others.
     """
-    by_rest: dict[str, list[int]] = {}
+    by_rest: dict[str, dict[str | None, list[int]]] = {}
+    unfinished: dict[str, list[Group]] = {}
     for i, method in enumerate(among):
+        rest = json.dumps({k: v for k, v in method.settings.items() if k != "only"}, sort_keys=True, default=str)
         if method.done:
-            rest = {key: value for key, value in method.settings.items() if key != "only"}
-            key = json.dumps([method.done[0].data_fingerprint, rest], sort_keys=True, default=str)
-            by_rest.setdefault(key, []).append(i)
-    found: list[tuple[list[int], tuple[str, ...], dict[Group, Method]]] = []
-    for places in by_rest.values():
-        own = [among[i] for i in places]
-        trained = {method.trained_on: method for method in own}
-        largest = max(own, key=lambda method: len(method.tasks))
-        tasks = dict.fromkeys([*largest.tasks, *(task for method in own for task in method.tasks)])
-        if len(tasks) > 1 and len(trained) > len(tasks) and all(frozenset([task]) in trained for task in tasks):
-            found.append((places, tuple(tasks), trained))
-    names = group_names(among, [places for places, *_ in found])
-    return [Study(name, tasks, trained) for name, (_, tasks, trained) in zip(names, found, strict=True)]
+            by_rest.setdefault(rest, {}).setdefault(method.done[0].data_fingerprint, []).append(i)
+        else:
+            unfinished.setdefault(rest, []).append(method.trained_on)
+    found: list[tuple[list[int], Study]] = []
+    for rest, by_data in by_rest.items():
+        for places in by_data.values():
+            own = [among[i] for i in places]
+            trained = {method.trained_on: method for method in own}
+            largest = max(own, key=lambda method: len(method.tasks))
+            tasks = tuple(dict.fromkeys([*largest.tasks, *(task for method in own for task in method.tasks)]))
+            wanting = tuple(unfinished.get(rest, ()))
+            sizes = [len(group.intersection(tasks)) for group in (*trained, *wanting)]
+            if len(tasks) > 1 and 1 in sizes and max(sizes) > 1:
+                found.append((places, Study("", tasks, trained, wanting)))
+    names = group_names(among, [places for places, _ in found])
+    return [replace(study, name=name) for name, (_, study) in zip(names, found, strict=True)]
 
 
 def answer(among: Sequence[Method]) -> str | None:
@@ -220,9 +235,14 @@ def _answer(found: Study) -> str:
     head = f"Which tasks together{f', {found.name}' if found.name else ''}?"
     if len(found.tasks) > MOST_TASKS:
         return f"{head} {len(found.tasks)} tasks: groupings of more than {MOST_TASKS} are not searched."
+    if found.not_alone:
+        names = listed(found.not_alone, _MOST_NAMED)
+        train = ",".join(f"[{task}]" for task in found.not_alone[:_MOST_NAMED])
+        verb, them = ("was", "it") if len(found.not_alone) == 1 else ("were", "them")
+        return f"{head} Not known: {names} {verb} not trained alone. Train {them} to know: only={train}."
     groupings = found.groupings()
     if not groupings:
-        return f"{head} Not known: some task has no score, or 0, alone."
+        return f"{head} Not known: some task has no score, or 0, alone, or no seed in common with any group."
     seeds = min(len(method.done) for method in found.trained.values())
     each = f"{seeds} seed{'s' * (seeds != 1)} each"
     if any(len(method.done) > seeds for method in found.trained.values()):
@@ -238,6 +258,9 @@ def _answer(found: Study) -> str:
         count = len(grouping.groups)
         lines += [f"  {count} model{' ' if count == 1 else 's'}  {grouping}: {told}{size}"]
         lines += [f"            {task} {percent(change)}: {judged(change)}" for task, change in grouping.tasks.items()]
+    if found.unfinished:
+        groups = listed(["+".join(found.ordered(group)) for group in found.unfinished], _MOST_NAMED)
+        lines += [f"Without a finished job, and so in none of them: {groups}"]
     return "\n".join(lines)
 
 
@@ -250,6 +273,7 @@ def _json(found: Study) -> dict[str, Any]:
     groupings = found.groupings() if len(found.tasks) <= MOST_TASKS else []
     return {
         "study": found.name,
+        "not_trained_alone": found.not_alone,
         "groupings": [
             {
                 "models": len(grouping.groups),

@@ -9,12 +9,13 @@ from itertools import pairwise
 
 from mtl_cli.errors import listed
 from mtl_cli.sweep import comparison
-from mtl_cli.sweep.comparison import BASELINE, FRACTION, Estimate, Method
+from mtl_cli.sweep.comparison import BASELINE, FRACTION, Estimate, Method, Problem
 
 #: Two-sided 95 % quantiles of Student's t for a mean over so many seeds (n - 1 degrees of freedom).
 _T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
 _NORMAL_95 = 1.96
-_MOST_NAMED = 10  # seeds in a suggestion
+_MOST_NAMED = 10  # seeds in a suggestion, methods in a line
+_NO_PAIR = f"no finished job of {BASELINE} is on the same rows with the same settings"
 
 
 @dataclass(frozen=True)
@@ -136,45 +137,112 @@ def rows_needed(method: Method, base: Method, among: Sequence[Method]) -> tuple[
     return None
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """The question, for one problem.
+
+    Args:
+        problem: Its finished methods.
+        own: Those of the largest fraction of the training rows that any is compared at; none if none is.
+        alone: Methods of that fraction that share, and have no baseline to be compared with.
+        missing: Why nothing is compared with the largest fraction that was asked for; empty if something is.
+    """
+
+    problem: Problem
+    own: list[Verdict]
+    alone: list[Method]
+    missing: str
+
+
 def answer(among: Sequence[Method]) -> str | None:
     """The three claims of multi-task learning, each with its numbers; None if there is nothing to compare.
 
     Each data set and set of tasks has an answer of its own. With several fractions of the training rows, scores and
-    parameters are those of the largest. The first line is about the method with the best validation score, against the
-    tasks apart with theirs: chosen on test rows, the luckiest of many would come first.
+    parameters are those of the largest at which a method has a baseline; where that is none, or not the largest of
+    all, it is said why. The first line is about the method with the best validation score, against the tasks apart
+    with theirs: chosen on test rows, the luckiest of many would come first.
     """
-    found = {}
-    for problem in comparison.problems(among):
-        own = [v for v in verdicts(problem.methods) if _is_largest(v.method, problem.methods)]
-        if own:
-            found[problem] = own
+    found = [asked for problem in comparison.problems(among) if (asked := _asked(problem, among)) is not None]
     if not found:
         return None
-    heads = {problem.name: _headline(own, problem.methods) for problem, own in found.items()}
+    heads = {asked.problem.name: _head(asked) for asked in found}
     width = max(map(len, heads))
     lines = ["Does sharing pay?", *(f"  {name:<{width}}  {told}" for name, told in heads.items())]
     if "" in heads:
         lines = [f"Does sharing pay? {heads['']}"]
-    for problem, own in found.items():
-        of = f"{problem.name}: " if problem.name else ""
-        for verdict in own:
-            name = _name(verdict.method, [v.method for v in own])
+    for asked in found:
+        of = f"{asked.problem.name}: " if asked.problem.name else ""
+        for verdict in asked.own:
+            name = _name(verdict.method, [v.method for v in asked.own])
             lines += ["", f"{of}{name} against {BASELINE}{_seeds(verdict)}:"]
-            lines += [f"  {line}" for line in _claims(verdict, problem.methods)]
+            lines += [f"  {line}" for line in _claims(verdict, asked.problem.methods)]
+        if asked.own and asked.alone:
+            every = [*(verdict.method for verdict in asked.own), *asked.alone]
+            names = listed([_short_name(method, every) for method in asked.alone], _MOST_NAMED)
+            lines += ["", f"{of}not compared, for {_NO_PAIR}: {names}"]
     return "\n".join(lines)
 
 
+def _asked(problem: Problem, among: Sequence[Method]) -> _Asked | None:
+    """The question, if the jobs were to share and to train apart, whatever became of them."""
+    every = [*problem.methods, *comparison.unfinished(problem, among)]
+    if len({method.sharing == BASELINE for method in every}) < 2:
+        return None
+    own = of_most_rows(verdicts(problem.methods))
+    most = max(map(_fraction, every))
+    at = _fraction(own[0].method) if own else most
+    compared = [verdict.method for verdict in own]
+    alone = [
+        method
+        for method in problem.methods
+        if method.sharing != BASELINE and _fraction(method) == at and method not in compared
+    ]
+    return _Asked(problem, own, alone, "" if own and at == most else _missing(problem.methods, every, most))
+
+
+def _missing(done: Sequence[Method], every: Sequence[Method], most: float) -> str:
+    """Why no method is compared with the fraction ``most`` of the training rows."""
+    with_most = f" with {100 * most:g} % of the training rows" if len({*map(_fraction, every)}) > 1 else ""
+    finished = {method.sharing for method in done if _fraction(method) == most}
+    if BASELINE not in finished:
+        return f"{BASELINE} has no finished job{with_most}"
+    shared = dict.fromkeys(method.sharing for method in every if method.sharing != BASELINE)
+    if not finished.intersection(shared):
+        return f"{listed([*shared], _MOST_NAMED)} {'has' if len(shared) == 1 else 'have'} no finished job{with_most}"
+    return f"{_NO_PAIR}{with_most}"
+
+
+def of_most_rows(found: Sequence[Verdict]) -> list[Verdict]:
+    """Those with the largest fraction of the training rows, in their order."""
+    most = max((_fraction(verdict.method) for verdict in found), default=0.0)
+    return [verdict for verdict in found if _fraction(verdict.method) == most]
+
+
 def chosen(own: Sequence[Verdict], among: Sequence[Method]) -> Verdict:
-    """The method to tell of: the best on validation rows, against the best of the baseline's settings there."""
+    """The method to tell of: the best on validation rows, against the best of the baseline's settings there.
+
+    Args:
+        own: Methods with one fraction of the training rows.
+        among: All methods of their problem.
+    """
 
     def score(method: Method) -> float:
         found = method.val_mean()
         return -math.inf if found is None else found.mean
 
     best = max(own, key=lambda verdict: score(verdict.method))
-    apart = [m for m in among if m.sharing == BASELINE and _is_largest(m, among) and comparison.paired(best.method, m)]
-    base = max(apart, key=score, default=best.base)
+    apart = [m for m in among if m.sharing == BASELINE and _fraction(m) == _fraction(best.method)]
+    base = max((m for m in apart if comparison.paired(best.method, m)), key=score, default=best.base)
     return best if score(base) <= score(best.base) else _verdict(best.method, base)
+
+
+def _head(asked: _Asked) -> str:
+    if not asked.own:
+        return f"Not known: {asked.missing}."
+    told = _headline(asked.own, asked.problem.methods)
+    if not asked.missing:
+        return told
+    return f"With {100 * _fraction(asked.own[0].method):g} % of the training rows ({asked.missing}): {told}"
 
 
 def _headline(own: Sequence[Verdict], among: Sequence[Method]) -> str:
@@ -220,13 +288,14 @@ def _claims(verdict: Verdict, among: Sequence[Method]) -> list[str]:
         lines.append(f"scores      delta-m is not known: {_no_change(verdict)}")
     for task, change in verdict.tasks.items():
         lines.append(f"            {task} {percent(change)}: {judged(change)}")
-    fractions = {method.settings.get(FRACTION) for method in among}
-    if len(fractions) > 1:
+    if len({*map(_fraction, among)}) > 1:
         lines.append(f"data        {_data(verdict, among)}")
     return lines
 
 
 def _no_change(verdict: Verdict) -> str:
+    if not comparison.paired(verdict.method, verdict.base):
+        return f"it has no seed in common with {BASELINE}"
     return f"not both have a score of {listed(verdict.without_change, 5)}, or that of {BASELINE} is 0"
 
 
@@ -257,9 +326,8 @@ def _curve(method: Method, among: Sequence[Method]) -> list[tuple[float, float]]
     return points
 
 
-def _is_largest(method: Method, among: Sequence[Method]) -> bool:
-    fractions = [m.settings[FRACTION] for m in among if FRACTION in m.settings]
-    return not fractions or method.settings.get(FRACTION) == max(fractions)
+def _fraction(method: Method) -> float:
+    return float(method.settings.get(FRACTION, 1.0))
 
 
 def _name(method: Method, among: Sequence[Method]) -> str:

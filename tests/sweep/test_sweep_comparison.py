@@ -79,19 +79,66 @@ def test_delta_m_is_the_mean_relative_change_above_0_for_better(records):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "told"),
     [
-        {"rows": 900},
-        {"data_fingerprint": "another"},
-        {"status": "failed"},
-        {"settings": {"sharing.name": "separate", "balancing.name": "equal", "optimizer.lr": 1.0}},
+        ({"rows": 900}, "no finished job of separate is on the same rows with the same settings"),
+        ({"data_fingerprint": "another"}, None),
+        ({"status": "failed", "data_fingerprint": None}, "separate has no finished job"),
+        (
+            {"settings": {"sharing.name": "separate", "balancing.name": "equal", "optimizer.lr": 1.0}},
+            "no finished job of separate is on the same rows with the same settings",
+        ),
     ],
     ids=["fewer rows", "other data", "failed", "another learning rate"],
 )
-def test_an_unfair_comparison_is_not_made(change):
+def test_an_unfair_comparison_is_not_made_and_the_reason_told(change, told):
     ours, theirs = methods([_record("hard", 0, 0.6), _record("separate", 0, 0.5, **change)])
     assert baseline(ours, [ours, theirs]) is None
-    assert answer([ours, theirs]) is None
+    assert answer([ours, theirs]) == (told and f"Does sharing pay? Not known: {told}.")
+
+
+def _with_fractions():
+    """Hard sharing against separate with 10, 30 and 100 % of the training rows, two seeds each."""
+    points = ((0.1, 100, 0.4), (0.3, 300, 0.6), (1.0, 1000, 0.8))
+    apart = [_record("separate", n, a - 0.1 - n / 100, fraction=f, rows=r) for f, r, a in points for n in (0, 1)]
+    return [*apart, *(_record("hard", n, a + n / 100, fraction=f, rows=r) for f, r, a in points for n in (0, 1))]
+
+
+@pytest.mark.parametrize("lost", ["separate", "hard"])
+@pytest.mark.parametrize("failed", [False, True], ids=["absent", "failed"])
+def test_without_a_pair_at_the_largest_fraction_the_answer_is_of_the_next_and_says_so(lost, failed):
+    def is_lost(job):
+        return job.settings["sharing.name"] == lost and job.settings["data.split.train_fraction"] == 1.0
+
+    jobs = [replace(job, status="failed") if is_lost(job) else job for job in _with_fractions()]
+    jobs = [job for job in jobs if failed or not is_lost(job)]
+    first, _, head, *_ = answer(methods(jobs)).splitlines()
+    why = f"{lost} has no finished job with 100 % of the training rows"
+    assert first.startswith(
+        f"Does sharing pay? With 30 % of the training rows ({why}): No clear difference in scores ("
+    )
+    assert head == "sharing=hard against separate (2 seeds):"
+
+
+def test_without_any_pair_the_question_is_answered_by_the_reason():
+    alone = [job for job in _with_fractions() if job.settings["sharing.name"] == "hard"]
+    assert answer(methods(alone)) is None  # nobody has asked
+    failed = replace(_record("separate", 0, 0.5, fraction=0.1), status="failed", data_fingerprint=None)
+    why = "separate has no finished job with 100 % of the training rows"
+    assert answer(methods([*alone, failed])) == f"Does sharing pay? Not known: {why}."
+
+
+def test_a_method_without_a_baseline_is_named_below_those_that_have_one(records):
+    faster = replace(records[0], job="fast", settings={**records[0].settings, "optimizer.lr": 1.0})
+    other = [replace(job, settings={**job.settings, "optimizer.lr": 0.1}) for job in records]
+    told = answer(methods([*other, faster])).splitlines()
+    why = "no finished job of separate is on the same rows with the same settings"
+    assert told[-1] == f"not compared, for {why}: hard, optimizer.lr=1.0"
+
+
+def test_a_baseline_of_other_seeds_gives_no_delta_and_the_reason(records):
+    jobs = [job for job in records if (job.settings["sharing.name"] == "hard") == (job.settings["seed"] == 0)]
+    assert answer(methods(jobs)).startswith("Does sharing pay? Not known: it has no seed in common with separate.")
 
 
 def test_a_balancing_method_that_separate_cannot_have_is_compared_with_equal_weights():

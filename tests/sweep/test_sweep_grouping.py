@@ -160,6 +160,25 @@ def test_sweeps_over_something_else_are_no_study():
     assert as_json([]) == []
 
 
+@pytest.mark.parametrize("failed", [False, True], ids=["absent", "failed"])
+def test_tasks_that_were_not_trained_alone_are_named(failed):
+    def lost(*groups):
+        jobs = _sweep(_friends, EVERY)
+        gone = [job for job in jobs if tuple(job.settings["only"]) in groups]
+        kept = [job for job in jobs if job not in gone]
+        return [*kept, *(replace(job, status="failed", primary={}, metrics={}) for job in gone)] if failed else kept
+
+    told = answer(methods(lost(("c",))))
+    assert told == "Which tasks together? Not known: c was not trained alone. Train it to know: only=[c]."
+    assert as_json(methods(lost(("c",))))[0]["not_trained_alone"] == ["c"]
+    told = answer(methods(lost(("a",), ("c",))))
+    assert told == "Which tasks together? Not known: a, c were not trained alone. Train them to know: only=[a],[c]."
+    assert "Which tasks together? " in format_table(lost(("b",)))
+    told = answer(methods(lost(("b", "c"))))
+    assert told.startswith("Which tasks together? a+b | c: +6.67 % ± 0.00, better than each alone.\n\n6 groups of ")
+    assert told.endswith("\nWithout a finished job, and so in none of them: b+c") == failed
+
+
 def test_each_data_set_and_setting_has_a_study_of_its_own():
     jobs = [
         replace(job, job=f"{name}-{job.job}", settings={**job.settings, "sharing.name": name}, data_fingerprint=name)
