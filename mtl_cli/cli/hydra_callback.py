@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mtl_cli import composition
 from mtl_cli.cli import hydra_launcher, session
+from mtl_cli.errors import Problem
 from mtl_cli.schema import best_by, is_higher_better
 from mtl_cli.sweep.grouping import groups_to_train
 from mtl_cli.sweep.jobs import override_values
@@ -49,8 +52,8 @@ def _prepare_values(config: DictConfig) -> None:
     """Makes the values that an experiment sweeps over (``hydra.sweeper.params``) ready for Hydra.
 
     They are dropped where the command line gives the key: Hydra would run one job for each of them, all with the
-    command line's value. A word for groups of tasks (``only: every_pair``) becomes those groups. The keys may be such
-    as no file lists, as on the command line.
+    command line's value. A word for groups of tasks (``only: every_pair``) becomes those groups, unless some of them
+    could not be judged by what is monitored. The keys may be such as no file lists, as on the command line.
     """
     params = config.hydra.sweeper.get("params")
     given = override_values(list(config.hydra.overrides.task))
@@ -59,6 +62,7 @@ def _prepare_values(config: DictConfig) -> None:
             del params[key]
     groups = _groups(str((params or {}).get("only")), config)
     if groups:
+        _refuse_monitor_of_one_task(groups, config, {**given, **(params or {})})
         with read_write(config.hydra):
             config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_quoted, group))}]" for group in groups)
     if params and _is_plain(config, "sweeper"):
@@ -100,6 +104,35 @@ def _groups(word: str, config: DictConfig) -> list[tuple[str, ...]]:
         if not all(options[task].get("auxiliary") is True for task in group)
         if all(other in group for task in group for other in needs(task))
     ]
+
+
+def _refuse_monitor_of_one_task(
+    groups: Sequence[Sequence[str]], config: DictConfig, given: Mapping[Any, Any]
+) -> None:
+    """Ends the command if what is monitored is a number of a task that some group is without.
+
+    Args:
+        groups: The groups of tasks.
+        config: The configuration that they have in common.
+        given: The overrides, and what is swept over, which each job checks.
+
+    Raises:
+        SystemExit: It is; of what a callback raises Hydra lets nothing else through.
+    """
+    found = []
+    for key in ("monitor", "trainer.checkpoint.monitor", "trainer.early_stopping.monitor"):
+        name = str(OmegaConf.select(config, key))
+        if str(given.get(key, name)).strip("'\"") != name or name.count("/") != 2:
+            continue
+        task = name.split("/")[1]
+        without = [group for group in groups if task not in group]
+        if 0 < len(without) < len(groups):
+            what = f"is '{name}', a number of task '{task}', and {len(without)} of the {len(groups)} groups of tasks"
+            found.append(Problem(key, f"{what} are without it", f"Write {key}=mean."))
+    if found:
+        session.current().sweep.folder = None
+        print(*found, sep="\n", file=sys.stderr, flush=True)
+        raise SystemExit(2)
 
 
 def _quoted(name: str) -> str:

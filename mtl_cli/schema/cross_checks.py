@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from mtl_cli.errors import Problem, did_you_mean
+from mtl_cli.errors import Problem, did_you_mean, shown
 from mtl_cli.registry import BALANCINGS, ENCODERS, SHARINGS, mistakes_in_components
 from mtl_cli.schema.chains import check_links, check_needed, check_support
 from mtl_cli.schema.components import GROUPS, class_attribute, missing_package, shares, unknown_tasks
@@ -64,12 +64,15 @@ def _check_kept(parts: Parts) -> list[Problem]:
     if trainer is not None:
         monitors["trainer.early_stopping.monitor"] = trainer.early_stopping.monitor
         monitors["trainer.checkpoint.monitor"] = trainer.checkpoint.monitor
-    known = monitor_names(kept)
-    return found + [
-        Problem(where, f"there is no number '{name}' to monitor", did_you_mean(name, known))
-        for where, name in monitors.items()
-        if isinstance(name, str) and name not in known
-    ]
+    known, left_out = monitor_names(kept), monitor_names({n: t for n, t in parts.tasks.items() if n not in kept})
+    for where, name in monitors.items():
+        if isinstance(name, str) and name not in known:
+            if name in left_out:  # a number of another task that is spelt alike would be another choice
+                what = f"'{name}' is of a task that is not trained, since only={shown(parts.top['only'])}"
+                found.append(Problem(where, what, f"Write {where}=mean, or add the task."))
+            else:
+                found.append(Problem(where, f"there is no number '{name}' to monitor", did_you_mean(name, known)))
+    return found
 
 
 def _check_start(parts: Parts) -> list[Problem]:

@@ -31,3 +31,29 @@ def test_search_goes_the_way_of_the_score_that_jobs_return(monkeypatch, monitor,
     )
     hydra_callback.SweepCallback().on_multirun_start(config)
     assert config.hydra.sweeper.direction == direction
+
+
+@pytest.mark.parametrize(("given", "refused"), [([], True), (["monitor=mean,worst"], False)], ids=["set", "swept over"])
+def test_a_monitor_of_one_task_is_refused_for_groups_without_it(capsys, given, refused):
+    command = session.begin(session.Session())
+    config = OmegaConf.create(
+        {
+            "monitor": "val/a/auroc",
+            "tasks": {"a": {"kind": "binary"}, "b": {"kind": "binary"}},
+            "trainer": {"checkpoint": {"monitor": None}},
+            "hydra": {
+                "sweep": {"dir": "sweep"},
+                "launcher": {"_target_": "one.Launcher"},
+                "sweeper": {"_target_": "one.Sweeper", "params": {"only": "auto"}},
+                "overrides": {"task": given, "hydra": []},
+            },
+        }
+    )
+    if refused:
+        with pytest.raises(SystemExit) as end:
+            hydra_callback.SweepCallback().on_multirun_start(config)
+        assert (end.value.code, command.sweep.folder) == (2, None)
+        assert capsys.readouterr().err.startswith("monitor: is 'val/a/auroc', a number of task 'a', and 1 of the 3 ")
+    else:
+        hydra_callback.SweepCallback().on_multirun_start(config)
+        assert config.hydra.sweeper.params.only == "[a],[b],[a,b]"

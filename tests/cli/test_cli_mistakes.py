@@ -647,8 +647,8 @@ MISTAKES = [
         "a monitor of a task left out",
         "task=digits only=[even] monitor=val/digit/accuracy",
         (
-            "monitor (command line): there is no number 'val/digit/accuracy' to monitor. Did you mean "
-            "'val/even/accuracy'?"
+            "monitor (command line): 'val/digit/accuracy' is of a task that is not trained, since only=['even']. "
+            "Write monitor=mean, or add the task."
         ),
     ),
     _mistake(

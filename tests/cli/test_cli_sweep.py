@@ -483,6 +483,15 @@ def test_which_tasks_together_trains_every_group_and_answers(cli, tmp_path):
     assert len(found["groups"]) == 7
 
 
+@pytest.mark.parametrize("key", ["monitor", "trainer.checkpoint.monitor", "trainer.early_stopping.monitor"])
+def test_groups_of_tasks_that_the_monitor_cannot_judge_are_refused_before_any_is_trained(cli, tmp_path, key):
+    quick = [o for o in QUICK if not o.startswith("only")]
+    ended = cli("-m", "experiment=which_tasks_together", *quick, f"{key}=val/ink/r2")
+    what = f"{key}: is 'val/ink/r2', a number of task 'ink', and 3 of the 7 groups of tasks are without it."
+    assert (ended.code, ended.err) == (2, f"{what} Write {key}=mean.\n")
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_an_experiment_that_sweeps_says_so_where_it_is_one_run(cli):
     line = [o for o in QUICK if not o.startswith("hydra")]
     ended = cli("experiment=compare_sharing", *line, "hydra.run.dir=run")
