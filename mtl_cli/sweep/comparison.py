@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,14 @@ BASELINE = "separate"
 SHARES = ("r2", "d2", "qwk", "pearson")
 FRACTION = "data.split.train_fraction"
 SPLIT_SEED = "data.split.seed"
-#: Settings that make no other method: what they change is noise, place or speed.
-_SAME_METHOD = ("seed", "resume", "dry_run", "extra", "plugins", "trainer.device", "trainer.threads", "logger")
+#: Settings that make no other method, with those below them: what they change is noise, place or speed, or what is
+#: kept and looked at on the way.
+_SAME_METHOD = (
+    "seed", "resume", "dry_run", "stop_on_failure", "extra", "plugins", "logger", "trainer.device", "trainer.threads",
+    "trainer.diagnostics_every", "trainer.checkpoint.every_n_steps",
+)  # fmt: skip
+#: Where the data lie; what they are, their fingerprint says.
+_PLACE = re.compile(r"data\.(sources\.[^.]+\.)?(path|train|val|test|candidates)")
 
 
 class Estimate(NamedTuple):
@@ -138,22 +145,23 @@ def methods(records: Sequence[JobRecord]) -> list[Method]:
     """Folds jobs that differ in their seed alone. Jobs without a readable configuration are left out.
 
     A seed that was run twice counts once, for a second time says nothing about the spread: its finished job, or the
-    first. Jobs from before and after their data file was changed are not the same method. Where every job draws its
-    split by its own seed (``data.split.seed=${seed}``), that is part of the seed.
+    first. Jobs from before and after their data file was changed are not the same method; those with copies of one file
+    are, and have the place of the first in their settings. Where every job draws its split by its own seed
+    (``data.split.seed=${seed}``), that is part of the seed.
     """
     known = [record for record in records if record.settings]
     drawn_too = all(record.settings.get(SPLIT_SEED) == record.settings.get("seed") for record in known)
+    settings: dict[str, dict[str, Any]] = {}
     alike: dict[str, list[JobRecord]] = {}
-    for record in known:
-        key = json.dumps(_method_settings(record, drawn_too), sort_keys=True, default=str)
+    for record, place in zip(known, _first_places(known), strict=True):
+        own = _method_settings({**record.settings, **place}, drawn_too)
+        key = json.dumps(own, sort_keys=True, default=str)
+        settings[key] = own
         alike.setdefault(key, []).append(record)
-    found = [_one_per_seed(jobs) for of_settings in alike.values() for jobs in _by_data(of_settings)]
+    found = [(key, _one_per_seed(jobs)) for key, of_settings in alike.items() for jobs in _by_data(of_settings)]
     return [
-        Method(
-            _method_settings(jobs[0], drawn_too),
-            tuple(sorted(jobs, key=lambda job: (str(job.settings.get("seed")), job.job))),
-        )
-        for jobs in found
+        Method(settings[key], tuple(sorted(jobs, key=lambda job: (str(job.settings.get("seed")), job.job))))
+        for key, jobs in found
     ]
 
 
@@ -406,6 +414,31 @@ def _by_data(jobs: Sequence[JobRecord]) -> list[list[JobRecord]]:
     return [[job for job in jobs if (job.data_fingerprint or last) == data] for data in known]
 
 
+def _first_places(records: Sequence[JobRecord]) -> list[dict[str, Any]]:
+    """For each job where its data lie: for data that are found at several places, the first of them.
+
+    Jobs that do not tell their data have those of a job with the same place. Places are alike that give as many files
+    for the same splits of the same sources. Paths of images in a table start from its place, and its fingerprint does
+    not know what lies there: such a place is one of its own.
+    """
+    first: dict[tuple[str | None, str], dict[str, Any]] = {}
+    by_place: dict[str, dict[str, Any]] = {}
+    own = [{key: value for key, value in r.settings.items() if _PLACE.fullmatch(key)} for r in records]
+    texts = [json.dumps(place, sort_keys=True, default=str) for place in own]
+    for record, place, text in zip(records, own, texts, strict=True):
+        if record.data_fingerprint is not None and not _has_images(record):
+            shape = json.dumps(
+                {k: len(v) if isinstance(v, list) else v and 1 for k, v in place.items()}, sort_keys=True
+            )
+            by_place[text] = first.setdefault((record.data_fingerprint, shape), place)
+    return [by_place.get(text, place) for place, text in zip(own, texts, strict=True)]
+
+
+def _has_images(record: JobRecord) -> bool:
+    inputs = record.settings.get("data.inputs")
+    return isinstance(inputs, list) and any(isinstance(i, dict) and i.get("type") == "image" for i in inputs)
+
+
 def _scored_on(method: Method) -> str:
     """Which rows its scores are of, as far as settings tell: of how many it was trained on makes no difference."""
     split = {k: v for k, v in method.settings.items() if k.startswith("data.split.") and k != FRACTION}
@@ -427,14 +460,14 @@ def _text(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _method_settings(record: JobRecord, drawn_too: bool) -> dict[str, Any]:
+def _method_settings(settings: Mapping[str, Any], drawn_too: bool) -> dict[str, Any]:
     """What makes the method, ``drawn_too``: the seed of the split is the seed."""
-    own = {key: value for key, value in record.settings.items() if _makes_a_method(key)}
+    own = {key: value for key, value in settings.items() if _makes_a_method(key)}
     return {**own, SPLIT_SEED: "${seed}"} if drawn_too and SPLIT_SEED in own else own
 
 
 def _makes_a_method(key: str) -> bool:
-    return key not in _SAME_METHOD and not key.startswith("logger.")
+    return not any(f"{key}.".startswith(f"{same}.") for same in _SAME_METHOD)
 
 
 def _without(settings: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str, Any]:

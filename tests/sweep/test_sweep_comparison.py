@@ -370,6 +370,46 @@ def test_jobs_of_other_data_are_no_seeds_of_the_same_method(records):
     assert {problem.name for problem in problems(found)} == {"a, b (data x)", "a, b (data y)"}
 
 
+def _with(job, **settings):
+    settings = {key.replace("__", "."): value for key, value in settings.items()}
+    return replace(job, job=f"{job.job}-{sorted(settings.items())}", settings={**job.settings, **settings})
+
+
+def test_the_same_data_at_two_places_are_one(records):
+    shared = [_with(job, data__path="help.csv") for job in records if job.settings["sharing.name"] == "hard"]
+    apart = [_with(job, data__path="../help.csv") for job in records if job.settings["sharing.name"] == "separate"]
+    failed = replace(_with(apart[0], seed=9), status="failed", data_fingerprint=None)
+    found = methods([*shared, *apart, failed])
+    assert labels(found) == [{"sharing": "hard"}, {"sharing": "separate"}]
+    assert [len(method.jobs) for method in found] == [3, 4]
+    assert delta(*found).mean == pytest.approx(15.0)
+    changed = [replace(job, data_fingerprint="y") for job in apart]
+    assert len(problems(methods([*shared, *changed]))) == 2
+
+
+def test_the_same_files_given_for_other_splits_are_other_data(records):
+    whole, parts = {"data__path": ["a.csv", "b.csv"]}, {"data__train": "a.csv", "data__val": "b.csv"}
+    other = [_with(job, **parts) for job in records if job.settings["seed"] == 0]
+    assert len(methods([*(_with(job, **whole) for job in records), *other])) == 4
+    sources = [{"data__sources__x__path": "x.csv", "data__sources__y__path": f"{f}y.csv"} for f in ("", "copy/")]
+    assert len(methods([_with(job, **own) for job in records for own in sources])) == 2
+
+
+def test_a_table_of_images_at_another_place_has_other_images(records):
+    inputs = [{"name": "photo", "type": "image"}]
+    places = ("small/list.csv", "large/list.csv")
+    assert len(methods([_with(j, data__path=p, data__inputs=inputs) for j in records for p in places])) == 4
+
+
+@pytest.mark.parametrize(
+    "key", ["trainer.diagnostics_every", "trainer.checkpoint.every_n_steps", "stop_on_failure", "extra.note"]
+)
+def test_what_changes_no_number_makes_no_method(records, key):
+    apart = [_with(job, **{key: 7}) for job in records if job.settings["sharing.name"] == "separate"]
+    found = methods([job if job.settings["sharing.name"] == "hard" else apart.pop(0) for job in records])
+    assert baseline(found[0], found) is found[1]
+
+
 def test_splits_that_are_drawn_by_the_seed_are_seeds_of_one_method(records):
     def split(job, seed):
         return replace(job, job=f"{job.job}-{seed}", settings={**job.settings, "data.split.seed": seed})
