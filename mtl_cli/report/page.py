@@ -111,13 +111,13 @@ def sweep_report(name: str, records: Sequence[JobRecord], logs: Mapping[str, Seq
     failed = [record for record in records if record.error]
     failures = "".join(f"<li><b>{escape(r.job)}</b>: {escape(r.error or '')}</li>" for r in failed)
     jobs = f"{_table(columns(records))}<p>{escape(summarise(records))}</p>"
-    left_out = "".join(f"<p>{escape(line)}</p>" for line in method_table.left_out(among))
+    remarks = "".join(f"<p>{escape(line)}</p>" for line in method_table.remarks(among))
     plots = [*_grouping_plots(among), *_delta_plots(among), *_trade_off(among), *_data_curves(among)]
     sections = [
         Section("Answer", f"<pre>{escape(told)}</pre>" if told else ""),
         Section(
             method_table.methods_title(among),
-            _table(method_table.method_columns(among)) + left_out if among else "<p>none</p>",
+            _table(method_table.method_columns(among)) + remarks if among else "<p>none</p>",
         ),
         Section("Score, cost and data", plots=plots),
         Section("Learning curves", plots=_method_curves(among, logs)),

@@ -103,8 +103,8 @@ class Method:
         return estimate([job.value(name) for job in self.done if name in job.primary])
 
     def mean(self) -> Estimate | None:
-        """The mean of the primary metrics: on the test split, or on the validation split without one."""
-        return estimate([_mean_metric(job) for job in self.done])
+        """The mean of its jobs' ``mean_metric``."""
+        return estimate([mean_metric(job) for job in self.done])
 
     def val_mean(self) -> Estimate | None:
         """The mean of the primary metrics on the validation split: what a choice may be made by."""
@@ -231,6 +231,11 @@ def delta_m(job: JobRecord, base: JobRecord) -> float | None:
     changes = [relative_change(job, base, task) for task in job.primary]
     known = [change for change in changes if change is not None]
     return statistics.fmean(known) if known and len(known) == len(changes) else None
+
+
+def mean_metric(job: JobRecord) -> float | None:
+    """The mean of the primary metrics: on the test split, or on the validation split without one."""
+    return job.metrics.get("test/mean", job.metrics.get("val/mean"))
 
 
 def relative_change(job: JobRecord, base: JobRecord, task: str, split: str | None = None) -> float | None:
@@ -477,7 +482,3 @@ def _without(settings: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str
 def _same_data(a: Method, b: Method) -> bool:
     first, second = a.done[0], b.done[0]
     return (first.data_fingerprint, first.train_rows) == (second.data_fingerprint, second.train_rows)
-
-
-def _mean_metric(job: JobRecord) -> float | None:
-    return job.metrics.get("test/mean", job.metrics.get("val/mean"))

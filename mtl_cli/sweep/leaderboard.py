@@ -11,7 +11,7 @@ from mtl_cli.run import write_text
 from mtl_cli.run.atomic import finite
 from mtl_cli.sweep import grouping, payoff
 from mtl_cli.sweep.comparison import Method, methods
-from mtl_cli.sweep.method_table import as_json, is_folded, left_out, method_columns, methods_title
+from mtl_cli.sweep.method_table import as_json, is_folded, method_columns, methods_title, remarks
 from mtl_cli.sweep.records import JobRecord, collect, summarise
 from mtl_cli.sweep.table import as_csv, as_markdown, as_text, jobs_title, markdown_table, ranked, text_table
 
@@ -64,7 +64,7 @@ def whole_markdown(records: Sequence[JobRecord]) -> str:
     parts = [
         *([f"```\n{told}\n```\n"] if told else []),
         *([f"## {methods_title(among)}\n", markdown_table(method_columns(among))] if is_folded(among) else []),
-        *(f"{line}\n" for line in left_out(among) if is_folded(among)),
+        *(f"{line}\n" for line in remarks(among) if is_folded(among)),
         f"## {jobs_title(records)}\n",
         as_markdown(records),
         f"{summarise(records)}\n",
@@ -91,7 +91,7 @@ def format_table(records: Sequence[JobRecord]) -> str:
     told = answer(among)
     table: list[str] = []
     if is_folded(among):
-        table = [f"{methods_title(among)}:", text_table(method_columns(among)), *left_out(among)]
+        table = [f"{methods_title(among)}:", text_table(method_columns(among)), *remarks(among)]
     elif records:
         table = [f"{jobs_title(records)}:", as_text(records)]
     return "\n".join([*table, *_errors(records), summarise(records), *(["", told] if told else [])])

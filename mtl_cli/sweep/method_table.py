@@ -14,7 +14,7 @@ from mtl_cli.sweep.table import Cell, Column
 DELTA = "delta-m %"
 NUMBERS = ("parameters", "flops_per_row", "seconds", "rows_per_second", "train_rows")  # beside the scores
 
-_MOST_NAMED = 10  # tasks in a line
+_MOST_NAMED = 10  # tasks or seeds in a line
 
 
 class Standing(NamedTuple):
@@ -81,17 +81,24 @@ def methods_title(among: Sequence[Method]) -> str:
     return f"Methods, ranked by mean {'test' if tested else 'validation'} score over the seeds{within}"
 
 
-def left_out(among: Sequence[Method]) -> list[str]:
-    """One line for each problem with tasks that no method has a number for, and for each method that alone has none."""
+def remarks(among: Sequence[Method]) -> list[str]:
+    """What the table's means leave out or compare unequally, for each problem.
+
+    One line for tasks that no method has a number for, one for each method that alone has none, and one where methods
+    were trained with other seeds than others.
+    """
     lines = []
     names = dict(zip(map(id, among), comparison.labels(among), strict=True))
     for problem in comparison.problems(among):
+        of = f"{problem.name}: " if problem.name else ""
         if tasks := comparison.without_number(problem.methods):
-            which = f"{f'{problem.name}: ' if problem.name else ''}no job has a score for {listed(tasks, _MOST_NAMED)}"
+            which = f"{of}no job has a score for {listed(tasks, _MOST_NAMED)}"
             lines.append(f"{which}: mean and mean rank are of the other tasks")
         for i, tasks in comparison.lacking(problem.methods).items():
             name = ", ".join(f"{key}={value}" for key, value in names[id(problem.methods[i])].items())
             lines.append(f"{name}: no rank, for it has no score for {listed(tasks, _MOST_NAMED)}, which others have")
+        if told := _unequal_seeds(problem.methods):
+            lines.append(f"{of}{told}")
     return lines
 
 
@@ -146,6 +153,16 @@ def as_json(among: Sequence[Method]) -> list[dict[str, Any]]:
         }
         for i, method in enumerate(rows)
     ]
+
+
+def _unequal_seeds(among: Sequence[Method]) -> str | None:
+    """What to say of methods that were not trained with the same seeds; None of those that were."""
+    seeds = [[str(job.settings.get("seed")) for job in method.done] for method in among]
+    if len({*map(frozenset, seeds)}) == 1:
+        return None
+    common = [seed for seed in seeds[0] if all(seed in own for own in seeds)]
+    told = f"all methods have {listed(common, _MOST_NAMED)}" if common else "none is common to all methods"
+    return f"ranks compare means over different seeds ({told})"
 
 
 def _delta(method: Method, among: Sequence[Method]) -> Estimate | None:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from mtl_cli.errors import listed
 from mtl_cli.sweep import comparison
 from mtl_cli.sweep.comparison import BASELINE, FRACTION, Estimate, Method, Problem
+from mtl_cli.sweep.records import JobRecord
 
 #: Two-sided 95 % quantiles of Student's t for a mean over so many seeds (n - 1 degrees of freedom).
 _T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
@@ -116,7 +117,7 @@ def more_seeds(change: Estimate) -> str:
 
 
 def rows_needed(method: Method, base: Method, among: Sequence[Method]) -> tuple[float, bool] | None:
-    """Training rows that a method needs for the baseline's score with all its rows.
+    """Training rows that a method needs for the baseline's score with all its rows, by the seeds that both have.
 
     Found between the fractions that were trained, along a straight line over the logarithm of the rows.
 
@@ -124,15 +125,14 @@ def rows_needed(method: Method, base: Method, among: Sequence[Method]) -> tuple[
         The rows, and whether that is an upper bound only (the smallest fraction was enough already); None if the
         method never reaches the score, or was not trained with several fractions.
     """
-    goal = base.mean()
-    curve = sorted(_curve(method, among))
-    if goal is None or len(curve) < 2:
+    curve = _ahead(method, base, among)
+    if len(curve) < 2:
         return None
-    if curve[0][1] >= goal.mean:
+    if curve[0][1] >= 0:
         return curve[0][0], True
-    for (rows, score), (more, higher) in pairwise(curve):
-        if score < goal.mean <= higher:
-            share = (goal.mean - score) / (higher - score)
+    for (rows, behind), (more, ahead) in pairwise(curve):
+        if behind < 0 <= ahead:
+            share = behind / (behind - ahead)
             return math.exp(math.log(rows) + share * (math.log(more) - math.log(rows))), False
     return None
 
@@ -301,29 +301,41 @@ def _no_change(verdict: Verdict) -> str:
 
 def _data(verdict: Verdict, among: Sequence[Method]) -> str:
     rows = verdict.base.number("train_rows")
+    if rows is None or len(_ahead(verdict.method, verdict.base, among)) < 2:
+        return "not known: it has no score with another fraction of the training rows for the same seeds"
     needed = rows_needed(verdict.method, verdict.base, among)
-    if rows is None or needed is None:
-        return f"does not reach the mean score that {BASELINE} has with all rows"
-    count, at_most = needed
-    share = 100 * count / rows.mean
-    bound = "at most " if at_most else "about "
-    told = (
-        f"{bound}{round(count):,} rows ({share:.0f} %) for the mean score that {BASELINE} has with {round(rows.mean):,}"
-    )
+    if needed is None:
+        told = f"does not reach the mean score that {BASELINE} has with {round(rows.mean):,} rows"
+    else:
+        count, at_most = needed
+        bound, share = "at most" if at_most else "about", 100 * count / rows.mean
+        score = f"the mean score that {BASELINE} has with {round(rows.mean):,}"
+        told = f"{bound} {round(count):,} rows ({share:.0f} %) for {score}"
     clear = verdict.delta is not None and is_clear(verdict.delta)
-    return told if clear else f"{told}, by the means; with all rows scores do not differ clearly"
+    return told if clear else f"{told}, by the means; with as many for both, scores do not differ clearly"
 
 
-def _curve(method: Method, among: Sequence[Method]) -> list[tuple[float, float]]:
-    """Training rows and mean score of a method with every fraction that was trained."""
+def _ahead(method: Method, base: Method, among: Sequence[Method]) -> list[tuple[float, float]]:
+    """Training rows of a method with every fraction that was trained, and how far its mean score is above the baseline.
+
+    Over the seeds of its comparison with the baseline, as far as they were trained with the fraction: means over other
+    seeds would say something else than what stands beside them.
+    """
     wanted = {key: value for key, value in method.settings.items() if key != FRACTION}
+    seeds = [job.settings.get("seed") for job, _ in comparison.paired(method, base)]
     points = []
     for other in among:
         if {key: value for key, value in other.settings.items() if key != FRACTION} == wanted:
-            rows, score = other.number("train_rows"), other.mean()
-            if rows is not None and score is not None:
-                points.append((rows.mean, score.mean))
-    return points
+            pairs = [pair for pair in comparison.paired(other, base) if pair[0].settings.get("seed") in seeds]
+            rows, ahead = other.number("train_rows"), comparison.estimate([_mean_ahead(*pair) for pair in pairs])
+            if rows is not None and ahead is not None:
+                points.append((rows.mean, ahead.mean))
+    return sorted(points)
+
+
+def _mean_ahead(job: JobRecord, base: JobRecord) -> float | None:
+    ours, theirs = comparison.mean_metric(job), comparison.mean_metric(base)
+    return None if ours is None or theirs is None else ours - theirs
 
 
 def _fraction(method: Method) -> float:

@@ -475,6 +475,48 @@ def test_a_score_that_is_never_reached_and_one_that_always_is():
     assert "at most 100 rows (10 %)" in answer(found(+0.2))
 
 
+def _with_level(level, seeds, fraction=1.0):
+    """Jobs whose scores are ``level`` by sharing, and far higher with seeds above 0 where the tasks are apart."""
+    scores = {(s, n): level[s] + 0.2 * (n > 0) * (s == "separate") for s in seeds for n in seeds[s]}
+    rows = round(1000 * fraction)
+    return [_record(s, n, a, fraction=fraction, rows=rows) for (s, n), a in scores.items()]
+
+
+def test_claims_that_stand_together_are_of_the_same_seeds():
+    seeds = {"hard": [0], "separate": [0, 1, 2]}
+    level = {"hard": 0.55, "separate": 0.5}
+    jobs = [*_with_level({"hard": 0.45, "separate": 0.4}, seeds, 0.1), *_with_level(level, seeds)]
+    told = answer(methods(jobs))
+    assert "a +10.00 %: one seed, better" in told
+    data = "about 316 rows (32 %) for the mean score that separate has with 1,000, by the means;"
+    assert f"data        {data} with as many" in told  # of seed 0; the mean of three it does not reach
+    seeds["hard"] = [0, 1, 2]
+    three = [*_with_level({"hard": 0.1, "separate": 0.1}, seeds, 0.1), *_with_level(level, {**seeds, "hard": [0]})]
+    assert "data        about " in answer(methods(three))
+
+
+def test_a_score_that_is_not_reached_without_a_clear_difference_says_so():
+    points = ((0.1, 100, 0.4), (1.0, 1000, 0.5))
+    jobs = [
+        _record(s, 0, a - 0.1 * (s == "hard"), fraction=f, rows=r) for s in ("hard", "separate") for f, r, a in points
+    ]
+    what = (
+        "does not reach the mean score that separate has with 1,000 rows, by the means; with as many for both, scores"
+    )
+    assert f"{what} do not differ clearly" in answer(methods(jobs))
+    told = answer(methods([job for job in jobs if job.job != "hard-0-0.1-equal"]))
+    assert (
+        "data        not known: it has no score with another fraction of the training rows for the same seeds" in told
+    )
+
+
+def test_ranks_over_different_seeds_are_told_of(records):
+    assert "ranks compare" not in format_table(records)
+    assert "\nranks compare means over different seeds (all methods have 1, 2)\n" in format_table(records[1:])
+    apart = [job for job in records if (job.settings["sharing.name"] == "hard") == (job.settings["seed"] == 0)]
+    assert "\nranks compare means over different seeds (none is common to all methods)\n" in format_table(apart)
+
+
 def test_a_failed_seed_is_seen_and_the_rest_is_compared(records):
     failed = JobRecord("hard-9", "failed", settings={**records[0].settings, "seed": 9}, error="boom")
     text = format_table([*records, failed])
