@@ -15,6 +15,8 @@ from mtl_cli.sweep.records import JobRecord
 #: Two-sided 95 % quantiles of Student's t for a mean over so many seeds (n - 1 degrees of freedom).
 _T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
 _NORMAL_95 = 1.96
+_BY_CHANCE = 0.05  # the share of differences that are none and are called clear
+_FEW_TASKS = 10  # of so many, that is hardly one
 _MOST_NAMED = 10  # seeds in a suggestion, methods in a line
 _NO_PAIR = f"no finished job of {BASELINE} is on the same rows with the same settings"
 
@@ -288,6 +290,9 @@ def _claims(verdict: Verdict, among: Sequence[Method]) -> list[str]:
         lines.append(f"scores      delta-m is not known: {_no_change(verdict)}")
     for task, change in verdict.tasks.items():
         lines.append(f"            {task} {percent(change)}: {judged(change)}")
+    if len(verdict.tasks) > _FEW_TASKS and any(map(is_clear, verdict.tasks.values())):
+        told = f"of {len(verdict.tasks)} tasks without a difference about {_BY_CHANCE * len(verdict.tasks):.0f}"
+        lines.append(f"            ({told} would be called better or worse by chance)")
     if len({*map(_fraction, among)}) > 1:
         lines.append(f"data        {_data(verdict, among)}")
     return lines

@@ -510,6 +510,20 @@ def test_a_score_that_is_not_reached_without_a_clear_difference_says_so():
     )
 
 
+@pytest.mark.parametrize(("count", "gain", "told"), [(60, 1.1, True), (10, 1.1, False), (60, 1.0, False)])
+def test_of_many_tasks_some_are_called_better_by_chance(count, gain, told):
+    tasks = {f"t{number}": "auroc" for number in range(count)}
+
+    def job(sharing, seed):
+        value = (0.5 + seed / 100) * (gain if sharing == "hard" else 1)
+        metrics = {f"test/{task}/auroc": value for task in tasks}
+        return _record(sharing, seed, 0.5, metrics=metrics, primary=tasks, higher_is_better={})
+
+    found = answer(methods([job(sharing, seed) for sharing in ("hard", "separate") for seed in range(3)]))
+    line = "\n              (of 60 tasks without a difference about 3 would be called better or worse by chance)"
+    assert (line in found) == told
+
+
 def test_ranks_over_different_seeds_are_told_of(records):
     assert "ranks compare" not in format_table(records)
     assert "\nranks compare means over different seeds (all methods have 1, 2)\n" in format_table(records[1:])
