@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from statistics import fmean
 from typing import Any
 
 from mtl_cli.report import svg
-from mtl_cli.report.plots import Plot, in_order
+from mtl_cli.report.plots import MOST_DRAWN, Plot, in_order, not_all
 from mtl_cli.sweep.table import Cell, Column
 
 FEW_IN_COMMON = 0.3  # of the rows: below it a cosine says little (reported by arXiv 2604.07848, a preprint)
-_MOST_TASKS = 24  # of a plot; a run with hundreds of tasks stays a page
 
 
 def gradient_plots(records: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[Plot]:
@@ -22,31 +22,33 @@ def gradient_plots(records: Sequence[Mapping[str, Any]], order: Sequence[str]) -
         order: The tasks in the user's order.
     """
     tasks = _tasks(records, order)
-    shown = tasks[:_MOST_TASKS]
+    shown, told = tasks[:MOST_DRAWN], not_all(len(tasks), "tasks", "diagnostics.jsonl")
     plots = []
     if len(tasks) > 1:
         cells = [[1.0 if a == b else _mean(records, "cosine", a, b) for b in shown] for a in shown]
         title = "mean cosine between gradients, below 0 they conflict"
-        plots.append(Plot("gradient-cosines", title, svg.matrix(shown, shown, cells, full=1.0)))
-        pairs = [(a, b) for i, a in enumerate(shown) for b in shown[i + 1 :]][:_MOST_TASKS]
+        plots.append(Plot("gradient-cosines", title, svg.matrix(shown, shown, cells, full=1.0), told))
+        every = list(combinations(tasks, 2))
+        pairs = every[:MOST_DRAWN]
         series = [
             svg.Series(f"{a}, {b}", [(r["step"], _of_pair(r, "cosine", a, b)) for r in records]) for a, b in pairs
         ]
         over = svg.lines(series, "step", "cosine")
-        plots.append(Plot("gradient-cosines-over-time", "cosine between gradients", over))
+        few = not_all(len(every), "pairs", "diagnostics.jsonl")
+        plots.append(Plot("gradient-cosines-over-time", "cosine between gradients", over, few))
         conflicts = svg.lines([_over(records, "conflicting", "conflicting")], "step", "share")
         plots.append(Plot("gradient-conflicts", "share of pairs that conflict", conflicts))
         condition = svg.lines([_over(records, "condition", "condition")], "step", "largest / smallest")
         plots.append(Plot("gradient-condition", "condition number of the gradients", condition))
     norms = [_over(records, f"norm/{task}", task) for task in shown]
-    plots.append(Plot("gradient-norms", "length of each task's gradient", svg.lines(norms, "step", "norm")))
+    plots.append(Plot("gradient-norms", "length of each task's gradient", svg.lines(norms, "step", "norm"), told))
     return plots
 
 
 def pair_table(records: Sequence[Mapping[str, Any]], order: Sequence[str]) -> list[Column]:
     """Each pair of tasks: mean cosine, share of looks in conflict, similarity of lengths, rows in common."""
     tasks = _tasks(records, order)
-    pairs = [(a, b) for i, a in enumerate(tasks) for b in tasks[i + 1 :]]
+    pairs = list(combinations(tasks, 2))
     conflicts: list[Cell] = []
     for a, b in pairs:
         cosines = _values(records, "cosine", a, b)

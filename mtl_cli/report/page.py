@@ -9,7 +9,7 @@ from typing import Any
 
 from mtl_cli.report import svg
 from mtl_cli.report.gradients import gradient_plots, pair_table
-from mtl_cli.report.plots import Plot, in_order
+from mtl_cli.report.plots import MOST_DRAWN, Plot, in_order, not_all
 from mtl_cli.report.predictions import prediction_plots
 from mtl_cli.report.sharing import sharing_left_out, sharing_markdown, sharing_plots
 from mtl_cli.report.style import SCRIPT, STYLE
@@ -23,7 +23,6 @@ from mtl_cli.sweep.table import Cell, Column, columns, jobs_title, markdown_tabl
 Record = Mapping[str, Any]
 SCORE = "mean of the primary metrics"
 _SHARING = "What the tasks share"
-_MOST_PLOTS = 24  # of one sort; a run with hundreds of tasks stays a page
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def run_report(run: RunFolder, config: Mapping[str, Any]) -> Report:
     order = list(summary.get("tasks", ()))
     sections = [
         Section("Result", _run_result(summary, state)),
-        Section("Learning curves", plots=_run_curves(records, summary)),
+        _run_curves(records, summary),
         Section("Weights of the tasks", plots=_weight_curves(records, order)),
         _gradients(run, order),
         _predictions(run, order),
@@ -111,7 +110,7 @@ def sweep_report(name: str, records: Sequence[JobRecord], logs: Mapping[str, Seq
     failed = [record for record in records if record.error]
     failures = "".join(f"<li><b>{escape(r.job)}</b>: {escape(r.error or '')}</li>" for r in failed)
     jobs = f"{_table(columns(records))}<p>{escape(summarise(records))}</p>"
-    remarks = "".join(f"<p>{escape(line)}</p>" for line in method_table.remarks(among))
+    remarks = _paragraphs(method_table.remarks(among))
     plots = [*_grouping_plots(among), *_delta_plots(among), *_trade_off(among), *_data_curves(among)]
     sections = [
         Section("Answer", f"<pre>{escape(told)}</pre>" if told else ""),
@@ -184,20 +183,20 @@ def _result(summary: Mapping[str, Any]) -> tuple[list[str], list[Column]]:
     return facts, table
 
 
-def _run_curves(records: Sequence[Record], summary: Mapping[str, Any]) -> list[Plot]:
+def _run_curves(records: Sequence[Record], summary: Mapping[str, Any]) -> Section:
     train, val = ([r for r in records if r["split"] == split] for split in ("train", "val"))
     logged = dict.fromkeys(k.split("/")[1] for r in train for k in r if k.endswith("/loss") and k.count("/") == 2)
     tasks = [*summary["tasks"]] if summary else [*logged]  # in the user's order, once that is known
     means = svg.lines([_over(val, "val/mean", "mean")], "epoch", "mean")
     plots = [Plot("learning-curve", f"{SCORE} (val)", means)]
-    for task in tasks[:_MOST_PLOTS]:
+    for task in tasks[:MOST_DRAWN]:
         losses = [_over(train, f"train/{task}/loss", "train"), _over(val, f"val/{task}/loss", "val")]
         plots.append(Plot(f"learning-curve-{task}-loss", f"{task}: loss", svg.lines(losses, "epoch", "loss")))
         metric = summary.get("primary", {}).get(task)
         if metric:
             scores = svg.lines([_over(val, f"val/{task}/{metric}", metric)], "epoch", metric)
             plots.append(Plot(f"learning-curve-{task}", f"{task}: {metric} (val)", scores))
-    return plots
+    return Section("Learning curves", _paragraphs(not_all(len(tasks), "tasks", "metrics.jsonl")), plots)
 
 
 def _weight_curves(records: Sequence[Record], order: Sequence[str]) -> list[Plot]:
@@ -208,9 +207,10 @@ def _weight_curves(records: Sequence[Record], order: Sequence[str]) -> list[Plot
         ("gradient-norms", "gradient_norm", "mean length of the tasks' gradients, of the shared parameters", "length"),
     ):
         tasks = in_order({name.split("/")[1]: None for r in train for name in r if name.endswith(f"/{key}")}, order)
-        series = [_over(train, f"train/{task}/{key}", task) for task in tasks[:_MOST_PLOTS]]
+        series = [_over(train, f"train/{task}/{key}", task) for task in tasks[:MOST_DRAWN]]
         if any(len({y for _, y in one.points}) > 1 for one in series):  # constant weights are in the configuration
-            plots.append(Plot(plot, title, svg.lines(series, "epoch", label)))
+            told = not_all(len(tasks), "tasks", "metrics.jsonl")
+            plots.append(Plot(plot, title, svg.lines(series, "epoch", label), told))
     return plots
 
 
@@ -225,8 +225,11 @@ def _gradients(run: RunFolder, order: Sequence[str]) -> Section:
 
 
 def _predictions(run: RunFolder, order: Sequence[str]) -> Section:
-    known = (run.path / "curves.json").exists()
-    return Section("Predictions", plots=prediction_plots(run.read_json("curves.json"), order) if known else [])
+    if not (run.path / "curves.json").exists():
+        return Section("Predictions")
+    curves = run.read_json("curves.json")
+    told = not_all(len(curves["tasks"]), "tasks", "curves.json")
+    return Section("Predictions", _paragraphs(told), prediction_plots(curves, order))
 
 
 def _sharing(run: RunFolder, order: Sequence[str]) -> Section:
@@ -257,11 +260,13 @@ def _delta_plots(among: Sequence[Method]) -> list[Plot]:
         title = f"{_of(problem)}delta-m against the tasks apart, above 0 is better (± standard error)"
         if bars:
             plots.append(Plot(f"{_of(problem)}delta-m", title, svg.bars(bars, "delta-m, %")))
-        for verdict in found[:1]:
+        if found:  # of the method that the answer's first line is about
+            verdict = payoff.chosen(payoff.of_most_rows(found), problem.methods)
             tasks = [svg.Bar(task, change.mean, change.error) for task, change in verdict.tasks.items()]
             title = f"{_of(problem)}change per task (± standard error): {_name(named[id(verdict.method)])}"
-            drawn = svg.bars(tasks[:_MOST_PLOTS], "change, %")
-            plots.append(Plot(f"{_of(problem)}delta-m-per-task", title, drawn))
+            drawn = svg.bars(tasks[:MOST_DRAWN], "change, %")
+            told = not_all(len(tasks), "tasks", "the answer")
+            plots.append(Plot(f"{_of(problem)}delta-m-per-task", title, drawn, told))
     return plots
 
 
@@ -340,9 +345,9 @@ def _differences(among: Sequence[Method]) -> str:
     if len(among) < 2 or not differing:
         return ""
     table = [Column("key", list(differing), "override")]
-    for i, method in enumerate(among[:_MOST_PLOTS], start=1):
+    for i, method in enumerate(among[:MOST_DRAWN], start=1):
         table.append(Column(f"#{i}", [str(method.settings.get(key, "")) for key in differing], "override"))
-    return _table(table)
+    return _paragraphs(not_all(len(among), "methods", "leaderboard.json")) + _table(table)
 
 
 def _settings(config: Mapping[str, Any]) -> str:
@@ -366,6 +371,10 @@ def _name(label: Mapping[str, str]) -> str:
     first = [label[key] for key in components if key in label]
     rest = [f"{key.rpartition('.')[2]}={value}" for key, value in label.items() if key not in components]
     return ", ".join([*first, *rest]) or "all"
+
+
+def _paragraphs(lines: Iterable[str]) -> str:
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
 def _table(table: Sequence[Column]) -> str:

@@ -12,6 +12,8 @@ from textwrap import wrap
 from mtl_cli.report.style import DRAWING, STYLE
 from mtl_cli.report.svg import WIDTH, Drawing
 
+#: So much of one sort is drawn: a run with hundreds of tasks stays a page.
+MOST_DRAWN = 24
 _LINE = 16  # pixels
 _LETTERS = 72  # of a line across the whole width
 _NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
@@ -104,6 +106,16 @@ def in_order(tasks: Iterable[str], order: Sequence[str]) -> list[str]:
         order: All tasks in the user's order; nothing if that is not known.
     """
     return sorted(tasks, key=lambda task: order.index(task) if task in order else len(order))
+
+
+def not_all(count: int, what: str, where: str, most: int = MOST_DRAWN) -> list[str]:
+    """A line on what is not drawn; none if all is.
+
+    Example:
+        >>> not_all(60, "tasks", "metrics.jsonl"), not_all(24, "tasks", "metrics.jsonl")
+        (['The first 24 of 60 tasks; metrics.jsonl has all.'], [])
+    """
+    return [f"The first {most} of {count} {what}; {where} has all."] if count > most else []
 
 
 def _text(x: int, y: int, text: str, kind: str = "name") -> str:

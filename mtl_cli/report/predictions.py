@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtl_cli.report import svg
-from mtl_cli.report.plots import Plot, in_order
-
-_MOST_TASKS = 24  # a run with hundreds of tasks stays a page
+from mtl_cli.report.plots import MOST_DRAWN, Plot, in_order
 
 
 def prediction_plots(curves: Mapping[str, Any], order: Sequence[str]) -> list[Plot]:
     """Confusion and calibration of classes, predicted against true numbers, task by task in the user's order."""
     split = curves["split"]
     plots: list[Plot] = []
-    for task in in_order(curves["tasks"], order)[:_MOST_TASKS]:
+    for task in in_order(curves["tasks"], order)[:MOST_DRAWN]:
         found = curves["tasks"][task]
         if "confusion" in found:
             title = f"{task}: rows of each true class (down) by predicted class ({split})"

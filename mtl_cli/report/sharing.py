@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtl_cli.report import svg
-from mtl_cli.report.plots import Plot
+from mtl_cli.report.plots import Plot, not_all
 from mtl_cli.sweep.table import Column, markdown_table
 
 _MOST_FINDINGS = 24  # a deep encoder has many weight matrices
@@ -67,8 +67,7 @@ def _shown(finding: Mapping[str, Any], order: Sequence[str]) -> _Shown:
     down, across = _places(rows, order), _places(columns, order)
     told = [finding["meaning"], *finding["notes"]]
     for names, what in ((rows, "rows"), (columns, "columns")):
-        if len(names) > _MOST_NAMES:
-            told.append(f"The first {_MOST_NAMES} of {len(names)} {what}; sharing.json has all.")
+        told += not_all(len(names), what, "sharing.json", _MOST_NAMES)
     return _Shown(
         finding["name"],
         finding["title"],

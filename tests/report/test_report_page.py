@@ -18,8 +18,10 @@ from mtl_cli.commands.report import report
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.findings import Finding, as_json, parts_of
 from mtl_cli.report import Plot, plot_files, svg
+from mtl_cli.report.page import sweep_report
 from mtl_cli.report.png import painter
 from mtl_cli.run import MetricsLog, RunFolder
+from mtl_cli.sweep import JobRecord
 
 
 def _report(arguments):
@@ -307,6 +309,39 @@ def test_findings_are_shown_in_the_order_of_the_user_with_what_they_mean(tmp_pat
     assert [line.text for line in ElementTree.fromstring(file) if line.tag.endswith("text")] == [
         "title of use", "meaning of use", "look again",
     ]  # fmt: skip
+
+
+def test_change_per_task_is_of_the_method_that_the_answer_is_about():
+    def job(sharing, seed, fraction, val, test):
+        settings = {"sharing.name": sharing, "seed": seed, "data.split.train_fraction": fraction}
+        metrics = {"test/a/auroc": test, "test/mean": test, "val/mean": val}
+        more = {"primary": {"a": "auroc"}, "train_rows": int(1000 * fraction), "data_fingerprint": "x"}
+        return JobRecord(f"{sharing}-{seed}-{fraction}", "done", metrics=metrics, settings=settings, **more)
+
+    scores = {"hard": (0.7, 0.6), "mmoe": (0.6, 0.8), "separate": (0.5, 0.5)}  # on validation rows and test rows
+    jobs = [job(name, seed, 1.0, *both) for name, both in scores.items() for seed in (0, 1)]
+    jobs += [job(name, 0, 0.1, 0.4, test) for name, test in (("hard", 0.9), ("separate", 0.1))]
+    plots = {plot.name: plot for plot in sweep_report("sweep", jobs, {}).plots}
+    assert plots["delta-m-per-task"].title == "change per task (± standard error): hard, train_fraction=1.0"
+
+
+def test_what_is_not_drawn_is_told(tmp_path):
+    names = [f"t{number}" for number in range(70)]
+    write_run(tmp_path / "run", tasks=names, task="t0")
+    folder = RunFolder(tmp_path / "run")
+    log = MetricsLog(folder.path / "metrics.jsonl")
+    for weight in (1.0, 2.0):
+        log.append({"split": "train", "epoch": 3 + weight, **{f"train/{name}/weight": weight for name in names}})
+    looks = MetricsLog(folder.path / "diagnostics.jsonl")
+    looks.append({"step": 0, **{f"norm/{name}": 1.0 for name in names}})
+    points = {"points": [[0.0, 1.0], [1.0, 0.0]], "rows": 2}
+    folder.write_json("curves.json", {"split": "test", "tasks": dict.fromkeys(names, points)})
+    _report([str(folder.path)])
+    text = _page(folder.path / "report.html")
+    assert text.count("The first 24 of 70 tasks; metrics.jsonl has all.") == 2  # curves and weights
+    assert text.count("The first 24 of 70 tasks; diagnostics.jsonl has all.") == 2  # cosines and lengths
+    assert text.count("The first 24 of 2415 pairs; diagnostics.jsonl has all.") == 1
+    assert text.count("The first 24 of 70 tasks; curves.json has all.") == 1
 
 
 def test_a_run_with_very_many_tasks_and_matrices_stays_a_page(tmp_path, capsys):
