@@ -1,7 +1,8 @@
 """Steps of several trainings at once: their parameters are the rows of one matrix, their batches one batched product.
 
-On a CPU each training ends with the very bits that it would have alone if the batch size is a multiple of 32. With
-another one the last bits of a step may differ.
+On a CPU each training ends with the very bits that it would have alone if the batch size is a multiple of 32: steps
+whose bits would differ, those of very narrow models and of a smaller last batch, are made alone. With another batch
+size the last bits of a step may differ.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from mtl_cli.balancing.autograd import PieceLosses, weigh
 from mtl_cli.loop.step import Learner, StepResult, clip, update
 from mtl_cli.loop.trainer import Step, Trainer
 from mtl_cli.model.stacked import likeness as model_likeness
-from mtl_cli.model.stacked import stack_models
+from mtl_cli.model.stacked import smallest_product, stack_models
 from mtl_cli.types import Inputs
 
 # Loops over elements work on so many at once and do the rest one by one, with another last bit; products depend on
 # where in a cache line their operands begin.
 _LANES = 32
+# A batched product of fewer multiplications is added up one by one, in another order than a plain one.
+_FEW_MULTIPLICATIONS = 400
 _PROGRAMS = 16  # of subsets of the trainings, kept ready
 
 
@@ -68,15 +71,24 @@ class Stack:
             trainer.learner.parameters.move(values, gradient)
         self._row = {id(trainer): row for row, trainer in enumerate(trainers)}
         self._programs: dict[tuple[int, ...], _Program] = {}
+        # Multiplications for each row; on other devices than a CPU no bits are promised.
+        self._smallest = smallest_product(trainers[0].learner.model) if like.device.type == "cpu" else None
 
     def parts(self, steps: Sequence[Step]) -> list[list[Step]]:
         """Those that ``make`` should make together, and those that are better made alone.
 
-        Together: batches with as many rows. Alone: a smaller last batch of an epoch, if its bits would differ.
+        Together: batches with as many rows. Alone: a smaller last batch of an epoch, and any batch of a very narrow
+        model, if its bits would differ.
         """
         ordered = sorted(steps, key=_size)
         parts = [list(part) for _, part in groupby(ordered, key=_size)]
-        return [some for part in parts for some in ([part] if _together(part[0]) else [[step] for step in part])]
+        return [some for part in parts for some in ([part] if self._together(part[0]) else [[step] for step in part])]
+
+    def _together(self, step: Step) -> bool:
+        size = _size(step)
+        if size.rows % _LANES:  # they would differ in either case
+            return size.learns and size.rows == step.trainer.schedule.batch_size
+        return size.learns and (self._smallest is None or size.rows * self._smallest >= _FEW_MULTIPLICATIONS)
 
     def make(self, steps: Sequence[Step]) -> list[StepResult]:
         """Makes one step of each of several trainings; gives what each of them is to be sent."""
@@ -97,11 +109,6 @@ class _Size(NamedTuple):
 def _size(step: Step) -> _Size:
     (start, stop), unbalanced = step.epoch.bounds[step.index], step.epoch.unbalanced[step.index]
     return _Size(stop - start, step.trainer.train.labelled is None, len(unbalanced) < step.epoch.scale.shape[1])
-
-
-def _together(step: Step) -> bool:
-    size = _size(step)
-    return size.learns and (size.rows % _LANES == 0 or size.rows == step.trainer.schedule.batch_size)
 
 
 def _rows_like(vector: Tensor, rows: int) -> Tensor:

@@ -31,6 +31,26 @@ def likeness(model: MultiTaskModel) -> Hashable | None:
     return None if encoder is None or heads is None else (encoder, tuple(heads.output_dims))
 
 
+def smallest_product(model: MultiTaskModel) -> int:
+    """Multiplications for each row in the smallest matrix product of a step, of a model that has a likeness.
+
+    0 if a layer is one number wide: alone it is no matrix, but a vector, whose products are added up otherwise.
+
+    Example:
+        >>> smallest_product(MultiTaskModel(4, [1, 2], 8)), smallest_product(MultiTaskModel(1, [1, 2], 8))
+        (24, 0)
+    """
+    encoder, heads = model.sharing.get_submodule("encoder"), model.heads
+    shapes = [layer.get_parameter("weight").shape for layer in encoder.get_submodule("layers").children()]
+    if len(encoder.get_buffer("offsets")):  # of the first layer the columns that read categories
+        categories = len(encoder.get_buffer("offsets")) * encoder.get_parameter("embedding").shape[1]
+        shapes.append(torch.Size((shapes[0][0], categories)))
+    if any(1 in shape for shape in shapes):
+        return 0
+    shapes += [block.get_parameter("weight").shape for block in heads.get_submodule("blocks").children()]
+    return min(shape.numel() for shape in shapes)
+
+
 def stack_models(
     models: Sequence[MultiTaskModel],
     places: Mapping[nn.Parameter, slice],

@@ -16,13 +16,13 @@ from mtl_cli.together import run_together
 RUNS = 3
 
 
-def _trainers(folder, rows, batch_size, *, categories=(), hidden=(), dropout=0.0, **options):
+def _trainers(folder, rows, batch_size, *, categories=(), hidden=(), dropout=0.0, shared_dim=24, **options):
     trainers, generators = [], []
     for run in range(RUNS):
         generators.append(OwnGenerators())
         with generators[-1]:
             learner = make_learner(
-                three_kinds(), shared_dim=24, categories=categories, seed=run, clip=0.5 if run == 1 else None,
+                three_kinds(), shared_dim=shared_dim, categories=categories, seed=run, clip=0.5 if run == 1 else None,
                 encoder={"hidden": list(hidden), "dropout": dropout * (run > 0)},
                 optimizer_options={"lr": 0.001 * (run + 1)}, **options,
             )  # fmt: skip
@@ -66,6 +66,15 @@ def _seeded(trainer, run):
 def test_bits_are_those_of_each_alone(tmp_path, batch_size, missing, balancing):
     rows = three_kind_rows(250, missing=missing)  # with a last batch of another size
     alone, together = _alone_and_together(tmp_path, rows, batch_size, hidden=(17,), balancing=balancing)
+    assert torch.equal(alone[0], together[0])
+    assert alone[1] == together[1]
+
+
+@pytest.mark.parametrize(
+    "narrow", [{"shared_dim": 1}, {"shared_dim": 2}, {"hidden": (1,)}, {"hidden": (2,)}, {"hidden": (2, 3)}], ids=str
+)
+def test_bits_of_very_narrow_models_are_those_of_each_alone(tmp_path, narrow):
+    alone, together = _alone_and_together(tmp_path, three_kind_rows(224), 64, **narrow)
     assert torch.equal(alone[0], together[0])
     assert alone[1] == together[1]
 
