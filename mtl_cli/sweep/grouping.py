@@ -217,7 +217,7 @@ def studies(among: Sequence[Method]) -> list[Study]:
             trained = {method.trained_on: method for method in own}
             largest = max(own, key=lambda method: len(method.tasks))
             tasks = tuple(dict.fromkeys([*largest.tasks, *(task for method in own for task in method.tasks)]))
-            wanting = tuple(unfinished.get(rest, ()))
+            wanting = tuple(group for group in unfinished.get(rest, ()) if group and group not in trained)
             sizes = [len(group.intersection(tasks)) for group in (*trained, *wanting)]
             if len(tasks) > 1 and 1 in sizes and max(sizes) > 1:
                 found.append((places, Study("", tasks, trained, wanting)))

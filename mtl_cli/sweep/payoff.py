@@ -344,7 +344,9 @@ def _mean_ahead(job: JobRecord, base: JobRecord) -> float | None:
 
 
 def _fraction(method: Method) -> float:
-    return float(method.settings.get(FRACTION, 1.0))
+    """Of the training rows; 0 for a setting that is no share of them, with which no job can have finished."""
+    fraction = method.settings.get(FRACTION, 1.0)
+    return float(fraction) if isinstance(fraction, int | float) and 0 < fraction <= 1 else 0.0
 
 
 def _name(method: Method, among: Sequence[Method]) -> str:

@@ -128,6 +128,13 @@ def test_without_any_pair_the_question_is_answered_by_the_reason():
     assert answer(methods([*alone, failed])) == f"Does sharing pay? Not known: {why}."
 
 
+@pytest.mark.parametrize("fraction", ["half", 2, None])
+def test_a_fraction_that_is_none_is_not_asked_about(fraction):
+    wrong = replace(_record("hard", 0, 0.5, fraction=fraction), status="failed", data_fingerprint=None)
+    told = answer(methods([*_with_fractions(), wrong]))
+    assert told == answer(methods(_with_fractions()))
+
+
 def test_a_method_without_a_baseline_is_named_below_those_that_have_one(records):
     faster = replace(records[0], job="fast", settings={**records[0].settings, "optimizer.lr": 1.0})
     other = [replace(job, settings={**job.settings, "optimizer.lr": 0.1}) for job in records]

@@ -179,6 +179,14 @@ def test_tasks_that_were_not_trained_alone_are_named(failed):
     assert told.endswith("\nWithout a finished job, and so in none of them: b+c") == failed
 
 
+def test_a_group_that_was_trained_under_another_name_is_not_called_unfinished():
+    declared = {f"tasks.{task}.weight": 1.0 for task in "abc"}
+    jobs = [replace(job, settings={**job.settings, **declared}) for job in _sweep(_friends, EVERY)]
+    settings = {**jobs[-1].settings, "only": None}  # all of them, as before
+    again = replace(jobs[-1], job="again", settings=settings, status="failed", primary={}, metrics={})
+    assert answer(methods([*jobs, again])) == answer(methods(jobs))
+
+
 def test_each_data_set_and_setting_has_a_study_of_its_own():
     jobs = [
         replace(job, job=f"{name}-{job.job}", settings={**job.settings, "sharing.name": name}, data_fingerprint=name)
