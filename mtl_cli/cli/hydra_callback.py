@@ -106,9 +106,7 @@ def _groups(word: str, config: DictConfig) -> list[tuple[str, ...]]:
     ]
 
 
-def _refuse_monitor_of_one_task(
-    groups: Sequence[Sequence[str]], config: DictConfig, given: Mapping[Any, Any]
-) -> None:
+def _refuse_monitor_of_one_task(groups: Sequence[Sequence[str]], config: DictConfig, given: Mapping[Any, Any]) -> None:
     """Ends the command if what is monitored is a number of a task that some group is without.
 
     Args:

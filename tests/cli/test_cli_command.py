@@ -3,8 +3,9 @@
 from mtl_cli.cli import command, session
 
 
-def test_what_ended_a_sweep_is_told_though_jobs_had_failed_before():
-    told = session.begin(session.Session()).sweep.errors
+def test_what_ended_a_sweep_is_told_though_jobs_had_failed_before(monkeypatch):
+    monkeypatch.setattr(session, "_current", session.Session())
+    told = session.current().sweep.errors
     told.append("ValueError: no number")
     counted = "1 job failed; the train.log of each says why."
     assert command._explain(ValueError("no number\nin row 3"), []) == (1, counted)

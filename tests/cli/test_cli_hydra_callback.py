@@ -34,8 +34,9 @@ def test_search_goes_the_way_of_the_score_that_jobs_return(monkeypatch, monitor,
 
 
 @pytest.mark.parametrize(("given", "refused"), [([], True), (["monitor=mean,worst"], False)], ids=["set", "swept over"])
-def test_a_monitor_of_one_task_is_refused_for_groups_without_it(capsys, given, refused):
-    command = session.begin(session.Session())
+def test_a_monitor_of_one_task_is_refused_for_groups_without_it(monkeypatch, capsys, given, refused):
+    command = session.Session()
+    monkeypatch.setattr(session, "_current", command)
     config = OmegaConf.create(
         {
             "monitor": "val/a/auroc",
