@@ -114,6 +114,10 @@ class Balancing(nn.Module, ABC):
             TrainingError: The method cannot go on with such losses.
         """
 
+    def take_without_gradient(self) -> list[int]:
+        """Tasks that it had to leave out of some step since the last call, because their gradient was zero."""
+        return []
+
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         for name, buffer in self._buffers.items():
             saved = state_dict.get(prefix + name)
@@ -170,11 +174,15 @@ class GradientBalancing(Balancing):
         super().__init__()
         self.normalize_to, self.gradients_on = normalize_to, gradients_on
         self._looked = False  # whether an update is finite
-        self.without_gradient: set[int] = set()  # tasks whose gradient was zero, until the trainer has named them
+        self._without_gradient: set[int] = set()  # tasks whose gradient was zero, until they are asked for
 
     @property
     def measures_gradients(self) -> bool:
         return self.gradients_on == "parameters"
+
+    def take_without_gradient(self) -> list[int]:
+        taken, self._without_gradient = sorted(self._without_gradient), set()
+        return taken
 
     @abstractmethod
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -207,7 +215,7 @@ class GradientBalancing(Balancing):
         """Whether all tasks (k,) have a gradient that is not zero, by a tensor (k,) of bool; notes those without."""
         if bool(gradient.all()):
             return True
-        self.without_gradient.update(tasks[~gradient.to(tasks.device)].tolist())
+        self._without_gradient.update(tasks[~gradient.to(tasks.device)].tolist())
         return False
 
     def pick(self, jacobians: Tensor) -> Tensor:

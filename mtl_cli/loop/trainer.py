@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mtl_cli.balancing import GradientBalancing
 from mtl_cli.balancing.unsaved import Unsaved
 from mtl_cli.data.batches import Epoch, Rows, count_steps, plan_epoch
 from mtl_cli.data.mixing import Mixing
@@ -489,14 +488,13 @@ class Trainer:
             raise Interrupted(signal)
 
     def _name_zero_gradients(self) -> None:
-        """Tasks that a method on gradients had to leave out of a step of this epoch, once."""
-        balancing = self.learner.balancing
-        if isinstance(balancing, GradientBalancing) and balancing.without_gradient:
+        """Tasks that the method had to leave out of a step of this epoch, once."""
+        tasks = self.learner.balancing.take_without_gradient()
+        if tasks:
             log.warning(
                 "epoch %d: the gradient of %s on the shared parameters was zero in some step; it had no weight there",
-                self.progress.begun, self._names(sorted(balancing.without_gradient)),
+                self.progress.begun, self._names(tasks),
             )  # fmt: skip
-            balancing.without_gradient.clear()
 
     def _best_names(self) -> list[str]:
         """The checkpoints that the present state, which is one of the best, is to be kept as."""
