@@ -242,7 +242,7 @@ def _trainer(folder, encoder, *, seed=0, interrupted=lambda: None, epochs=3, **w
 
 def _after(trainer):
     """All that a run leaves: weights, state of optimizers, method and generators, metrics."""
-    state = trainer.state()
+    state = trainer.checkpoints.state()
     method = [value.cpu() for value in state["balancing"].values()]
     buffers = [b.cpu() for o in state["optimizers"] for b in o["buffers"].values()]
     return [*_values(trainer.learner), *buffers, *method, *state["rng"]["cuda"]], trainer.metrics.path.read_bytes()
@@ -278,7 +278,7 @@ def test_a_run_gives_the_same_bytes_twice_and_when_it_was_stopped(tmp_path, enco
             stopped.fit()
     with RunFolder.claim(tmp_path / "cut", resume=True) as folder:
         again = _trainer(folder, encoder, seed=9, **world)
-        again.load("last")
+        again.checkpoints.load("last")
         assert (again.progress.epoch, again.progress.step_in_epoch) == (1, 2)
         again.fit()
         _assert_same(_after(again), ended[0])

@@ -17,9 +17,10 @@ from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data.batches import Origins, Rows
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.loop import Learner, Objective
-from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor
+from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor, Scores
 from mtl_cli.loop.progress import Limits
-from mtl_cli.loop.trainer import Schedule, Trainer
+from mtl_cli.loop.schedule import Schedule
+from mtl_cli.loop.trainer import Trainer
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.ownership import by_rows
@@ -172,15 +173,19 @@ def make_trainer(
     evaluate_every=1,
     seed=0,
     mixing=Mixing(),  # noqa: B008  frozen
+    skip_nonfinite=False,
     diagnostics_every=0,
+    clock=time.monotonic,
 ):
     """A trainer with names task0, task1, ... in a claimed run folder."""
     watched = Monitor(monitor, monitor in ("mean", "worst"))
     return Trainer(
         learner, make_tasks(learner, weights), rows, rows if val is None else val, folder,
         Limits(epochs, steps, None),
-        Schedule(batch_size, True, False, seed, evaluate_every, save_every_steps, mixing, False, diagnostics_every),
-        Best(watched, keep), EarlyStopping(watched, patience, 0.0), interrupted,
+        Schedule(
+            batch_size, True, False, seed, evaluate_every, save_every_steps, mixing, skip_nonfinite, diagnostics_every
+        ),
+        Scores(Best(watched, keep), EarlyStopping(watched, patience, 0.0)), interrupted=interrupted, clock=clock,
     )  # fmt: skip
 
 

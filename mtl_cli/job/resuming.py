@@ -67,7 +67,7 @@ def go_on(trainer: Trainer) -> None:
     with trainer.learner.processes.alike():
         damaged = _load_newest(trainer)
     if damaged:  # it must not outlive a run that has nothing left to train
-        trainer.save("last")
+        trainer.checkpoints.save("last")
     _reopen(trainer)
     log.info("resumed after epoch %d, step %d", trainer.progress.epoch, trainer.progress.step)
 
@@ -85,7 +85,7 @@ def _load_newest(trainer: Trainer) -> bool:
     """
     folder = trainer.folder
     try:
-        trainer.load("last")
+        trainer.checkpoints.load("last")
         return False
     except RunError as error:
         steps = {}
@@ -96,7 +96,7 @@ def _load_newest(trainer: Trainer) -> bool:
             raise
         newest = max(steps, key=lambda name: steps[name])
         log.warning("%s Going on from %s instead.", error, folder.checkpoint(newest))
-    trainer.load(newest)
+    trainer.checkpoints.load(newest)
     return True
 
 
@@ -106,6 +106,6 @@ def _reopen(trainer: Trainer) -> None:
     more_epochs = limits.epochs is None or progress.epoch < limits.epochs
     more_steps = limits.steps is None or progress.step < limits.steps
     more_time = limits.seconds is None or progress.seconds < limits.seconds
-    stopping = trainer.early_stopping
+    stopping = trainer.scores.early_stopping
     waiting = stopping.patience is None or stopping.waited < stopping.patience
     progress.finished = not (more_epochs and more_steps and more_time and waiting)

@@ -110,7 +110,7 @@ def training(
                 _empty_logs(run.trainer)
             trackers.follow(run)
             yield from run.trainer.steps()
-            summary = summarise(run, run.trainer.seconds())
+            summary = summarise(run, run.trainer.stopwatch.seconds())
             summary |= {"seconds": round(clock() - started, 3), "config": settings}
             folder.write_json("summary.json", summary)
             folder.set_status("done", exit_code=0)
@@ -119,7 +119,7 @@ def training(
         log.info("run folder: %s", folder.path)
         if too_late is not None:
             late(too_late)
-        return run.trainer.best.score
+        return run.trainer.scores.best.score
 
 
 def audit(config: RunConfig, folder: Path) -> None:
@@ -138,7 +138,7 @@ def audit(config: RunConfig, folder: Path) -> None:
         log.info("%s", describe(run, whole=True))
         trainer = run.trainer
         trainer.fit()
-        trainer.load("last")
+        trainer.checkpoints.load("last")
         evaluation = trainer.evaluate(trainer.val)
         flops = f"{run.flops_per_row():,} FLOPs per row in matrix products and convolutions"
         log.info("forward pass: %s", flops)

@@ -21,9 +21,9 @@ from mtl_cli.build import (
 from mtl_cli.data import Features
 from mtl_cli.data.batches import Rows
 from mtl_cli.loop import Trainer
-from mtl_cli.loop.monitor import Best, EarlyStopping
+from mtl_cli.loop.monitor import Best, EarlyStopping, Scores
 from mtl_cli.loop.progress import Limits
-from mtl_cli.loop.trainer import Schedule
+from mtl_cli.loop.schedule import Schedule
 from mtl_cli.processes import ALONE, ProcessGroup
 from mtl_cli.run import RunFolder
 from mtl_cli.schema import RunConfig, TrainerOptions, best_by, seconds
@@ -99,8 +99,7 @@ def set_up(
         folder=folder,
         limits=_limits(config.trainer) if limits is None else limits,
         schedule=schedule,
-        best=_best(config),
-        early_stopping=_early_stopping(config),
+        scores=Scores(_best(config), _early_stopping(config)),
         interrupted=interrupted,
         name_rows=partial(_name_rows, data, config.data.id),
         bar=bar,

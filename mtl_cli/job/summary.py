@@ -61,7 +61,7 @@ def summary_record(
         flops_per_row: Of a forward pass.
     """
     config, data, trainer = run.config, run.data, run.trainer
-    best, progress = trainer.best, trainer.progress
+    best, progress = trainer.scores.best, trainer.progress
     splits = ("train", "val", "test")
     primary = _primary_metrics(config, evaluations["val"])
     better = task_metrics(config.tasks)
@@ -81,7 +81,7 @@ def summary_record(
             split: {name: counts[split].labelled for name, counts in data.label_counts.items()} for split in splits
         },
         "rows": {split: len(getattr(data.splits, split)) for split in splits},
-        "rows_seen": trainer.rows_by_source(),
+        "rows_seen": trainer.totals.rows_by_source(),
         "epochs": trainer.epochs,
         "steps": progress.step,
         "skipped_steps": progress.skipped,
@@ -98,13 +98,13 @@ def summary_record(
 
 def _load_final_weights(trainer: Trainer) -> str:
     """Loads the best weights or, where there are none that can be read, the last; returns the checkpoint's name."""
-    if trainer.best.entries and trainer.folder.checkpoint("best").exists():
+    if trainer.scores.best.entries and trainer.folder.checkpoint("best").exists():
         try:
-            trainer.load_weights("best")
+            trainer.checkpoints.load_weights("best")
             return "best"
         except RunError as error:
             log.warning("%s The final numbers are of the last weights.", error)
-    trainer.load_weights("last")
+    trainer.checkpoints.load_weights("last")
     return "last"
 
 
@@ -119,7 +119,7 @@ def _evaluate(run: Run) -> dict[str, Evaluation]:
 
 
 def _describe_weights(trainer: Trainer, weights: str) -> str:
-    best = trainer.best
+    best = trainer.scores.best
     if weights == "best":
         score = f"{best.monitor.name} ({format_number(best.score)} on val)"
         return f"weights of epoch {best.entries[0][1]}, the best by {score}"

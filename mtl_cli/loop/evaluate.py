@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -140,6 +142,12 @@ def evaluate(learner: Learner, rows: Rows, tasks: Sequence[Task], *, curves: boo
     origins = rows.origins_of_positions(rows_at_once(rows))
     outputs = predict(learner, rows)
     return score(outputs, labels, tasks, origins, rows.rankings, curves=curves)
+
+
+def import_scorers(tasks: Sequence[Task]) -> None:
+    """Imports what the scores of the tasks need, which ``evaluate`` would have to wait for the first time."""
+    for module in {task.kind.scored_by for task in tasks} - {"", *sys.modules}:
+        importlib.import_module(module)
 
 
 def mean_losses(learner: Learner, rows: Rows, tasks: Sequence[Task]) -> dict[str, float | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,63 +12,21 @@ from torch import Tensor
 from mtl_cli.data.batches import Rows
 from mtl_cli.loop.step import Learner
 
-_OfSome = tuple[Tensor, tuple[int, ...]]  # numbers (k,) of tasks, and those of the K tasks that have none
+OfSome = tuple[Tensor, tuple[int, ...]]  # numbers (k,) of tasks, and those of the K tasks that have none
 
 
-class Tally:
-    """Sums over steps of a number of each task, and in how many steps each has had one.
+class WatchedSteps(NamedTuple):
+    """Numbers of some steps in a row.
 
     Args:
-        num_tasks: K.
-
-    Example:
-        >>> tally = Tally(2)
-        >>> tally.add([(torch.tensor([1.0, 2.0]), ()), (torch.tensor([3.0]), (1,))])
-        >>> tally.means()
-        [2.0, 2.0]
+        losses: (steps, K) float64, sums over the rows of each step.
+        weights: What balancing gave, of the steps in which it gave any.
+        norms: The lengths of the gradients of the losses as balancing sees them, of the steps in which they are known.
     """
 
-    def __init__(self, num_tasks: int) -> None:
-        self._state = np.zeros((2, num_tasks))  # sums, steps
-
-    def add(self, steps: Sequence[_OfSome], unit: np.ndarray | float = 1.0) -> None:
-        """Adds the numbers of steps, one step after the other. Waits for the device once.
-
-        Args:
-            steps: Of each the numbers of some tasks, and the others.
-            unit: What the numbers of all, or of each of the K tasks, are divided by.
-        """
-        if not steps:
-            return
-        start, values = 0, torch.cat([of_step for of_step, _ in steps]).double().cpu().numpy()
-        sums, counts = self._state
-        units = np.broadcast_to(unit, sums.shape)
-        for of_step, without in steps:
-            those = np.delete(np.arange(len(sums)), without) if without else slice(None)
-            sums[those] += values[start : start + len(of_step)] / units[those]
-            counts[those] += 1
-            start += len(of_step)
-
-    def means(self) -> list[float | None]:
-        """The mean of each task over its steps; None of a task that had none."""
-        return [total / steps if steps else None for total, steps in zip(*self._state.tolist(), strict=True)]
-
-    @property
-    def empty(self) -> bool:
-        return not self._state.any()
-
-    def clear(self) -> None:
-        """Forgets all steps."""
-        self._state[:] = 0
-
-    def state(self) -> list[list[float]]:
-        """For a checkpoint."""
-        found: list[list[float]] = self._state.tolist()
-        return found
-
-    def load_state(self, state: Sequence[Sequence[float]]) -> None:
-        """Goes on from ``state``."""
-        self._state[:] = np.array(state, float)
+    losses: np.ndarray
+    weights: list[OfSome]
+    norms: list[OfSome]
 
 
 class LossWatch:
@@ -80,7 +38,7 @@ class LossWatch:
         size: Steps that are remembered.
 
     Attributes:
-        count: Steps since the last ``clear``.
+        count: Steps since the last ``take``.
 
     Example:
         >>> watch = LossWatch(2, torch.device("cpu"), size=3)
@@ -88,16 +46,16 @@ class LossWatch:
         ...     watch.add(torch.tensor(sums))
         >>> watch.full, watch.first_bad()
         (True, (1, [1]))
-        >>> watch.clear(); watch.full, watch.first_bad()
-        (False, None)
+        >>> len(watch.take().losses), watch.full, watch.first_bad()
+        (3, False, None)
     """
 
     def __init__(self, num_tasks: int, device: torch.device, size: int = 256) -> None:
         self._nothing = torch.zeros(num_tasks, device=device)
         self._size = size
         self._losses: list[Tensor] = []  # as they were given: to copy each would cost every step something
-        self._weights: list[_OfSome | None] = []
-        self._norms: list[_OfSome] = []
+        self._weights: list[OfSome | None] = []
+        self._norms: list[OfSome] = []
 
     def add(
         self,
@@ -126,11 +84,11 @@ class LossWatch:
 
     @property
     def full(self) -> bool:
-        """Whether it must be cleared before the next step."""
+        """Whether its steps must be taken before the next one."""
         return self.count == self._size
 
     def first_bad(self) -> tuple[int, list[int]] | None:
-        """The first step with a loss that is not finite, from 0 since the last ``clear``, and its tasks."""
+        """The first step with a loss that is not finite, from 0 since the last ``take``, and its tasks."""
         bad = ~np.isfinite(self._read())
         if not bad.any():
             return None
@@ -140,7 +98,7 @@ class LossWatch:
     def first_bad_weights(self) -> int | None:
         """The first step whose losses are finite and whose weights are not, before any other number that is not.
 
-        -1 is the last step before ``clear``.
+        -1 is the last step before ``take``.
 
         Example:
             >>> watch = LossWatch(1, torch.device("cpu"))
@@ -150,32 +108,21 @@ class LossWatch:
             (1, (2, [0]))
         """
         bad = self.first_bad()
-        earlier = len(self._weights) - self.count  # of the step before ``clear``
+        earlier = len(self._weights) - self.count  # of the step before ``take``
         known = self._weights if bad is None else self._weights[: earlier + bad[0]]
         for place, given in enumerate(known):
             if given is not None and not bool(given[0].isfinite().all()):
                 return place - earlier
         return None
 
-    def add_up(self, losses: np.ndarray, weights: Tally, norms: Tally, factors: Sequence[float]) -> None:
-        """Adds the steps since the last ``clear``, one after the other: sums do not depend on when that was.
-
-        Args:
-            losses: (K,) float64; each step's are added.
-            weights: Takes those that balancing gave.
-            norms: Takes the lengths of the gradients of the losses.
-            factors: What balancing, to which the steps have told these lengths, sees each of the K losses times.
-        """
-        for of_step in self._read():
-            losses += of_step
-        weights.add([step for step in self._weights[len(self._weights) - self.count :] if step is not None])
-        norms.add(self._norms, np.array(factors))
-
-    def clear(self) -> None:
-        """Forgets all steps, but for the weights of the last."""
+    def take(self) -> WatchedSteps:
+        """The steps since the last ``take``. It forgets them, but for the weights of the last."""
+        weights = [step for step in self._weights[len(self._weights) - self.count :] if step is not None]
+        taken = WatchedSteps(self._read(), weights, list(self._norms))
         self._losses.clear()
         self._norms.clear()
         del self._weights[:-1]
+        return taken
 
     def _read(self) -> np.ndarray:
         """The losses (steps, K) in float64."""

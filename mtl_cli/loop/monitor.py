@@ -1,13 +1,16 @@
-"""The number that decides which epoch is best, and when to stop."""
+"""The numbers that decide which epochs are best, and when to stop."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mtl_cli.loop.evaluate import Evaluation
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ class Monitor:
         return value > than + by if self.higher_is_better else value < than - by
 
 
+def checkpoint_of(epoch: int) -> str:
+    """The name of the checkpoint of an epoch, of those that are kept besides the best."""
+    return f"epoch-{epoch}"
+
+
 @dataclass
 class Best:
     """The best evaluations so far: which checkpoints to keep.
@@ -69,6 +77,11 @@ class Best:
     def several(self) -> bool:
         """Whether each that is kept has a checkpoint by its epoch, besides that of the best."""
         return self.keep not in (0, 1)
+
+    def checkpoints(self, epoch: int) -> list[str]:
+        """The names that the checkpoint of ``epoch``, one of those kept, is to have."""
+        of_epoch = [checkpoint_of(epoch)] if self.several else []
+        return of_epoch + (["best"] if self.entries[0][1] == epoch else [])
 
     def add(self, score: float | None, epoch: int, step: int) -> tuple[bool, list[int]]:
         """Takes a score.
@@ -155,3 +168,47 @@ class EarlyStopping:
         """Puts back what ``state`` gave."""
         best, waited = state
         self.best, self.waited = None if best is None else float(best), int(waited)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the evaluations of a training have scored so far.
+
+    Args:
+        best: Which were the best.
+        early_stopping: How long it is that they have not become better.
+    """
+
+    best: Best
+    early_stopping: EarlyStopping
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {
+            "best": self.best.entries,
+            "outdated": self.best.outdated,
+            "early_stopping": self.early_stopping.state(),
+            "monitors": self._monitors(),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what a checkpoint holds, of which this is a part.
+
+        Scores of another number than now cannot be compared with later ones: they are forgotten, with a warning.
+        """
+        self.best.load_entries(state["best"], state.get("outdated", ()))
+        self.early_stopping.load_state(state["early_stopping"])
+        now = self._monitors()
+        before = {**now, **state.get("monitors", {})}  # what an earlier version wrote does not say it
+        changed = [key for key in now if before[key] != now[key]]
+        if "checkpoint" in changed:
+            self.best.begin_anew()
+        if "early_stopping" in changed:
+            self.early_stopping.begin_anew()
+        if changed:
+            told = ", ".join(f"trainer.{key}.monitor ({before[key]} before, {now[key]} now)" for key in changed)
+            log.warning("%s: the scores so far are of another number and count no more", told)
+
+    def _monitors(self) -> dict[str, str]:
+        """The numbers that decide what is best and when to stop."""
+        return {"checkpoint": self.best.monitor.number, "early_stopping": self.early_stopping.monitor.number}

@@ -13,6 +13,7 @@ import pytest
 from mtl_cli.cli import entrypoint
 from mtl_cli.commands import evaluate, predict
 from mtl_cli.commands.entry import run
+from mtl_cli.loop import checkpointing
 from mtl_cli.loop import trainer as loop
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import load
@@ -149,7 +150,7 @@ def test_disk_that_refuses_in_the_second_epoch_costs_that_epoch_only(cli, tmp_pa
 
 @pytest.mark.parametrize("lost", [["best"], ["best", "last"]])
 def test_checkpoint_that_breaks_at_the_very_end_does_not_cost_the_training(cli, tmp_path, monkeypatch, lost):
-    real, kept = loop.load, {}
+    real, kept = checkpointing.load, {}
 
     def damaged(path, *arguments):
         if path.stem in lost:
@@ -158,7 +159,7 @@ def test_checkpoint_that_breaks_at_the_very_end_does_not_cost_the_training(cli, 
         return real(path, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "load", damaged)
+        patch.setattr(checkpointing, "load", damaged)
         ended = cli(*QUICK)
     run_folder = tmp_path / "run"
     assert ended.code == (2 if "last" in lost else 0)

@@ -16,7 +16,7 @@ from mtl_cli import build, together
 from mtl_cli.cli import entrypoint
 from mtl_cli.cli.hydra_launcher import OneByOneLauncher
 from mtl_cli.errors import TrainingError
-from mtl_cli.loop.trainer import Trainer
+from mtl_cli.loop.checkpointing import Checkpoints
 
 QUICK = [
     "task=digits",
@@ -187,15 +187,15 @@ def test_a_finished_job_that_is_to_train_longer_goes_on(cli, customers, write, t
 def test_a_failed_job_goes_on_from_its_last_checkpoint(cli, customers, tmp_path, monkeypatch, launcher):
     common = ["--config-dir", "conf", "-m", "task=customers", "seed=0,1", f"hydra/launcher={launcher}"]
     assert cli(*common, "hydra.sweep.dir=whole").code == 0
-    save = Trainer.save
+    save = Checkpoints.save
 
     def full_disk(self, *names):
-        if self.progress.epoch == 2:
+        if self._progress.epoch == 2:
             raise TrainingError("no space left on device")
         save(self, *names)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "save", full_disk)
+        patch.setattr(Checkpoints, "save", full_disk)
         assert cli(*common, "hydra.sweep.dir=sweep").code == 1
     ended = cli(*common, "hydra.sweep.dir=sweep")
     assert (ended.code, ended.err) == (0, "")
@@ -212,7 +212,7 @@ def test_a_failed_job_that_cannot_be_gone_on_with_is_begun_again(cli, customers,
         raise TrainingError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "load_weights", fail)
+        patch.setattr(Checkpoints, "load_weights", fail)
         assert cli(*common).code == 1
     for job in (tmp_path / "sweep").glob("seed-0*/checkpoints/*.pt"):
         job.write_bytes(b"damaged")
@@ -265,14 +265,14 @@ def test_a_job_that_stopped_early_is_done_until_it_may_wait_longer(cli, customer
 
 
 def test_a_signal_in_the_last_moments_of_a_job_stops_the_sweep_after_it(cli, tmp_path, monkeypatch):
-    save = Trainer.save
+    save = Checkpoints.save
 
     def press(self, *names):  # Ctrl-C while the last checkpoint is written
         save(self, *names)
         os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "save", press)
+        patch.setattr(Checkpoints, "save", press)
         ended = cli("-m", *QUICK, "seed=0,1,2")
     assert ended.code == 130
     assert "1 job: 1 done" in ended.out

@@ -38,7 +38,7 @@ def _again(run, weights):
     config = validate(yaml.safe_load((run / "config.yaml").read_text()))
     with RunFolder.claim(run, resume=True) as folder:
         trainer = set_up(config, folder, lambda: None)
-        trainer.trainer.load_weights(weights)
+        trainer.trainer.checkpoints.load_weights(weights)
         return trainer.trainer.evaluate(trainer.data.rows("test", torch.device("cpu"))).flat("test")
 
 
@@ -104,7 +104,7 @@ def test_accuracy_is_scikit_learns(cli, tmp_path):
     config = validate(yaml.safe_load((run / "config.yaml").read_text()))
     with RunFolder.claim(run, resume=True) as folder:
         setting = set_up(config, folder, lambda: None)
-    setting.trainer.load_weights("best")
+    setting.trainer.checkpoints.load_weights("best")
     rows, names = setting.data.rows("test", torch.device("cpu")), [task.name for task in setting.data.tasks]
     model = setting.trainer.learner.model.eval()
     with torch.inference_mode():

@@ -114,7 +114,7 @@ def test_a_resumed_run_says_everything_once(tmp_path):
         learner = make_learner(three_kinds(), encoder={"hidden": [6], "dropout": 0.2})
         trainer = make_trainer(run, learner, rows, diagnostics_every=3)
         trainer.diagnostics.append({"step": 5})  # written after the checkpoint by a process that was killed
-        trainer.load("last")
+        trainer.checkpoints.load("last")
         trainer.fit()
     assert trainer.diagnostics.read() == whole.diagnostics.read()
     assert torch.equal(trainer.learner.parameters.values, whole.learner.parameters.values)

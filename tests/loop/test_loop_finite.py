@@ -10,7 +10,7 @@ from worlds import CPU, inputs, make_learner, make_trainer, three_kind_rows, thr
 from mtl_cli.balancing import GradientBalancing, LossBalancing
 from mtl_cli.data.batches import Rows
 from mtl_cli.errors import TrainingError
-from mtl_cli.loop.finite import LossWatch, Tally
+from mtl_cli.loop.finite import LossWatch
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.run import RunFolder
 
@@ -47,25 +47,6 @@ def test_first_bad_step_is_found_among_many():
     assert watch.first_bad() == (6, [1, 2])
 
 
-def test_sums_do_not_depend_on_when_steps_are_added_up():
-    steps = [(torch.randn(3), *torch.rand(2, 3 - bool(n % 3)), (1,) if n % 3 else ()) for n in range(20)]
-    found = []
-    for every in (1, 7, 20):
-        watch, losses, weights, norms = LossWatch(3, CPU), np.zeros(3), Tally(3), Tally(3)
-        for number, step in enumerate(steps, 1):
-            watch.add(*step)
-            if number % every == 0 or number == 20:
-                watch.add_up(losses, weights, norms, [1.0] * len(losses))
-                watch.clear()
-        found.append((losses.tolist(), weights.state(), norms.state()))
-    losses, (sums, counts), (lengths, _) = found[0]
-    assert np.allclose(losses, sum(of_step.double() for of_step, *_ in steps))
-    assert counts == [20, 7, 20]
-    for place, total in ((1, sums), (2, lengths)):
-        assert np.isclose(total[1], sum(float(step[place][1]) for step in steps if not step[3]))
-    assert found[1:] == found[:1] * 2
-
-
 def test_loss_that_is_not_finite_stops_long_before_the_end_of_the_epoch(folder):
     rows = Rows(inputs(torch.randn(3000, 5)), np.ones((3000, 3), np.float32), CPU)
     learner = make_learner(three_kinds())
@@ -79,10 +60,12 @@ def test_loss_that_is_not_finite_stops_long_before_the_end_of_the_epoch(folder):
 
 
 def test_bad_row_is_named_once_there_is_a_checkpoint(folder):  # LOO-02
-    trainer = _trained(folder, make_learner(three_kinds()), three_kind_rows(32), epochs=1)
+    learner = make_learner(three_kinds())
+    _trained(folder, learner, three_kind_rows(32), epochs=1)
     kept = folder.checkpoint("last").read_bytes()
-    trainer.train = _rows()
-    trainer.limits, trainer.progress.finished = type(trainer.limits)(2, None, None), False
+    trainer = make_trainer(folder, learner, _rows(), val=three_kind_rows(16), batch_size=8, epochs=2)
+    trainer.checkpoints.load("last")
+    trainer.progress.finished = False  # the limit was raised
     with pytest.raises(TrainingError) as caught:
         trainer.fit()
     step = r"epoch 2, step [5-8]: the training loss of task\S*(, task\d)* is not finite"
@@ -96,9 +79,9 @@ def test_weights_that_the_last_update_spoilt_are_never_saved(folder, save_every_
     learner = make_learner(three_kinds(), **options)
     learner.parameters.values.mul_(1e3)
     trainer = make_trainer(
-        folder, learner, three_kind_rows(16), batch_size=8, epochs=1, steps=2, save_every_steps=save_every_steps
-    )
-    trainer.schedule = type(trainer.schedule)(8, True, False, 0, evaluate_every=5, save_every_steps=save_every_steps)
+        folder, learner, three_kind_rows(16), batch_size=8, epochs=1, steps=2, evaluate_every=5,
+        save_every_steps=save_every_steps,
+    )  # fmt: skip
     with pytest.raises(TrainingError, match="not finite"):
         trainer.fit()
     assert folder.checkpoints() == []
@@ -121,13 +104,13 @@ def test_skipped_step_leaves_everything_untouched(tmp_path, balancing, caplog):
     for name, rows in (("skip", _rows()), ("by hand", _rows(poisoned=False))):
         with RunFolder.claim(tmp_path / name) as folder:
             learner = make_learner(three_kinds(), balancing=balancing, loss_scale="initial", **DROPOUT)
-            trainer = make_trainer(folder, learner, rows, val=three_kind_rows(16), batch_size=8, epochs=2)
-            trainer.schedule = type(trainer.schedule)(8, True, False, 0, skip_nonfinite=name == "skip")
+            options = {"batch_size": 8, "epochs": 2, "skip_nonfinite": name == "skip"}
+            trainer = make_trainer(folder, learner, rows, val=three_kind_rows(16), **options)
             if name == "by hand":
                 _leave_out(trainer)
             torch.manual_seed(0)
             trainer.fit()
-            state = trainer.state()
+            state = trainer.checkpoints.state()
             ends.append([learner.parameters.values.clone(), *state["balancing"].values(), state["rng"]["torch"]])
             assert trainer.progress.skipped == 2
     for ours, theirs in zip(*ends, strict=True):
@@ -155,8 +138,7 @@ def _leave_out(trainer):
 
 def test_epoch_of_which_every_step_is_skipped_ends_the_run(folder):
     learner = make_learner(three_kinds())
-    trainer = make_trainer(folder, learner, three_kind_rows(32), batch_size=8)
-    trainer.schedule = type(trainer.schedule)(8, True, False, 0, skip_nonfinite=True)
+    trainer = make_trainer(folder, learner, three_kind_rows(32), batch_size=8, skip_nonfinite=True)
     learner.parameters.values.fill_(np.nan)
     with pytest.raises(TrainingError, match=r"^epoch 1: none of 4 steps had finite losses and gradients: all skipped"):
         trainer.fit()
@@ -199,8 +181,7 @@ def test_losses_that_came_first_are_told_although_balancing_made_weights_of_them
 def test_step_skipped_for_its_weights_says_so(folder, caplog):
     learner = make_learner(three_kinds())
     learner.balancing = Spoiling(3)
-    trainer = make_trainer(folder, learner, three_kind_rows(32), epochs=1)
-    trainer.schedule = type(trainer.schedule)(8, True, False, 0, skip_nonfinite=True)
+    trainer = make_trainer(folder, learner, three_kind_rows(32), epochs=1, skip_nonfinite=True)
     trainer.fit()
     assert trainer.progress.skipped == 1
     assert "epoch 1, step 4: test_loop_finite.Spoiling gave weights that are not finite" in caplog.text

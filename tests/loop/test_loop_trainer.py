@@ -68,7 +68,7 @@ def _trainer(folder, world, rows, *, seed=0, **options):
 
 def _after(trainer):
     """All that a run leaves: weights, state of optimizers and method, metrics."""
-    state = trainer.state()
+    state = trainer.checkpoints.state()
     values = [optimizer.flat.values.clone() for optimizer in trainer.learner.optimizers]
     buffers = [b for o in state["optimizers"] for b in o["buffers"].values()]
     method = [*state["balancing"].values(), *(state["loss_scale"] or {}).values()]
@@ -95,7 +95,7 @@ def test_resumed_training_is_the_uninterrupted_one_bit_for_bit(claim, world):
     first = _trainer(claim(), world, rows, epochs=1)
     first.fit()
     second = _trainer(claim(), world, rows, epochs=2, seed=9)
-    second.load("last")
+    second.checkpoints.load("last")
     second.progress.finished = False  # the limit was raised
     second.fit()
     _assert_same(_after(second), _after(whole))
@@ -118,7 +118,7 @@ def test_training_stopped_by_a_signal_goes_on_bit_for_bit(claim, world, stop):
     assert caught.value.signal == 15
     assert first.progress.step == stop
     second = _trainer(claim(), world, rows, epochs=2, seed=9)
-    second.load("last")
+    second.checkpoints.load("last")
     assert (second.progress.epoch, second.progress.step_in_epoch) == divmod(stop, 3)
     second.fit()
     _assert_same(_after(second), _after(whole))
@@ -138,7 +138,7 @@ def test_every_method_goes_on_bit_for_bit_from_inside_an_epoch(claim, balancing,
     with pytest.raises(Interrupted):
         first.fit()
     second = _trainer(claim(), world, rows, epochs=4, seed=9)
-    second.load("last")
+    second.checkpoints.load("last")
     assert (second.progress.epoch, second.progress.step_in_epoch) == (2, 2)
     second.fit()
     _assert_same(_after(second), _after(whole))
@@ -155,10 +155,10 @@ def test_training_that_a_limit_ended_inside_an_epoch_goes_on_there_bit_for_bit(c
     assert first.epochs == 2 + 2 / 3
     assert [(r["epoch"], r["step"]) for r in _records(first.folder, "val")] == [(1, 3), (2, 6), (3, 8)]
     second = _trainer(claim(), world, rows, epochs=4, seed=9)
-    second.load("last")
+    second.checkpoints.load("last")
     second.progress.finished = False  # the limit was raised
     second.fit()
-    assert second.early_stopping.state() == whole.early_stopping.state()
+    assert second.scores.early_stopping.state() == whole.scores.early_stopping.state()
     for ours, theirs in zip(_after(second)[0], _after(whole)[0], strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
     assert [record for record in _records(second.folder) if record["step"] != 8] == _records(whole.folder)
@@ -174,7 +174,8 @@ def test_training_on_several_sources_goes_on_bit_for_bit_and_counts_their_rows(c
     sizes = np.array([12, 36])
     for record in (r for r in whole.metrics.read() if r["split"] == "train"):
         assert [record["rows/small"], record["rows/large"]] == mixing.drawn_before(sizes, record["epoch"]).tolist()
-    assert whole.rows_by_source() == dict(zip(("small", "large"), mixing.drawn_before(sizes, 3).tolist(), strict=True))
+    small, large = mixing.drawn_before(sizes, 3).tolist()
+    assert whole.totals.rows_by_source() == {"small": small, "large": large}
     stop = whole.schedule.steps(rows, 0) + 2  # inside the second epoch
     first = _trainer(
         claim(), world, rows, epochs=3, mixing=mixing, interrupted=lambda: 15 if first.progress.step == stop else None
@@ -182,11 +183,11 @@ def test_training_on_several_sources_goes_on_bit_for_bit_and_counts_their_rows(c
     with pytest.raises(Interrupted):
         first.fit()
     second = _trainer(claim(), world, rows, epochs=3, mixing=mixing, seed=9)
-    second.load("last")
+    second.checkpoints.load("last")
     assert (second.progress.epoch, second.progress.step_in_epoch) == (1, 2)
     second.fit()
     _assert_same(_after(second), _after(whole))
-    assert second.drawn.tolist() == whole.drawn.tolist()
+    assert second.totals.drawn.tolist() == whole.totals.drawn.tolist()
 
 
 class PowerCut(Exception):
@@ -208,7 +209,7 @@ def test_training_that_died_goes_on_from_the_last_checkpoint_bit_for_bit(claim, 
         first.fit()
     second = _trainer(claim(), world, rows, epochs=2, seed=9)
     second.metrics.append({"split": "train", "epoch": 2, "written after": "the checkpoint"})
-    second.load("last")
+    second.checkpoints.load("last")
     assert second.progress.step == 4
     second.fit()
     _assert_same(_after(second), _after(whole))
@@ -362,7 +363,7 @@ def test_undefined_first_score_does_not_keep_the_best_away(claim, undefined):  #
     _script(trainer, [undefined, 0.5, 0.4])
     trainer.fit()
     assert _epoch_of(folder, "best") == 3
-    assert trainer.best.score == 0.4
+    assert trainer.scores.best.score == 0.4
 
 
 def test_scores_that_are_never_defined_leave_the_last_checkpoint_alone(claim):  # CKP-04
@@ -419,18 +420,18 @@ def test_patience_goes_on_after_resuming(claim):
     _script(first, [0.4, 0.45])
     first.fit()
     second = _trainer(claim(), {}, three_kind_rows(8), epochs=10, patience=2)
-    second.load("last")
+    second.checkpoints.load("last")
     second.progress.finished = False
     _script(second, [0.5])
     second.fit()
     assert second.progress.epoch == 3
-    assert second.best.entries == [[0.4, 1, 1]]
+    assert second.scores.best.entries == [[0.4, 1, 1]]
 
 
 def _resumed(claim, **options):
     """A trainer that goes on from what the last one in the folder has left."""
     trainer = _trainer(claim(), {}, three_kind_rows(8), **options)
-    trainer.load("last")
+    trainer.checkpoints.load("last")
     trainer.progress.finished = False
     return trainer
 
@@ -440,20 +441,21 @@ def test_scores_of_another_monitor_are_not_compared(claim, caplog, loss):
     first = _trainer(claim(), {}, three_kind_rows(8), epochs=3, keep=2, patience=5, monitor="mean")
     _script(first, [0.4, 0.3, 0.5])
     first.fit()
-    assert (first.best.entries, first.early_stopping.waited) == ([[0.5, 1, 1], [0.5, 2, 2]], 2)
+    assert (first.scores.best.entries, first.scores.early_stopping.waited) == ([[0.5, 1, 1], [0.5, 2, 2]], 2)
     second = _resumed(claim, epochs=4, keep=2, patience=5)
     assert [record.message for record in caplog.records if "another number" in record.message] == [
         "trainer.checkpoint.monitor (val/mean before, val/loss now), trainer.early_stopping.monitor (val/mean before, "
         "val/loss now): the scores so far are of another number and count no more"
     ]
-    second.save("last")  # a stop before the first evaluation
+    second.checkpoints.save("last")  # a stop before the first evaluation
     third = _resumed(claim, epochs=4, keep=2, patience=5)
-    assert (third.best.entries, third.best.outdated, third.early_stopping.waited) == ([], [1, 2], 0)
+    assert (third.scores.best.entries, third.scores.best.outdated) == ([], [1, 2])
+    assert third.scores.early_stopping.waited == 0
     _script(third, [loss])
     third.fit()
     names = sorted(path.name for path in (third.folder.path / "checkpoints").iterdir())
     assert names == (["last.pt"] if loss is None else ["best.pt", "epoch-4.pt", "last.pt"])
-    assert third.best.entries == ([] if loss is None else [[9.0, 4, 4]])
+    assert third.scores.best.entries == ([] if loss is None else [[9.0, 4, 4]])
     assert loss is None or _epoch_of(third.folder, "best") == 4
 
 
@@ -461,12 +463,12 @@ def test_another_name_of_the_monitor_or_a_checkpoint_that_names_none_changes_not
     first = _trainer(claim(), {}, three_kind_rows(8), epochs=2, monitor="mean")
     _script(first, [0.4, 0.5])
     first.fit()
-    assert _resumed(claim, monitor="val/mean").best.entries == [[0.5, 1, 1]]
+    assert _resumed(claim, monitor="val/mean").scores.best.entries == [[0.5, 1, 1]]
     folder = claim()
     state = load(folder.checkpoint("last"))
     del state["monitors"], state["outdated"]  # as earlier versions wrote it
     folder.write_checkpoint(state, "last")
-    assert _resumed(claim, monitor="val/loss").best.entries == [[0.5, 1, 1]]
+    assert _resumed(claim, monitor="val/loss").scores.best.entries == [[0.5, 1, 1]]
 
 
 def test_steps_are_a_limit_inside_an_epoch(claim):
@@ -485,11 +487,10 @@ def test_what_scores_import_is_no_time_of_the_training(claim, tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     kinds = three_kinds()
     kinds[1].scored_by = "scores_of_the_test"
-    trainer = make_trainer(claim(), make_learner(kinds), three_kind_rows(32), epochs=2)
-    trainer._clock = lambda: clock.now
+    trainer = make_trainer(claim(), make_learner(kinds), three_kind_rows(32), epochs=2, clock=lambda: clock.now)
     trainer.fit()
     assert clock.now == 100.0
-    assert trainer.seconds() == 0.0
+    assert trainer.stopwatch.seconds() == 0.0
     del sys.modules["scores_of_the_test"]
 
 
@@ -520,7 +521,7 @@ def test_checkpoint_of_other_tasks_is_refused(claim):
     pair = Rows(rows.inputs, rows.targets.numpy()[:, :2].copy(), CPU)
     other = make_trainer(claim(), make_learner([Regression(), Binary(classes=["no", "yes"])]), pair)
     with pytest.raises(RunError) as caught:
-        other.load("last")
+        other.checkpoints.load("last")
     assert str(caught.value) == (
         f"{folder.checkpoint('last')}: was trained on tasks ['task0', 'task1', 'task2'], not on ['task0', 'task1']."
     )
@@ -531,7 +532,7 @@ def test_checkpoint_of_another_configuration_is_refused(claim, world):
     rows = three_kind_rows(8)
     _trainer(claim(), {}, rows, epochs=1).fit()
     with pytest.raises(RunError):
-        _trainer(claim(), world, rows).load("last")
+        _trainer(claim(), world, rows).checkpoints.load("last")
 
 
 def test_weights_of_the_best_epoch_can_be_loaded_alone(claim):
@@ -547,6 +548,6 @@ def test_weights_of_the_best_epoch_can_be_loaded_alone(claim):
 
     trainer.evaluate = evaluate
     trainer.fit()
-    trainer.load_weights("best")
+    trainer.checkpoints.load_weights("best")
     assert real(trainer.val).loss == seen[1]
     assert trainer.progress.epoch == 3

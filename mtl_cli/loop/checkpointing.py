@@ -1,0 +1,190 @@
+"""What a checkpoint holds: how training is saved, and how it goes back to what was saved."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from mtl_cli.balancing.unsaved import Unsaved
+from mtl_cli.errors import RunError
+from mtl_cli.loop.monitor import Scores, checkpoint_of
+from mtl_cli.loop.progress import Progress
+from mtl_cli.loop.step import Learner
+from mtl_cli.loop.totals import Totals
+from mtl_cli.registry import describe_component, from_outside
+from mtl_cli.run import RunFolder
+from mtl_cli.run.checkpoint import checksum, load
+from mtl_cli.run.metrics_log import MetricsLog
+from mtl_cli.seeding import rng_state, set_rng_state
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoints of a training in its run folder.
+
+    Args:
+        folder: The run folder, claimed.
+        tasks: Names of the K tasks, in the learner's order.
+        learner: What is trained. Like all that follows, it is saved, and changed where a checkpoint is loaded.
+        progress: Where training stands.
+        totals: What its steps have added up to.
+        scores: What its evaluations have scored.
+        metrics: Cut back to its size in the checkpoint.
+        diagnostics: The same.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        tasks: Sequence[str],
+        *,
+        learner: Learner,
+        progress: Progress,
+        totals: Totals,
+        scores: Scores,
+        metrics: MetricsLog,
+        diagnostics: MetricsLog,
+    ) -> None:
+        self._folder, self._tasks = folder, list(tasks)
+        self._learner, self._progress, self._totals, self._scores = learner, progress, totals, scores
+        self._metrics, self._diagnostics = metrics, diagnostics
+        # What is shipped keeps nothing else than its state dict.
+        self._unsaved = Unsaved(learner.balancing) if from_outside(type(learner.balancing)) else None
+
+    def save(self, *names: str) -> None:
+        """Writes the whole state as a checkpoint, under one or more names in this order.
+
+        Raises:
+            TrainingError: It cannot be written, or the processes that train do not have the same state.
+        """
+        state = self.state()
+        self._refuse_drift(state)
+        self._warn_of_what_is_lost()
+        with self._learner.processes.alike():
+            self._folder.write_checkpoint(state, *names)
+
+    def state(self) -> dict[str, Any]:
+        """All that is needed to go on as if never stopped."""
+        learner = self._learner
+        return {
+            "tasks": self._tasks,
+            "model": dict(learner.model.state_dict()),
+            "balancing": dict(learner.balancing.state_dict()),
+            "loss_scale": None if learner.loss_scale is None else dict(learner.loss_scale.state_dict()),
+            "optimizers": [optimizer.state_dict() for optimizer in learner.optimizers],
+            "progress": vars(self._progress).copy(),
+            **self._totals.state(),
+            "lr": self._lr(),
+            **self._scores.state(),
+            "metrics_size": self._metrics.size(),
+            "diagnostics_size": self._diagnostics.size(),
+            "rng": rng_state(),
+        }
+
+    def load(self, name: str) -> None:
+        """Goes back to a checkpoint: weights, optimizer, balancing, position, generators, best scores, metrics log.
+
+        Raises:
+            RunError: The checkpoint is unusable, or of another model.
+        """
+        state = self.load_weights(name)
+        try:
+            self._load_learner(state)
+            self._progress.load_state(state["progress"])
+            self._scores.load_state(state)
+            self._totals.load_state(state)
+            size, looks = int(state["metrics_size"]), int(state.get("diagnostics_size", 0))
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise RunError(f"{self._folder.checkpoint(name)}: does not fit this configuration ({error}).") from error
+        self._metrics.truncate(size)
+        self._diagnostics.truncate(looks)
+        set_rng_state(state["rng"])
+        self._warn_of_another_lr(state.get("lr"))
+        self._keep_best_by_epoch()
+
+    def load_weights(self, name: str) -> dict[str, Any]:
+        """Loads the model's weights alone; returns the whole checkpoint.
+
+        Raises:
+            RunError: The checkpoint is unusable, or of another model.
+        """
+        path = self._folder.checkpoint(name)
+        state = load(path)
+        if state.get("tasks") != self._tasks:
+            raise RunError(f"{path}: was trained on tasks {state.get('tasks')}, not on {self._tasks}.")
+        try:
+            self._learner.model.load_values(state["model"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path}: does not fit this model ({error}).") from error
+        return state
+
+    def load_last_weights(self) -> None:
+        """Loads the weights of the last checkpoint, if there is one."""
+        if self._folder.checkpoint("last").exists():
+            self.load_weights("last")
+
+    def refuse_drift(self) -> None:
+        """Makes sure that all processes have the same state, for each makes every update by itself.
+
+        Raises:
+            TrainingError: They do not.
+        """
+        self._refuse_drift(self.state())
+
+    def _refuse_drift(self, state: Mapping[str, Any]) -> None:
+        trained = {key: state[key] for key in ("model", "balancing", "loss_scale", "optimizers")}
+        trained["rng"] = state["rng"]["torch"]
+        self._learner.processes.refuse_difference(
+            lambda: checksum(trained),
+            f"step {self._progress.step}: weights, or what goes with them",
+            "All processes need the same versions of everything and the same type of processor. Nothing was saved; "
+            "resume goes on from the last checkpoint.",
+        )
+
+    def _warn_of_what_is_lost(self) -> None:
+        """Once, of what a method of the user's has learnt and no checkpoint holds."""
+        names = [] if self._unsaved is None else self._unsaved.changed()
+        if names:
+            self._unsaved = None
+            log.warning(
+                "%s: what it keeps in %s is no buffer: no checkpoint holds it, and resume begins it anew. Keep it with "
+                "register_buffer.",
+                describe_component(self._learner.balancing), ", ".join(f"self.{name}" for name in names),
+            )  # fmt: skip
+
+    def _load_learner(self, state: Mapping[str, Any]) -> None:
+        """All of the learner but the model's weights."""
+        self._learner.balancing.load_state_dict(state["balancing"])
+        if self._learner.loss_scale is not None:
+            self._learner.loss_scale.load_state_dict(state["loss_scale"])
+        for optimizer, saved in zip(self._learner.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+    def _warn_of_another_lr(self, before: float | None) -> None:
+        """Of a schedule that is not the one with which the checkpoint was written."""
+        now = self._lr()
+        if before is not None and before != now:
+            log.warning(
+                "learning rate at step %d: %.3g before, %.3g now; the schedule spans %d steps now",
+                self._progress.step, before, now, self._learner.scheduler.total_steps,
+            )  # fmt: skip
+
+    def _lr(self) -> float:
+        """The learning rate of the next step."""
+        return self._learner.optimizers[0].lr * self._learner.scheduler.factor(self._progress.step)
+
+    def _keep_best_by_epoch(self) -> None:
+        """Where one was kept before and several are now, the best gets the checkpoint that all of several have."""
+        if not self._scores.best.several or not self._scores.best.entries:
+            return
+        _, epoch, step = self._scores.best.entries[0]
+        best, own = self._folder.checkpoint("best"), checkpoint_of(epoch)
+        if self._folder.checkpoint(own).exists() or not best.exists():
+            return
+        with suppress(RunError):  # damaged: said where it is needed
+            state = load(best)
+            if state["progress"]["step"] == step:  # else of an epoch that is trained once more
+                self._folder.write_checkpoint(state, own)
