@@ -11,14 +11,12 @@ from worlds import CPU, NAN, inputs, make_learner, make_trainer, three_kind_rows
 
 from mtl_cli.data.batches import Rows
 from mtl_cli.data.mixing import Mixing
-from mtl_cli.errors import RunError, TrainingError
+from mtl_cli.errors import TrainingError
 from mtl_cli.loop.evaluate import Evaluation
 from mtl_cli.loop.trainer import Interrupted
 from mtl_cli.registry import BALANCINGS, SHARINGS
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import load
-from mtl_cli.tasks.binary import Binary
-from mtl_cli.tasks.regression import Regression
 
 NAMES = ["task0", "task1", "task2"]
 # Every method with hard sharing, every architecture with equal weights. Left out: ltb, which draws its branches anew
@@ -512,27 +510,6 @@ def test_evaluations_can_be_rarer_and_the_last_epoch_always_has_one(claim):
 def test_steps_of_an_epoch_are_counted(claim):
     trainer = _trainer(claim(), {}, three_kind_rows(20))
     assert trainer.schedule.steps(trainer.train, 0) == 3
-
-
-def test_checkpoint_of_other_tasks_is_refused(claim):
-    rows = three_kind_rows(8)
-    folder = claim()
-    _trainer(folder, {}, rows, epochs=1).fit()
-    pair = Rows(rows.inputs, rows.targets.numpy()[:, :2].copy(), CPU)
-    other = make_trainer(claim(), make_learner([Regression(), Binary(classes=["no", "yes"])]), pair)
-    with pytest.raises(RunError) as caught:
-        other.checkpoints.load("last")
-    assert str(caught.value) == (
-        f"{folder.checkpoint('last')}: was trained on tasks ['task0', 'task1', 'task2'], not on ['task0', 'task1']."
-    )
-
-
-@pytest.mark.parametrize("world", [{"shared_dim": 9}, {"optimizer": "sgd"}, {"balancing": "uncertainty"}])
-def test_checkpoint_of_another_configuration_is_refused(claim, world):
-    rows = three_kind_rows(8)
-    _trainer(claim(), {}, rows, epochs=1).fit()
-    with pytest.raises(RunError):
-        _trainer(claim(), world, rows).checkpoints.load("last")
 
 
 def test_weights_of_the_best_epoch_can_be_loaded_alone(claim):

@@ -1,0 +1,77 @@
+"""Checkpoints: what they refuse, and what they cannot hold."""
+
+import pytest
+import torch
+from worlds import CPU, make_learner, make_trainer, three_kind_rows, three_kinds
+
+from mtl_cli.balancing import LossBalancing
+from mtl_cli.data.batches import Rows
+from mtl_cli.errors import RunError
+from mtl_cli.job.resuming import go_on
+from mtl_cli.run import RunFolder
+from mtl_cli.run.checkpoint import load
+from mtl_cli.tasks.binary import Binary
+from mtl_cli.tasks.regression import Regression
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with RunFolder.claim(tmp_path / "run") as folder:
+        folder.set_status("running")
+        yield folder
+
+
+def test_checkpoint_of_other_tasks_is_refused(folder):
+    rows = three_kind_rows(8)
+    make_trainer(folder, make_learner(three_kinds()), rows, epochs=1).fit()
+    pair = Rows(rows.inputs, rows.targets.numpy()[:, :2].copy(), CPU)
+    other = make_trainer(folder, make_learner([Regression(), Binary(classes=["no", "yes"])]), pair)
+    with pytest.raises(RunError) as caught:
+        other.checkpoints.load("last")
+    assert str(caught.value) == (
+        f"{folder.checkpoint('last')}: was trained on tasks ['task0', 'task1', 'task2'], not on ['task0', 'task1']."
+    )
+
+
+@pytest.mark.parametrize("world", [{"shared_dim": 9}, {"optimizer": "sgd"}, {"balancing": "uncertainty"}])
+def test_checkpoint_of_another_configuration_is_refused(folder, world):
+    rows = three_kind_rows(8)
+    make_trainer(folder, make_learner(three_kinds()), rows, epochs=1).fit()
+    with pytest.raises(RunError):
+        make_trainer(folder, make_learner(three_kinds(), **world), rows).checkpoints.load("last")
+
+
+class Forgetting(LossBalancing):
+    """Keeps an average where no checkpoint finds it."""
+
+    def __init__(self):
+        super().__init__()
+        self.average, self.constant, self.steps = None, torch.ones(3), 0
+        self.register_buffer("kept", torch.zeros(3))
+
+    def weights(self, losses, tasks):  # noqa: ARG002
+        self.average = losses if self.average is None else 0.9 * self.average + 0.1 * losses
+        self.steps += 1
+        self.kept += losses
+        return self.constant
+
+
+def test_state_that_no_checkpoint_holds_is_told_once(folder, caplog):
+    learner = make_learner(three_kinds())
+    learner.balancing = Forgetting()
+    make_trainer(folder, learner, three_kind_rows(32), epochs=3).fit()
+    told = [r.getMessage() for r in caplog.records if "register_buffer" in r.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith(
+        "test_loop_checkpointing.Forgetting: what it keeps in self.average, self.steps is no buffer: "
+    )
+
+
+def test_time_before_is_kept_where_the_last_checkpoint_is_damaged(folder):
+    times = iter(range(0, 10**6, 10))
+    rows, clock = three_kind_rows(8), lambda: next(times)
+    make_trainer(folder, make_learner(three_kinds()), rows, epochs=2, clock=clock).fit()
+    folder.checkpoint("last").write_bytes(b"")
+    taken = load(folder.checkpoint("best"))["progress"]["seconds"]
+    go_on(make_trainer(folder, make_learner(three_kinds()), rows, epochs=3))
+    assert load(folder.checkpoint("last"))["progress"]["seconds"] == taken > 0
