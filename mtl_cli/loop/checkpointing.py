@@ -28,12 +28,12 @@ class Checkpoints:
     Args:
         folder: The run folder, claimed.
         tasks: Names of the K tasks, in the learner's order.
-        learner: What is trained. Like all that follows, it is saved, and changed where a checkpoint is loaded.
+        learner: What is trained. It is saved and loaded, like all that follows.
         progress: Where training stands.
         totals: What its steps have added up to.
         scores: What its evaluations have scored.
-        metrics: Cut back to its size in the checkpoint.
-        diagnostics: The same.
+        metrics: metrics.jsonl; its size is saved, and loading cuts it back to that.
+        diagnostics: diagnostics.jsonl, in the same way.
     """
 
     def __init__(

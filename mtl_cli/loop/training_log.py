@@ -33,10 +33,10 @@ class TrainingLog:
         self._broken_down: tuple[str, ...] = ()  # tasks for want of which the last evaluation has no mean
 
     def write_epoch(self, losses: Mapping[str, float | None], totals: Totals, lr: float) -> None:
-        """Writes the record of an epoch: mean loss of each task, and its mean weight where it had labels.
+        """Writes the record of an epoch: the mean loss, the mean weight and the gradient length of each task.
 
-        The length of its gradient is the mean over these steps too if the method needs the gradients; else it is that
-        of the epoch's first batch.
+        The weight is the mean over the steps in which the task had labels. So is the length of its gradient if the
+        method needs the gradients; else it is that of the epoch's first batch.
 
         Args:
             losses: Of each task, the mean over the epoch; None without labels.
