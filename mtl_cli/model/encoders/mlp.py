@@ -88,6 +88,9 @@ class MLP(TableEncoder):
         widths = [spec.numeric_dim + len(bins) + len(spec.categories) * embedding_dim, *hidden, shared_dim]
         self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(LayerNorm(b) for b in widths[1:] if norm == "layer")
+        # What every step asks, as plain values: of tensors and modules the answer takes a microsecond.
+        self._plain = activation == "relu" and norm == "none"
+        self._has_bins, self._has_categories = bool(bins), bool(spec.categories)
         self.offsets: Tensor
         self.register_buffer("offsets", first_rows(spec.categories), persistent=False)
         if spec.categories:
@@ -110,7 +113,7 @@ class MLP(TableEncoder):
         return self._layer(index, self.read(inputs) if x is None else x)
 
     def tables(self) -> list[str]:
-        return ["embedding"] if len(self.offsets) else []
+        return ["embedding"] if self._has_categories else []
 
     def _layer(self, index: int, x: Tensor) -> Tensor:
         x = self.layers[index](x)
@@ -125,24 +128,23 @@ class MLP(TableEncoder):
         return super().with_backward(inputs) if own is None else own[:2]
 
     def with_jacobian(self, inputs: Inputs) -> tuple[Tensor, Backward, Jacobian] | None:
-        if not self._written_out():
+        parameters = self._written_out()
+        if parameters is None:
             return None
         with torch.no_grad():
-            return self._relu_with_jacobian(inputs)
+            return self._relu_with_jacobian(inputs, parameters)
 
-    def _written_out(self) -> bool:
-        if self._activation is not torch.relu_ or len(self.norms):
-            return False
-        if len(self.offsets) and not self.embedding.requires_grad:
-            return False
-        return all(weight.requires_grad and bias.requires_grad for weight, bias in self._weights_and_biases())
+    def _written_out(self) -> list[tuple[nn.Parameter, nn.Parameter]] | None:
+        """Weight and bias of each layer, if the passes that are written out below are those of this encoder."""
+        if not self._plain or (self._has_categories and not self.embedding.requires_grad):
+            return None
+        found: list[tuple[nn.Parameter, nn.Parameter]] = [(layer.weight, layer.bias) for layer in self.layers]  # type: ignore[misc]
+        return found if all(weight.requires_grad and bias.requires_grad for weight, bias in found) else None
 
-    def _weights_and_biases(self) -> list[tuple[nn.Parameter, nn.Parameter]]:
-        return [(layer.weight, layer.bias) for layer in self.layers]  # type: ignore[misc]
-
-    def _relu_with_jacobian(self, inputs: Inputs) -> tuple[Tensor, Backward, Jacobian]:
+    def _relu_with_jacobian(
+        self, inputs: Inputs, parameters: Sequence[tuple[nn.Parameter, nn.Parameter]]
+    ) -> tuple[Tensor, Backward, Jacobian]:
         x, codes = self._read(inputs)
-        parameters = self._weights_and_biases()
         kept: list[tuple[Tensor, Tensor, Tensor | None]] = []  # of each layer: input, output, dropout's factors
         for weight, bias in parameters:
             y = linear(x, weight, bias).relu_()
@@ -209,7 +211,7 @@ class MLP(TableEncoder):
     def _read(self, inputs: Inputs) -> tuple[Tensor, Tensor | None]:
         """What the first layer reads, and the rows of the embedding table in it (B, columns)."""
         x = inputs.numeric
-        if len(self.bin_column):
+        if self._has_bins:
             through = (x.index_select(-1, self.bin_column) - self.bin_low) / self.bin_width
             x = torch.cat([x, through.clamp(0.0, 1.0)], -1)
         if not inputs.categorical.shape[-1]:
@@ -232,12 +234,12 @@ class MLP(TableEncoder):
 
     def likeness(self) -> Hashable | None:
         """Equal for encoders that ``side_by_side`` can compute together; None if this one cannot be."""
-        if not self._written_out():
+        if self._written_out() is None:
             return None
         return (
             tuple(tuple(parameter.shape) for parameter in self.parameters()),
             tuple(self.bin_column.tolist()),
-            tuple(self.offsets.tolist()) if hasattr(self, "embedding") else (),
+            tuple(self.offsets.tolist()) if self._has_categories else (),
         )
 
     def side_by_side(self, encoders: Sequence[MLP], generators: Sequence[torch.Generator]) -> None:
