@@ -9,7 +9,7 @@ from typing import Any
 
 from mtl_cli.balancing.unsaved import Unsaved
 from mtl_cli.errors import RunError
-from mtl_cli.loop.monitor import Scores, checkpoint_of
+from mtl_cli.loop.monitor import Scores, checkpoint_of, is_of_an_epoch
 from mtl_cli.loop.progress import Progress
 from mtl_cli.loop.step import Learner
 from mtl_cli.loop.totals import Totals
@@ -104,6 +104,7 @@ class Checkpoints:
         set_rng_state(state["rng"])
         self._warn_of_another_lr(state.get("lr"))
         self._keep_best_by_epoch()
+        self._remove_what_nobody_keeps()
 
     def load_weights(self, name: str) -> dict[str, Any]:
         """Loads the model's weights alone; returns the whole checkpoint.
@@ -175,6 +176,14 @@ class Checkpoints:
     def _lr(self) -> float:
         """The learning rate of the next step."""
         return self._learner.optimizers[0].lr * self._learner.scheduler.factor(self._progress.step)
+
+    def _remove_what_nobody_keeps(self) -> None:
+        """Checkpoints of epochs that a process was killed before it could remove, or that are trained once more."""
+        best = self._scores.best
+        kept = {checkpoint_of(epoch) for epoch in (*(entry[1] for entry in best.entries), *best.outdated)}
+        for name in self._folder.checkpoints():
+            if is_of_an_epoch(name) and name not in kept:
+                self._folder.remove_checkpoint(name)
 
     def _keep_best_by_epoch(self) -> None:
         """Where one was kept before and several are now, the best gets the checkpoint that all of several have."""

@@ -47,9 +47,17 @@ class Monitor:
         return value > than + by if self.higher_is_better else value < than - by
 
 
+_OF_AN_EPOCH = "epoch-"
+
+
 def checkpoint_of(epoch: int) -> str:
     """The name of the checkpoint of an epoch, of those that are kept besides the best."""
-    return f"epoch-{epoch}"
+    return f"{_OF_AN_EPOCH}{epoch}"
+
+
+def is_of_an_epoch(checkpoint: str) -> bool:
+    """Whether a checkpoint has the name of one of those."""
+    return checkpoint.startswith(_OF_AN_EPOCH)
 
 
 @dataclass

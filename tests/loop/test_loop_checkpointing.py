@@ -41,6 +41,18 @@ def test_checkpoint_of_another_configuration_is_refused(folder, world):
         make_trainer(folder, make_learner(three_kinds(), **world), rows).checkpoints.load("last")
 
 
+def test_a_checkpoint_that_a_killed_process_left_is_removed_when_training_goes_on(folder):
+    rows = three_kind_rows(8)
+    trainer = make_trainer(folder, make_learner(three_kinds()), rows, epochs=4, keep=2)
+    trainer.fit()
+    kept = folder.checkpoints()
+    assert len(kept) == 4
+    left = next(f"epoch-{epoch}" for epoch in range(1, 5) if f"epoch-{epoch}" not in kept)
+    folder.write_checkpoint(trainer.checkpoints.state(), left)
+    make_trainer(folder, make_learner(three_kinds()), rows, epochs=4, keep=2).checkpoints.load("last")
+    assert folder.checkpoints() == kept
+
+
 class Forgetting(LossBalancing):
     """Keeps an average where no checkpoint finds it."""
 
