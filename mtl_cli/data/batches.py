@@ -258,7 +258,7 @@ class Epoch:
         counts: (steps, K) float64 on the CPU: what the labelled positions of each task in each batch count together.
         scale: (steps, K) on the device: task weight / count, the factor on each position's loss, or 0.
         absent: For each step, the tasks without any label.
-        unbalanced: For each step, the tasks whose losses do not count: those without any label or of weight 0.
+        inactive: For each step, the tasks whose losses do not count: those without any label or of weight 0.
         drawn: (steps, S) int64 on the CPU: rows of each source in each batch.
         windows: Of rows that are streamed: what is read for which part of the order, and what comes after it.
     """
@@ -268,7 +268,7 @@ class Epoch:
     counts: np.ndarray
     scale: Tensor
     absent: tuple[tuple[int, ...], ...]
-    unbalanced: tuple[tuple[int, ...], ...]
+    inactive: tuple[tuple[int, ...], ...]
     drawn: np.ndarray
     windows: tuple[Window, ...] = ()
 

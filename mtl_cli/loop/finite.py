@@ -62,7 +62,7 @@ class LossWatch:
         sums: Tensor | None,
         weights: Tensor | None = None,
         norms: Tensor | None = None,
-        unbalanced: tuple[int, ...] = (),
+        inactive: tuple[int, ...] = (),
     ) -> None:
         """Takes a step.
 
@@ -70,13 +70,13 @@ class LossWatch:
             sums: Its losses (K,), which nobody changes afterwards; None: it was skipped.
             weights: What balancing made of them (k,), if anything.
             norms: The lengths of their gradients (k,), if known.
-            unbalanced: The tasks that balancing has not seen.
+            inactive: The tasks that balancing has not seen.
         """
         self._losses.append(self._nothing if sums is None else sums)
         # A method may write its next weights over these.
-        self._weights.append(None if weights is None else (weights.clone(), unbalanced))
+        self._weights.append(None if weights is None else (weights.clone(), inactive))
         if norms is not None:
-            self._norms.append((norms, unbalanced))
+            self._norms.append((norms, inactive))
 
     @property
     def count(self) -> int:

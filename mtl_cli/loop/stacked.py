@@ -107,8 +107,8 @@ class _Size(NamedTuple):
 
 
 def _size(step: Step) -> _Size:
-    (start, stop), unbalanced = step.epoch.bounds[step.index], step.epoch.unbalanced[step.index]
-    return _Size(stop - start, step.trainer.train.labelled is None, len(unbalanced) < step.epoch.scale.shape[1])
+    (start, stop), inactive = step.epoch.bounds[step.index], step.epoch.inactive[step.index]
+    return _Size(stop - start, step.trainer.train.labelled is None, len(inactive) < step.epoch.scale.shape[1])
 
 
 def _rows_like(vector: Tensor, rows: int) -> Tensor:
@@ -193,15 +193,15 @@ def _gather(steps: Sequence[Step]) -> tuple[Inputs, Tensor]:
 
 def _balance(step: Step, losses: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the losses (K,) of one training by its balancing method: (K,), and (k,) of those that it sees."""
-    learner, unbalanced = step.trainer.learner, step.epoch.unbalanced[step.index]
-    balancing, tasks, everyone = learner.balancing, learner.objective.tasks(unbalanced), losses
-    if unbalanced:
+    learner, inactive = step.trainer.learner, step.epoch.inactive[step.index]
+    balancing, tasks, everyone = learner.balancing, learner.objective.tasks(inactive), losses
+    if inactive:
         losses = losses[tasks]
     if isinstance(balancing, LossBalancing) and not balancing.has_parameters:
         weights = weigh(balancing, losses, tasks)
     else:
         weights = _balance_and_learn(learner, losses, tasks)
-    return (torch.zeros_like(everyone).index_copy(0, tasks, weights) if unbalanced else weights), weights
+    return (torch.zeros_like(everyone).index_copy(0, tasks, weights) if inactive else weights), weights
 
 
 def _balance_and_learn(learner: Learner, losses: Tensor, tasks: Tensor) -> Tensor:

@@ -195,10 +195,10 @@ def train_step(
     Raises:
         NotFinite: With ``only_finite``; the optimizers have done nothing, balancing and the generators have.
     """
-    absent, unbalanced, scale = epoch.absent[step], epoch.unbalanced[step], epoch.scale[step]
-    if len(unbalanced) == len(scale):  # no label that counts: as if the step had not been
+    absent, inactive, scale = epoch.absent[step], epoch.inactive[step], epoch.scale[step]
+    if len(inactive) == len(scale):  # no label that counts: as if the step had not been
         return StepResult(_sums(learner, rows, epoch, step))
-    tasks = learner.objective.tasks(unbalanced)
+    tasks = learner.objective.tasks(inactive)
     balancing, passes = learner.balancing, None
     if balancing.extra_passes or learner.loss_scale is not None:
         same_pieces = partial(pieces, learner, rows, epoch, step)
@@ -212,7 +212,7 @@ def train_step(
     for piece in pieces(learner, rows, epoch, step):
         own = piece.own
         found = learner.losses(piece, scale, cut=accumulator.cut)
-        if unbalanced:
+        if inactive:
             found = found.only(tasks)
         accumulator.add(found, piece.share)
     batch = accumulator.finish()

@@ -198,7 +198,7 @@ class Trainer:
             before.restore()
             self._skip(epoch, step, reason)
             return
-        self._watch.add(sums, weights, norms, epoch.unbalanced[step])
+        self._watch.add(sums, weights, norms, epoch.inactive[step])
         self.totals.count(epoch.counts[step], epoch.drawn[step])
         self.progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
 

@@ -15,7 +15,7 @@ from mtl_cli.report.sharing import sharing_left_out, sharing_markdown, sharing_p
 from mtl_cli.report.style import SCRIPT, STYLE
 from mtl_cli.run import MetricsLog, RunFolder, flatten
 from mtl_cli.sweep import comparison, grouping, method_table, payoff
-from mtl_cli.sweep.comparison import FRACTION, Method, Problem
+from mtl_cli.sweep.comparison import FRACTION, LearningProblem, Method
 from mtl_cli.sweep.leaderboard import answer
 from mtl_cli.sweep.records import JobRecord, computed_on, summarise
 from mtl_cli.sweep.table import Cell, Column, columns, jobs_title, markdown_table, text
@@ -253,7 +253,7 @@ def _parameters(summary: Mapping[str, Any]) -> str:
 def _delta_plots(among: Sequence[Method]) -> list[Plot]:
     """Each data set and set of tasks has bars of its own: a change of one is no change of another."""
     plots = []
-    for problem in comparison.problems(among):
+    for problem in comparison.learning_problems(among):
         found = payoff.verdicts(problem.methods)
         named = dict(zip(map(id, problem.methods), comparison.labels(problem.methods), strict=True))
         bars = [svg.Bar(_name(named[id(v.method)]), v.delta.mean, v.delta.error) for v in found if v.delta]
@@ -270,7 +270,7 @@ def _delta_plots(among: Sequence[Method]) -> list[Plot]:
     return plots
 
 
-def _of(problem: Problem) -> str:
+def _of(problem: LearningProblem) -> str:
     return f"{problem.name}: " if problem.name else ""
 
 
@@ -292,7 +292,7 @@ def _grouping_plots(among: Sequence[Method]) -> list[Plot]:
 
 def _trade_off(among: Sequence[Method]) -> list[Plot]:
     plots = []
-    for problem in comparison.problems(among):
+    for problem in comparison.learning_problems(among):
         names = comparison.labels(problem.methods)
         for cost in ("parameters", "seconds"):
             points = {}

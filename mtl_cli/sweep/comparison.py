@@ -116,7 +116,7 @@ class Method:
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
+class LearningProblem:
     """The methods whose scores can be compared: they were trained for the same tasks on the same data, split alike.
 
     Args:
@@ -165,7 +165,7 @@ def methods(records: Sequence[JobRecord]) -> list[Method]:
     ]
 
 
-def problems(among: Sequence[Method]) -> list[Problem]:
+def learning_problems(among: Sequence[Method]) -> list[LearningProblem]:
     """The methods with finished jobs by what they were trained for, in the order in which they come."""
     groups: dict[tuple[str | None, frozenset[str], str], list[int]] = {}
     for i, method in enumerate(among):
@@ -173,10 +173,10 @@ def problems(among: Sequence[Method]) -> list[Problem]:
             key = method.done[0].data_fingerprint, frozenset(method.tasks), _scored_on(method)
             groups.setdefault(key, []).append(i)
     names = group_names(among, list(groups.values()))
-    return [Problem(name, tuple(among[i] for i in g)) for name, g in zip(names, groups.values(), strict=True)]
+    return [LearningProblem(name, tuple(among[i] for i in g)) for name, g in zip(names, groups.values(), strict=True)]
 
 
-def unfinished(problem: Problem, among: Sequence[Method]) -> list[Method]:
+def unfinished(problem: LearningProblem, among: Sequence[Method]) -> list[Method]:
     """The methods without a finished job that were to be of a problem: for its tasks on its data, as settings tell."""
     wanted = [_trained_for(method) for method in problem.methods]
     return [method for method in among if not method.done and _trained_for(method) in wanted]

@@ -39,7 +39,7 @@ def ranked_methods(among: Sequence[Method]) -> list[Method]:
     A mean over other tasks than the others' would come first for what it leaves out.
     """
     found = []
-    for problem in comparison.problems(among):
+    for problem in comparison.learning_problems(among):
         without = comparison.lacking(problem.methods)
         means = [(mean.mean, m) for i, m in enumerate(problem.methods) if i not in without and (mean := m.mean())]
         found += [method for _, method in sorted(means, key=lambda pair: -pair[0])]
@@ -50,7 +50,7 @@ def ranked_methods(among: Sequence[Method]) -> list[Method]:
 def standings(rows: Sequence[Method]) -> list[Standing]:
     """Where each method of ``ranked_methods`` stands."""
     found = {}
-    problems = comparison.problems(rows)
+    problems = comparison.learning_problems(rows)
     for problem in problems:
         own = problem.methods
         ranks, front, without = comparison.mean_ranks(own), comparison.pareto(own), comparison.lacking(own)
@@ -89,7 +89,7 @@ def remarks(among: Sequence[Method]) -> list[str]:
     """
     lines = []
     names = dict(zip(map(id, among), comparison.labels(among), strict=True))
-    for problem in comparison.problems(among):
+    for problem in comparison.learning_problems(among):
         of = f"{problem.name}: " if problem.name else ""
         if tasks := comparison.without_number(problem.methods):
             which = f"{of}no job has a score for {listed(tasks, _MOST_NAMED)}"

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from mtl_cli.errors import listed
 from mtl_cli.sweep import comparison
-from mtl_cli.sweep.comparison import BASELINE, FRACTION, Estimate, Method, Problem
+from mtl_cli.sweep.comparison import BASELINE, FRACTION, Estimate, LearningProblem, Method
 from mtl_cli.sweep.records import JobRecord
 
 #: Two-sided 95 % quantiles of Student's t for a mean over so many seeds (n - 1 degrees of freedom).
@@ -150,7 +150,7 @@ class _Asked:
         missing: Why nothing is compared with the largest fraction that was asked for; empty if something is.
     """
 
-    problem: Problem
+    problem: LearningProblem
     own: list[Verdict]
     alone: list[Method]
     missing: str
@@ -164,7 +164,7 @@ def answer(among: Sequence[Method]) -> str | None:
     all, it is said why. The first line is about the method with the best validation score, against the tasks apart
     with theirs: chosen on test rows, the luckiest of many would come first.
     """
-    found = [asked for problem in comparison.problems(among) if (asked := _asked(problem, among)) is not None]
+    found = [asked for problem in comparison.learning_problems(among) if (asked := _asked(problem, among)) is not None]
     if not found:
         return None
     heads = {asked.problem.name: _head(asked) for asked in found}
@@ -185,7 +185,7 @@ def answer(among: Sequence[Method]) -> str | None:
     return "\n".join(lines)
 
 
-def _asked(problem: Problem, among: Sequence[Method]) -> _Asked | None:
+def _asked(problem: LearningProblem, among: Sequence[Method]) -> _Asked | None:
     """The question, if the jobs were to share and to train apart, whatever became of them."""
     every = [*problem.methods, *comparison.unfinished(problem, among)]
     if len({method.sharing == BASELINE for method in every}) < 2:

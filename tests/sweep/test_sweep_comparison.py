@@ -15,11 +15,11 @@ from mtl_cli.sweep.comparison import (
     delta_m,
     estimate,
     labels,
+    learning_problems,
     mean_ranks,
     methods,
     paired,
     pareto,
-    problems,
     relative_change,
 )
 from mtl_cli.sweep.method_table import as_json, method_columns
@@ -296,7 +296,7 @@ def test_problems_are_named_by_their_tasks_or_data_where_no_setting_tells_them_a
     def found(**other):
         one, two = (_record(sharing, 0, 0.5, fraction=f) for sharing, f in (("hard", 0.1), ("mmoe", 0.2)))
         three, four = (_record(sharing, 0, 0.5, fraction=f) for sharing, f in (("hard", 0.2), ("mmoe", 0.1)))
-        return [p.name for p in problems(methods([one, two, replace(three, **other), replace(four, **other)]))]
+        return [p.name for p in learning_problems(methods([one, two, replace(three, **other), replace(four, **other)]))]
 
     assert found() == [""]
     assert found(primary={"b": "rmse"}) == ["a, b", "b"]
@@ -374,7 +374,7 @@ def test_jobs_of_other_data_are_no_seeds_of_the_same_method(records):
     assert sorted((m.sharing, m.done[0].data_fingerprint, len(m.done)) for m in found) == [
         ("hard", "x", 2), ("hard", "y", 1), ("separate", "x", 2), ("separate", "y", 1),
     ]  # fmt: skip
-    assert {problem.name for problem in problems(found)} == {"a, b (data x)", "a, b (data y)"}
+    assert {problem.name for problem in learning_problems(found)} == {"a, b (data x)", "a, b (data y)"}
 
 
 def _with(job, **settings):
@@ -391,7 +391,7 @@ def test_the_same_data_at_two_places_are_one(records):
     assert [len(method.jobs) for method in found] == [3, 4]
     assert delta(*found).mean == pytest.approx(15.0)
     changed = [replace(job, data_fingerprint="y") for job in apart]
-    assert len(problems(methods([*shared, *changed]))) == 2
+    assert len(learning_problems(methods([*shared, *changed]))) == 2
 
 
 def test_the_same_files_given_for_other_splits_are_other_data(records):
@@ -423,7 +423,7 @@ def test_splits_that_are_drawn_by_the_seed_are_seeds_of_one_method(records):
 
     drawn = [split(job, job.settings["seed"]) for job in records]
     assert [len(method.done) for method in methods(drawn)] == [3, 3]
-    assert len(problems(methods(drawn))) == 1
+    assert len(learning_problems(methods(drawn))) == 1
     crossed = [split(job, seed) for job in records for seed in (0, 1)]
     assert [len(method.done) for method in methods(crossed)] == [3, 3, 3, 3]
 
@@ -439,7 +439,7 @@ def test_scores_of_other_rows_are_not_ranked_together(records):
         )
         for job in records
     ]
-    assert [len(problem.methods) for problem in problems(methods([*records, *split, *untested]))] == [2, 2, 2]
+    assert [len(problem.methods) for problem in learning_problems(methods([*records, *split, *untested]))] == [2, 2, 2]
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 30])
