@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mtl_cli import composition
 from mtl_cli.cli import hydra_launcher, session
+from mtl_cli.commands.entry import say
 from mtl_cli.errors import Problem
 from mtl_cli.schema import best_by, is_higher_better
 from mtl_cli.sweep.grouping import groups_to_train
@@ -129,7 +130,7 @@ def _refuse_monitor_of_one_task(groups: Sequence[Sequence[str]], config: DictCon
             found.append(Problem(key, f"{what} are without it", f"Write {key}=mean."))
     if found:
         session.current().sweep.folder = None
-        print(*found, sep="\n", file=sys.stderr, flush=True)
+        say("\n".join(map(str, found)), sys.stderr)
         raise SystemExit(2)
 
 

@@ -104,7 +104,7 @@ def _reopen(trainer: Trainer) -> None:
     """A finished training whose limits were raised since goes on."""
     limits, progress = trainer.limits, trainer.progress
     more_epochs = limits.epochs is None or progress.epoch < limits.epochs
-    more_steps = limits.steps is None or progress.step < limits.steps
+    more_steps = not limits.steps_reached(progress.step)
     more_time = limits.seconds is None or progress.seconds < limits.seconds
     stopping = trainer.scores.early_stopping
     waiting = stopping.patience is None or stopping.waited < stopping.patience

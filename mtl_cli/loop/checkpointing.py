@@ -77,7 +77,7 @@ class Checkpoints:
             "optimizers": [optimizer.state_dict() for optimizer in learner.optimizers],
             "progress": vars(self._progress).copy(),
             **self._totals.state(),
-            "lr": self._lr(),
+            "lr": learner.lr(self._progress.step),
             **self._scores.state(),
             "metrics_size": self._metrics.size(),
             "diagnostics_size": self._diagnostics.size(),
@@ -166,16 +166,12 @@ class Checkpoints:
 
     def _warn_of_another_lr(self, before: float | None) -> None:
         """Of a schedule that is not the one with which the checkpoint was written."""
-        now = self._lr()
+        now = self._learner.lr(self._progress.step)
         if before is not None and before != now:
             log.warning(
                 "learning rate at step %d: %.3g before, %.3g now; the schedule spans %d steps now",
                 self._progress.step, before, now, self._learner.scheduler.total_steps,
             )  # fmt: skip
-
-    def _lr(self) -> float:
-        """The learning rate of the next step."""
-        return self._learner.optimizers[0].lr * self._learner.scheduler.factor(self._progress.step)
 
     def _remove_what_nobody_keeps(self) -> None:
         """Checkpoints of epochs that a process was killed before it could remove, or that are trained once more."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from mtl_cli.data.batches import Epoch, Rows
 from mtl_cli.errors import TrainingError, listed
@@ -74,11 +75,7 @@ class FiniteChecks:
             TrainingError: A value is not finite.
         """
         if not state_is_finite(self._learner):
-            self._blame_balancing()
-            raise TrainingError(
-                f"step {self._progress.step}: a weight, or what the optimizer remembers of it, is not finite. "
-                "Lower optimizer.lr, or set trainer.gradient_clip_val."
-            )
+            self._stop_diverged(f"step {self._progress.step}: a weight, or what the optimizer remembers of it,")
 
     def check_evaluation(self, evaluation: Evaluation) -> None:
         """An evaluation: that the last update diverged shows in the validation loss alone.
@@ -87,12 +84,8 @@ class FiniteChecks:
             TrainingError: A loss is not finite.
         """
         if evaluation.diverged:
-            self._blame_balancing()
             place = f"epoch {self._progress.begun}, step {self._progress.step}"
-            raise TrainingError(
-                f"{place}: the validation loss of {', '.join(evaluation.diverged)} is not finite. "
-                "Lower optimizer.lr, or set trainer.gradient_clip_val."
-            )
+            self._stop_diverged(f"{place}: the validation loss of {', '.join(evaluation.diverged)}")
 
     def check_skipped(self, skipped: int) -> None:
         """How many steps of the epoch under way were skipped; warns if it is some of them.
@@ -116,6 +109,11 @@ class FiniteChecks:
         else:
             what = f"the training loss of {self._names(reason.tasks)}" if reason.tasks else "the gradient"
             log.warning("%s: %s is not finite%s; step skipped", self._place(step), what, self._batch(epoch, step))
+
+    def _stop_diverged(self, what: str) -> NoReturn:
+        """Stops because of what an update has spoilt, with the place and the thing as the subject of the sentence."""
+        self._blame_balancing()
+        raise TrainingError(f"{what} is not finite. Lower optimizer.lr, or set trainer.gradient_clip_val.")
 
     def _blame_balancing(self) -> None:
         """Stops with the cause if balancing made weights that are not finite of losses that were."""

@@ -83,7 +83,7 @@ class StepPasses:
         validation: ValidationBatches | None,
     ) -> None:
         self.parameters = learner.parameters.values
-        self.lr = learner.optimizers[0].lr * learner.scheduler.factor(step)
+        self.lr = learner.lr(step)
         self.step, self.scale = step, epoch.scale[batch]
         self._learner, self._pieces, self._tasks, self._validation = learner, pieces, tasks, validation
         device = self.parameters.device

@@ -60,6 +60,10 @@ class Learner:
     loss_scale: InitialScale | None = None
     processes: ProcessGroup = ALONE
 
+    def lr(self, step: int) -> float:
+        """The learning rate of the model's parameters after ``step`` steps."""
+        return self.optimizers[0].lr * self.scheduler.factor(step)
+
     def accumulator(self, tasks: Tensor) -> GradientAccumulator:
         """What adds up the gradients of a step for the tasks (k,) that balancing sees."""
         flat = self.parameters

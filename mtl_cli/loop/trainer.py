@@ -243,8 +243,7 @@ class Trainer:
         whole = progress.step_in_epoch == len(epoch.bounds)
         if whole:
             progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
-        lr = self.learner.optimizers[0].lr * self.learner.scheduler.factor(progress.step - 1)
-        self._training_log.write_epoch(losses, self.totals, lr)
+        self._training_log.write_epoch(losses, self.totals, self.learner.lr(progress.step - 1))
         self._training_log.warn_without_gradient(self.learner.balancing.take_without_gradient())
         if whole:
             self.totals.begin_epoch()
