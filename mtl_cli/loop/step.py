@@ -137,10 +137,11 @@ def compile_trunk(learner: Learner, backend: str = "inductor") -> None:
         learner: What is trained.
         backend: Of ``torch.compile``.
     """
-    if learner.balancing.needs_shared:  # it goes backward once for each task: nothing may be given away the first time
-        from torch._functorch import config
+    from torch._functorch import config
 
-        config.donated_buffer = False
+    # Methods on gradients, and the looks at gradients of any run, go backward once for each task: nothing may be given
+    # away the first time.
+    config.donated_buffer = False
     learner.model.sharing.compile(backend=backend)
 
 
