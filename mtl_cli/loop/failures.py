@@ -87,14 +87,18 @@ class FiniteChecks:
             place = f"epoch {self._progress.begun}, step {self._progress.step}"
             self._stop_diverged(f"{place}: the validation loss of {', '.join(evaluation.diverged)}")
 
-    def check_skipped(self, skipped: int) -> None:
+    def check_skipped(self, skipped: int, *, whole: bool) -> None:
         """How many steps of the epoch under way were skipped; warns if it is some of them.
 
+        Args:
+            skipped: How many.
+            whole: Whether all steps of the epoch are made, and not only those that a limit allowed.
+
         Raises:
-            TrainingError: It is all of them.
+            TrainingError: It is all steps of an epoch, or of the training.
         """
         number, steps = self._progress.epoch + 1, self._progress.step_in_epoch
-        if skipped and skipped == steps:
+        if skipped and skipped == (steps if whole else self._progress.step):
             raise TrainingError(
                 f"epoch {number}: none of {steps} steps had finite losses and gradients: all skipped. "
                 "Lower optimizer.lr, set trainer.gradient_clip_val, or look for extreme values in the data."

@@ -126,7 +126,7 @@ class LossWatch:
 
     def _read(self) -> np.ndarray:
         """The losses (steps, K) in float64."""
-        losses = torch.stack(self._losses or [self._nothing]).double().cpu().numpy()
+        losses = torch.stack(self._losses or [self._nothing]).cpu().double().numpy()
         return losses[: self.count]
 
 
@@ -139,7 +139,12 @@ class Snapshot:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
-        self._balancing = copy.deepcopy(learner.balancing.state_dict())
+        # The parameters, the method's too, only the optimizer changes.
+        self._balancing = [
+            (module, name, buffer.clone())
+            for module in learner.balancing.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
         self._scale = None if learner.loss_scale is None else copy.deepcopy(learner.loss_scale.state_dict())
         self._buffers = [(buffer, buffer.clone()) for buffer in learner.model.buffers()]
         device = learner.parameters.values.device
@@ -149,7 +154,8 @@ class Snapshot:
 
     def restore(self) -> None:
         """Puts everything back, the generators included."""
-        self._learner.balancing.load_state_dict(self._balancing)
+        for module, name, value in self._balancing:  # put back, not loaded: a method may have made it larger
+            setattr(module, name, value)
         if self._learner.loss_scale is not None and self._scale is not None:
             self._learner.loss_scale.load_state_dict(self._scale)
         for buffer, value in self._buffers:

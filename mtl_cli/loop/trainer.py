@@ -238,9 +238,9 @@ class Trainer:
         """
         progress = self.progress
         self._add_up(epoch)
-        self._checks.check_skipped(self.totals.skipped)
-        losses = dict(zip([task.name for task in self.tasks], self.totals.mean_losses(), strict=True))
         whole = progress.step_in_epoch == len(epoch.bounds)
+        self._checks.check_skipped(self.totals.skipped, whole=whole)
+        losses = dict(zip([task.name for task in self.tasks], self.totals.mean_losses(), strict=True))
         if whole:
             progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
         self._training_log.write_epoch(losses, self.totals, self.learner.lr(progress.step - 1))
