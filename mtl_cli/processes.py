@@ -221,7 +221,10 @@ class DistributedGroup(ProcessGroup):
             yield
         except Exception as own:
             error = own
-        told = self._all(None if error is None else (str(error), isinstance(error, UserError)))
+        try:
+            told = self._all(None if error is None else (str(error), isinstance(error, UserError)))
+        except ProcessLost as lost:
+            raise error or lost from None
         if error is not None:
             raise error
         for number, failure in enumerate(told):

@@ -163,6 +163,17 @@ def pseudo_inverse(matrix: Array) -> Array:
     return result
 
 
+def equal_projections(between: Array) -> Array:
+    """The weights w of unit vectors with cosines C whose sum projects on all of them alike, C w = 1; else 0.
+
+    Opposed vectors allow none. What the pseudo-inverse gives then is rounding, and its direction means nothing. Where
+    there is a solution the sum of its weights is well above 0: no eigenvalue of C is above k.
+    """
+    weights = pseudo_inverse(between) @ np.ones(len(between))
+    result: Array = weights if weights.sum() > len(between) * NOISE else np.zeros(len(between))
+    return result
+
+
 def _lifted(gramian: Array) -> Array:
     """The Gramian of the vectors with a coordinate more, the same for all: 0 is then no convex combination of them."""
     squares = gramian.diagonal()

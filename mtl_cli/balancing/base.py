@@ -84,6 +84,16 @@ class Balancing(nn.Module, ABC):
         """For the constructor of a method that draws: a generator of its own, whose state is part of the checkpoint."""
         self.generator_state: Tensor
         self.register_buffer("generator_state", torch.Generator().manual_seed(seed).get_state())
+        self._seed = seed
+
+    def draw_as_run(self, seed: int) -> None:
+        """Before training: with the same option ``seed``, runs of another seed draw other numbers.
+
+        Else a mean over seeds would leave out the chance that the method itself brings.
+        """
+        if "generator_state" in self._buffers:
+            own = torch.Generator().manual_seed((self._seed + seed) % 2**63)
+            self.generator_state.copy_(own.get_state())
 
     @contextlib.contextmanager
     def draws(self) -> Iterator[torch.Generator]:
@@ -136,6 +146,11 @@ class LossBalancing(Balancing):
     #: Gradients of each task that ``observe`` is shown: on the last shared layer (``Sharing.last_layer``), or on all
     #: shared parameters.
     observes: ClassVar[Literal["nothing", "last layer", "shared"]] = "nothing"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.observes != "nothing":
+            cls.needs_shared = True
 
     @property
     def measures_gradients(self) -> bool:
@@ -229,9 +244,11 @@ class GradientBalancing(Balancing):
             raise ConfigError(Problem(describe_component(self), what, "Write: return update, None."))
         update, weights = found
         expect_shape(self, "update", update, jacobian.shape[-1:])
-        if not self._looked:  # once: later it would make every step wait for the device
+        # Once: later it would make every step wait for the device. Of gradients whose squares are too large for float32
+        # no method makes an update.
+        if not self._looked and bool(jacobian.square().sum().isfinite()) and bool(losses.isfinite().all()):
             self._looked = True
-            if not bool(update.isfinite().all()) and bool(jacobian.isfinite().all()) and bool(losses.isfinite().all()):
+            if not bool(update.isfinite().all()):
                 who = describe_component(self)
                 raise TrainingError(f"{who} gave an update that is not finite for losses and gradients that are.")
         if weights is not None:
@@ -261,19 +278,19 @@ class GramianBalancing(GradientBalancing):
 
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:
         if jacobian.dim() == 2:
-            gramian = (jacobian @ jacobian.t()).double().cpu()
+            gramian = (jacobian @ jacobian.t()).cpu().double()
             squares = gramian.diagonal()
         else:
-            gramian = (jacobian[0] @ jacobian[min(1, len(jacobian) - 1)].t()).double().cpu()
-            squares = jacobian.square().sum((0, 2)).double().cpu()
+            gramian = (jacobian[0] @ jacobian[min(1, len(jacobian) - 1)].t()).cpu().double()
+            squares = jacobian.square().sum((0, 2)).cpu().double()
             jacobian = self.pick(jacobian)
+        if not bool(gramian.isfinite().all()):  # of the gradients, so that no weights are to blame
+            return torch.full_like(jacobian[0], torch.nan), None
         weights = self._weights(gramian, squares, losses, tasks).to(jacobian)
         return weights @ jacobian, weights
 
     def _weights(self, gramian: Tensor, squares: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:
         """``combine`` for the tasks whose gradient is not zero (by ``squares``), and 0 for the others."""
-        if not bool(gramian.isfinite().all()):  # the trainer reports what is not finite
-            return torch.full_like(squares, torch.nan)
         alive = squares > 0
         if self.all_have(alive, tasks):
             return self.combine(gramian, losses, tasks)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_cli.balancing._solvers import cosines, pseudo_inverse
+from mtl_cli.balancing._solvers import cosines, equal_projections
 from mtl_cli.balancing.base import GramianBalancing
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.types import GradientsOn, UpdateScale
@@ -49,7 +48,7 @@ class ConFIG(GramianBalancing):
 
     def combine(self, gramian: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:  # noqa: ARG002
         between, lengths = cosines(gramian.numpy())
-        weights = pseudo_inverse(between) @ np.ones(len(between))  # of the unit gradients
+        weights = equal_projections(between)  # of the unit gradients
         projections = between @ weights
         square = weights @ projections
         if square <= 0:  # two opposed gradients: there is no such direction

@@ -17,9 +17,10 @@ from mtl_cli.types import GradientsOn, Positive, UpdateScale
 class FairGrad(GramianBalancing):
     """The alpha-fair update: weights x > 0 with (M x)_i = x_i^(-1/alpha) for the Gramian M (Ban & Ji 2024, FairGrad).
 
-    alpha near 0 is the mean, 1 has the direction of Nash-MTL, and the larger it is, the more goes to the task whose
-    loss falls least. Solved by Newton's method on the convex function behind the equation, not by least squares. Where
-    gradients cancel and there is no solution, a tiny ridge decides.
+    alpha near 0 is the sum, projected so that it conflicts with no gradient (k times ``dualproj``), 1 has the direction
+    of Nash-MTL, and the larger it is, the more goes to the task whose loss falls least. Solved by Newton's method on
+    the convex function behind the equation, not by least squares. Where gradients cancel and there is no solution, a
+    tiny ridge decides.
 
     Args:
         num_tasks: K.

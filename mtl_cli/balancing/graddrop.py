@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtl_cli.balancing.base import GradientBalancing
 from mtl_cli.registry import BALANCINGS
-from mtl_cli.types import Fraction, GradientsOn, NonNegativeInt, UpdateScale
+from mtl_cli.types import Fraction, GradientsOn, Seed, UpdateScale
 
 
 @BALANCINGS.register("graddrop")
@@ -43,7 +43,7 @@ class GradDrop(GradientBalancing):
         num_tasks: int,  # noqa: ARG002
         *,
         leak: Fraction = 0.0,
-        seed: NonNegativeInt = 0,
+        seed: Seed = 0,
         normalize_to: UpdateScale = "none",
         gradients_on: GradientsOn = "parameters",
     ) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from mtl_cli.balancing._solvers import NOISE
 from mtl_cli.balancing.base import GramianBalancing
 from mtl_cli.registry import BALANCINGS
-from mtl_cli.types import Fraction, GradientsOn, NonNegativeInt, UpdateScale
+from mtl_cli.types import Fraction, GradientsOn, Seed, UpdateScale
 
 LARGEST = 1 - NOISE  # cosine: nearer to 1 it is the rounding of parallel gradients, which must not be made up for
 
@@ -47,7 +47,7 @@ class GradVac(GramianBalancing):
         num_tasks: int,
         *,
         beta: Fraction = 0.5,
-        seed: NonNegativeInt = 0,
+        seed: Seed = 0,
         normalize_to: UpdateScale = "none",
         gradients_on: GradientsOn = "parameters",
     ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_cli.balancing._solvers import cosines, pseudo_inverse
+from mtl_cli.balancing._solvers import cosines, equal_projections
 from mtl_cli.balancing.base import GramianBalancing
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.types import GradientsOn, UpdateScale
@@ -52,7 +52,7 @@ class IMTLG(GramianBalancing):
 
     def combine(self, gramian: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:  # noqa: ARG002
         between, lengths = cosines(gramian.numpy())
-        weights = pseudo_inverse(between) @ np.ones(len(between)) / lengths
+        weights = equal_projections(between) / lengths
         total = weights.sum()
         if abs(total) <= 1e-6 * np.abs(weights).sum():
             return torch.zeros(len(weights), dtype=torch.float64)

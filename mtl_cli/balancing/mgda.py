@@ -57,7 +57,7 @@ class MGDA(GramianBalancing):
         if self._normalization in ("l2", "loss+"):
             divisor = gramian.diagonal().sqrt()
         if self._normalization in ("loss", "loss+"):
-            sizes = losses.abs().double().cpu()
+            sizes = losses.abs().cpu().double()
             divisor = divisor * torch.where(sizes > 0, sizes, 1.0)
         weights = min_norm_point((gramian / divisor.outer(divisor)).numpy())
         return torch.from_numpy(weights) / divisor

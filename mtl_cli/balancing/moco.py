@@ -71,7 +71,7 @@ class MoCo(AveragingBalancing):
         present = tasks[alive]
         rates = self._beta / self.count(present) ** self._beta_sigma
         averages = self.average(present, jacobian, alive, losses.abs() / lengths, rates.clamp(max=1.0))
-        shares = self._step((averages @ averages.t()).double().cpu(), present)
+        shares = self._step((averages @ averages.t()).cpu().double(), present)
         weights[alive] = shares.to(weights)
         return weights[alive] @ averages, weights
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtl_cli.balancing.base import GramianBalancing
 from mtl_cli.registry import BALANCINGS
-from mtl_cli.types import GradientsOn, NonNegativeInt, UpdateScale
+from mtl_cli.types import GradientsOn, Seed, UpdateScale
 
 
 @BALANCINGS.register("pcgrad")
@@ -43,7 +43,7 @@ class PCGrad(GramianBalancing):
         self,
         num_tasks: int,  # noqa: ARG002
         *,
-        seed: NonNegativeInt = 0,
+        seed: Seed = 0,
         normalize_to: UpdateScale = "none",
         gradients_on: GradientsOn = "parameters",
     ) -> None:

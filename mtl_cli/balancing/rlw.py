@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtl_cli.balancing.base import LossBalancing
 from mtl_cli.registry import BALANCINGS
-from mtl_cli.types import NonNegativeInt
+from mtl_cli.types import Seed
 
 
 @BALANCINGS.register("rlw")
@@ -32,7 +32,7 @@ class RLW(LossBalancing):
 
     linear: ClassVar[bool] = True
 
-    def __init__(self, num_tasks: int, *, seed: NonNegativeInt = 0) -> None:  # noqa: ARG002
+    def __init__(self, num_tasks: int, *, seed: Seed = 0) -> None:  # noqa: ARG002
         super().__init__()
         self.seed_draws(seed)
 

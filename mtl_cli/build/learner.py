@@ -71,9 +71,10 @@ def build_learner(
         [t.name for t in data.tasks],
     ).to(device)
     names = [task.name for task in data.tasks]
-    balancing = BALANCINGS.build(config.balancing.name, len(names), **_per_task_lists(config.balancing, data.tasks)).to(
-        device
-    )
+    balancing = BALANCINGS.build(config.balancing.name, len(names), **_per_task_lists(config.balancing, data.tasks))
+    check_device(config.balancing.name, balancing, device)
+    balancing.to(device)
+    balancing.draw_as_run(config.seed)
     check_owners(model)
     model.freeze(config.freeze)
     refuse_copied_statistics(model)
@@ -236,6 +237,22 @@ def choose_device(config: RunConfig) -> torch.device:
     if not there or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
         raise ConfigError(Problem("trainer.device", f"there is no device '{name}' here", "Write trainer.device=cpu."))
     return device
+
+
+def check_device(name: str, balancing: Balancing, device: torch.device) -> None:
+    """Whether a device can hold what a method remembers.
+
+    Args:
+        name: Of the method.
+        balancing: The method.
+        device: That trains.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if device.type == "mps" and any(buffer.dtype == torch.float64 for buffer in balancing.buffers()):
+        what = f"'{name}' remembers 64-bit numbers, and trainer.device=mps has none"
+        raise ConfigError(Problem("balancing", what, "Use trainer.device=cpu, or another method."))
 
 
 def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters, labels: np.ndarray) -> None:

@@ -26,7 +26,7 @@ class _Gramian(GradientBalancing):
     gramian: Tensor
 
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, None]:  # noqa: ARG002
-        self.gramian = (jacobian @ jacobian.t()).double().cpu()
+        self.gramian = (jacobian @ jacobian.t()).cpu().double()
         return torch.zeros_like(jacobian[0]), None
 
 

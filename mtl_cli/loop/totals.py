@@ -36,7 +36,7 @@ class Tally:
         """
         if not steps:
             return
-        start, values = 0, torch.cat([of_step for of_step, _ in steps]).double().cpu().numpy()
+        start, values = 0, torch.cat([of_step for of_step, _ in steps]).cpu().double().numpy()
         sums, counts = self._state
         units = np.broadcast_to(unit, sums.shape)
         for of_step, without in steps:

@@ -12,6 +12,7 @@ from mtl_cli.balancing.equal import Equal
 from mtl_cli.balancing.fixed import Fixed
 from mtl_cli.balancing.uncertainty import Uncertainty
 from mtl_cli.errors import ConfigError
+from mtl_cli.registry import BALANCINGS
 
 LOSSES = torch.tensor([1.0, 2.0, 4.0])
 
@@ -142,6 +143,17 @@ def test_method_whose_weights_depend_on_the_losses_sees_the_whole_batch():
     torch.testing.assert_close(x.grad, expected, rtol=1e-6, atol=0)
     assert batch.losses.tolist() == [1.0, 9.0]
     torch.testing.assert_close(batch.weights, torch.tensor([1.5, 1 / 6]), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["equal", "pcgrad"])
+def test_gradients_are_added_to_those_that_are_there(name):
+    x, own = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2))
+    found = []
+    for before in (0.0, 10.0):
+        x.grad, own.grad = torch.full((2,), before), torch.full((2,), before)
+        backward(torch.stack([x[0] + own[0], x[1] - x[0] + own[1]]), BALANCINGS.build(name, 2), [x], [own])
+        found.append(torch.cat([x.grad, own.grad]))
+    assert torch.equal(found[0] + 10.0, found[1])
 
 
 def test_nothing_added_is_a_mistake_of_the_caller():

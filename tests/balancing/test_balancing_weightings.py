@@ -124,6 +124,17 @@ def test_rlw_goes_on_drawing_where_its_state_was_saved():
     assert torch.equal(first.weights(LOSSES, EVERY), second.weights(LOSSES, EVERY))
 
 
+def test_rlw_draws_other_numbers_in_a_run_of_another_seed():
+    drawn = []
+    for seed in (None, 0, 1):
+        method = _build("rlw")
+        if seed is not None:
+            method.draw_as_run(seed)
+        drawn.append(method.weights(LOSSES, EVERY))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[1], drawn[2])
+
+
 def test_si_is_the_sum_of_logarithms():
     losses = LOSSES.clone().requires_grad_()
     (expected,) = torch.autograd.grad(losses.log().sum(), losses)
@@ -177,6 +188,13 @@ def test_famo_follows_torchjd_over_steps():
 def test_famo_lowers_the_weight_of_the_task_that_improved_most():
     method = _build("famo")
     method.after_step(Fake(losses=torch.tensor([0.1, 1.9, 3.9])), LOSSES, EVERY)
+    assert method.logits[0] < method.logits[1:].min()
+
+
+def test_famo_goes_on_after_losses_that_are_not_finite():
+    method = _build("famo")
+    method.after_step(Fake(losses=torch.tensor([0.5, math.inf, math.nan])), LOSSES, EVERY)
+    assert method.logits.isfinite().all()
     assert method.logits[0] < method.logits[1:].min()
 
 
@@ -331,6 +349,12 @@ def test_gradnorm_observes_the_last_shared_layer_and_excess_mtl_all_of_them():
         accumulator.add(PieceLosses(losses, losses.detach()))
         accumulator.finish()
     assert seen == {"gradnorm": (2, 9), "excess_mtl": (2, 13)}
+
+
+@pytest.mark.parametrize("observed", ["nothing", "last layer", "shared"])
+def test_method_that_observes_need_not_say_that_it_needs_shared_parameters(observed):
+    own = type("Own", (LossBalancing,), {"observes": observed})
+    assert own.needs_shared == (observed != "nothing")
 
 
 def test_methods_that_observe_refuse_a_model_that_shares_nothing():

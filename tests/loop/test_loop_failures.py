@@ -12,9 +12,11 @@ from mtl_cli.data.batches import Rows
 from mtl_cli.errors import TrainingError
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.run import RunFolder
+from mtl_cli.tasks.binary import Binary
 
 DROPOUT = {"encoder": {"hidden": [6], "dropout": 0.3}}
 POISON = 13  # a row
+SEEDS = {False: 0, True: 1}  # with which its batch is, or is not, the first of the first epoch
 
 
 @pytest.fixture
@@ -89,15 +91,22 @@ def test_optimizer_that_overflowed_is_never_saved(folder):
     assert folder.checkpoints() == []
 
 
-@pytest.mark.parametrize("balancing", BALANCINGS.names())
-def test_skipped_step_leaves_everything_untouched(tmp_path, balancing, caplog):
+@pytest.mark.parametrize(
+    ("balancing", "options"), [*((name, {}) for name in BALANCINGS.names()), ("coba", {"warmup": 1})]
+)
+@pytest.mark.parametrize("first", [False, True])
+def test_skipped_step_leaves_everything_untouched(tmp_path, balancing, options, first, caplog):
     """Leaving a poisoned batch out by its numbers is leaving it out by hand, bit for bit, dropout included."""
     ends = []
     for name, rows in (("skip", _rows()), ("by hand", _rows(poisoned=False))):
         with RunFolder.claim(tmp_path / name) as folder:
-            learner = make_learner(three_kinds(), balancing=balancing, loss_scale="initial", **DROPOUT)
-            options = {"batch_size": 8, "epochs": 2, "skip_nonfinite": name == "skip"}
-            trainer = make_trainer(folder, learner, rows, val=three_kind_rows(16), **options)
+            learner = make_learner(
+                three_kinds(), balancing=balancing, balancing_options=options, loss_scale="initial", **DROPOUT
+            )
+            trainer = make_trainer(
+                folder, learner, rows, val=three_kind_rows(16), batch_size=8, epochs=2, skip_nonfinite=name == "skip",
+                seed=SEEDS[first],
+            )  # fmt: skip
             if name == "by hand":
                 _leave_out(trainer)
             torch.manual_seed(0)
@@ -135,6 +144,36 @@ def test_epoch_of_which_every_step_is_skipped_ends_the_run(folder):
     with pytest.raises(TrainingError, match=r"^epoch 1: none of 4 steps had finite losses and gradients: all skipped"):
         trainer.fit()
     assert folder.checkpoints() == []
+
+
+@pytest.mark.parametrize(("before", "fails"), [(100, False), (0, True)])
+def test_limit_after_a_skipped_step_ends_the_run_only_if_no_step_was_good(folder, before, fails):
+    """A single bad step that ends an epoch before its time is no epoch without a good one."""
+    learner = make_learner(three_kinds())
+    trainer = make_trainer(folder, learner, _rows(), batch_size=8, steps=before + 1, epochs=99, skip_nonfinite=True)
+    trainer.progress.step = before
+    learner.parameters.values.fill_(np.nan)
+    if fails:
+        with pytest.raises(TrainingError, match=r"^epoch 1: none of 1 steps had finite losses and gradients: all skip"):
+            trainer.fit()
+    else:
+        trainer._checks.check_weights = trainer._checks.check_evaluation = lambda *_: None
+        trainer.fit()
+        assert trainer.progress.finished
+
+
+def test_gradients_too_large_for_float32_are_no_fault_of_the_method(folder, caplog):
+    """Losses and gradients are finite, products of the gradients are not."""
+    learner = make_learner([Binary(), Binary()], balancing="pcgrad")
+    values = torch.randn(32, 5)
+    values[POISON] = 1e24
+    rows = Rows(inputs(values), np.tile(np.arange(32.0, dtype=np.float32)[:, None] % 2, 2), CPU)
+    good = Rows(inputs(torch.randn(16, 5)), rows.targets[:16].numpy(), CPU)
+    trainer = make_trainer(folder, learner, rows, val=good, batch_size=8, epochs=1, skip_nonfinite=True)
+    trainer.fit()
+    assert trainer.progress.skipped == 1
+    assert "step 3: the gradient is not finite" in caplog.text
+    assert "balancing" not in caplog.text
 
 
 class Spoiling(LossBalancing):

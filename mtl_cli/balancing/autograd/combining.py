@@ -96,7 +96,7 @@ class JacobianAccumulator(CombiningAccumulator):
         norms = (jacobian if jacobian.dim() == 2 else jacobian.mean(0)).norm(dim=1)
         update, weights = self._balancing.aggregate(jacobian, losses, self._tasks)
         for parameter, part in zip(shared, update.split([p.numel() for p in shared]), strict=True):
-            parameter.grad.copy_(part.view_as(parameter))  # type: ignore[union-attr]
+            parameter.grad.add_(part.view_as(parameter))  # type: ignore[union-attr]
         return weights, norms
 
     def _memory(self, losses: Tensor, samples: int) -> Tensor:
