@@ -13,6 +13,7 @@ from torch import nn
 
 from mtl_cli.balancing import Balancing, GradientBalancing
 from mtl_cli.balancing.scale import InitialScale
+from mtl_cli.build.allocator import keep_freed_memory
 from mtl_cli.build.data import Data
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.loop import Learner, Objective
@@ -89,6 +90,7 @@ def build_learner(
         options = {**config.optimizer.options, "weight_decay": 0.0}  # decay would pull what a method has learnt to 0
         optimizers.append(OPTIMIZERS.build(config.optimizer.name, own, **options))
     torch.set_num_threads(choose_threads(config, len(parameters.values)))
+    keep_freed_memory()
     learner = Learner(
         model, Objective([t.kind for t in data.tasks], device, model.ordered()), balancing, parameters, optimizers,
         SCHEDULERS.build(config.scheduler.name, total_steps, **config.scheduler.options),

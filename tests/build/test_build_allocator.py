@@ -1,0 +1,44 @@
+"""What a step frees is there for the next one."""
+
+import subprocess
+import sys
+
+import pytest
+
+COUNT = """
+import resource, sys, torch
+from mtl_cli.build.allocator import keep_freed_memory
+if sys.argv[1] == "keep" and not keep_freed_memory():
+    print("refused")
+    sys.exit()
+def step():
+    first = torch.ones(2**20)  # 4 MiB
+    return [first + n for n in range(4)]
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
+"""
+
+
+def _count(how, **environment):
+    run = subprocess.run(
+        [sys.executable, "-c", COUNT, how], capture_output=True, text=True, check=True, env=environment or None
+    )
+    return run.stdout.strip()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone gives memory back that soon")
+def test_a_step_takes_no_pages_from_the_system_again():
+    kept = _count("keep")
+    if kept == "refused":
+        pytest.skip("not glibc, or malloc is set by the environment")
+    assert float(kept) < 10 < float(_count("as it is"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone")
+def test_the_environment_has_the_last_word(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "100000")
+    assert _count("keep") == "refused"
