@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from mtl_cli import composition
 from mtl_cli.cli import session
 from mtl_cli.errors import ConfigError, Problem
-from mtl_cli.schema import RunConfig, validate
+from mtl_cli.schema import RunConfig, validate, with_tasks_by_name
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Job:
 
     Args:
         config: The configuration.
-        settings: The same as plain mappings, as the run's config.yaml has it.
+        settings: The same as plain mappings, as the run's config.yaml has it: its tasks by their names.
         overrides: Of the command line.
         folder: Its folder.
         number: Its place in a sweep; None for a single run.
@@ -54,7 +54,8 @@ def composed_job(composed: DictConfig) -> Job:
     if not settings.get("tasks") and not any(o.startswith("task=") for o in overrides):
         raise no_task(composition.config_groups(folders))
     number = context.job.num if context.mode == RunMode.MULTIRUN else None
-    return Job(validate(settings, origin), settings, overrides, Path(context.runtime.output_dir), number)
+    config = validate(settings, origin)  # as it is written: its messages name the places
+    return Job(config, with_tasks_by_name(settings), overrides, Path(context.runtime.output_dir), number)
 
 
 def given_overrides() -> list[str]:

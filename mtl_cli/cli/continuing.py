@@ -11,7 +11,7 @@ from typing import Any
 
 from mtl_cli.errors import Problem, RunError
 from mtl_cli.run import RunFolder, flatten
-from mtl_cli.schema import RunConfig, seconds
+from mtl_cli.schema import RunConfig, seconds, with_tasks_by_name
 
 log = logging.getLogger("mtl_cli")
 #: Keys that may differ between a run and its resumption: they do not change what has been trained so far.
@@ -59,7 +59,8 @@ class Changes:
         Raises:
             RunError: The folder does not say what its own settings are.
         """
-        return cls(flatten(RunFolder.open(folder).read_settings()), flatten(settings))
+        old = with_tasks_by_name(RunFolder.open(folder).read_settings())  # older versions stored a list as one
+        return cls(flatten(old), flatten(with_tasks_by_name(settings)))
 
     @property
     def keys(self) -> list[str]:

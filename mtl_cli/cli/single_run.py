@@ -21,7 +21,7 @@ from mtl_cli.cli.several_processes import check_for_processes
 from mtl_cli.commands.entry import say
 from mtl_cli.errors import ConfigError, Problem, RunError, listed
 from mtl_cli.run import RunFolder, find_resumable
-from mtl_cli.schema import validate
+from mtl_cli.schema import validate, with_tasks_by_name
 from mtl_cli.steps import run_alone
 
 log = logging.getLogger("mtl_cli")
@@ -53,7 +53,7 @@ def folder_to_resume(flags: Sequence[str], overrides: Sequence[str]) -> Path | N
 def resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
     """Goes on with a run by its own config.yaml, and what the command line gives beside ``resume=``."""
     run = RunFolder.open(folder)
-    settings = run.read_settings()
+    settings = with_tasks_by_name(run.read_settings())
     own = [o for o in overrides if not o.startswith("resume=")]
     _check_beside_resume(own)
     given = composition.plain(OmegaConf.from_dotlist([o.lstrip("+") for o in own]))

@@ -18,6 +18,7 @@ from mtl_cli.schema.options import (
     TrainerOptions,
 )
 from mtl_cli.schema.streaming import why_whole
+from mtl_cli.schema.tasks import with_tasks_by_name
 from mtl_cli.schema.trainer import check_device, seconds
 from mtl_cli.schema.validation import validate
 
@@ -44,4 +45,5 @@ __all__ = [
     "validate",
     "why_whole",
     "with_origin",
+    "with_tasks_by_name",
 ]

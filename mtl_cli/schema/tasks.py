@@ -31,6 +31,19 @@ def read_tasks(node: Any) -> tuple[dict[str, TaskConfig], list[str], list[Proble
     return tasks, [str(name) for name in declared], found
 
 
+def with_tasks_by_name(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The same configuration with its tasks as a mapping, which may be written as a list too.
+
+    A list with a mistake in it, of which ``validate`` tells, stays.
+
+    Example:
+        >>> with_tasks_by_name({"tasks": [{"name": "income", "kind": "binary"}], "seed": 0})
+        {'tasks': {'income': {'kind': 'binary'}}, 'seed': 0}
+    """
+    tasks, problems = _declared(settings.get("tasks"))
+    return dict(settings) if problems else {**settings, "tasks": tasks}
+
+
 def _declared(node: Any) -> tuple[Mapping[Any, Any], list[Problem]]:
     """The options of each task by its name, whether they are written as a mapping or as a list."""
     if isinstance(node, list) and node:

@@ -9,6 +9,7 @@ from typing import Any
 
 from mtl_cli.errors import Problem, RunError
 from mtl_cli.run import RunFolder, digest, flatten, is_locked, is_run_folder
+from mtl_cli.schema import with_tasks_by_name
 
 STATUSES = ("done", "running", "interrupted", "failed", "changed", "damaged")
 
@@ -118,7 +119,7 @@ def _record(folder: Path) -> JobRecord:
     try:
         overrides = run.read_overrides() if (folder / "overrides").exists() else []
         config = run.read_settings() if (folder / "config.yaml").exists() else None
-        settings = flatten(config) if config else {}
+        settings = flatten(with_tasks_by_name(config)) if config else {}
         # The lock first: a job that ends between the two looks is then seen as done, not as interrupted.
         alive = is_locked(folder)
         status = run.status

@@ -16,7 +16,7 @@ from worlds import start, wait_for_lines
 
 from mtl_cli.build import DATA_FORMAT
 from mtl_cli.cli import run_command
-from mtl_cli.run import MetricsLog, RunFolder
+from mtl_cli.run import MetricsLog, RunFolder, settings_text
 from mtl_cli.run.checkpoint import load
 
 # State of every sort: dropout's generator, a schedule, weights that a method learns, checkpoints inside an epoch.
@@ -361,6 +361,18 @@ def test_tasks_in_another_order_are_refused_before_anything_is_read(cli, custome
         assert ended.code == code
     assert ended.err.startswith("resume: run: was made with another order of tasks (churned, size -> size, churned). ")
     assert ended.out == ""
+
+
+def test_a_run_that_stored_its_tasks_as_a_list_goes_on(cli, customers, write, tmp_path):  # as older versions did
+    line = ["--config-dir", "conf", "task=customers", "trainer.max_epochs=1", "hydra.run.dir=run"]
+    assert cli(*line).code == 0
+    settings = RunFolder.open(tmp_path / "run").read_settings()
+    listed = [{"name": name, **options} for name, options in settings["tasks"].items()]
+    for epochs, again in ((2, ["resume=run"]), (3, [*line, "resume=run"])):
+        write({"run/config.yaml": settings_text({**settings, "tasks": listed})})
+        ended = cli(*again, f"trainer.max_epochs={epochs}")
+        assert (ended.code, ended.err) == (0, "")
+        assert RunFolder.open(tmp_path / "run").read_settings()["tasks"] == settings["tasks"]
 
 
 def test_key_without_a_value_is_no_override_on_resume(cli, tmp_path):

@@ -135,6 +135,8 @@ def test_tasks_as_a_list_train_the_same(cli, customers, write, tmp_path):
     assert cli("--config-dir", "conf", "task=listed", "hydra.run.dir=list").code == 0
     assert (tmp_path / "list/metrics.jsonl").read_bytes() == (tmp_path / "run/metrics.jsonl").read_bytes()
     _equal(_weights(tmp_path / "list"), _weights(tmp_path / "run"))
+    stored = [(tmp_path / name / "config.yaml").read_text() for name in ("list", "run")]
+    assert stored[0] == stored[1]
 
 
 def test_left_out_targets_are_no_inputs(cli, customers, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from mtl_cli.errors import RunError, TrainingError
 from mtl_cli.run import RunFolder
 from mtl_cli.sweep import JobRecord, collect, format_table, summarise, write
+from mtl_cli.sweep.comparison import methods
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,6 +84,15 @@ def test_every_job_is_a_record_whatever_became_of_it(sweep):
         f"{sweep}/g/summary.json: is damaged: AttributeError 'int' object has no attribute 'items'."
     )
     assert summarise(list(records.values())) == "7 jobs: 2 done, 1 interrupted, 1 failed, 3 damaged"
+
+
+@pytest.mark.parametrize("tasks", ["{a: {kind: binary}, h: {kind: binary}}", "[{name: a, kind: binary}, {name: h}]"])
+def test_a_job_was_trained_on_its_auxiliary_tasks_too_however_they_are_written(tmp_path, tasks):
+    summary = {**_summary(0.9), "tasks": ["a"], "primary": {"a": "accuracy"}, "metrics": {"test/a/accuracy": 0.9}}
+    _job(tmp_path / "x", summary=summary)
+    (tmp_path / "x/config.yaml").write_text(f"tasks: {tasks}\n")
+    (method,) = methods(collect(tmp_path))
+    assert method.trained_on == {"a", "h"}
 
 
 def test_a_job_whose_process_lives_is_running(tmp_path):
