@@ -24,7 +24,7 @@ from mtl_cli.cli.entrypoint import run_job
 from mtl_cli.cli.several_processes import check_processes
 from mtl_cli.cli.single_run import folder_to_resume, resume_from_folder
 from mtl_cli.cli.sweep_end import is_of_a_job, told_of_failures, told_of_unfinished, write_leaderboard
-from mtl_cli.commands.entry import flush_output, leave, nobody_reads, say
+from mtl_cli.commands.entry import flush_output, leave, print_nowhere, say
 from mtl_cli.errors import ConfigError, MTLError, Problem, UserError
 from mtl_cli.helper import help_the_first
 from mtl_cli.processes import Ending, Meeting
@@ -80,7 +80,7 @@ def run_command(arguments: Sequence[str], meeting: Meeting | None = None) -> int
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _SHOWING & set(flags):
-            nobody_reads(sys.stdout)
+            print_nowhere(sys.stdout, error)
             return 128 + signal.SIGPIPE
         code, command.told = _explain(error, overrides)
         if show_traceback:

@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from mtl_cli.commands.entry import nobody_reads
+from mtl_cli.commands.entry import print_any_sign, print_nowhere
 from mtl_cli.run.atomic import write_error
 
 log = logging.getLogger("mtl_cli")
@@ -21,6 +21,7 @@ def show_log() -> None:
     """Shows what the package logs on the console, by a handler of its own: Hydra rebuilds those of the root logger."""
     if not any(isinstance(handler, _Console) for handler in log.handlers):
         log.addHandler(_Console())
+    print_any_sign()
     log.setLevel(logging.INFO)
     log.propagate = False
 
@@ -87,8 +88,8 @@ class _Console(logging.Handler):
 
         try:
             tqdm.write(_label.get() + self.format(record), file=sys.stdout)
-        except BrokenPipeError:  # `| head`: training goes on, and train.log has every line
-            nobody_reads(sys.stdout)
+        except OSError as error:  # `| head`, a full disk: training goes on, and train.log has every line
+            print_nowhere(sys.stdout, error)
 
 
 class _LogFile(logging.FileHandler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
+import io
 import os
 import re
 import signal
@@ -64,6 +65,7 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
 
     Of several processes that ``torchrun`` starts the first does it alone: no row is divided, and none is repeated.
     """
+    print_any_sign()
     try:
         if processes.size() > 1 and processes.rank() > 0:
             return 0
@@ -77,8 +79,8 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
         return 130
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
-    except BrokenPipeError:  # whoever reads what we print has read enough: `| head`
-        nobody_reads(sys.stdout)
+    except BrokenPipeError as error:  # whoever reads what we print has read enough: `| head`
+        print_nowhere(sys.stdout, error)
         return 128 + signal.SIGPIPE
     except MTLError as error:
         return _failed(error, str(error), 2 if isinstance(error, UserError) else 1)
@@ -89,29 +91,38 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
     return 0
 
 
-def nobody_reads(stream: TextIO) -> None:
-    """Sends what is printed from now on nowhere, as the pipe that it went to is closed.
+def print_any_sign() -> None:
+    """Has signs that a terminal's encoding lacks printed as escapes: names of columns and jobs may have any."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def print_nowhere(stream: TextIO, error: OSError) -> None:
+    """Sends what is printed from now on nowhere, as what it went to, a closed pipe or a full disk, takes no more.
 
     What still waits to be written goes there too: Python would try once more at its end, and complain.
     """
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    if stream is sys.stdout and not isinstance(error, BrokenPipeError):  # a closed pipe is meant: `| head`
+        say(f"note: standard output cannot be written, got '{error.strerror}'. Lines are missing there.", sys.stderr)
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Prints, if there is anybody who reads it."""
+    """Prints, if it can be printed."""
     try:
         print(text, file=stream)
-    except BrokenPipeError:
-        nobody_reads(stream)
+    except OSError as error:
+        print_nowhere(stream, error)
 
 
 def flush_output() -> None:
-    """Writes what still waits to be written, if there is anybody who reads it."""
+    """Writes what still waits to be written, if it can be."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BrokenPipeError:
-            nobody_reads(stream)
+        except OSError as error:
+            print_nowhere(stream, error)
 
 
 def leave(code: int) -> NoReturn:

@@ -54,7 +54,8 @@ def whole_json(records: Sequence[JobRecord]) -> str:
         "format": FORMAT, "summary": summarise(records), "methods": as_json(among),
         "which_tasks_together": grouping.as_json(among), "jobs": jobs,
     }  # fmt: skip
-    return json.dumps(finite(found), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+    # Programs read it, from terminals of any encoding too: no sign that one may lack.
+    return json.dumps(finite(found), indent=2, ensure_ascii=True, allow_nan=False, default=str) + "\n"
 
 
 def whole_markdown(records: Sequence[JobRecord]) -> str:

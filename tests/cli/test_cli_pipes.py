@@ -1,5 +1,6 @@
-"""Output that nobody reads any more, as after ``| head``."""
+"""Output that nobody reads any more, as after ``| head``, or that what it goes to does not take."""
 
+import io
 import json
 import os
 import subprocess
@@ -8,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from mtl_cli.cli.console import log, show_log
+from mtl_cli.commands.entry import flush_output, run, say
+
+FULL = Path("/dev/full")
 MTL = [sys.executable, "-m", "mtl_cli.cli"]
 
 
@@ -45,3 +50,30 @@ def test_training_goes_on_without_a_console(tmp_path, buffered):
 def test_what_only_shows_something_ends_quietly(tmp_path):
     ended = _run_unread(tmp_path, ["task=digits", "--cfg", "job"], buffered=False)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+def test_a_full_disk_behind_the_console_is_told_once_and_stops_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    with FULL.open("w", buffering=1) as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        show_log()
+        for epoch in (1, 2):
+            log.info("epoch %d", epoch)
+        say("leaderboard", sys.stdout)
+        flush_output()
+    told = "note: standard output cannot be written, got 'No space left on device'. Lines are missing there.\n"
+    assert sys.stderr.getvalue() == told
+
+
+def _log(text):
+    show_log()
+    log.info(text)
+
+
+@pytest.mark.parametrize("show", [_log, lambda text: run(lambda _: print(text), [])], ids=["mtl-train", "others"])
+def test_signs_that_a_terminal_lacks_are_shown_as_escapes(monkeypatch, show):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="latin-1", write_through=True))
+    show("价格: 0.5 ± 0.1")
+    assert shown.getvalue() == b"\\u4ef7\\u683c: 0.5 \xb1 0.1\n"

@@ -14,6 +14,7 @@ from mtl_cli.errors import RunError, TrainingError
 from mtl_cli.run import RunFolder
 from mtl_cli.sweep import JobRecord, collect, format_table, summarise, write
 from mtl_cli.sweep.comparison import methods
+from mtl_cli.sweep.leaderboard import whole_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,6 +134,12 @@ def test_the_json_has_everything(sweep):
     assert [(job["rank"], job["job"]) for job in content["jobs"]][:3] == [(1, "b"), (2, "a"), (None, "c")]
     assert content["jobs"][0]["metrics"]["test/mean"] == 0.123456789
     assert content["jobs"][0]["overrides"] == ["task=digits", "sharing=mmoe", "+n=4"]
+
+
+def test_the_json_is_the_same_for_any_terminal(tmp_path):
+    text = whole_json([JobRecord("价格", "failed", error="±")])
+    assert text.isascii()
+    assert json.loads(text)["jobs"][0]["job"] == "价格"
 
 
 def test_the_markdown_has_four_digits_and_no_broken_rows(tmp_path):
