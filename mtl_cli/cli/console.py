@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
 import sys
@@ -76,7 +77,8 @@ class RunLog:
             _job_log.reset(self._before)
         if self._handler is not None:
             log.removeHandler(self._handler)
-            self._handler.close()
+            with contextlib.suppress(OSError):  # what it could not write, it has told; another error may be passing
+                self._handler.close()
 
 
 class _Console(logging.Handler):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_cli.cli.console import log, show_log
+from mtl_cli.cli.console import RunLog, log, show_log
 from mtl_cli.commands.entry import flush_output, run, say
 
 FULL = Path("/dev/full")
@@ -64,6 +64,17 @@ def test_a_full_disk_behind_the_console_is_told_once_and_stops_nothing(monkeypat
         flush_output()
     told = "note: standard output cannot be written, got 'No space left on device'. Lines are missing there.\n"
     assert sys.stderr.getvalue() == told
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+def test_a_full_disk_behind_train_log_does_not_hide_what_ended_the_training():
+    def train():
+        with RunLog(FULL):
+            log.info("epoch 1")
+            raise ValueError("the true reason")
+
+    with pytest.raises(ValueError, match="the true reason"):
+        train()
 
 
 def _log(text):
