@@ -69,8 +69,22 @@ def run_command(arguments: Sequence[str], meeting: Meeting | None = None) -> int
     own = composition.user_config_dir(flags)
     folders = (composition.config_dir(), *([own] if own else []))
     command = session.begin(session.Session(folders=folders, meeting=meeting))
-    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     show_log()
+    code = _run(flags, overrides, own)
+    try:
+        write_leaderboard()
+    except (MTLError, OSError) as error:
+        say(str(error), sys.stderr)
+        code = code or 1
+    if command.told:
+        say(command.told, sys.stderr)
+    return code
+
+
+def _run(flags: list[str], overrides: list[str], own: Path | None) -> int:
+    """Does what a command line asks for; returns the exit code, whatever ends it. The session has what to tell."""
+    command = session.current()
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         with _errors_raised_by_hydra():
             return _carry_out(flags, overrides, own)
@@ -85,10 +99,7 @@ def run_command(arguments: Sequence[str], meeting: Meeting | None = None) -> int
         code, command.told = _explain(error, overrides)
         if show_traceback:
             traceback.print_exception(error)
-    finally:
-        write_leaderboard()
-    say(command.told, sys.stderr)
-    return code
+        return code
 
 
 @contextlib.contextmanager

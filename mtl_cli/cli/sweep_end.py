@@ -35,7 +35,7 @@ def told_of_unfinished() -> str | None:
 
 
 def write_leaderboard() -> None:
-    """Writes and prints the leaderboard of a sweep, also of one that broke off."""
+    """Prints and writes the leaderboard of a sweep, also of one that broke off."""
     sweep = session.current().sweep
     folder = sweep.folder
     if folder is None or not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for names that are too long
@@ -49,10 +49,10 @@ def write_leaderboard() -> None:
             (folder / "multirun.yaml").unlink()
         clear_away(folder)
         return
-    write(folder, records)
     say(f"\n{format_table(records)}\n\nsweep folder: {folder}", sys.stdout)
     if any(record.status in ("failed", "interrupted") for record in records):
         say(f"to go on: the same command with hydra.sweep.dir={folder}, which leaves alone what is done", sys.stdout)
+    write(folder, records)  # last: the disk may be full
 
 
 def _errors() -> list[str]:
