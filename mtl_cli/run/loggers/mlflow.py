@@ -60,6 +60,7 @@ class MLflow(Logger):
         from mlflow.tracking import MlflowClient
 
         self._client = MlflowClient(self._uri)
+        known = known or self._run or None  # made by an earlier call, which failed after that
         if known is None:
             group = self.run.folder.parent.name  # of a sweep: its folder
             facts = {f"mtl.{key}": str(value) for key, value in flatten(dict(self.run.facts)).items()}
@@ -69,8 +70,7 @@ class MLflow(Logger):
             self._run = known
             self._client.update_run(known, status="RUNNING")
         self._send_settings()
-        for file in ("config.yaml", "overrides"):
-            self._client.log_artifact(self._run, str(self.run.folder / file))
+        self._send_files()
         return self._run
 
     def send(self, numbers: Mapping[str, float], step: int) -> None:
@@ -97,6 +97,15 @@ class MLflow(Logger):
                 if found is None:
                     raise
         return str(found.experiment_id)
+
+    def _send_files(self) -> None:
+        """The files of a run often lie elsewhere than its numbers, which are to arrive without them too."""
+        try:
+            for file in ("config.yaml", "overrides"):
+                self._client.log_artifact(self._run, str(self.run.folder / file))
+        except Exception as error:  # whatever a store of files may raise
+            why = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:300]}"
+            log.warning("logger mlflow: config.yaml and overrides are not there (%s); the run's folder has them.", why)
 
     def _send_settings(self) -> None:
         """Settings as parameters; those that do not fit are named once, config.yaml has them all."""

@@ -44,12 +44,13 @@ class WandB(Logger):
         super().__init__(run)
         self._project, self._entity, self._tags, self._mode = project, entity, tags, mode
         self._name, self._group = run_name or run.folder.name, group or run.folder.parent.name
+        self._identity = secrets.token_hex(4)  # of this run's first call of `open`, and of those after it failed
         self._run: Any = None
 
     def open(self, known: str | None, step: int) -> str:  # noqa: ARG002
         import wandb
 
-        identity = known or secrets.token_hex(4)
+        identity = known or self._identity
         self._run = wandb.init(
             project=self._project, entity=self._entity, name=self._name, group=self._group, tags=self._tags,
             id=identity, resume="allow", dir=str(self.run.folder), mode=self._mode, reinit="create_new",
