@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
 
 from mtl_cli import composition
 from mtl_cli.cli import session
@@ -56,7 +57,7 @@ def resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
     settings = with_tasks_by_name(run.read_settings())
     own = [o for o in overrides if not o.startswith("resume=")]
     _check_beside_resume(own)
-    given = composition.plain(OmegaConf.from_dotlist([o.lstrip("+") for o in own]))
+    given = composition.plain(_set_by(own))
     # not by OmegaConf: what stands in a run's file is data, and ${...} in it is text
     settings = _merged(settings, given)
     settings["resume"] = None  # what init_from= of the run itself does not go together with
@@ -120,13 +121,22 @@ def _check_beside_resume(overrides: Sequence[str]) -> None:
     groups = composition.config_groups(session.current().folders)
     for override in overrides:
         key, equals, _ = override.lstrip("+").partition("=")
-        if not equals or key in groups:
-            raise ConfigError(
-                Problem("command line", f"'{override}' cannot be combined with resume=RUN alone", "Write key=value.")
-            )
+        is_choice = key in groups
+        if not equals or override.startswith("~") or is_choice:
+            what = f"'{override}' cannot be combined with resume=RUN alone"
+            choosing = f"Give the task too: mtl-train task=NAME resume=RUN {override}"
+            raise ConfigError(Problem("command line", what, choosing if is_choice else "Write key=value."))
         if key == "init_from":
             what = "cannot be given together with resume, which takes the run's own weights"
             raise ConfigError(Problem("init_from (command line)", what, "Leave one of the two out."))
+
+
+def _set_by(overrides: Sequence[str]) -> DictConfig:
+    """What overrides set, their values read as Hydra reads those of every other command line."""
+    given = OmegaConf.create({})
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        OmegaConf.update(given, override.key_or_group, override.value(), force_add=True)
+    return given
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

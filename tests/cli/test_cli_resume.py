@@ -377,12 +377,28 @@ def test_a_run_that_stored_its_tasks_as_a_list_goes_on(cli, customers, write, tm
 
 def test_key_without_a_value_is_no_override_on_resume(cli, tmp_path):
     assert cli(*QUICK).code == 0
-    for wrong in ("encoder=mlp", "experiment=smoke"):
+    for wrong in ("encoder=mlp", "experiment=smoke", "~extra", "~extra=note"):
+        hint = "Write key=value."
+        if not wrong.startswith("~"):
+            hint = f"Give the task too: mtl-train task=NAME resume=RUN {wrong}"
         ended = cli("resume=run", wrong)
         assert (ended.code, ended.err) == (
             2,
-            f"command line: '{wrong}' cannot be combined with resume=RUN alone. Write key=value.\n",
+            f"command line: '{wrong}' cannot be combined with resume=RUN alone. {hint}\n",
         )
+
+
+def test_values_mean_the_same_with_a_task_and_beside_resume_alone(cli, tmp_path):
+    assert cli(*QUICK, "trainer.max_epochs=1", "trainer.max_steps=null").code == 0
+    values = ["trainer.max_time=10:00:00:00", "trainer.early_stopping={patience:5}", "extra.note=on", "extra.b='1'"]
+    found = []
+    for epochs, first in ((2, ["resume=run"]), (3, [*QUICK, "resume=run", "trainer.max_steps=null"])):
+        ended = cli(*first, f"trainer.max_epochs={epochs}", *values)
+        assert (ended.code, ended.err) == (0, "")
+        settings = RunFolder.open(tmp_path / "run").read_settings()
+        found.append((settings["trainer"]["max_time"], settings["trainer"]["early_stopping"], settings["extra"]))
+    assert found[0] == found[1]
+    assert found[0][0] == "10:00:00:00"
 
 
 def test_folder_that_is_no_run_is_refused(cli, write, tmp_path):
