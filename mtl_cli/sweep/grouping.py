@@ -63,7 +63,7 @@ class Grouping:
         change: The same on test rows, over the seeds; None if a group was not trained, or a task has no test score.
         tasks: The same for each task that has one.
         parameters: Of all models together; None if a group was not trained.
-        predicted: Whether a group of it was not trained.
+        untrained: Those of the models that were not trained: what is said of them is predicted.
     """
 
     groups: tuple[tuple[str, ...], ...]
@@ -73,12 +73,12 @@ class Grouping:
     change: Estimate | None
     tasks: Mapping[str, Estimate]
     parameters: int | None
-    predicted: bool
+    untrained: tuple[tuple[str, ...], ...]
 
     @property
     def without_score(self) -> list[str]:
         """The tasks for want of whose test score a trained grouping has no ``change``."""
-        return [] if self.predicted else [task for group in self.groups for task in group if task not in self.tasks]
+        return [] if self.untrained else [task for group in self.groups for task in group if task not in self.tasks]
 
     def __str__(self) -> str:
         parts = []
@@ -174,13 +174,13 @@ class Study:
         changes = {t: self.change(model_of[t], t) if model_of[t] in self.trained else None for t in self.tasks}
         known = {task: change for task, change in changes.items() if change is not None}
         parameters = [self.trained[m].number("parameters") if m in self.trained else None for m in models]
-        predicted = any(model not in self.trained for model in models)
-        on_val = None if predicted else self._mean_change(model_of, "val")
+        untrained = tuple(self.ordered(model) for model in models if model not in self.trained)
+        on_val = None if untrained else self._mean_change(model_of, "val")
         return Grouping(
             tuple(map(tuple, groups)), tuple(map(self.ordered, models)),
             chosen_by, None if on_val is None else on_val.error,
             self._mean_change(model_of) if len(known) == len(self.tasks) else None, known,
-            None if None in parameters else round(sum(p.mean for p in parameters if p is not None)), predicted,
+            None if None in parameters else round(sum(p.mean for p in parameters if p is not None)), untrained,
         )  # fmt: skip
 
     def _mean_change(self, model_of: Mapping[str, Group], split: str | None = None) -> Estimate | None:
@@ -279,7 +279,7 @@ def _json(found: Study) -> dict[str, Any]:
                 "models": len(grouping.groups),
                 "groups": [list(group) for group in grouping.groups],
                 "trained_on": [list(model) for model in grouping.models],
-                "predicted": grouping.predicted,
+                "predicted": bool(grouping.untrained),
                 "without_test_score": grouping.without_score,
                 "val_change_percent": grouping.chosen_by,
                 "change_percent": None if grouping.change is None else grouping.change._asdict(),
@@ -308,10 +308,11 @@ def _headline(groupings: Sequence[Grouping], alone: int | None) -> str:
     slack = best.chosen_error or 0.0
     best = next(grouping for grouping in groupings if grouping.chosen_by >= best.chosen_by - slack - 1e-9)
     together = groupings[0] if len(groupings[0].groups) == 1 else None
-    if best.predicted:
-        largest = max(best.models, key=lambda model: len(model))
-        hint = f" Train it to know: only=[{','.join(largest)}]."
-        return f"Predicted from pairs: {best} ({best.chosen_by:+.2f} % on validation rows).{hint}"
+    if best.untrained:
+        them = "it" if len(best.untrained) == 1 else "them"
+        only = ",".join(f"[{','.join(model)}]" for model in best.untrained)
+        told = f"Predicted from pairs: {best} ({best.chosen_by:+.2f} % on validation rows)."
+        return f"{told} Train {them} to know: only={only}."
     if best.change is None:
         return f"Not known on test rows: {best} is chosen, {_told(best)}."
     verdict = judged(best.change)
@@ -336,7 +337,7 @@ def _is_each_alone(grouping: Grouping) -> bool:
 
 
 def _told(grouping: Grouping) -> str:
-    if grouping.predicted:
+    if grouping.untrained:
         return f"{grouping.chosen_by:+.2f} %, predicted from pairs on validation rows"
     if _is_each_alone(grouping):
         return "each alone, what the others are compared with"

@@ -9,11 +9,11 @@ from mtl_cli.sweep import JobRecord, format_table
 from mtl_cli.sweep.comparison import methods
 from mtl_cli.sweep.grouping import answer, as_json, groups_to_train, studies
 
-ALONE = {"a": 0.5, "b": 0.5, "c": 2.0}  # c is an error: lower is better
+ALONE = {**dict.fromkeys("abdef", 0.5), "c": 2.0}  # c is an error: lower is better
 
 
 def _job(group, seed, val, test, parameters=100):
-    metric = {"a": "auroc", "b": "auroc", "c": "rmse"}
+    metric = {t: "rmse" if t == "c" else "auroc" for t in group}
     metrics = {f"val/{t}/{metric[t]}": v for t, v in val.items()} | {
         f"test/{t}/{metric[t]}": v for t, v in test.items()
     }
@@ -111,13 +111,33 @@ def test_pairs_predict_larger_groups():
         return {"ab": 4.0, "ac": 2.0, "bc": 6.0}.get("".join(group), 0.0)
 
     one = _study(methods(_sweep(gain, pairs))).groupings()[0]
-    assert one.predicted
+    assert one.untrained == (("a", "b", "c"),)
     assert one.chosen_by == pytest.approx((3 + 5 + 4) / 3)  # each task: the mean over its two pairs
     told = answer(methods(_sweep(gain, pairs)))
     assert "a (trained with b) | b+c: +5.33 % ± 0.00, better than each alone." in told
     assert "  1 model   a+b+c: +4.00 %, predicted from pairs on validation rows\n" in told
     alike = answer(methods(_sweep(lambda group, _: 5.0 * (len(group) == 2), pairs)))
     assert "Predicted from pairs: a+b+c (+5.00 % on validation rows). Train it to know: only=[a,b,c]." in alike
+
+
+def test_what_to_train_is_what_was_not_trained():
+    def helped(group, task):  # a, b and c help each other; d has most of all together
+        pair = 5.0 if "d" not in group else -5.0
+        return {1: 0.0, 2: pair, 4: 10.0 if task == "d" else -20.0}[len(group)]
+
+    told = answer(methods(_sweep(helped, groups_to_train("every_pair", "abcd"))))
+    grouping = "a+b+c | d (trained with a+b+c)"
+    what = f"Predicted from pairs: {grouping} (+6.25 % on validation rows). Train it to know: only=[a,b,c]."
+    assert told.startswith(f"Which tasks together? {what}\n")
+
+    friends = [*combinations("abc", 2), *combinations("def", 2)]
+
+    def parted(group, _):
+        return 0.0 if len(group) == 1 else 5.0 if group in friends else -5.0
+
+    told = answer(methods(_sweep(parted, groups_to_train("every_pair", "abcdef"))))
+    assert "Predicted from pairs: a+b+c | d+e+f (" in told
+    assert "Train them to know: only=[a,b,c],[d,e,f]." in told
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -241,7 +261,7 @@ def test_a_trained_grouping_with_a_task_that_has_no_test_score_is_not_predicted(
         record.metrics.update({key: None for key in record.metrics if key.startswith("test/b/")})
     among = methods(records)
     grouping = _study(among).groupings()[1]
-    assert (grouping.predicted, grouping.without_score, grouping.change) == (False, ["b"], None)
+    assert (grouping.untrained, grouping.without_score, grouping.change) == ((), ["b"], None)
     told = answer(among)
     assert "predicted" not in told.lower()
     assert "Train it to know" not in told
