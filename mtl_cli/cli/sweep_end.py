@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from mtl_cli.cli import session
 from mtl_cli.cli.console import one_line
 from mtl_cli.cli.job_folder import clear_away
 from mtl_cli.commands.entry import say
+from mtl_cli.errors import RunError
 from mtl_cli.run import RunFolder, is_locked
 from mtl_cli.sweep import collect, format_table, write
 
@@ -37,8 +40,8 @@ def told_of_unfinished() -> str | None:
 def write_leaderboard() -> None:
     """Prints and writes the leaderboard of a sweep, also of one that broke off."""
     sweep = session.current().sweep
-    folder = sweep.folder
-    if folder is None or not os.path.isdir(folder):  # noqa: PTH112  Path.is_dir raises for names that are too long
+    folder = _folder()
+    if folder is None:
         return
     records = [
         replace(record, status="changed", error=sweep.changed[record.job]) if record.job in sweep.changed else record
@@ -59,16 +62,32 @@ def _errors() -> list[str]:
     """Why jobs of this command's sweep failed; those that ran in other processes have said so in their folders."""
     command = session.current()
     sweep = command.sweep
-    if sweep.folder is None or sweep.in_this_process:
+    folder = _folder()
+    if folder is None or sweep.in_this_process:
         return sweep.errors
-    states = (entry / "status.json" for entry in sweep.folder.iterdir())
+    states = (entry / "status.json" for entry in folder.iterdir())
     ours = [file.parent for file in states if file.exists() and file.stat().st_mtime >= command.started]
-    known = [RunFolder(run).status for run in ours]
-    return [str(status.get("error")) for status in known if status["state"] == "failed"]
+    return [str(status.get("error")) for status in map(_status, ours) if status.get("state") == "failed"]
 
 
 def _left_unfinished() -> int:
     sweep = session.current().sweep
-    if sweep.folder is None or sweep.in_this_process:
-        return sum(not (job / "status.json").exists() or not RunFolder(job).is_done for job in sweep.in_use)
-    return sum(is_locked(job) for job in sweep.folder.iterdir())
+    folder = _folder()
+    if folder is None or sweep.in_this_process:
+        return sum(_status(job).get("state") != "done" for job in sweep.in_use)
+    return sum(is_locked(job) for job in folder.iterdir())
+
+
+def _folder() -> Path | None:
+    """The folder of the sweep that this process runs; None if there is none, or it could not be made."""
+    folder = session.current().sweep.folder
+    # not by Path.is_dir, which raises for names that are too long
+    return folder if folder is not None and os.path.isdir(folder) else None  # noqa: PTH112
+
+
+def _status(job: Path) -> dict[str, Any]:
+    """What the status of a job says; nothing if it cannot be read, of which the leaderboard tells."""
+    try:
+        return RunFolder(job).status
+    except RunError:
+        return {}

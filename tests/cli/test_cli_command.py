@@ -2,7 +2,7 @@
 
 import pytest
 
-from mtl_cli.cli import command, session
+from mtl_cli.cli import command, session, sweep_end
 from mtl_cli.errors import ConfigError, Problem, TrainingError
 
 
@@ -31,3 +31,24 @@ def test_a_leaderboard_that_cannot_be_written_hides_no_error_and_is_one(cli, mon
     monkeypatch.setattr(command, "write_leaderboard", write_leaderboard)
     ended = cli("-m", "task=digits")
     assert (ended.code, ended.err.splitlines()) == (code, [str(broken), *([str(error)] if error else [])])
+
+
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """A sweep whose jobs run in processes that a launcher starts, and whose folder is not made yet."""
+    sweep = session.SweepState(folder=tmp_path / "sweep", in_this_process=False)
+    monkeypatch.setattr(session, "_current", session.Session(sweep=sweep, started=0.0))
+    return sweep
+
+
+def test_a_sweep_whose_folder_could_not_be_made_has_no_jobs_to_tell_of(elsewhere):
+    assert (sweep_end.told_of_failures(), sweep_end.told_of_unfinished()) == (None, None)
+    assert command._explain(OSError("no such disk"), [])[1].startswith("OSError: no such disk")
+
+
+def test_a_job_whose_status_cannot_be_read_hides_no_other(elsewhere, write):
+    write({"sweep/a/status.json": "{", "sweep/b/status.json": '{"state": "failed", "error": "why"}'})
+    assert sweep_end.told_of_failures() == "1 job failed; the train.log of each says why."
+    elsewhere.in_this_process = True
+    elsewhere.in_use += [elsewhere.folder / "a"]
+    assert sweep_end.told_of_unfinished().startswith("1 job is in use by another process and not done yet.")
