@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from mtl_cli.commands.entry import Parser, check_out, leave, run
+from mtl_cli.commands.entry import Parser, check_out, leave, note, run
 from mtl_cli.errors import ConfigError, Problem, RunError
 from mtl_cli.run import MetricsLog, RunFolder, is_run_folder, write_bytes, write_text
 from mtl_cli.run.atomic import write_error
@@ -157,8 +157,18 @@ def _collect(folders: Sequence[Path]) -> dict[Path, JobRecord]:
 
 
 def _log(folder: Path) -> list[dict[str, object]]:
+    """The metrics over time of a job; one whose file is damaged is in all but the curves, and told of."""
     path = folder / "metrics.jsonl"
-    return MetricsLog(path).read() if path.exists() else []
+    try:
+        records = MetricsLog(path).read()
+    except RunError as error:
+        note(f"{error} The job is left out of the curves.")
+        return []
+    known = [r for r in records if isinstance(r.get("split"), str) and isinstance(r.get("epoch"), int | float)]
+    if len(known) < len(records):
+        lost = len(records) - len(known)
+        note(f"{path}: {lost} of {len(records)} records name no split and epoch. They are left out of the curves.")
+    return known
 
 
 if __name__ == "__main__":

@@ -140,6 +140,19 @@ def test_page_of_a_sweep_has_the_answer_first(sweep):
     assert "7 jobs: 6 done, 1 failed" in text
 
 
+def test_a_damaged_file_of_metrics_costs_the_page_one_curve(sweep, capsys):
+    for job, line in (("hard-0", "{\n"), ("separate-0", '{"epoch": 1}\n')):
+        with (sweep / job / "metrics.jsonl").open("a") as file:
+            file.write(line)
+    _report([str(sweep)])
+    assert "Does sharing pay? Yes" in _page(sweep / "report.html")
+    damaged, without = capsys.readouterr().err.splitlines()
+    assert damaged.startswith(f"note: {sweep}/hard-0/metrics.jsonl, line 7: is damaged: no JSON object, got '{{'.")
+    assert damaged.endswith(" The job is left out of the curves.")
+    told = "1 of 7 records name no split and epoch. They are left out of the curves."
+    assert without == f"note: {sweep}/separate-0/metrics.jsonl: {told}"
+
+
 def test_plots_of_different_tasks_are_not_one_plot(sweep, capsys):
     for sharing, accuracy in (("hard", 0.3), ("separate", 0.4)):
         write_run(sweep / f"other-{sharing}", sharing, 0, accuracy, task="park")
