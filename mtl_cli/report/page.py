@@ -324,19 +324,20 @@ def _data_curves(among: Sequence[Method]) -> list[Plot]:
 
 
 def _method_curves(among: Sequence[Method], logs: Mapping[str, Sequence[Record]]) -> list[Plot]:
-    series = []
+    series, is_cut = [], False
     for method, names in zip(among, comparison.labels(among), strict=True):
-        by_epoch: dict[float, list[float | None]] = {}
-        for job in method.done:
-            for record in _by_epoch(logs.get(job.job, [])):
-                if record["split"] == "val":
-                    by_epoch.setdefault(record["epoch"], []).append(record.get("val/mean"))
-        means = {epoch: comparison.estimate(values) for epoch, values in sorted(by_epoch.items())}
-        points = [(epoch, None if mean is None else mean.mean) for epoch, mean in means.items()]
+        read = [[r for r in _by_epoch(logs.get(job.job, [])) if r["split"] == "val"] for job in method.done]
+        curves = [{record["epoch"]: record.get("val/mean") for record in records} for records in read if records]
+        # Where a seed has ended, the mean over the others would step up or down though none of them does.
+        common = sorted(set.intersection(*map(set, curves))) if curves else []
+        is_cut |= any(len(curve) > len(common) for curve in curves)
+        means = [comparison.estimate([curve[epoch] for curve in curves]) for epoch in common]
+        points = [(epoch, None if mean is None else mean.mean) for epoch, mean in zip(common, means, strict=True)]
         if points:
             series.append(svg.Series(_name(names), points))
     title = f"{SCORE} (val), mean over seeds"
-    return [Plot("learning-curves", title, svg.lines(series, "epoch", "mean"))] if series else []
+    told = ["Of the epochs that all seeds have: some ended before others."] if is_cut else []
+    return [Plot("learning-curves", title, svg.lines(series, "epoch", "mean"), told)] if series else []
 
 
 def _differences(among: Sequence[Method]) -> str:

@@ -21,7 +21,7 @@ from mtl_cli.report import Plot, plot_files, svg
 from mtl_cli.report.page import sweep_report
 from mtl_cli.report.png import painter
 from mtl_cli.run import MetricsLog, RunFolder
-from mtl_cli.sweep import JobRecord
+from mtl_cli.sweep import JobRecord, collect
 
 
 def _report(arguments):
@@ -151,6 +151,21 @@ def test_a_damaged_file_of_metrics_costs_the_page_one_curve(sweep, capsys):
     assert damaged.endswith(" The job is left out of the curves.")
     told = "1 of 7 records name no split and epoch. They are left out of the curves."
     assert without == f"note: {sweep}/separate-0/metrics.jsonl: {told}"
+
+
+CUT = "Of the epochs that all seeds have: some ended before others."
+
+
+@pytest.mark.parametrize(("longer", "told"), [(0, []), (3, [CUT])], ids=["equal ends", "early stopping"])
+def test_a_mean_over_seeds_is_one_of_all_of_them(sweep, monkeypatch, longer, told):
+    drawn = {}
+    monkeypatch.setattr(svg, "lines", lambda series, *_: drawn.update({s.name: s.points for s in series}))
+    for epoch in range(4, 4 + longer):
+        MetricsLog(sweep / "hard-2/metrics.jsonl").append({"split": "val", "epoch": epoch, "val/mean": 0.1})
+    logs = {f"hard-{seed}": MetricsLog(sweep / f"hard-{seed}/metrics.jsonl").read() for seed in range(3)}
+    (plot,) = [plot for plot in sweep_report("s", collect(sweep), logs).plots if plot.name == "learning-curves"]
+    assert drawn["hard"] == [(epoch, pytest.approx(0.901)) for epoch in (1, 2, 3)]
+    assert plot.told == told
 
 
 def test_plots_of_different_tasks_are_not_one_plot(sweep, capsys):
