@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mtl_cli.build import Data, build_data
@@ -22,6 +22,7 @@ from mtl_cli.loop.progress import Limits
 from mtl_cli.processes import ALONE, ProcessGroup
 from mtl_cli.report_text import format_number
 from mtl_cli.run import RunFolder, digest
+from mtl_cli.run.atomic import write_error
 from mtl_cli.schema import RunConfig
 from mtl_cli.steps import Clock, Steps, run_alone
 from mtl_cli.trained import load_run
@@ -128,11 +129,7 @@ def audit(config: RunConfig, folder: Path) -> None:
     Reads the data, prints what there is, makes one training and one evaluation step, writes a checkpoint where the
     run would be and reads it back.
     """
-    folder.mkdir(parents=True, exist_ok=True)  # the very disk that the run would write to
-    with (
-        tempfile.TemporaryDirectory(dir=folder, prefix=".dry-run-") as scratch,
-        RunFolder.claim(Path(scratch) / "run") as claimed,
-    ):
+    with _scratch(folder) as scratch, RunFolder.claim(scratch / "run") as claimed:
         origin = None if config.init_from is None else load_run(config.init_from, device="cpu")
         run = set_up(config, claimed, lambda: None, Limits(epochs=None, steps=1, seconds=None), origin=origin)
         log.info("%s", describe(run, whole=True))
@@ -145,6 +142,18 @@ def audit(config: RunConfig, folder: Path) -> None:
         log.info("one training step, one evaluation, one checkpoint written and read: all well")
         log.info("validation loss after one step: %s", format_number(evaluation.loss))
     log.info("dry run: nothing was kept")
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder for a while, on the very disk that the run would write to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        scratch = tempfile.TemporaryDirectory(dir=folder, prefix=".dry-run-")
+    except OSError as error:
+        raise write_error(folder, error) from error
+    with scratch as path:
+        yield Path(path)
 
 
 def _empty_logs(trainer: Trainer) -> None:

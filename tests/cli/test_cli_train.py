@@ -333,6 +333,16 @@ def test_dry_run_shows_everything_and_keeps_nothing(cli, customers, tmp_path):
     assert ended.out.endswith("dry run: nothing was kept\n")
 
 
+def test_dry_run_tells_of_a_disk_that_takes_nothing(cli, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    ended = cli(*QUICK, "dry_run=true")
+    told = f"{tmp_path}/run: cannot be written, got 'No space left on device'. Check the free space and the"
+    assert (ended.code, ended.err) == (1, f"{told} permissions there.\n")
+
+
 @pytest.mark.parametrize("launcher", ["basic", "stacked"])
 def test_dry_run_of_a_sweep_keeps_nothing(cli, tmp_path, launcher):
     line = ["-m", *QUICK[:-1], "seed=0,1", "dry_run=true", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep"]
