@@ -48,19 +48,20 @@ def report(argv: Sequence[str]) -> None:
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="a run folder, or folders of sweeps")
     formats = ("html", *_TABLES, "svg", "png")
     parser.add_argument("--format", choices=formats, default="html", help="default: html")
-    out = "default: report.html (svg, png: the folder plots) in the first DIR; else printed"
-    parser.add_argument("--out", type=Path, metavar="FILE", help=out)
+    default = "default: report.html (svg, png: the folder plots) in the first DIR; else printed"
+    parser.add_argument("--out", type=Path, metavar="FILE", help=default)
     given = parser.parse_args(argv)
     folders: list[Path] = given.folders
+    out = None if given.out is None else given.out.expanduser()
     if given.format in ("svg", "png"):
-        _write_plots(folders, given.out or folders[0] / "plots", given.format)
+        _write_plots(folders, out or folders[0] / "plots", given.format)
         return
-    if given.out is not None:  # of any name; one that is there is written anew
-        wrong = check_out(str(given.out), (given.out.suffix.lower(),), True, None)
+    if out is not None:  # of any name; one that is there is written anew
+        wrong = check_out(str(out), (out.suffix.lower(),), True, None)
         if wrong:
             raise ConfigError(wrong)
     text = _found(folders).page() if given.format == "html" else _told(folders, given.format)
-    file = given.out or (folders[0] / "report.html" if given.format == "html" else None)
+    file = out or (folders[0] / "report.html" if given.format == "html" else None)
     if file is None:
         print(text, end="" if text.endswith("\n") else "\n")
     else:

@@ -133,7 +133,7 @@ def toy(argv: Sequence[str]) -> None:
         paths |= walk([name], arguments.steps, arguments.lr)
         reached = sum(path.reached for path in paths[name])
         print(f"{name}: {reached} of {len(paths[name])} starts reach the front", flush=True)
-    write_text(Path(arguments.out), _page(paths, arguments.steps, arguments.lr))
+    write_text(Path(arguments.out).expanduser(), _page(paths, arguments.steps, arguments.lr))
     print(arguments.out)
 
 

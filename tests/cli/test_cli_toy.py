@@ -46,6 +46,12 @@ def test_page_and_count(tmp_path, capsys):
     assert "20 steps" in text
 
 
+def test_a_page_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))  # a shell leaves the ~ of --out=~/x as it is
+    assert run(toy, ["equal", "--steps", "1", "--out=~/toy.html"]) == 0
+    assert (tmp_path / "toy.html").is_file()
+
+
 def test_each_method_is_told_of_before_the_next_one_walks(tmp_path, capsys, monkeypatch):
     told = []
 

@@ -201,6 +201,13 @@ def test_other_formats_are_those_of_the_leaderboard(sweep, capsys, form, start):
     assert capsys.readouterr().out.startswith(start)
 
 
+@pytest.mark.parametrize(("form", "out", "file"), [("md", "a.md", "a.md"), ("svg", "b", "b/learning-curves.svg")])
+def test_what_is_written_into_the_home_folder(sweep, tmp_path, monkeypatch, form, out, file):
+    monkeypatch.setenv("HOME", str(tmp_path))  # a shell leaves the ~ of --out=~/x as it is
+    _report([str(sweep), "--format", form, f"--out=~/{out}"])
+    assert (tmp_path / file).is_file()
+
+
 def test_several_sweeps_are_one_table_whatever_their_order(sweep, tmp_path, capsys):
     write_run(tmp_path / "other/mmoe-0", "mmoe", 0, 0.95)
     tables = []
