@@ -32,7 +32,8 @@ class UPGrad(GramianBalancing):
             parameters.
 
     Shape:
-        gramian (k, k) -> weights (k,), each at least 1/k: as long as the mean, or longer where gradients conflict.
+        gramian (k, k) -> weights (k,), each at least 1/k: the update is of the order of the mean; mostly longer where
+        gradients of like length conflict.
 
     Example:
         >>> jacobian = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
