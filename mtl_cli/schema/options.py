@@ -101,8 +101,9 @@ class FeatureOptions:
         allow_inputs: Targets and other columns with a role of their own that may be inputs all the same.
         scale: Numbers: ``standard``: (x - mean) / std; ``quantile``: by rank to a standard normal;
             ``none``: as they are.
-        missing_inputs: ``indicator``: a missing number becomes 0 and sets an extra 0/1 input of its column;
-            ``mean``: it becomes the mean of the training rows; ``error``: every missing input cell is refused.
+        missing_inputs: ``indicator``: a missing number becomes 0 after scaling (of scaled numbers the mean of the
+            training rows, with ``quantile`` the median), and sets an extra 0/1 input of its column; ``mean``: the same
+            alone, of unscaled numbers the mean; ``error``: every missing input cell is refused.
         bins: Bins that each single numeric column is cut into, for encoders that embed numbers (Gorishniy et al. 2022);
             0: none; ``auto``: 48 for up to 32 such columns, none beyond.
         min_count: Categories in fewer training rows than this count as unknown.
