@@ -32,7 +32,7 @@ def summarise(run: Run, train_seconds: float) -> dict[str, Any]:
         train_seconds: The time that its training has taken.
 
     Returns:
-        What summary.json says, but for ``seconds`` and ``config``; see ``mtl_cli.run.summary``.
+        What summary.json says, but for ``seconds`` and ``config``; see ``summary_record``.
     """
     weights = _load_final_weights(run.trainer)
     evaluations = _evaluate(run)
@@ -52,6 +52,33 @@ def summary_record(
     run: Run, weights: str, evaluations: Mapping[str, Evaluation], *, train_seconds: float, flops_per_row: int
 ) -> dict[str, Any]:
     """What summary.json says of a trained run: a pure function, which changes nothing of the run.
+
+    Numbers that are not finite are null there::
+
+        format            1
+        tasks             names of the tasks, in order
+        monitor, mode     what "best" was chosen by (``mean``, ``val/loss``...) and "max" or "min"
+        best              {"epoch": 3, "step": 120, "score": 0.91}; null if no evaluation gave a number, or none is kept
+        weights           which were evaluated, "best" or "last"
+        metrics           flat: "val/TASK/METRIC", "val/mean", "val/loss", the same under "test/"
+        primary           metric that stands for each task but auxiliary ones: {"digit": "accuracy"}
+        higher_is_better  the direction of each of them: {"digit": true}
+        parameters        {"total": 1, "shared": 1, "tasks": {"digit": 1}, "frozen": 0}
+        flops_per_row     of a forward pass, in matrix products and convolutions
+        labelled          labels of each task on each split: {"train": {"digit": 1}, "val": ..., "test": ...}
+        rows              {"train": 1, "val": 1, "test": 1}
+        rows_seen         rows trained on, of each source: {"books": 1}; {} for one source
+        epochs, steps     done in all, resumed parts included
+        skipped_steps     of them left out because a loss or gradient was not finite (trainer.on_nonfinite=skip)
+        train_seconds     time from the first step to the last, validations and checkpoints included, resumed parts too
+        rows_per_second   rows trained on over train_seconds
+        seed, data_fingerprint, versions, device, threads, processes
+
+    What ends the run adds::
+
+        seconds           from reading the data to the final numbers, of the process that ended the run
+                          (both times: for a job of a stacked sweep its share of what was done for several jobs at once)
+        config            checksum of config.yaml as it was when the run began or went on
 
     Args:
         run: The run.

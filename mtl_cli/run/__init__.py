@@ -7,9 +7,9 @@ from mtl_cli.run.atomic import write_bytes, write_json, write_text
 from mtl_cli.run.folder import RunFolder, SeenRunFolder, folder_error, is_run_folder
 from mtl_cli.run.lock import is_locked
 from mtl_cli.run.metrics_log import MetricsLog
+from mtl_cli.run.package_versions import versions
 from mtl_cli.run.search import find_resumable, remove_if_empty
 from mtl_cli.run.settings import digest, flatten, settings_text
-from mtl_cli.run.summary import versions
 
 __all__ = [
     "MetricsLog",

@@ -5,11 +5,12 @@
 * status.json: state, process, times; the last error if there was one
 * metrics.jsonl: one object per split and evaluation
 * diagnostics.jsonl: how the gradients of the tasks relate, one object per look (trainer.diagnostics_every)
-* summary.json: final numbers (see mtl_cli.run.summary)
+* summary.json: final numbers (see ``summary_record`` of mtl_cli.job.summary)
 * data.json: what was learned from the training data (columns, categories, classes)
 * init.json: what the weights started from, if they did from another run's (``init_from``)
 * train.log: the log
 * curves.json: confusion, calibration, predicted and true numbers on the test rows, for the report
+* sharing.json: what the architecture has found out about the tasks, if it reports anything
 * loggers.json: how far trackers are that were asked for; tensorboard/, wandb/: their files
 * checkpoints/last.pt to go on from, checkpoints/best.pt to use
 """

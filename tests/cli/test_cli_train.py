@@ -13,6 +13,7 @@ import yaml
 from sklearn.metrics import accuracy_score
 
 from mtl_cli.job import set_up
+from mtl_cli.job.summary import summary_record
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import validate
@@ -317,6 +318,12 @@ def test_broken_plugin_is_named(cli, write, tmp_path, text, what):
     ended = cli(*QUICK, "plugins=[my_plugins.broken]")
     assert ended.code == 2
     assert re.fullmatch(rf"plugins \(command line\): cannot import 'my_plugins.broken' \({what}\)\.\n", ended.err)
+
+
+def test_summary_holds_what_its_description_says(cli, tmp_path):
+    assert cli(*QUICK).code == 0
+    described = re.findall(r"^ {8}(\w+(?:, \w+)*)(?:$|  )", summary_record.__doc__, re.MULTILINE)
+    assert {key for keys in described for key in keys.split(", ")} == {*_summary(tmp_path / "run")}
 
 
 def test_dry_run_shows_everything_and_keeps_nothing(cli, customers, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 
 from mtl_cli.errors import RunError
 from mtl_cli.run import RunFolder, find_resumable, is_locked, is_run_folder, remove_if_empty
+from mtl_cli.run import folder as run_folder
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -313,6 +314,10 @@ def test_a_folder_counts_as_a_run_once_anything_of_a_run_is_in_it(tmp_path):
     assert not is_run_folder(tmp_path)
     (tmp_path / "train.log").touch()
     assert is_run_folder(tmp_path)
+
+
+def test_every_file_of_a_run_is_described():
+    assert [name for name in sorted(run_folder.OURS) if name not in run_folder.__doc__] == []
 
 
 def test_empty_folders_are_removed_up_to_the_stop(tmp_path):

@@ -3,7 +3,7 @@
 import platform
 from importlib import metadata
 
-from mtl_cli.run import summary, versions
+from mtl_cli.run import package_versions, versions
 
 
 def test_versions_names_python_and_what_is_installed():
@@ -20,5 +20,5 @@ def test_what_is_not_installed_is_left_out(monkeypatch):
         return "1.0"
 
     monkeypatch.setattr(metadata, "version", version)
-    monkeypatch.setattr(summary, "_version", summary._version.__wrapped__)  # without what it remembers
+    monkeypatch.setattr(package_versions, "_version", package_versions._version.__wrapped__)  # without its memory
     assert list(versions()) == ["python", "torch", "mtl-train", "hydra-core", "omegaconf", "scikit-learn", "numpy"]
