@@ -26,12 +26,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mtl_cli.errors import ConfigError, Problem, did_you_mean, nearest
 from mtl_cli.run import folder_error
-from mtl_cli.schema import Origin, with_origin
+from mtl_cli.schema import TOP_KEYS, Origin, with_origin
 
-TOP_LEVEL = (
-    "data", "tasks", "input_dim", "shared_dim", "only", "monitor",
-    "seed", "resume", "init_from", "freeze", "dry_run", "stop_on_failure", "plugins", "extra", "hydra",
-)  # fmt: skip
+_TOP_LEVEL = (*TOP_KEYS, "hydra")
 FLAGS_WITH_VALUE = (
     "--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--package", "-p",
     "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc", "--experimental-rerun",
@@ -223,8 +220,8 @@ def check_overrides(overrides: Sequence[str], multirun: bool, groups: Mapping[st
             quoted = f"Quote it: '{key}=\"{other}\"'."  # a file may be called 2024.yaml
             hint = quoted if other in groups[top] else did_you_mean(other, groups[top])
             problems.append(Problem(f"{top} (command line)", what, hint))
-        near = nearest(top, [*groups, *TOP_LEVEL])
-        if top not in groups and top not in TOP_LEVEL and "." not in top and near:
+        near = nearest(top, [*groups, *_TOP_LEVEL])
+        if top not in groups and top not in _TOP_LEVEL and "." not in top and near:
             problems.append(Problem(f"{top} (command line)", "unknown key", near))
     if problems:
         raise ConfigError(problems)

@@ -17,12 +17,14 @@ from mtl_cli.schema.options import (
     TextOptions,
     TrainerOptions,
 )
+from mtl_cli.schema.parts import TOP_KEYS
 from mtl_cli.schema.streaming import why_whole
 from mtl_cli.schema.tasks import with_tasks_by_name
 from mtl_cli.schema.trainer import check_device, seconds
 from mtl_cli.schema.validation import validate
 
 __all__ = [
+    "TOP_KEYS",
     "Component",
     "DataOptions",
     "FeatureOptions",

@@ -32,6 +32,7 @@ _TOP: dict[str, Option] = {
     "extra": Option(Any, None),
 }
 _NODES = ("data", "tasks", "logger", *GROUPS)  # the other keys at the top, with readers of their own
+TOP_KEYS = (*_TOP, *_NODES)
 
 
 @dataclass(frozen=True)
