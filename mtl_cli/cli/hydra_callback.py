@@ -31,7 +31,7 @@ class SweepCallback(Callback):
         """Notes the folder, absolute: jobs must not depend on the working directory. Makes the sweeper ready."""
         sweep = session.current().sweep
         sweep.folder = Path(config.hydra.sweep.dir).absolute()
-        sweep.in_this_process = _is_plain(config, "launcher")
+        sweep.in_this_process = _is_our_own(config, "launcher")
         _prepare_values(config)
         _prepare_search(config)
 
@@ -41,8 +41,8 @@ class SweepCallback(Callback):
         Only where jobs run in this process one after the other: else whoever started them must be told. There Hydra
         would also keep the configurations of all jobs until the end of the sweep, and nobody reads them.
         """
-        plain = _is_plain(config, "sweeper") and _is_plain(config, "launcher")
-        if not plain or config.hydra.mode != RunMode.MULTIRUN:
+        ours = _is_our_own(config, "sweeper") and _is_our_own(config, "launcher")
+        if not ours or config.hydra.mode != RunMode.MULTIRUN:
             return
         job_return.cfg = job_return.hydra_cfg = None
         if job_return.status == JobStatus.FAILED:
@@ -66,7 +66,7 @@ def _prepare_values(config: DictConfig) -> None:
         _refuse_monitor_of_one_task(groups, config, {**given, **(params or {})})
         with read_write(config.hydra):
             config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_quoted, group))}]" for group in groups)
-    if params and _is_plain(config, "sweeper"):
+    if params and _is_our_own(config, "sweeper"):
         plain: Any = OmegaConf.to_container(config.hydra.sweeper.params, resolve=False)
         choices = composition.config_groups(session.current().folders)
         keys = {key: composition.forced(f"{key}=", choices).partition("=")[0] for key in plain}
@@ -138,5 +138,6 @@ def _quoted(name: str) -> str:
     return name if name.isidentifier() and name.isascii() else '"' + name.replace('"', '\\"') + '"'
 
 
-def _is_plain(config: DictConfig, part: str) -> bool:
+def _is_our_own(config: DictConfig, part: str) -> bool:
+    """Whether a part of Hydra is the one that we start by default (of launchers, any of ours), and no plugin's."""
     return str(config.hydra[part].get("_target_")).startswith(_OWN[part])

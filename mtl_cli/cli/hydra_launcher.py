@@ -96,7 +96,7 @@ class StackedLauncher(Launcher):
         jobs: dict[int, Job] = {}
         returns: dict[int, JobReturn] = {}
         for i, config in enumerate(configs):
-            if _is_plain(config):
+            if _may_be_stacked(config):
                 with _context_of(config):
                     job = stacked_jobs.prepare(config)
                 if isinstance(job, Exception):
@@ -228,7 +228,7 @@ def _context_of(config: DictConfig) -> Iterator[None]:
         HydraConfig.instance().cfg = before
 
 
-def _is_plain(config: DictConfig) -> bool:
+def _may_be_stacked(config: DictConfig) -> bool:
     """Whether the job asks Hydra for nothing that belongs to one job at a time."""
     job = config.hydra.job
     return not job.chdir and not job.env_set and config.hydra.output_subdir is None

@@ -15,7 +15,7 @@ from mtl_cli.job.describe import describe
 from mtl_cli.job.resuming import finding_data, go_on, read_as_begun, refuse_other_data, stored_columns
 from mtl_cli.job.setting_up import set_up
 from mtl_cli.job.stop_signals import signals
-from mtl_cli.job.summary import summarise
+from mtl_cli.job.summary import evaluate_and_record
 from mtl_cli.job.trackers import Trackers
 from mtl_cli.loop import Trainer
 from mtl_cli.loop.progress import Limits
@@ -111,7 +111,7 @@ def training(
                 _empty_logs(run.trainer)
             trackers.follow(run)
             yield from run.trainer.steps()
-            summary = summarise(run, run.trainer.stopwatch.seconds())
+            summary = evaluate_and_record(run, run.trainer.stopwatch.seconds())
             summary |= {"seconds": round(clock() - started, 3), "config": settings}
             folder.write_json("summary.json", summary)
             folder.set_status("done", exit_code=0)

@@ -24,7 +24,7 @@ from mtl_cli.schema import RunConfig, task_metrics
 log = logging.getLogger(__name__)
 
 
-def summarise(run: Run, train_seconds: float) -> dict[str, Any]:
+def evaluate_and_record(run: Run, train_seconds: float) -> dict[str, Any]:
     """Evaluates the weights that a training ended with, logs the metrics, and writes curves.json and sharing.json.
 
     Args:

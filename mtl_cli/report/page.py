@@ -17,7 +17,7 @@ from mtl_cli.run import MetricsLog, RunFolder, flatten
 from mtl_cli.sweep import comparison, grouping, method_table, payoff
 from mtl_cli.sweep.comparison import FRACTION, LearningProblem, Method
 from mtl_cli.sweep.leaderboard import answer
-from mtl_cli.sweep.records import JobRecord, computed_on, summarise
+from mtl_cli.sweep.records import JobRecord, computed_on, how_jobs_ended
 from mtl_cli.sweep.table import Cell, Column, columns, jobs_title, markdown_table, text
 
 Record = Mapping[str, Any]
@@ -109,7 +109,7 @@ def sweep_report(name: str, records: Sequence[JobRecord], logs: Mapping[str, Seq
     told = answer(among)
     failed = [record for record in records if record.error]
     failures = "".join(f"<li><b>{escape(r.job)}</b>: {escape(r.error or '')}</li>" for r in failed)
-    jobs = f"{_table(columns(records))}<p>{escape(summarise(records))}</p>"
+    jobs = f"{_table(columns(records))}<p>{escape(how_jobs_ended(records))}</p>"
     remarks = _paragraphs(method_table.remarks(among))
     plots = [*_grouping_plots(among), *_delta_plots(among), *_trade_off(among), *_data_curves(among)]
     sections = [

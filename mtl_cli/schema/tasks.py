@@ -61,7 +61,7 @@ def _from_list(items: list[Any]) -> tuple[dict[Any, Any], list[Problem]]:
     found = []
     for i, item in enumerate(items):
         name = item.get("name") if isinstance(item, Mapping) else None
-        if name is not None and not _is_plain(name):
+        if name is not None and not _is_text_or_number(name):
             found.append(_name_is_no_text(f"tasks[{i}].name", name))
         elif name is None:
             hint = "Example: {name: income, kind: binary}."
@@ -98,7 +98,7 @@ def _read_task(name: Any, options: Any, declared: Iterable[Any]) -> tuple[TaskCo
 
 
 def _check_name(name: Any, where: str) -> list[Problem]:
-    if not _is_plain(name):
+    if not _is_text_or_number(name):
         return [_name_is_no_text(where, name)]
     if not isinstance(name, str) or not NAME.fullmatch(name) or name in _RESERVED_NAMES:
         reserved = ", ".join(_RESERVED_NAMES)
@@ -108,7 +108,7 @@ def _check_name(name: Any, where: str) -> list[Problem]:
     return []
 
 
-def _is_plain(name: Any) -> bool:
+def _is_text_or_number(name: Any) -> bool:
     """Whether the name of a task is text or a number: quotes would not make a name of a number."""
     return isinstance(name, str | int | float) and not isinstance(name, bool)
 

@@ -12,10 +12,10 @@ from mtl_cli.run.atomic import finite
 from mtl_cli.sweep import grouping, payoff
 from mtl_cli.sweep.comparison import Method, methods
 from mtl_cli.sweep.method_table import as_json, is_folded, method_columns, methods_title, remarks
-from mtl_cli.sweep.records import JobRecord, collect, summarise
+from mtl_cli.sweep.records import JobRecord, collect, how_jobs_ended
 from mtl_cli.sweep.table import as_csv, as_markdown, as_text, jobs_title, markdown_table, ranked, text_table
 
-__all__ = ["FORMAT", "JobRecord", "collect", "format_table", "summarise", "write"]
+__all__ = ["FORMAT", "JobRecord", "collect", "format_table", "how_jobs_ended", "write"]
 
 FORMAT = 1
 
@@ -51,7 +51,7 @@ def whole_json(records: Sequence[JobRecord]) -> str:
     jobs = [{"rank": rank, **asdict(record)} for rank, record in ranked(records)]
     among = methods(records)
     found = {
-        "format": FORMAT, "summary": summarise(records), "methods": as_json(among),
+        "format": FORMAT, "summary": how_jobs_ended(records), "methods": as_json(among),
         "which_tasks_together": grouping.as_json(among), "jobs": jobs,
     }  # fmt: skip
     # Programs read it, from terminals of any encoding too: no sign that one may lack.
@@ -68,7 +68,7 @@ def whole_markdown(records: Sequence[JobRecord]) -> str:
         *(f"{line}\n" for line in remarks(among) if is_folded(among)),
         f"## {jobs_title(records)}\n",
         as_markdown(records),
-        f"{summarise(records)}\n",
+        f"{how_jobs_ended(records)}\n",
     ]
     return "\n".join(parts)
 
@@ -95,7 +95,7 @@ def format_table(records: Sequence[JobRecord]) -> str:
         table = [f"{methods_title(among)}:", text_table(method_columns(among)), *remarks(among)]
     elif records:
         table = [f"{jobs_title(records)}:", as_text(records)]
-    return "\n".join([*table, *_errors(records), summarise(records), *(["", told] if told else [])])
+    return "\n".join([*table, *_errors(records), how_jobs_ended(records), *(["", told] if told else [])])
 
 
 def _errors(records: Sequence[JobRecord]) -> list[str]:

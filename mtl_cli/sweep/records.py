@@ -84,11 +84,11 @@ def collect(sweep_dir: Path | str) -> list[JobRecord]:
     return [_record(folder) for folder in folders if is_run_folder(folder)]
 
 
-def summarise(records: Sequence[JobRecord]) -> str:
+def how_jobs_ended(records: Sequence[JobRecord]) -> str:
     """How the jobs ended, on one line; and on what, where that may have made their numbers differ.
 
     Example:
-        >>> summarise([JobRecord("a", "done"), JobRecord("b", "failed"), JobRecord("c", "done")])
+        >>> how_jobs_ended([JobRecord("a", "done"), JobRecord("b", "failed"), JobRecord("c", "done")])
         '3 jobs: 2 done, 1 failed'
     """
     counts = [(status, sum(record.status == status for record in records)) for status in STATUSES]

@@ -450,15 +450,15 @@ def test_resume_auto_finds_the_run_with_its_own_configuration_among_others(cli, 
 
 
 def test_a_signal_in_the_last_evaluation_lets_it_end_and_a_second_one_does_not(cli, tmp_path, monkeypatch):
-    from mtl_cli.job.summary import summarise
+    from mtl_cli.job.summary import evaluate_and_record
 
     def in_between(*arguments, count):
         for _ in range(count):
             signal.raise_signal(signal.SIGTERM)
-        return summarise(*arguments)
+        return evaluate_and_record(*arguments)
 
     for count, code, state in ((1, 0, "done"), (2, 130, "interrupted")):
-        monkeypatch.setattr("mtl_cli.job.run_training.summarise", partial(in_between, count=count))
+        monkeypatch.setattr("mtl_cli.job.run_training.evaluate_and_record", partial(in_between, count=count))
         ended = cli(*[o for o in QUICK if not o.startswith("hydra.run.dir")], f"hydra.run.dir={state}")
         assert (ended.code, _status(tmp_path / state)["state"]) == (code, state)
 

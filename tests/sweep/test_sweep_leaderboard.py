@@ -12,7 +12,7 @@ import pytest
 
 from mtl_cli.errors import RunError, TrainingError
 from mtl_cli.run import RunFolder
-from mtl_cli.sweep import JobRecord, collect, format_table, summarise, write
+from mtl_cli.sweep import JobRecord, collect, format_table, how_jobs_ended, write
 from mtl_cli.sweep.comparison import methods
 from mtl_cli.sweep.leaderboard import whole_json
 
@@ -84,7 +84,7 @@ def test_every_job_is_a_record_whatever_became_of_it(sweep):
     assert records["g"].error == (
         f"{sweep}/g/summary.json: is damaged: AttributeError 'int' object has no attribute 'items'."
     )
-    assert summarise(list(records.values())) == "7 jobs: 2 done, 1 interrupted, 1 failed, 3 damaged"
+    assert how_jobs_ended(list(records.values())) == "7 jobs: 2 done, 1 interrupted, 1 failed, 3 damaged"
 
 
 @pytest.mark.parametrize("tasks", ["{a: {kind: binary}, h: {kind: binary}}", "[{name: a, kind: binary}, {name: h}]"])
@@ -218,13 +218,13 @@ def test_what_was_swept_stays_and_what_is_the_same_goes_first():
 
 def test_no_jobs_is_no_table():
     assert format_table([]) == "0 jobs"
-    assert summarise([JobRecord("a", "done")]) == "1 job: 1 done"
+    assert how_jobs_ended([JobRecord("a", "done")]) == "1 job: 1 done"
 
 
 def test_jobs_computed_on_different_things_are_told_of():
     one, two = (JobRecord(str(n), "done", computed_on=f"cpu with {n} CPU threads") for n in (1, 2))
-    assert summarise([one, one]) == "2 jobs: 2 done"
-    assert summarise([one, two]) == (
+    assert how_jobs_ended([one, one]) == "2 jobs: 2 done"
+    assert how_jobs_ended([one, two]) == (
         "2 jobs: 2 done; computed on cpu with 1 CPU threads and on cpu with 2 CPU threads: "
         "that alone may change the last digits"
     )
