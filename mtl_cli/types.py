@@ -84,7 +84,7 @@ Seed = Annotated[int, Range(0, 2**63 - 1)]  # what generators take
 UpdateScale = Literal["none", "sum", "mean"]  # what a gradient method's update is made as long as
 GradientsOn = Literal["parameters", "features"]  # what a gradient method takes the gradients of
 Plain = str | bool | int | float  # one value as YAML writes it
-Labels = list[str | int | float]  # names of classes; YAML's yes and no are no text, and have to be quoted
+ClassNames = list[str | int | float]  # YAML's yes and no are no text, and have to be quoted
 PerTask = Annotated[dict[str, NonNegative], TaskNames()]
 TaskList = Annotated[list[str], TaskNames()]
 

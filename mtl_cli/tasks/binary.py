@@ -14,7 +14,7 @@ from mtl_cli.errors import ConfigError, DataError, Problem
 from mtl_cli.registry import KINDS
 from mtl_cli.tasks._classes import ClassKind, fit_classes, label_texts
 from mtl_cli.tasks._scores import binary_scores
-from mtl_cli.types import Column, Labels, NonNegative, Positive, ProperFraction
+from mtl_cli.types import ClassNames, Column, NonNegative, Positive, ProperFraction
 
 
 @KINDS.register("binary")
@@ -55,7 +55,7 @@ class Binary(ClassKind):
     def __init__(
         self,
         *,
-        classes: Labels | None = None,
+        classes: ClassNames | None = None,
         loss: Literal["cross_entropy", "focal"] = "cross_entropy",
         focal_gamma: NonNegative = 2.0,
         label_smoothing: ProperFraction = 0.0,

@@ -13,7 +13,7 @@ from mtl_cli.errors import ConfigError, DataError, Problem
 from mtl_cli.registry import KINDS
 from mtl_cli.tasks._classes import ClassKind, class_codes, fit_classes
 from mtl_cli.tasks._scores import multiclass_scores
-from mtl_cli.types import Column, Labels, NonNegative, Positive, ProperFraction, Range
+from mtl_cli.types import ClassNames, Column, NonNegative, Positive, ProperFraction, Range
 
 
 @KINDS.register("multiclass")
@@ -50,7 +50,7 @@ class Multiclass(ClassKind):
     def __init__(
         self,
         *,
-        classes: Labels | None = None,
+        classes: ClassNames | None = None,
         num_classes: Annotated[int, Range(2)] | None = None,
         loss: Literal["cross_entropy", "focal"] = "cross_entropy",
         focal_gamma: NonNegative = 2.0,

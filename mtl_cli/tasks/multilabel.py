@@ -16,7 +16,7 @@ from mtl_cli.registry import KINDS
 from mtl_cli.tasks._classes import DECLARED, FOUND, label_texts, no_labels, sort_classes, unknown_classes
 from mtl_cli.tasks._scores import multilabel_scores
 from mtl_cli.tasks.base import Kind
-from mtl_cli.types import Column, Labels
+from mtl_cli.types import ClassNames, Column
 
 
 @KINDS.register("multilabel")
@@ -54,7 +54,7 @@ class Multilabel(Kind):
     }
     several_columns: ClassVar[bool] = True
 
-    def __init__(self, *, classes: Labels | None = None, delimiter: str = ";") -> None:
+    def __init__(self, *, classes: ClassNames | None = None, delimiter: str = ";") -> None:
         self._declared = None if classes is None else label_texts(pl.Series([str(c) for c in classes])).to_list()
         if classes is not None and (len(set(self._declared or [])) != len(classes) or len(classes) < 2):
             raise ConfigError(

@@ -14,7 +14,7 @@ from mtl_cli.errors import ConfigError, DataError, Problem
 from mtl_cli.registry import KINDS
 from mtl_cli.tasks._classes import ClassKind, fit_classes, is_number
 from mtl_cli.tasks._scores import ordinal_scores
-from mtl_cli.types import Column, Labels, Positive
+from mtl_cli.types import ClassNames, Column, Positive
 
 
 @KINDS.register("ordinal")
@@ -50,7 +50,7 @@ class Ordinal(ClassKind):
     def __init__(
         self,
         *,
-        classes: Labels | None = None,
+        classes: ClassNames | None = None,
         class_weight: dict[str, Positive] | Literal["balanced"] | None = None,
     ) -> None:
         super().__init__(classes, class_weight)

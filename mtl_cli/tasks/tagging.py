@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mtl_cli.registry import KINDS
 from mtl_cli.tasks.multiclass import Multiclass
-from mtl_cli.types import Labels, ProperFraction
+from mtl_cli.types import ClassNames, ProperFraction
 
 
 @KINDS.register("tagging")
@@ -38,5 +38,5 @@ class Tagging(Multiclass):
     metrics: ClassVar[Mapping[str, bool | None]] = {"accuracy": True, "f1_macro": True, "log_loss": False}
     per_token: ClassVar[bool] = True
 
-    def __init__(self, *, classes: Labels | None = None, label_smoothing: ProperFraction = 0.0) -> None:
+    def __init__(self, *, classes: ClassNames | None = None, label_smoothing: ProperFraction = 0.0) -> None:
         super().__init__(classes=classes, label_smoothing=label_smoothing)
