@@ -262,5 +262,5 @@ def _stack(members: Sequence[_Member[T]]) -> Stack | None:
     trainers = [member.step.trainer for member in members if member.step is not None]
     if len(trainers) < 2:
         return None
-    device = trainers[0].train.targets.device
+    device = trainers[0].train.device
     return Stack(trainers, [member.generators.on(device) for member in members])

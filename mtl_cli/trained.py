@@ -25,7 +25,6 @@ from mtl_cli.build import (
     choose_threads,
     encode_labels,
     find_rankings,
-    label_layout,
     load_fitted,
     model_spec,
     name_source,
@@ -34,7 +33,7 @@ from mtl_cli.build import (
     tasks_without_columns,
 )
 from mtl_cli.data import AnyTable, Features, Source, Splits, Table
-from mtl_cli.data.batches import Origins, Rows
+from mtl_cli.data.batches import Origins, Rows, join_labels
 from mtl_cli.data.input_columns import Findings
 from mtl_cli.data.sources.table import FrameSource
 from mtl_cli.data.table import Part
@@ -46,8 +45,8 @@ from mtl_cli.registry import SOURCES
 from mtl_cli.run import RunFolder, digest
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, check_device, validate
-from mtl_cli.tasks import LabelCounts, Task, target_columns
-from mtl_cli.types import InputSpec
+from mtl_cli.tasks import LabelCounts, Task, first_columns, target_columns
+from mtl_cli.types import InputSpec, Labels
 
 ROW = "row"  # the column that numbers the rows of predictions where there is no id
 _INTO_FRAMES = {"pandas": "Call polars.from_pandas on it.", "pyarrow": "Call polars.from_arrow on it."}
@@ -212,26 +211,25 @@ class TrainedRun:
             (task.name, ranking) for task in self.tasks if (ranking := self.config.tasks[task.name].common.ranking)
         ]
         lists = {ranking.group: f"tasks.{name}.ranking.group" for name, ranking in ranked}
-        groups, outputs, labels, count = [], [], [], 0
+        kinds = [task.kind for task in self.tasks]
+        groups, outputs, parts, count = [], [], [], 0
         lacking: dict[str, str] = {}
         own: dict[str, list[np.ndarray]] = {task.name: [] for task in self.tasks}
         for chunk in self._chunks(build_source(self.config, path, source), lists, findings):
-            targets, tokens = encode_labels(self.config, chunk.table, self.tasks, self.spec, chunk.unreadable)
+            labels, tokens = encode_labels(self.config, chunk.table, self.tasks, self.spec, chunk.unreadable)
             lacking = tasks_without_columns(self.config, chunk.table)
-            rows = Rows(
-                chunk.rows.inputs, targets, self.device, tokens=tokens, layout=label_layout(self.tasks, targets)
-            )
+            rows = Rows(chunk.rows.inputs, labels, self.device, tokens=tokens, firsts=first_columns(kinds))
             outputs.append(chunk.outputs)
-            labels.append(rows.labels(rows_at_once(rows)))
+            parts.append(rows.labels_in_order(rows_at_once(rows)))
             groups.append(chunk.table.frame.select(list(lists)))
-            for task, columns in zip(self.tasks, target_columns([task.kind for task in self.tasks]), strict=True):
-                of_task = tokens.targets if tokens is not None and task.kind.per_token else targets
-                own[task.name].append(of_task[:, columns])
+            for task, columns in zip(self.tasks, target_columns(kinds), strict=True):
+                of_task = tokens.labels if tokens is not None and task.kind.per_token else labels
+                own[task.name].append(of_task.targets.numpy()[:, columns])
             count += len(rows)
         if count == 0:
             raise DataError(Problem(path, "holds no rows", "Give it rows with labels."))
-        joined = torch.cat(labels)
-        origins = Origins(("",), np.zeros(len(joined), np.int64))
+        joined = join_labels(parts)
+        origins = Origins(("",), np.zeros(len(joined.targets), np.int64))
         whole = Table(pl.concat(groups), (Part(path, 0, count, lines=False),))
         rankings = find_rankings(self.config, whole, [task.name for task in self.tasks])
         counts = {task.name: task.kind.counts(np.concatenate(own[task.name])) for task in self.tasks}
@@ -261,15 +259,15 @@ class TrainedRun:
                 f"training, and rows of {split} may have been trained on."
             )
         inputs, found, unreadable = read_inputs(self.config, table, self.features, {split: getattr(splits, split)})
-        targets, tokens = encode_labels(self.config, table, self.tasks, self.spec, unreadable)
+        labels, tokens = encode_labels(self.config, table, self.tasks, self.spec, unreadable)
         rankings = find_rankings(self.config, table, [task.name for task in self.tasks])
-        data = Data(table, self.features, splits, self.tasks, inputs, targets, (), tokens, rankings)
+        data = Data(table, self.features, splits, self.tasks, inputs, labels, (), tokens, rankings)
         rows = data.rows(split, self.device)
         origins = rows.origins_of_positions(rows_at_once(rows))
         with self._own_threads():
-            labels = rows.labels(rows_at_once(rows))
-            evaluation = score(self._forward(rows), labels, self.tasks, origins, rows.rankings)
-        counts = {task.name: task.kind.counts(data.labels(i, split)) for i, task in enumerate(self.tasks)}
+            in_order = rows.labels_in_order(rows_at_once(rows))
+            evaluation = score(self._forward(rows), in_order, self.tasks, origins, rows.rankings)
+        counts = {task.name: task.kind.counts(data.targets(i, split)) for i, task in enumerate(self.tasks)}
         return split, Evaluated(evaluation, len(rows), counts, changed, (*notes, *found))
 
     def _in_memory(self, frame: pl.DataFrame, source: str | None) -> Source:
@@ -303,7 +301,7 @@ class TrainedRun:
             table = table.without([column for column in lacking or () if column not in columns])
             unreadable = self._unreadable()
             inputs, _ = self.features.transform(table, findings, unreadable=unreadable)
-            rows = Rows(inputs, np.zeros((table.frame.height, 0), np.float32), self.device)
+            rows = Rows(inputs, Labels(torch.empty(table.frame.height, 0)), self.device)
             findings.unreadable += [table.row(row) for row in unreadable or ()]
             yield _Chunk(table, rows, self._forward(rows), unreadable or [])
 

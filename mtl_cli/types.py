@@ -223,6 +223,32 @@ class Ragged(NamedTuple):
         return Ragged(self.values.to(device), self.starts.to(device))
 
 
+class Labels(NamedTuple):
+    """The labels of some rows, or of other positions that have them (see ``Rows``), for K tasks.
+
+    Shape:
+        targets (N, T) float32, the numbers of the labels, those of each task side by side, NaN where a task has no
+        label; T is K unless a label of some kind takes several numbers. shares (N, K) float32 above 0, what each
+        position counts for each task; None: 1 each.
+    """
+
+    targets: torch.Tensor
+    shares: torch.Tensor | None = None
+
+    def rows(self, index: torch.Tensor) -> Labels:
+        """The labels at ``index`` (an int64 tensor on the same device), in that order."""
+        shares = None if self.shares is None else self.shares.index_select(0, index)
+        return Labels(self.targets.index_select(0, index), shares)
+
+    def part(self, start: int, stop: int) -> Labels:
+        """The labels from ``start`` to ``stop``."""
+        return Labels(self.targets[start:stop], None if self.shares is None else self.shares[start:stop])
+
+    def to(self, device: torch.device) -> Labels:
+        """The same labels on ``device``."""
+        return Labels(self.targets.to(device), None if self.shares is None else self.shares.to(device))
+
+
 class Inputs(NamedTuple):
     """The inputs of some rows.
 

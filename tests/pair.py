@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from worlds import CPU, NAN, make_learner, make_tasks, three_kind_rows, three_kinds
+from worlds import NAN, make_learner, make_rows, make_tasks, three_kind_rows, three_kinds
 
-from mtl_cli.data.batches import Layout, Rows, plan_epoch
+from mtl_cli.data.batches import plan_epoch
 from mtl_cli.errors import DataError, MTLError
 from mtl_cli.loop import train_step
 from mtl_cli.loop.diagnostics import look
@@ -31,17 +31,13 @@ evaluation = import_module("mtl_cli.loop.evaluate")  # its function has the modu
 
 def rows(missing=True, weighted=False):
     """Eleven rows: of the first batch of five the second process has no label of task 1, and nobody has task 2's."""
-    layout = Layout((0, 1, 2), weighted)
     found = three_kind_rows(11)
-    targets = found.targets.numpy().copy()
+    targets = found.labels.targets.numpy().copy()
     if missing:
         targets[2:5, 1] = targets[:5, 2] = NAN
         targets[7, 0] = NAN
-    if weighted:
-        targets = np.concatenate(
-            [targets, np.linspace(0.5, 2, targets.size, dtype=np.float32).reshape(targets.shape)], 1
-        )
-    return Rows(Inputs(found.inputs.numeric, torch.arange(11).unsqueeze(1) % 4), targets, CPU, layout=layout)
+    shares = np.linspace(0.5, 2, targets.size).reshape(targets.shape) if weighted else None
+    return make_rows(Inputs(found.inputs.numeric, torch.arange(11).unsqueeze(1) % 4), targets, shares=shares)
 
 
 def learner_of(**options):
@@ -116,7 +112,7 @@ def gate_difference(processes, count):
 def _first(count):
     """Some of the rows, all of them labelled."""
     whole = three_kind_rows(count)
-    return Rows(Inputs(whole.inputs.numeric, torch.arange(count).unsqueeze(1) % 4), whole.targets.numpy(), CPU)
+    return make_rows(Inputs(whole.inputs.numeric, torch.arange(count).unsqueeze(1) % 4), whole.labels.targets.numpy())
 
 
 def draw_difference(processes):
@@ -133,7 +129,7 @@ def draw_difference(processes):
 def tasks_not_finite(processes):
     """The tasks whose loss is named where a row of the second process alone has a label that is infinite."""
     data, learner = rows(missing=False), replace(learner_of(), processes=processes)
-    data.targets[4, 0] = float("inf")
+    data.labels.targets[4, 0] = float("inf")
     try:
         train_step(learner, data, _plan(data), 0, 0, only_finite=True)
     except NotFinite as error:

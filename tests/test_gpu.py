@@ -29,6 +29,7 @@ from worlds import (
     encoder_world,
     inputs,
     make_learner,
+    make_rows,
     make_tasks,
     make_trainer,
     same_state,
@@ -37,7 +38,7 @@ from worlds import (
     three_kinds,
 )
 
-from mtl_cli.data.batches import Layout, Rows, plan_epoch
+from mtl_cli.data.batches import plan_epoch
 from mtl_cli.loop import evaluate, train_step
 from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.loop.trainer import Interrupted
@@ -88,7 +89,7 @@ def _rows(encoder, device, missing=0.3, n=32):
     targets = targets.T.astype(np.float32)
     targets[draw.random(targets.shape) < missing] = NAN
     targets[:16, 1] = NAN
-    return spec, Rows(values, targets, device)
+    return spec, make_rows(values, targets, device=device)
 
 
 def _train(device, encoder="mlp", steps=4, missing=0.3, **options):
@@ -187,7 +188,7 @@ def test_every_kind_trains_and_is_scored_as_on_the_cpu(name, options):
         kind.fit(column(labels), np.arange(len(labels)))
         targets = kind.encode(column(labels)).reshape(len(labels), -1)
         numeric = torch.randn(len(labels), 5, generator=torch.Generator().manual_seed(0))
-        rows = Rows(inputs(numeric), targets, device, layout=Layout((0,)))
+        rows = make_rows(inputs(numeric), targets, device=device, firsts=[0])
         learner = make_learner([kind], optimizer="sgd", optimizer_options={"lr": 0.05}, device=device)
         _steps(learner, rows, 6)
         found.append((learner, evaluate(learner, rows, make_tasks(learner)).tasks["task0"]))
@@ -293,9 +294,9 @@ def test_a_run_gives_the_same_bytes_twice_and_when_it_was_stopped(tmp_path, enco
 def test_nothing_in_a_step_waits_for_the_gpu(tmp_path, balancing, missing):
     rows = _on(GPU, three_kind_rows(80, missing=missing))
     if missing:
-        targets = rows.targets.cpu().numpy()
+        targets = rows.labels.targets.cpu().numpy()
         targets[::2, 0] = targets[16:40, 1] = NAN
-        rows = Rows(rows.inputs, targets, GPU)
+        rows = make_rows(rows.inputs, targets, device=GPU)
     learner = make_learner(
         three_kinds(), balancing=balancing, encoder={"hidden": [6], "dropout": 0.2}, device=GPU, clip=1.0
     )
@@ -314,7 +315,7 @@ def test_nothing_in_a_step_waits_for_the_gpu(tmp_path, balancing, missing):
 
 
 def _on(device, rows):
-    return Rows(rows.inputs, rows.targets.cpu().numpy(), device)
+    return make_rows(rows.inputs, rows.labels.targets.cpu().numpy(), device=device)
 
 
 @pytest.mark.parametrize("balancing", ["equal", "upgrad", "moco"])

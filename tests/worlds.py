@@ -32,7 +32,7 @@ from mtl_cli.tasks import Task
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.multiclass import Multiclass
 from mtl_cli.tasks.regression import Regression
-from mtl_cli.types import Block, Column, Inputs, InputSpec, Links, Ragged
+from mtl_cli.types import Block, Column, Inputs, InputSpec, Labels, Links, Ragged
 
 BASE_TRAIN = [  # id, x1, x2, x3, x4, ya, yb
     (1, 0.1, 0.2, 0.3, 0.4, 1.0, 0), (2, 0.5, 0.1, 0.0, 0.2, 2.0, 1), (3, 0.9, 0.8, 0.7, 0.1, 3.0, 2),
@@ -75,6 +75,17 @@ def inputs(numeric):
     return Inputs(numeric, torch.empty(len(numeric), 0, dtype=torch.int64))
 
 
+def make_labels(targets, shares=None):
+    """Labels from arrays (N, T) and (N, K)."""
+    arrays = [None if own is None else np.ascontiguousarray(own, dtype=np.float32) for own in (targets, shares)]
+    return Labels(*(None if own is None else torch.from_numpy(own) for own in arrays))
+
+
+def make_rows(inputs, targets, *, shares=None, device=CPU, **options):
+    """Rows from inputs and the arrays of their labels."""
+    return Rows(inputs, make_labels(targets, shares), device, **options)
+
+
 def three_kinds():
     """Kinds of a number, yes/no and one of three classes, ready for encoded labels."""
     return [Regression(), Binary(classes=["no", "yes"]), Multiclass(classes=["a", "b", "c"])]
@@ -87,16 +98,16 @@ def three_kind_rows(n=32, width=5, missing=0.0, seed=0):
     score = x @ generator.normal(size=(width, 2))
     targets = np.stack([score[:, 0], score[:, 1] > 0, np.digitize(score[:, 0], [-1.0, 1.0])], 1).astype(np.float32)
     targets[generator.random(targets.shape) < missing] = np.nan
-    return Rows(inputs(torch.from_numpy(x)), targets, CPU)
+    return make_rows(inputs(torch.from_numpy(x)), targets)
 
 
 def two_source_rows(small=12, large=36, seed=0):
     """Rows of two sources: ``small`` has no label for the first of the three kinds, ``large`` none for the second."""
     rows = three_kind_rows(small + large, seed=seed)
     codes = np.random.default_rng(seed).permutation(np.repeat([0, 1], [small, large]))
-    targets = rows.targets.numpy().copy()
+    targets = rows.labels.targets.numpy().copy()
     targets[codes == 0, 0] = targets[codes == 1, 1] = np.nan
-    return Rows(rows.inputs, targets, CPU, Origins(("small", "large"), codes))
+    return make_rows(rows.inputs, targets, origins=Origins(("small", "large"), codes))
 
 
 def make_learner(

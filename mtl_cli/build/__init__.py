@@ -10,7 +10,7 @@ from mtl_cli.build.data import (
     model_spec,
     read_inputs,
 )
-from mtl_cli.build.labels import encode_labels, label_layout, tasks_without_columns
+from mtl_cli.build.labels import encode_labels, tasks_without_columns
 from mtl_cli.build.learner import (
     autocast_type,
     build_learner,
@@ -44,7 +44,6 @@ __all__ = [
     "choose_threads",
     "encode_labels",
     "find_rankings",
-    "label_layout",
     "load_fitted",
     "model_spec",
     "name_source",

@@ -16,16 +16,14 @@ import torch
 from mtl_cli.build.labels import (
     Fitted,
     affirmed,
+    assemble_labels,
     build_kind,
     build_task,
     fit_task,
-    join_labels,
-    label_layout,
-    label_width,
 )
 from mtl_cli.build.sources import read_rows
 from mtl_cli.data import AnyTable, Features, Splits, Table
-from mtl_cli.data.batches import Layout, Origins, Ranking, Rows, TokenLabels
+from mtl_cli.data.batches import Origins, Ranking, Rows, TokenLabels
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.combine import SOURCE_COLUMN, own_column_notes
 from mtl_cli.data.labels import label_roles
@@ -37,8 +35,8 @@ from mtl_cli.errors import ConfigError, DataError, Problem, UserError, listed
 from mtl_cli.model.encoders import Encoder
 from mtl_cli.registry import ENCODERS, describe_component, from_outside
 from mtl_cli.schema import DataOptions, RunConfig
-from mtl_cli.tasks import Kind, LabelCounts, Task, target_columns
-from mtl_cli.types import Inputs, InputSpec
+from mtl_cli.tasks import Kind, LabelCounts, Task, first_columns, target_columns
+from mtl_cli.types import Inputs, InputSpec, Labels
 
 # Of data.json: another number if what stands in it changes its meaning.
 DATA_FORMAT = 1
@@ -54,10 +52,9 @@ class Data:
         splits: Row indices of each split.
         tasks: K tasks with fitted kinds, in training order: tasks that are alike are neighbours.
         inputs: Inputs of all rows, or the way to them.
-        targets: (N, T) float32, the numbers of the labels of each task side by side, NaN where a label is missing; or
-            (N, T + K) with what each row counts for each task, see ``layout``.
+        labels: Of all rows.
         notes: What the user should know.
-        tokens: Labels of the tokens of all rows, if some task has such; ``targets`` holds NaN for that task.
+        tokens: Labels of the tokens of all rows, if some task has such; in ``labels`` those of that task are missing.
         rankings: The lists that the rows of a task form, by the task's position.
         made: Rows by split and device.
         storage: Where the inputs are, in words, if that was to be decided.
@@ -68,7 +65,7 @@ class Data:
     splits: Splits
     tasks: tuple[Task, ...]
     inputs: Inputs | Stream
-    targets: np.ndarray
+    labels: Labels
     notes: tuple[str, ...]
     tokens: TokenLabels | None = None
     rankings: Mapping[int, Ranking] = field(default_factory=dict)
@@ -80,35 +77,30 @@ class Data:
         """What an encoder has to read, and for which positions it gives features."""
         return model_spec(self.features, self.tasks)
 
-    def labels(self, task: int, split: str) -> np.ndarray:
-        """The labels of a task in a split, one for each row or token."""
-        return self.labels_of(task, getattr(self.splits, split))
+    def targets(self, task: int, split: str) -> np.ndarray:
+        """The targets (n, T) of a task in a split, of each row or token."""
+        return self.targets_of(task, getattr(self.splits, split))
 
-    def labels_of(self, task: int, index: np.ndarray) -> np.ndarray:
-        """The labels of a task for some rows, one for each row or token."""
+    def targets_of(self, task: int, index: np.ndarray) -> np.ndarray:
+        """The targets (n, T) of a task for some rows, of each row or token."""
         if self.tokens is None or not self.tasks[task].kind.per_token:
-            targets, places = self.targets, index
+            labels, places = self.labels, index
         else:
-            targets, places = self.tokens.targets, self._tokens_of(index)
-        labels: np.ndarray = targets[places, self._target_columns[task]]
-        return labels
+            labels, places = self.tokens.labels, self._tokens_of(index)
+        targets: np.ndarray = labels.targets.numpy()[places, self._target_columns[task]]
+        return targets
 
     @cached_property
     def label_counts(self) -> dict[str, dict[str, LabelCounts]]:
         """The labels of each task, by its name, in each split."""
         return {
-            task.name: {split: task.kind.counts(self.labels(i, split)) for split in ("train", "val", "test")}
+            task.name: {split: task.kind.counts(self.targets(i, split)) for split in ("train", "val", "test")}
             for i, task in enumerate(self.tasks)
         }
 
     @cached_property
     def _target_columns(self) -> list[slice]:
         return target_columns([task.kind for task in self.tasks])
-
-    @property
-    def layout(self) -> Layout:
-        """What stands in the columns of ``targets``."""
-        return label_layout(self.tasks, self.targets)
 
     def rows(self, split: str, device: torch.device) -> Rows:
         """The rows of ``train``, ``val`` or ``test`` on a device; those that were made already if there are any."""
@@ -118,19 +110,18 @@ class Data:
 
     def _make_rows(self, split: str, device: torch.device) -> Rows:
         index = getattr(self.splits, split)
+        places, firsts = torch.from_numpy(index), first_columns([task.kind for task in self.tasks])
+        labels, tokens = self.labels.rows(places), self.tokens
         origins = Origins(self.table.sources, self.table.source_of_rows()[index])
-        tokens = self.tokens
         if tokens is not None:
-            tokens = tokens._replace(targets=tokens.targets[self._tokens_of(index)])
+            tokens = tokens._replace(labels=tokens.labels.rows(torch.from_numpy(self._tokens_of(index))))
         rankings = {task: replace(ranking, groups=ranking.groups[index]) for task, ranking in self.rankings.items()}
         if not isinstance(self.inputs, Stream):
             negatives = self._negatives(self.inputs, index) if split == "train" else ()
-            inputs = self.inputs.rows(torch.from_numpy(index))
-            return Rows(inputs, self.targets[index], device, origins, tokens, rankings, negatives, self.layout)
-        labels = self.targets[index]
+            return Rows(self.inputs.rows(places), labels, device, origins, tokens, rankings, negatives, firsts)
         if split in self.inputs.held:
-            return Rows(self.inputs.held[split], labels, device, origins, rankings=rankings, layout=self.layout)
-        return StreamedRows(self.inputs, index, labels, device, origins, rankings, self.layout)
+            return Rows(self.inputs.held[split], labels, device, origins, rankings=rankings, firsts=firsts)
+        return StreamedRows(self.inputs, index, labels, device, origins, rankings, firsts)
 
     def _tokens_of(self, index: np.ndarray) -> np.ndarray:
         if self.tokens is None or isinstance(self.inputs, Stream):
@@ -250,7 +241,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     notes = [*own_column_notes(table, features.optional), *notes]
     names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name].kind.group_key())))
     tasks = tuple(build_task(config, name, fitted[name].kind) for name in names)
-    labels, tokens = join_labels(names, fitted, config, table, features.spec, unreadable)
+    labels, tokens = assemble_labels(names, fitted, config, table, features.spec, unreadable)
     rankings = find_rankings(config, table, names)
     data = Data(table, features, splits, tasks, inputs, labels, (), tokens, rankings, storage=storage)
     _refuse_untaught(config, data)
@@ -261,7 +252,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
         f"column '{column}' may be an input although it is the {roles[column].removeprefix('the ')}."
         for column in allowed
     ]
-    targets = labels[np.setdiff1d(splits.train, unreadable), : label_width(tasks)]  # the others are told already
+    targets = labels.targets.numpy()[np.setdiff1d(splits.train, unreadable)]  # the others are told already
     unlabelled = 0 if tokens is not None else int(np.isnan(targets).all(1).sum())
     if unlabelled:
         rows = "1 training row has" if unlabelled == 1 else f"{unlabelled} training rows have"
@@ -398,7 +389,7 @@ def _refuse_untaught(config: RunConfig, data: Data) -> None:
         )
         for i, task in enumerate(data.tasks)
         if task.weight > 0 and not task.auxiliary and task.name not in related
-        if np.isnan(data.labels(i, "train")).all()
+        if np.isnan(data.targets(i, "train")).all()
     ]
     if problems:
         raise DataError(problems)
@@ -411,7 +402,7 @@ def _label_notes(data: Data) -> list[str]:
         if not len(getattr(data.splits, split)):
             continue
         for i, task in enumerate(data.tasks):
-            own = data.labels(i, split)
+            own = data.targets(i, split)
             absent = task.kind.unseen(own)
             if np.isnan(own).all():
                 so = "its own loss trains nothing" if split == "train" else "it has no score there"
@@ -425,9 +416,9 @@ def _label_notes(data: Data) -> list[str]:
     return notes
 
 
-def _all_the_same(labels: np.ndarray) -> bool:
-    """Whether labels (n, T), NaN where missing, of which some are known, are all equal."""
-    known = labels[~np.isnan(labels).any(axis=1)]
+def _all_the_same(targets: np.ndarray) -> bool:
+    """Whether targets (n, T), NaN where missing, of which some are known, are all equal."""
+    known = targets[~np.isnan(targets).any(axis=1)]
     return bool((known == known[:1]).all())
 
 

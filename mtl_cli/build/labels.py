@@ -9,25 +9,27 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+import torch
+from torch import Tensor
 
 from mtl_cli.data import AnyTable
-from mtl_cli.data.batches import Layout, TokenLabels
+from mtl_cli.data.batches import TokenLabels
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.labels import label_column, row_weights
-from mtl_cli.data.token_labels import label_tokens, spread_labels
+from mtl_cli.data.token_labels import label_tokens, spread_targets
 from mtl_cli.errors import DataError, Problem, UserError
 from mtl_cli.registry import KINDS, expect_shape
 from mtl_cli.schema import RunConfig, TaskConfig, TaskOptions
-from mtl_cli.tasks import Kind, Task, target_columns
-from mtl_cli.types import Column, InputSpec
+from mtl_cli.tasks import Kind, Task
+from mtl_cli.types import Column, InputSpec, Labels
 
 
 class Fitted(NamedTuple):
-    """A kind that knows its labels, the labels (N,) or (N, T), and what rows count (N,) if not 1."""
+    """A kind that knows its labels, their targets (N,) or (N, T), and what rows count (N,) if not 1 each."""
 
     kind: Kind
     targets: np.ndarray
-    weights: np.ndarray | None
+    shares: np.ndarray | None
 
 
 def fit_task(name: str, task: TaskConfig, table: AnyTable, train: np.ndarray) -> Fitted:
@@ -53,13 +55,13 @@ def _encode(name: str, task: TaskConfig, table: AnyTable, kind: Kind) -> Fitted:
     targets = kind.encode(column)
     flat = kind.num_targets == 1 and getattr(targets, "ndim", 1) == 1
     expect_shape(kind, "labels", targets, (table.height,) if flat else (table.height, kind.num_targets))
-    return Fitted(kind, targets, _weights(task.common, kind, targets, table))
+    return Fitted(kind, targets, _shares(task.common, kind, targets, table))
 
 
 def encode_labels(
     config: RunConfig, table: AnyTable, tasks: Sequence[Task], spec: InputSpec, without: Sequence[int] = ()
-) -> tuple[np.ndarray, TokenLabels | None]:
-    """Labels of fitted tasks, as ``Data.targets`` and ``Data.tokens`` hold them.
+) -> tuple[Labels, TokenLabels | None]:
+    """Labels of fitted tasks, as ``Data.labels`` and ``Data.tokens`` hold them.
 
     Args:
         config: The configuration.
@@ -86,23 +88,22 @@ def encode_labels(
                 encoded[task.name] = _encode(task.name, config.tasks[task.name], table, task.kind)
     if problems:
         raise DataError(problems)
-    return join_labels([task.name for task in tasks], encoded, config, table, spec, without)
+    return assemble_labels([task.name for task in tasks], encoded, config, table, spec, without)
 
 
-def join_labels(
+def assemble_labels(
     names: Sequence[str],
     fitted: Mapping[str, Fitted],
     config: RunConfig,
     table: AnyTable,
     spec: InputSpec,
     without: Sequence[int],
-) -> tuple[np.ndarray, TokenLabels | None]:
-    """The labels of the rows side by side, and those of their tokens."""
+) -> tuple[Labels, TokenLabels | None]:
+    """The labels of the rows for all tasks, and those of their tokens; the rows ``without`` have none."""
     none = np.full(table.height, np.nan, np.float32)
     own = [none if fitted[name].kind.per_token else fitted[name].targets for name in names]
-    labels = _side_by_side(own, [fitted[name].weights for name in names], without)
-    weighted = any(fitted[name].weights is not None for name in names)
-    return labels, _token_labels(names, fitted, config, table, spec, weighted)
+    labels = _side_by_side(own, [fitted[name].shares for name in names], without)
+    return labels, _token_labels(names, fitted, config, table, spec)
 
 
 def _token_labels(
@@ -111,11 +112,10 @@ def _token_labels(
     config: RunConfig,
     table: AnyTable,
     spec: InputSpec,
-    weighted: bool,
 ) -> TokenLabels | None:
-    """The labels of the tokens of all rows, (M, T) with NaN for tasks that label rows; None if all tasks do.
+    """The labels of the tokens of all rows, missing for tasks that label rows; None if all tasks do.
 
-    Tokens count 1 each: if rows count differently, K columns of ones follow.
+    Tokens count 1 each, which is written out where the labels of the rows have shares.
 
     Raises:
         DataError: A task labels tokens, and no input holds tokens, or another number of them.
@@ -132,38 +132,31 @@ def _token_labels(
     columns: dict[str, np.ndarray] = {}
     for name in own:
         with collecting(problems, f"tasks.{name}", UserError):
-            columns[name] = spread_labels(fitted[name].targets, _labels(name, config.tasks[name], table), tokens)
+            columns[name] = spread_targets(fitted[name].targets, _labels(name, config.tasks[name], table), tokens)
     if problems:
         raise DataError(problems)
     count = len(columns[own[0]])
     none = {name: np.full((count, fitted[name].kind.num_targets), np.nan, np.float32) for name in names}
-    ones = [np.ones(count) if weighted else None] * len(names)
+    with_shares = any(fitted[name].shares is not None for name in names)
+    ones = [np.ones(count) if with_shares else None] * len(names)
     labels = _side_by_side([columns.get(name, none[name]) for name in names], ones)
     return TokenLabels(blocks[0], labels, rows_too=len(own) < len(names))
 
 
 def _side_by_side(
-    targets: Sequence[np.ndarray], weights: Sequence[np.ndarray | None], without: Sequence[int] = ()
-) -> np.ndarray:
-    """Labels (N, T), or (N, T + K) if rows count differently, float32; the rows ``without`` have none."""
-    rows = len(targets[0])
-    labels = np.concatenate([own[:, None] if own.ndim == 1 else own for own in targets], 1)
-    labels[list(without)] = np.nan
-    if all(own is None for own in weights):
-        return labels
-    shares = np.stack([np.ones(rows) if own is None else own for own in weights], 1)
-    return np.concatenate([labels, shares.astype(np.float32)], 1)
+    targets: Sequence[np.ndarray], shares: Sequence[np.ndarray | None], without: Sequence[int] = ()
+) -> Labels:
+    """Labels of the targets (N,) or (N, T) and the shares (N,) of each task; the rows ``without`` have none."""
+    joined = np.concatenate([own[:, None] if own.ndim == 1 else own for own in targets], 1)
+    joined[list(without)] = np.nan
+    if all(own is None for own in shares):
+        return Labels(_tensor(joined))
+    ones = np.ones(len(joined))
+    return Labels(_tensor(joined), _tensor(np.stack([ones if own is None else own for own in shares], 1)))
 
 
-def label_layout(tasks: Sequence[Task], labels: np.ndarray) -> Layout:
-    """What stands in the columns of labels (N, T) or (N, T + K)."""
-    columns = target_columns([task.kind for task in tasks])
-    return Layout(tuple(own.start for own in columns), weighted=labels.shape[1] > label_width(tasks))
-
-
-def label_width(tasks: Sequence[Task]) -> int:
-    """T: the numbers of the labels of all tasks."""
-    return sum(task.kind.num_targets for task in tasks)
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
 def tasks_without_columns(config: RunConfig, table: AnyTable) -> dict[str, str]:
@@ -221,7 +214,7 @@ def build_task(config: RunConfig, name: str, kind: Kind) -> Task:
     return Task(name, kind, common.weight, common.auxiliary)
 
 
-def _weights(options: TaskOptions, kind: Kind, targets: np.ndarray, table: AnyTable) -> np.ndarray | None:
+def _shares(options: TaskOptions, kind: Kind, targets: np.ndarray, table: AnyTable) -> np.ndarray | None:
     """What each row counts (N,) for a task, by its label and by its weight; None for 1 each."""
     weights = kind.row_weights(targets)
     if options.sample_weight is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
 from mtl_cli.processes import ProcessGroup
-from mtl_cli.types import Inputs
+from mtl_cli.types import Inputs, Labels
 
 T = TypeVar("T")
 
@@ -31,30 +31,22 @@ class Origins:
     codes: np.ndarray
 
 
-class Layout(NamedTuple):
-    """What the columns of the labels of K tasks are: T targets, then K weights if rows count differently.
-
-    Args:
-        firsts: For each task the first column of its targets; T is K unless a label takes several numbers.
-        weighted: Whether there are weights: what a row counts for a task, above 0.
-    """
-
-    firsts: tuple[int, ...]
-    weighted: bool = False
-
-
 class TokenLabels(NamedTuple):
     """Labels of the tokens of some rows.
 
     Args:
         block: The column of ``Inputs.blocks`` whose tokens are labelled.
-        targets: (M, T) or (M, T + K) float32, the targets NaN where a task has no label.
+        labels: Of all M tokens, row after row; with shares if the labels of the rows have them.
         rows_too: Whether some task labels rows: the positions of a batch are then its rows, and after them its tokens.
     """
 
     block: str
-    targets: np.ndarray
+    labels: Labels
     rows_too: bool
+
+    def with_rows(self, rows: Labels, tokens: Labels) -> Labels:
+        """The labels of the positions of some rows, from those of the rows and those of their tokens."""
+        return join_labels([rows, tokens]) if self.rows_too else tokens
 
 
 @dataclass(frozen=True)
@@ -89,57 +81,57 @@ class Rows:
 
     Args:
         inputs: N rows.
-        targets: Labels (N, T) or (N, T + K) float32, the targets NaN where a task has no label.
-        device: Where they go.
+        labels: Of the rows, on the CPU.
+        device: Where inputs and labels go.
         origins: Which source each row is from; None: all are from one.
         tokens: Labels of the tokens, if some task has such.
         rankings: For tasks (by position) whose rows are lists to be ranked.
         negatives: Rows that get another item each epoch.
-        layout: What stands in the columns of ``targets``; None: one target for each task.
+        firsts: For each task the first column of its targets; None: each task has one column.
 
     Attributes:
         labelled: (N, K) on the CPU, the number of labels of each row; None if every row has one for each task.
-        shares: (N, K) on the CPU, what each row counts for each task: its weight, or its number of labels; None if 1.
+        counts: (N, K) on the CPU, what the labels of each row count together; None if 1 each.
     """
 
     def __init__(
         self,
         inputs: Inputs,
-        targets: np.ndarray,
+        labels: Labels,
         device: torch.device,
         origins: Origins | None = None,
         tokens: TokenLabels | None = None,
         rankings: Mapping[int, Ranking] | None = None,
         negatives: Sequence[Negatives] = (),
-        layout: Layout | None = None,
+        firsts: Sequence[int] | None = None,
     ) -> None:
         self.rankings, self._negatives = rankings or {}, negatives
-        self.origins = origins or Origins(("",), np.zeros(len(targets), np.int64))
-        firsts = slice(None) if layout is None else list(layout.firsts)
-        labelled = ~np.isnan(targets[:, firsts])
+        self.origins = origins or Origins(("",), np.zeros(len(labels.targets), np.int64))
+        columns = slice(None) if firsts is None else list(firsts)
+        labelled = ~np.isnan(labels.targets.numpy()[:, columns])
         self.labelled: np.ndarray | None = None if labelled.all() else labelled
-        self.shares = self.labelled
-        self._weights = 0  # columns of the labels that hold what a row counts
-        if layout is not None and layout.weighted:
-            self._weights = len(layout.firsts)
-            self.shares = np.where(labelled, targets[:, -len(layout.firsts) :], 0)
+        self.counts = self.labelled if labels.shares is None else np.where(labelled, labels.shares.numpy(), 0)
         self._tokens = tokens
         if tokens is not None:
-            own = ~np.isnan(tokens.targets[:, firsts])
+            own = ~np.isnan(tokens.labels.targets.numpy()[:, columns])
             of_tokens = _per_row(own, inputs.ragged(tokens.block).starts.numpy())
             self.labelled = labelled + of_tokens
-            self.shares = (labelled if self.shares is None else self.shares) + of_tokens
-            self.token_targets = torch.from_numpy(np.ascontiguousarray(tokens.targets, dtype=np.float32)).to(device)
+            self.counts = (labelled if self.counts is None else self.counts) + of_tokens
+            self._tokens = tokens._replace(labels=tokens.labels.to(device))
         of_tasks = None if self.labelled is None or self.streamed else self.labelled.T > 0
         if of_tasks is not None and 2 * of_tasks.sum() > of_tasks.size:
             of_tasks = None  # worth telling only where most rows are of other tasks, as those of several sources are
         wanted = None if of_tasks is None else torch.from_numpy(np.ascontiguousarray(of_tasks))
         inputs = inputs._replace(wanted=wanted)
-        self.inputs = inputs.to(device)
-        self.targets = torch.from_numpy(np.ascontiguousarray(targets, dtype=np.float32)).to(device)
+        self.inputs, self.labels = inputs.to(device), labels.to(device)
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return len(self.labels.targets)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self.labels.targets.device
 
     def draw(self, seed: int, epoch: int) -> None:
         """Draws the negatives of an epoch, a function of seed and epoch."""
@@ -193,36 +185,36 @@ class Rows:
         """The rows of each source, S arrays of indices."""
         return [np.flatnonzero(self.origins.codes == code) for code in range(len(self.origins.names))]
 
-    def gather(self, index: Tensor) -> tuple[Inputs, Tensor]:
-        """Inputs of the rows at ``index``, and labels (positions, T) or (positions, T + K)."""
-        targets = self.targets.index_select(0, index)
+    def gather(self, index: Tensor) -> tuple[Inputs, Labels]:
+        """Inputs of the rows at ``index``, and the labels of their positions."""
+        labels = self.labels.rows(index)
         if self._tokens is not None:
             places = self.inputs.ragged(self._tokens.block).places(index)
-            targets = self._with_tokens(targets, self.token_targets.index_select(0, places))
-        return self.inputs.rows(index), targets
+            labels = self._tokens.with_rows(labels, self._tokens.labels.rows(places))
+        return self.inputs.rows(index), labels
 
-    def without_labels(self, index: Tensor) -> tuple[Inputs, Tensor]:
+    def without_labels(self, index: Tensor) -> tuple[Inputs, Labels]:
         """What ``gather`` gives, all labels missing: rows that teach nothing."""
         inputs, labels = self.gather(index)
-        labels = labels.clone()
-        labels[:, : labels.shape[1] - self._weights] = torch.nan
-        return inputs, labels
+        return inputs, labels._replace(targets=torch.full_like(labels.targets, torch.nan))
 
-    def in_order(self, size: int) -> Iterator[tuple[Inputs, Tensor]]:
+    def in_order(self, size: int) -> Iterator[tuple[Inputs, Labels]]:
         """All rows in order, ``size`` at a time."""
         for start in range(0, len(self), size):
             stop = start + size
-            targets = self.targets[start:stop]
+            labels = self.labels.part(start, stop)
             if self._tokens is not None:
                 starts = self.inputs.ragged(self._tokens.block).starts[start : stop + 1]
-                targets = self._with_tokens(targets, self.token_targets[int(starts[0]) : int(starts[-1])])
-            yield self.inputs.part(start, stop), targets
+                own = self._tokens.labels.part(int(starts[0]), int(starts[-1]))
+                labels = self._tokens.with_rows(labels, own)
+            yield self.inputs.part(start, stop), labels
 
-    def labels(self, size: int) -> Tensor:
+    def labels_in_order(self, size: int) -> Labels:
         """The labels that ``in_order`` gives with all rows, on the CPU."""
-        if self._tokens is None:
-            return self.targets.cpu()
-        return torch.cat([targets for _, targets in self.in_order(size)]).cpu() if len(self) else self.targets.cpu()
+        labels = self.labels
+        if self._tokens is not None and len(self):
+            labels = join_labels([part for _, part in self.in_order(size)])
+        return labels.to(torch.device("cpu"))
 
     def origins_of_positions(self, size: int) -> Origins:
         """The source of each position, of all rows in order and ``size`` at a time."""
@@ -236,8 +228,11 @@ class Rows:
             parts.append(np.repeat(rows, np.diff(starts[first : first + size + 1])))
         return Origins(self.origins.names, np.concatenate(parts))
 
-    def _with_tokens(self, rows: Tensor, tokens: Tensor) -> Tensor:
-        return torch.cat([rows, tokens]) if self._tokens is not None and self._tokens.rows_too else tokens
+
+def join_labels(parts: Sequence[Labels]) -> Labels:
+    """Labels one below the other; all parts have shares, or none has."""
+    shares = [part.shares for part in parts if part.shares is not None]
+    return Labels(torch.cat([part.targets for part in parts]), torch.cat(shares) if shares else None)
 
 
 def _per_row(flags: np.ndarray, starts: np.ndarray) -> np.ndarray:
@@ -278,14 +273,14 @@ class Piece(NamedTuple):
 
     Args:
         inputs: The rows.
-        targets: Their labels (positions, T) or (positions, T + K).
+        labels: Of their positions.
         complete: No label is missing, so that nothing has to be masked.
         own: How many of them are this process's share: all, or none.
         share: Of the rows of the batch, those of the piece (of all processes).
     """
 
     inputs: Inputs
-    targets: Tensor
+    labels: Labels
     complete: bool
     own: int
     share: float = 1.0
@@ -345,21 +340,20 @@ def plan_epoch(
     order = np.concatenate(batches)
     ends = np.cumsum([len(batch) for batch in batches])
     starts = ends - [len(batch) for batch in batches]
-    if rows.shares is None:
-        labels = np.repeat((ends - starts).astype(np.float64)[:, None], len(weights), 1)
+    if rows.counts is None:
+        counted = np.repeat((ends - starts).astype(np.float64)[:, None], len(weights), 1)
     else:
-        labels = np.add.reduceat(rows.shares[order], starts, axis=0, dtype=np.float64)
-    scale = np.divide(weights, labels, out=np.zeros_like(labels), where=labels > 0)
+        counted = np.add.reduceat(rows.counts[order], starts, axis=0, dtype=np.float64)
+    scale = np.divide(weights, counted, out=np.zeros_like(counted), where=counted > 0)
     codes = rows.origins.codes[order]
     drawn = np.stack([np.add.reduceat(codes == code, starts, dtype=np.int64) for code in range(len(members))], 1)
-    device = rows.targets.device
     return Epoch(
-        torch.from_numpy(order).to(device),
+        torch.from_numpy(order).to(rows.device),
         tuple(zip(starts.tolist(), ends.tolist(), strict=True)),
-        labels,
-        torch.from_numpy(scale).float().to(device),
-        _zeros(labels),
-        _zeros(labels * (weights != 0)),
+        counted,
+        torch.from_numpy(scale).float().to(rows.device),
+        _zeros(counted),
+        _zeros(counted * (weights != 0)),
         drawn,
         ordered[0][1],
     )

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtl_cli.data.batches import Epoch, Layout, Origins, Ranking, Rows, Window, permutation
+from mtl_cli.data.batches import Epoch, Origins, Ranking, Rows, Window, permutation
 from mtl_cli.data.features import Features
 from mtl_cli.data.input_columns import Findings
 from mtl_cli.data.memory import free_memory
 from mtl_cli.data.stored import StoredTable, Stretch
 from mtl_cli.data.table import rows_in
-from mtl_cli.types import Inputs, Ragged
+from mtl_cli.types import Inputs, Labels, Ragged
 
 _EXAMPLE = 1024  # rows
 _SHARE_HELD = 0.25  # of the memory that is free: what validation rows may take
@@ -103,30 +103,29 @@ class StreamedRows(Rows):
     Args:
         stream: Where the inputs come from.
         index: (N,) rows of the table, sorted.
-        targets: As in ``Rows``, like all others.
+        labels: As in ``Rows``, like all others.
         device: Where rows go.
         origins: Which source each row is from.
         rankings: For tasks whose rows are lists to be ranked.
-        layout: What stands in the columns of ``targets``.
+        firsts: For each task the first column of its targets; None: each task has one column.
     """
 
     def __init__(
         self,
         stream: Stream,
         index: np.ndarray,
-        targets: np.ndarray,
+        labels: Labels,
         device: torch.device,
         origins: Origins | None = None,
         rankings: Mapping[int, Ranking] | None = None,
-        layout: Layout | None = None,
+        firsts: Sequence[int] | None = None,
     ) -> None:
         own = [(stretch, rows_in(index, stretch.first, stretch.rows)) for stretch in stream.stretches()]
         self._chunks = [(stretch, rows) for stretch, rows in own if len(rows)]
         first, rows = self._chunks[0]
-        super().__init__(
-            stream.read(first, rows[:_EXAMPLE]), targets, device, origins, rankings=rankings, layout=layout
-        )
-        self._stream, self._device, self._example = stream, device, self.inputs
+        example = stream.read(first, rows[:_EXAMPLE])
+        super().__init__(example, labels, device, origins, rankings=rankings, firsts=firsts)
+        self._stream, self._example = stream, self.inputs
         self._starts = np.cumsum([0, *(len(rows) for _, rows in self._chunks)])
         self._place = torch.full((len(index),), -1, device=device)  # of each row in ``inputs``; -1: it is not there
         self._placed: list[slice | Tensor] = []
@@ -145,7 +144,7 @@ class StreamedRows(Rows):
 
     def load(self, chunk: int) -> Inputs:
         """The inputs of the rows of a chunk, on the device."""
-        return self._stream.read(*self._chunks[chunk]).to(self._device)
+        return self._stream.read(*self._chunks[chunk]).to(self.device)
 
     def stream(
         self, own: np.ndarray, source: int, first: int, count: int, seed: int, shuffle: bool
@@ -188,23 +187,23 @@ class StreamedRows(Rows):
         rows = epoch.order[epoch.bounds[step][0] : stop]
         self._forget()
         self.inputs = join_inputs(parts)
-        self._place[rows] = torch.arange(len(rows), device=self._device)
+        self._place[rows] = torch.arange(len(rows), device=self.device)
         self._placed = [rows]
 
-    def gather(self, index: Tensor) -> tuple[Inputs, Tensor]:
-        return self.inputs.rows(self._place.index_select(0, index)), self.targets.index_select(0, index)
+    def gather(self, index: Tensor) -> tuple[Inputs, Labels]:
+        return self.inputs.rows(self._place.index_select(0, index)), self.labels.rows(index)
 
-    def in_order(self, size: int) -> Iterator[tuple[Inputs, Tensor]]:
+    def in_order(self, size: int) -> Iterator[tuple[Inputs, Labels]]:
         start, held = 0, None
         for inputs in self._reader.each(range(len(self._chunks))):
             held = inputs if held is None else join_inputs([held, inputs])
             whole = len(held.numeric) // size * size
             for first in range(0, whole, size):
-                yield held.part(first, first + size), self.targets[start + first : start + first + size]
+                yield held.part(first, first + size), self.labels.part(start + first, start + first + size)
             start += whole
             held = held.part(whole, len(held.numeric)) if whole < len(held.numeric) else None
         if held is not None:
-            yield held, self.targets[start:]
+            yield held, self.labels.part(start, len(self))
 
     def _windows(self, seed: int, lap: int, shuffle: bool) -> Iterator[tuple[int, ...]]:
         """The chunks of each window of a pass over all rows."""
@@ -227,7 +226,7 @@ class StreamedRows(Rows):
         for chunk in chunks:
             here = slice(int(self._starts[chunk]), int(self._starts[chunk + 1]))
             count = here.stop - here.start
-            self._place[here] = torch.arange(first, first + count, device=self._device)
+            self._place[here] = torch.arange(first, first + count, device=self.device)
             self._placed.append(here)
             first += count
         self._current = chunks

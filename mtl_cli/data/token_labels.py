@@ -40,11 +40,11 @@ def label_tokens(column: Column) -> tuple[Column, np.ndarray]:
     return Column(column.name, filled.explode(), where), rows
 
 
-def spread_labels(labels: np.ndarray, column: Column, tokens: Column) -> np.ndarray:
-    """Labels of the elements of a column, as labels of all tokens.
+def spread_targets(targets: np.ndarray, column: Column, tokens: Column) -> np.ndarray:
+    """Targets of the elements of a column, as targets of all tokens.
 
     Args:
-        labels: (number of elements,) float32.
+        targets: (number of elements,) float32.
         column: N lists of labels; the tokens of a row whose list is missing have no label.
         tokens: N lists of tokens.
 
@@ -69,7 +69,7 @@ def spread_labels(labels: np.ndarray, column: Column, tokens: Column) -> np.ndar
             problems.append(Problem(f"column '{column.name}'", f"{len(wrong) - 3} more rows have such lists"))
         raise DataError(problems)
     spread = np.full(int(wanted.sum()), np.nan, np.float32)
-    spread[np.repeat(~absent, wanted)] = labels
+    spread[np.repeat(~absent, wanted)] = targets
     return spread
 
 

@@ -79,7 +79,7 @@ def _sources(run: Run) -> list[str]:
 def _labelled_by(data: Data, source: int) -> list[str]:
     """The tasks that a source has labels for."""
     rows = np.flatnonzero(data.table.source_of_rows() == source)
-    return [task.name for i, task in enumerate(data.tasks) if not np.isnan(data.labels_of(i, rows)).all()]
+    return [task.name for i, task in enumerate(data.tasks) if not np.isnan(data.targets_of(i, rows)).all()]
 
 
 def _notes(run: Run, whole: bool) -> list[str]:

@@ -23,7 +23,7 @@ from mtl_cli.model.gates import GateUse
 from mtl_cli.registry import describe_component
 from mtl_cli.tasks import Kind, Task, target_columns
 from mtl_cli.tasks.ranking import ranking_metrics, ranking_scores
-from mtl_cli.types import Inputs
+from mtl_cli.types import Inputs, Labels
 
 EVALUATION_ROWS = 4096  # at a time; only the outputs of a split are held whole
 EVALUATION_BLOCKS = 256  # the same for images and texts, whose features are many times larger than the rows
@@ -105,7 +105,7 @@ def predict(learner: Learner, rows: Rows) -> Tensor:
     return learner.processes.joined(own, 1)[0]
 
 
-def _watched(learner: Learner, uses: Sequence[GateUse], batches: Iterable[tuple[Inputs, Tensor]]) -> Iterator[Inputs]:
+def _watched(learner: Learner, uses: Sequence[GateUse], batches: Iterable[tuple[Inputs, Labels]]) -> Iterator[Inputs]:
     """The inputs of batches; what watches gates is told which rows have labels of which task."""
     for inputs, labels in batches:
         if uses:
@@ -138,7 +138,7 @@ def rows_at_once(rows: Rows) -> int:
 
 def evaluate(learner: Learner, rows: Rows, tasks: Sequence[Task], *, curves: bool = False) -> Evaluation:
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
-    labels = rows.labels(rows_at_once(rows))
+    labels = rows.labels_in_order(rows_at_once(rows))
     origins = rows.origins_of_positions(rows_at_once(rows))
     outputs = predict(learner, rows)
     return score(outputs, labels, tasks, origins, rows.rankings, curves=curves)
@@ -155,7 +155,7 @@ def mean_losses(learner: Learner, rows: Rows, tasks: Sequence[Task]) -> dict[str
 
     Metrics load scikit-learn, which takes as long as a third of the start.
     """
-    labels = rows.labels(rows_at_once(rows))
+    labels = rows.labels_in_order(rows_at_once(rows))
     found: dict[str, float | None] = {}
     for task, part in zip(tasks, _by_task(predict(learner, rows), labels, tasks), strict=True):
         loss = _mean_loss(task.kind, *part) if part.known.any() else math.nan
@@ -165,7 +165,7 @@ def mean_losses(learner: Learner, rows: Rows, tasks: Sequence[Task]) -> dict[str
 
 def score(
     outputs: Tensor,
-    labels: Tensor,
+    labels: Labels,
     tasks: Sequence[Task],
     origins: Origins,
     rankings: Mapping[int, Ranking] = MappingProxyType({}),
@@ -177,7 +177,7 @@ def score(
     The loss is the mean by what the rows count, as in training; in metrics all rows count alike.
 
     Shape:
-        outputs (O, N), labels (N, T) or (N, T + K) as in ``Objective``; both on the CPU.
+        outputs (O, N), labels of N positions; both on the CPU.
     """
     scores: dict[str, dict[str, float | None]] = {}
     by_source: dict[str, dict[str, float | None]] = {}
@@ -238,7 +238,7 @@ def _scores(
     ranking: Ranking | None,
     reported: Sequence[str],
 ) -> dict[str, float | None]:
-    """Loss and metrics of outputs (C, N) for the labels (N,) or (N, T) of some rows, none of them missing.
+    """Loss and metrics of outputs (C, N) for the targets (N,) or (N, T) of some rows, none of them missing.
 
     None where not finite or not defined. The loss is the mean by the shares (N,).
     """
@@ -298,14 +298,13 @@ class _Part(NamedTuple):
     known: Tensor  # (N,) bool
 
 
-def _by_task(outputs: Tensor, labels: Tensor, tasks: Sequence[Task]) -> list[_Part]:
+def _by_task(outputs: Tensor, labels: Labels, tasks: Sequence[Task]) -> list[_Part]:
     kinds = [task.kind for task in tasks]
     columns, parts = target_columns(kinds), outputs.split([kind.num_outputs for kind in kinds])
-    weighted = labels.shape[1] > columns[-1].stop
     found = []
     for position, kind in enumerate(kinds):
-        targets = labels[:, columns[position]]
+        targets = labels.targets[:, columns[position]]
         known = ~targets[:, 0].isnan()
-        shares = labels[:, columns[-1].stop + position] if weighted else None
+        shares = None if labels.shares is None else labels.shares[:, position]
         found.append(_Part(parts[position], targets[:, 0] if kind.num_targets == 1 else targets, shares, known))
     return found

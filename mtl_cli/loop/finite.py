@@ -177,9 +177,9 @@ def rows_without_finite_loss(learner: Learner, rows: Rows, index: Tensor) -> lis
     learner.model.eval()
     with torch.no_grad(), learner.precision():
         for row in index.split(1):
-            inputs, targets = rows.gather(row)
+            inputs, labels = rows.gather(row)
             outputs = learner.model.outputs(inputs)
-            sums, _ = learner.objective.sums_and_gradient(outputs, targets, complete=False)
+            sums, _ = learner.objective.sums_and_gradient(outputs, labels, complete=False)
             if not bool(sums.isfinite().all()):
                 found.append(int(row))
     learner.model.train()

@@ -1,6 +1,6 @@
 """Losses of all tasks from the outputs of all tasks, in one autograd node.
 
-This is the one place where a missing label is masked and where the weights of rows and tasks are applied.
+This is the one place where a missing label is masked and where shares of positions and weights of tasks are applied.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mtl_cli.model.sharing import Ordered
 from mtl_cli.registry import expect_shape, from_outside
-from mtl_cli.tasks import Kind, target_columns
+from mtl_cli.tasks import Kind, first_columns
+from mtl_cli.types import Labels
 
 _KEPT = 1024  # sets of tasks whose positions are kept on the device
 
@@ -40,8 +41,7 @@ class Objective:
             loss, but not in the loss that is reported: it is of no label.
 
     Shape:
-        outputs (O, B), labels (B, T) or (B, T + K), scale (K,) -> losses (K,). T is K, but for kinds whose labels take
-        several numbers. Targets are NaN where missing; the last K columns, if they are there, are what each row counts.
+        outputs (O, B), labels of B positions, scale (K,) -> losses (K,).
     """
 
     def __init__(self, kinds: Sequence[Kind], device: torch.device, ordered: Sequence[Ordered] = ()) -> None:
@@ -55,10 +55,9 @@ class Objective:
             several = (k, numbers) if numbers > 1 else None
             self.groups.append(Group(alike[0], targets, several, rows, (k, outputs, -1), from_outside(type(alike[0]))))
             target, row = targets.stop, rows.stop
-        self._width = target  # T
-        firsts = [columns.start for columns in target_columns(kinds)]
+        firsts = first_columns(kinds)
         # The row of the targets that says whether a task has a label; a slice costs nothing where there is no other.
-        self._first = slice(None) if target == len(self.kinds) else torch.tensor(firsts, device=device)
+        self._first = slice(None) if target == len(firsts) else torch.tensor(firsts, device=device)
         owners = [task for task, kind in enumerate(kinds) for _ in range(kind.num_outputs)]
         self.all_tasks = torch.arange(len(self.kinds), device=device)
         self._some: dict[tuple[int, ...], Tensor] = {}  # positions of the tasks of a step, by those left out of it
@@ -84,9 +83,9 @@ class Objective:
             self._some[without] = torch.tensor(others, device=self.all_tasks.device)
         return self._some[without]
 
-    def labelled(self, labels: Tensor) -> Tensor:
-        """Whether each task has a label, (K, B) bool, of labels (B, T) or (B, T + K)."""
-        return ~labels.t()[: self._width][self._first].isnan()
+    def labelled(self, labels: Labels) -> Tensor:
+        """Whether each task has a label at each position, (K, B) bool."""
+        return ~labels.targets.t()[self._first].isnan()
 
     def by_outputs(self, gradient: Tensor, weights: Tensor) -> Tensor:
         """Derivative of the sum of the tasks' losses times ``weights`` (K,) by the outputs, (O, B).
@@ -104,19 +103,19 @@ class Objective:
         """Repeats what belongs to a task (axis 0, K) for each of its rows of a gradient (axis 0)."""
         return per_task if self._owner is None else per_task.index_select(0, self._owner)
 
-    def losses(self, outputs: Tensor, labels: Tensor, scale: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
+    def losses(self, outputs: Tensor, labels: Labels, scale: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
         """Losses (K,), each the weighted sum over its labelled rows times ``scale``, and the sums themselves (K,).
 
         Args:
             outputs: (O, B).
-            labels: (B, T) or (B, T + K).
+            labels: Of B positions.
             scale: (K,): task weight / what the labelled rows of the whole batch count together.
             complete: No label is missing, so that nothing has to be masked.
         """
         losses, sums = _TaskLosses.apply(outputs, labels, scale, self, complete)
         return losses, sums
 
-    def sums_and_gradient(self, outputs: Tensor, labels: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
+    def sums_and_gradient(self, outputs: Tensor, labels: Labels, *, complete: bool) -> tuple[Tensor, Tensor]:
         """Weighted sum of the losses of each task's labelled rows (K,), and derivatives of it, for ``by_outputs``.
 
         The derivatives are those of a task's sum by its own outputs, (O, B), and below them, for each ordered pair,
@@ -125,12 +124,9 @@ class Objective:
         losses, gradient = self.losses_and_gradient(outputs, labels, complete=complete)
         return losses.sum(1), gradient
 
-    def losses_and_gradient(self, outputs: Tensor, labels: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
+    def losses_and_gradient(self, outputs: Tensor, labels: Labels, *, complete: bool) -> tuple[Tensor, Tensor]:
         """Weighted loss of each row (K, B), 0 where it has no label, and the derivatives of its sum."""
-        values, targets, weights = outputs.float(), labels.t(), None
-        if len(targets) > self._width:
-            targets, weights = targets[: self._width], targets[self._width :]
-        missing = None
+        values, targets, missing = outputs.float(), labels.targets.t(), None
         if not complete:
             unknown = targets.isnan()
             missing, targets = unknown[self._first], targets.masked_fill(unknown, 0.0)
@@ -149,8 +145,9 @@ class Objective:
         if missing is not None:  # filled, not multiplied: 0 * inf would be NaN
             losses = losses.masked_fill(missing, 0.0)
             gradient = gradient.masked_fill(self.per_row(missing), 0.0)
-        if weights is not None:
-            losses, gradient = losses * weights, gradient * self.per_row(weights)
+        if labels.shares is not None:
+            shares = labels.shares.t()
+            losses, gradient = losses * shares, gradient * self.per_row(shares)
         return losses, gradient
 
     def _with_excess(self, gradient: Tensor, outputs: Tensor) -> Tensor:
@@ -169,7 +166,7 @@ class _TaskLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, outputs: Tensor, labels: Tensor, scale: Tensor, objective: Objective, complete: bool
+        ctx: Any, outputs: Tensor, labels: Labels, scale: Tensor, objective: Objective, complete: bool
     ) -> tuple[Tensor, Tensor]:
         total, gradient = objective.sums_and_gradient(outputs, labels, complete=complete)
         ctx.save_for_backward(gradient, scale)

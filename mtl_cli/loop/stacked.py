@@ -16,11 +16,12 @@ from torch import Tensor
 
 from mtl_cli.balancing import LossBalancing
 from mtl_cli.balancing.autograd import PieceLosses, weigh
+from mtl_cli.data.batches import join_labels
 from mtl_cli.loop.step import Learner, StepResult, clip, update
 from mtl_cli.loop.trainer import Step, Trainer
 from mtl_cli.model.stacked import likeness as model_likeness
 from mtl_cli.model.stacked import smallest_product, stack_models
-from mtl_cli.types import Inputs
+from mtl_cli.types import Inputs, Labels
 
 # Loops over elements work on so many at once and do the rest one by one, with another last bit; products depend on
 # where in a cache line their operands begin.
@@ -41,9 +42,10 @@ def likeness(trainer: Trainer) -> Hashable | None:
     model = model_likeness(learner.model)
     if model is None:
         return None
-    device, labels = learner.parameters.values.device, trainer.train.targets.shape[1]
+    device, labels = learner.parameters.values.device, trainer.train.labels
     kinds = tuple(kind.group_key() for kind in learner.objective.kinds)
-    return None if device.type not in ("cpu", "cuda") else (model, kinds, labels, device)
+    like = model, kinds, labels.targets.shape[1], labels.shares is None, device
+    return like if device.type in ("cpu", "cuda") else None
 
 
 def weighs_losses(balancing: object) -> bool:
@@ -166,16 +168,16 @@ class _Program:
             update(step.trainer.learner, step.trainer.progress.step, step.epoch.absent[step.index])
         return [StepResult(own, of_present) for own, (_, of_present) in zip(sums, weights, strict=True)]
 
-    def _sums_and_slopes(self, outputs: Tensor, labels: Tensor, *, complete: bool) -> tuple[Tensor, Tensor]:
-        """Of outputs (R, O, B) and labels (R, B, T): sums of the row losses (R, K), and their derivative (R, O, B)."""
+    def _sums_and_slopes(self, outputs: Tensor, labels: Labels, *, complete: bool) -> tuple[Tensor, Tensor]:
+        """Of outputs (R, O, B) and R * B labels: sums of the row losses (R, K), and their derivative (R, O, B)."""
         runs, rows, size = outputs.shape
         side_by_side = outputs.transpose(0, 1).reshape(rows, -1)
-        losses, slopes = self._objective.losses_and_gradient(side_by_side, labels.flatten(0, 1), complete=complete)
+        losses, slopes = self._objective.losses_and_gradient(side_by_side, labels, complete=complete)
         return losses.reshape(-1, runs, size).sum(2).t().contiguous(), slopes.view(rows, runs, size).transpose(0, 1)
 
 
-def _gather(steps: Sequence[Step]) -> tuple[Inputs, Tensor]:
-    """Inputs and labels of the batches, with a leading axis R."""
+def _gather(steps: Sequence[Step]) -> tuple[Inputs, Labels]:
+    """Inputs of the batches, with a leading axis R; their labels, one batch below the other."""
     orders = [step.epoch.order[slice(*step.epoch.bounds[step.index])] for step in steps]
     rows = steps[0].trainer.train
     if all(step.trainer.train is rows for step in steps):
@@ -185,10 +187,10 @@ def _gather(steps: Sequence[Step]) -> tuple[Inputs, Tensor]:
         batches = [step.trainer.train.gather(order) for step, order in zip(steps, orders, strict=True)]
         numeric = torch.cat([inputs.numeric for inputs, _ in batches])
         codes = torch.cat([inputs.categorical for inputs, _ in batches])
-        labels = torch.cat([labels for _, labels in batches])
+        labels = join_labels([labels for _, labels in batches])
     lead = len(steps), len(orders[0])
     codes = codes.view(*lead, -1) if codes.shape[1] else codes.new_empty(*lead, 0)
-    return Inputs(numeric.view(*lead, -1), codes), labels.view(*lead, -1)
+    return Inputs(numeric.view(*lead, -1), codes), labels
 
 
 def _balance(step: Step, losses: Tensor) -> tuple[Tensor, Tensor]:

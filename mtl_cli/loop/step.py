@@ -28,6 +28,7 @@ from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.backward import Backward, Jacobian
 from mtl_cli.optim import FlatParameters, Optimizer, Scheduler
 from mtl_cli.processes import ALONE, ProcessGroup
+from mtl_cli.types import Labels
 
 
 @dataclass
@@ -85,18 +86,18 @@ class Learner:
             return self._losses(piece, scale, cut)
 
     def _losses(self, piece: Piece, scale: Tensor, cut: Callable[[Tensor, int], Tensor] | None) -> PieceLosses:
-        (inputs, targets, complete, *_), common = piece, None
+        (inputs, labels, complete, *_), common = piece, None
         if self.autocast is None and self.balancing.needs_shared and not self.model.mixed:
             common = self.model.sharing.with_jacobian(inputs)
         if common is not None:
-            return self._losses_by_task(*common, targets, scale, complete=complete)
+            return self._losses_by_task(*common, labels, scale, complete=complete)
         if self.balancing.needs_shared or self.autocast is not None:
             with self.precision():
                 outputs = self.model.outputs(inputs, cut)
-            return PieceLosses(*self.objective.losses(outputs, targets, scale, complete=complete))
+            return PieceLosses(*self.objective.losses(outputs, labels, scale, complete=complete))
         features, into_sharing = self.model.sharing.with_backward(inputs)
         outputs, into_heads = self.model.heads.with_backward(features)
-        sums, gradient = self.objective.sums_and_gradient(outputs, targets, complete=complete)
+        sums, gradient = self.objective.sums_and_gradient(outputs, labels, complete=complete)
 
         def backward(weights: Tensor) -> None:
             into_sharing(into_heads(self.objective.by_outputs(gradient, weights * scale)))
@@ -108,13 +109,13 @@ class Learner:
         features: Tensor,
         into_sharing: Backward,
         jacobian: Jacobian,
-        targets: Tensor,
+        labels: Labels,
         scale: Tensor,
         *,
         complete: bool,
     ) -> PieceLosses:
         outputs, into_heads = self.model.heads.with_backward(features.expand(len(scale), *features.shape))
-        sums, gradient = self.objective.sums_and_gradient(outputs, targets, complete=complete)
+        sums, gradient = self.objective.sums_and_gradient(outputs, labels, complete=complete)
 
         def gradients(weights: Tensor = scale) -> Tensor:
             return into_heads(self.objective.by_outputs(gradient, weights))

@@ -131,7 +131,7 @@ class Trainer:
             folder, [task.name for task in tasks], learner=learner, progress=self.progress, totals=self.totals,
             scores=scores, metrics=self.metrics, diagnostics=self.diagnostics,
         )  # fmt: skip
-        self._watch = LossWatch(len(tasks), train.targets.device)
+        self._watch = LossWatch(len(tasks), train.device)
         # A step that is left out leaves good weights; those of one that is not are spoilt.
         good_weights = None if schedule.skip_nonfinite else self.checkpoints.load_last_weights
         self._checks = FiniteChecks(learner, tasks, train, self._watch, self.progress, name_rows, good_weights)

@@ -1,5 +1,5 @@
 """KIND = head outputs + loss per row + metrics + decoding. One file per kind."""
 
-from mtl_cli.tasks.base import Kind, LabelCounts, Task, target_columns
+from mtl_cli.tasks.base import Kind, LabelCounts, Task, first_columns, target_columns
 
-__all__ = ["Kind", "LabelCounts", "Task", "target_columns"]
+__all__ = ["Kind", "LabelCounts", "Task", "first_columns", "target_columns"]

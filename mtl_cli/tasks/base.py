@@ -241,3 +241,8 @@ def target_columns(kinds: Sequence[Kind]) -> list[slice]:
     """Where the targets (N, T) of each task stand, in task order."""
     stops = np.cumsum([kind.num_targets for kind in kinds]).tolist()
     return [slice(stop - kind.num_targets, stop) for kind, stop in zip(kinds, stops, strict=True)]
+
+
+def first_columns(kinds: Sequence[Kind]) -> list[int]:
+    """The first column of each task's targets (N, T), in task order: NaN there says that the task has no label."""
+    return [columns.start for columns in target_columns(kinds)]

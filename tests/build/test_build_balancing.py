@@ -26,13 +26,13 @@ CONFIG = {
     "trainer": {},
 }
 METHODS = [n for n in BALANCINGS.names() if BALANCINGS.load(n).needs_shared]
-TOGETHER = np.array([[1.0, 2.0], [np.nan, 0.0]])
-APART = np.array([[1.0, np.nan], [np.nan, 0.0]])
+TOGETHER = np.array([[True, True], [False, True]])  # which rows have labels of which task
+APART = np.array([[True, False], [False, True]])
 
 
-def _refusal(name, parameters, labels, **options):
+def _refusal(name, parameters, labelled, **options):
     with pytest.raises(ConfigError) as caught:
-        check_balancing(name, BALANCINGS.build(name, 3, **options), parameters, labels)
+        check_balancing(name, BALANCINGS.build(name, 3, **options), parameters, labelled)
     return str(caught.value)
 
 

@@ -58,5 +58,5 @@ def test_places_of_labels_are_found_once_however_many_tasks_there_are(tmp_path, 
     counts = data.label_counts
     assert found == [1]
     assert {split: own.labelled for split, own in counts["y"].items()} == {"train": 16, "val": 2, "test": 2}
-    assert counts["y"]["val"] == data.tasks[0].kind.counts(data.labels(0, "val"))
+    assert counts["y"]["val"] == data.tasks[0].kind.counts(data.targets(0, "val"))
     assert data.label_counts is counts

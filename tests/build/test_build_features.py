@@ -21,7 +21,7 @@ from mtl_cli.optim import Scheduler
 from mtl_cli.schema import validate
 from mtl_cli.tasks import Task
 from mtl_cli.tasks.regression import Regression
-from mtl_cli.types import InputSpec
+from mtl_cli.types import InputSpec, Labels
 
 ROWS = inputs(torch.zeros(4, 3))
 
@@ -184,7 +184,7 @@ class Wrong(Regression):
     ],
 )  # fmt: skip
 def test_scores_that_are_none_are_refused(change, what):
-    parts = torch.zeros(1, 4), torch.arange(4.0)[:, None], [Task("a", Wrong(score=change))]
+    parts = torch.zeros(1, 4), Labels(torch.arange(4.0)[:, None]), [Task("a", Wrong(score=change))]
     with pytest.raises(ConfigError) as caught:
         score(*parts, Origins(("",), np.zeros(4, np.int64)))
     assert str(caught.value).startswith(f"{__name__}.Wrong: {what}")
@@ -200,7 +200,7 @@ def test_scores_that_are_none_are_refused(change, what):
 def test_losses_and_derivatives_of_another_shape_are_refused(change, what):
     objective = Objective([Wrong(slope=change)], torch.device("cpu"))
     with pytest.raises(ConfigError) as caught:
-        objective.sums_and_gradient(torch.zeros(1, 4), torch.ones(4, 1), complete=True)
+        objective.sums_and_gradient(torch.zeros(1, 4), Labels(torch.ones(4, 1)), complete=True)
     assert str(caught.value) == f"{__name__}.Wrong: {what}"
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from worlds import CPU, inputs, make_learner, three_kinds
+from worlds import inputs, make_learner, make_rows, three_kinds
 
 from mtl_cli.build import build_mixing, refuse_lone_rows
-from mtl_cli.data.batches import Origins, Rows
+from mtl_cli.data.batches import Origins
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.encoders.base import Encoder
 from mtl_cli.schema import validate
@@ -39,7 +39,7 @@ def _refuse(count, *, positions=0, balancing="equal", sources=None, freeze=(), t
         "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"}, "trainer": trainer or {},
     })  # fmt: skip
     origins = None if sources is None else Origins(("x", "y"), np.array([0] * sources + [1] * (count - sources)))
-    rows = Rows(inputs(torch.randn(count, 5)), np.zeros((count, 3), np.float32), CPU, origins)
+    rows = make_rows(inputs(torch.randn(count, 5)), np.zeros((count, 3), np.float32), origins=origins)
     before = [buffer.clone() for buffer in learner.model.buffers()]
     try:
         refuse_lone_rows(config, learner, rows, build_mixing(config, rows))

@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from worlds import CPU, inputs, make_learner
+from worlds import inputs, make_learner, make_rows
 
 from mtl_cli.commands import evaluate, predict
 from mtl_cli.commands.entry import run
-from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.data.batches import plan_epoch
 from mtl_cli.loop.step import train_step
 from mtl_cli.tasks.regression import Regression
 
@@ -90,7 +90,7 @@ def test_a_step_of_a_hundred_tasks_is_at_most_sixty_of_two():  # MOD-05
     for tasks in (2, 100):
         labels = np.random.default_rng(0).normal(size=(200, tasks)).astype(np.float32)
         labels[np.random.default_rng(1).random(labels.shape) < 0.9] = np.nan
-        rows = Rows(inputs(torch.randn(200, 5)), labels, CPU)
+        rows = make_rows(inputs(torch.randn(200, 5)), labels)
         learner = make_learner([Regression() for _ in range(tasks)], shared_dim=128)
         plan = plan_epoch(rows, 0, batch_size=100, weights=np.ones(tasks), seed=0)
         took = []

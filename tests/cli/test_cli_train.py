@@ -110,7 +110,7 @@ def test_accuracy_is_scikit_learns(cli, tmp_path):
     model = setting.trainer.learner.model.eval()
     with torch.inference_mode():
         guesses = model(rows.inputs)[names.index("digit")].argmax(-1)
-    truth = rows.targets[:, names.index("digit")]
+    truth = rows.labels.targets[:, names.index("digit")]
     assert _summary(run)["metrics"]["test/digit/accuracy"] == accuracy_score(truth, guesses)
 
 

@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, NAN, column, inputs, make_learner
+from worlds import CPU, NAN, column, inputs, make_labels, make_learner, make_rows
 
-from mtl_cli.data.batches import Layout, Rows
 from mtl_cli.errors import DataError
 from mtl_cli.loop import Objective, evaluate
 from mtl_cli.registry import KINDS
@@ -59,7 +58,7 @@ def _batch(name, options, tasks=2):
 
 
 def _rows(kind, targets):
-    return Rows(inputs(torch.randn(len(targets), 5)), targets.reshape(len(targets), -1), CPU, layout=Layout((0,)))
+    return make_rows(inputs(torch.randn(len(targets), 5)), targets.reshape(len(targets), -1), firsts=[0])
 
 
 def _best_outputs(kind, targets):
@@ -148,7 +147,7 @@ def test_row_without_a_label_contributes_nothing(name, options):
     outputs[:, 4] = NAN
     outputs.requires_grad_()
     rows = _rows(kind, targets)
-    losses, sums = Objective([kind], CPU).losses(outputs, rows.targets, torch.tensor([1 / 7]), complete=False)
+    losses, sums = Objective([kind], CPU).losses(outputs, rows.labels, torch.tensor([1 / 7]), complete=False)
     losses.sum().backward()
     known = [0, 1, 2, 3, 5, 6, 7]
     expected = kind.loss(outputs[:, known].detach().unsqueeze(0), _known(targets).t().unsqueeze(0))
@@ -162,7 +161,7 @@ def test_task_without_a_label_has_no_loss_and_no_gradient(name, options):
     kind, targets = _fit(name, **options)
     outputs = torch.randn(kind.num_outputs + 1, 8, requires_grad=True)
     nothing = np.full_like(targets.reshape(8, -1), np.nan)
-    both = torch.from_numpy(np.concatenate([nothing, np.ones((8, 1), np.float32)], 1))
+    both = make_labels(np.concatenate([nothing, np.ones((8, 1), np.float32)], 1))
     other = KINDS.build("regression")
     losses, _ = Objective([kind, other], CPU).losses(outputs, both, torch.tensor([0.0, 1 / 8]), complete=False)
     losses.sum().backward()
@@ -175,8 +174,7 @@ def test_task_without_a_label_has_no_loss_and_no_gradient(name, options):
 def test_weights_of_rows_are_those_of_a_weighted_mean(name, options):
     kind, targets = _fit(name, **options)
     weights = np.random.default_rng(0).uniform(0.1, 5.0, (8, 1))
-    labels = np.concatenate([targets.reshape(8, -1), weights.astype(np.float32)], 1)
-    rows = Rows(inputs(torch.randn(8, 5)), labels, CPU, layout=Layout((0,), weighted=True))
+    rows = make_rows(inputs(torch.randn(8, 5)), targets.reshape(8, -1), shares=weights, firsts=[0])
     evaluation = evaluate(make_learner([kind]), rows, [Task("a", kind)])
     learner = make_learner([kind])
     losses = kind.loss(learner.model(rows.inputs.numeric)[0].t().unsqueeze(0)[..., [0, 1, 2, 3, 5, 6, 7]].detach(),
@@ -184,8 +182,8 @@ def test_weights_of_rows_are_those_of_a_weighted_mean(name, options):
     expected = np.average(losses.numpy(), weights=weights[[0, 1, 2, 3, 5, 6, 7], 0])
     assert evaluation.tasks["a"]["loss"] == pytest.approx(expected, rel=1e-5)
     outputs = learner.model.outputs(rows.inputs).detach()
-    scale = torch.tensor([1 / rows.shares.sum()])
-    loss, _ = learner.objective.losses(outputs, rows.targets, scale, complete=False)
+    scale = torch.tensor([1 / rows.counts.sum()])
+    loss, _ = learner.objective.losses(outputs, rows.labels, scale, complete=False)
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 

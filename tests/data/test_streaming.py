@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from worlds import CPU
+from worlds import CPU, make_labels, make_rows
 
 from mtl_cli.data import FeatureOptions, Features
-from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.data.batches import plan_epoch
 from mtl_cli.data.memory import free_memory
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.sources._parquet import row_groups
@@ -134,7 +134,8 @@ def _world(split, *, group=7, buffer=16, files=("a.parquet",)):
     _assert_equal(stream.held["held"], inputs.rows(torch.tensor([0, 9, 60])))
     targets = np.arange(len(split), dtype=np.float32).reshape(-1, 1)
     targets[::5] = np.nan
-    return StreamedRows(stream, split, targets, CPU), Rows(inputs.rows(torch.from_numpy(split)), targets, CPU)
+    in_memory = make_rows(inputs.rows(torch.from_numpy(split)), targets)
+    return StreamedRows(stream, split, make_labels(targets), CPU), in_memory
 
 
 def _plan(rows, epoch=0, batch_size=5, *, shuffle=True, seed=3, **options):
@@ -165,7 +166,7 @@ def test_batches_hold_the_rows_of_the_plan(group, buffer, files, shuffle):
             for part in (epoch.order[start:stop], epoch.order[start : start + 2]):
                 (inputs, labels), (expected, same) = streamed.gather(part), whole.gather(part)
                 _assert_equal(inputs, expected)
-                assert torch.equal(labels.nan_to_num(-1), same.nan_to_num(-1))
+                assert torch.equal(labels.targets.nan_to_num(-1), same.targets.nan_to_num(-1))
     streamed.let_go()
 
 
@@ -236,8 +237,9 @@ def test_all_rows_in_order(size):
     assert len(ours) == len(theirs)
     for (inputs, labels), (expected, same) in zip(ours, theirs, strict=True):
         _assert_equal(inputs, expected)
-        assert torch.equal(labels.nan_to_num(-1), same.nan_to_num(-1))
-    assert torch.equal(streamed.labels(size).nan_to_num(-1), whole.labels(size).nan_to_num(-1))
+        assert torch.equal(labels.targets.nan_to_num(-1), same.targets.nan_to_num(-1))
+    (ours, _), (theirs, _) = (rows.labels_in_order(size) for rows in (streamed, whole))
+    assert torch.equal(ours.nan_to_num(-1), theirs.nan_to_num(-1))
 
 
 def test_a_file_that_changes_meanwhile_is_an_error():

@@ -16,7 +16,7 @@ from mtl_cli.data import FeatureOptions, Features
 from mtl_cli.data.input_columns import CategoryInput
 from mtl_cli.data.table import Part, Table
 from mtl_cli.data.texts import text_ids, token_ids
-from mtl_cli.data.token_labels import label_tokens, spread_labels
+from mtl_cli.data.token_labels import label_tokens, spread_targets
 from mtl_cli.errors import DataError
 from mtl_cli.schema import TextOptions
 from mtl_cli.types import Column
@@ -272,13 +272,13 @@ def test_labels_of_tokens_go_where_their_tokens_are():
     labels, rows = label_tokens(tags)
     assert (labels.values.to_list(), rows.tolist()) == (["A", None, "B"], [0, 0, 3])
     assert labels.where(2) == "people.csv, column 'tag', row 4, token 1"
-    spread = spread_labels(np.array([0, np.nan, 1], np.float32), tags, tokens)
+    spread = spread_targets(np.array([0, np.nan, 1], np.float32), tags, tokens)
     np.testing.assert_array_equal(spread, np.array([0, np.nan, np.nan, 1], np.float32))
 
 
 def test_lists_of_another_length_and_labels_of_rows_are_named():
     tags, tokens = column([["A"], ["B"]], "tag"), column([["a"], ["b", "c"]], "word")
     with pytest.raises(DataError, match=r"people.csv, column 'tag', row 2: has 1 label, but 2 tokens in 'word'"):
-        spread_labels(np.zeros(2, np.float32), tags, tokens)
+        spread_targets(np.zeros(2, np.float32), tags, tokens)
     with pytest.raises(DataError, match=r"column 'tag': must hold a list of labels in each row, got type String"):
         label_tokens(Column("tag", pl.Series(["A"]), lambda row: f"people.csv, column 'tag', row {row + 1}"))

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, NAN, inputs
+from worlds import NAN, inputs, make_rows
 
-from mtl_cli.data.batches import Origins, Rows, batch_sizes, count_steps, plan_epoch
+from mtl_cli.data.batches import Origins, batch_sizes, count_steps, plan_epoch
 from mtl_cli.data.mixing import Mixing
 
 
 def _rows(n=10, targets=None):
     targets = np.zeros((n, 2), dtype=np.float32) if targets is None else np.array(targets, dtype=np.float32)
-    return Rows(inputs(torch.arange(len(targets)).float().unsqueeze(1)), targets, CPU)
+    return make_rows(inputs(torch.arange(len(targets)).float().unsqueeze(1)), targets)
 
 
 def _plan(rows, epoch=0, *, batch_size=3, weights=(1.0, 1.0), seed=0, **options):
@@ -61,7 +61,7 @@ def test_rows_that_are_mostly_of_other_tasks_say_which_task_they_are_of():
     assert torch.equal(rows.gather(order)[0].wanted, own[:, order])
     assert torch.equal(torch.cat([batch.wanted for batch, _ in rows.in_order(3)], 1), own)
     for targets in ([[1, 1], [NAN, 1], [1, NAN]], [[1, 1], [1, 1]]):  # all at once costs no more
-        assert Rows(rows.inputs.part(0, len(targets)), np.array(targets), CPU).inputs.wanted is None
+        assert make_rows(rows.inputs.part(0, len(targets)), np.array(targets)).inputs.wanted is None
 
 
 @pytest.mark.parametrize("seed", [0, 2**31, 2**63 - 1, 10**30])
@@ -93,21 +93,21 @@ def test_counts_follow_the_order():
     rows = _rows(targets=targets)
     epoch = _plan(rows, batch_size=7, drop_last=True)
     for (start, stop), counts in zip(epoch.bounds, epoch.counts, strict=True):
-        labels = rows.targets[epoch.order[start:stop]]
-        assert (~labels.isnan()).sum(0).tolist() == counts.tolist()
+        targets = rows.labels.targets[epoch.order[start:stop]]
+        assert (~targets.isnan()).sum(0).tolist() == counts.tolist()
 
 
 def test_rows_are_gathered_with_their_labels():
     rows = _rows(targets=[[i, -i] for i in range(6)])
-    x, targets = rows.gather(torch.tensor([4, 1]))
+    x, labels = rows.gather(torch.tensor([4, 1]))
     assert x.numeric.flatten().tolist() == [4.0, 1.0]
-    assert targets.tolist() == [[4.0, -4.0], [1.0, -1.0]]
+    assert labels.targets.tolist() == [[4.0, -4.0], [1.0, -1.0]]
 
 
 def test_rows_in_order_come_whole():
     rows = _rows(10)
     parts = list(rows.in_order(4))
-    assert [len(targets) for _, targets in parts] == [4, 4, 2]
+    assert [len(labels.targets) for _, labels in parts] == [4, 4, 2]
     assert torch.cat([x.numeric for x, _ in parts]).flatten().tolist() == list(map(float, range(10)))
 
 
@@ -120,7 +120,7 @@ def _sources(*sizes):
     codes = np.random.default_rng(0).permutation(codes)
     targets = np.where(np.arange(len(sizes)) == codes[:, None], 1.0, np.nan).astype(np.float32)
     names = tuple("abc"[: len(sizes)])
-    return Rows(inputs(torch.arange(len(codes)).float().unsqueeze(1)), targets, CPU, Origins(names, codes))
+    return make_rows(inputs(torch.arange(len(codes)).float().unsqueeze(1)), targets, origins=Origins(names, codes))
 
 
 def _of_several(rows, epoch, mixing, **options):

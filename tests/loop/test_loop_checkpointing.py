@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from worlds import CPU, make_learner, make_trainer, three_kind_rows, three_kinds
+from worlds import make_learner, make_rows, make_trainer, three_kind_rows, three_kinds
 
 from mtl_cli.balancing import LossBalancing
-from mtl_cli.data.batches import Rows
 from mtl_cli.errors import RunError
 from mtl_cli.job.resuming import go_on
 from mtl_cli.run import RunFolder
@@ -24,7 +23,7 @@ def folder(tmp_path):
 def test_checkpoint_of_other_tasks_is_refused(folder):
     rows = three_kind_rows(8)
     make_trainer(folder, make_learner(three_kinds()), rows, epochs=1).fit()
-    pair = Rows(rows.inputs, rows.targets.numpy()[:, :2].copy(), CPU)
+    pair = make_rows(rows.inputs, rows.labels.targets.numpy()[:, :2].copy())
     other = make_trainer(folder, make_learner([Regression(), Binary(classes=["no", "yes"])]), pair)
     with pytest.raises(RunError) as caught:
         other.checkpoints.load("last")

@@ -5,9 +5,9 @@ import logging
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, inputs, make_learner, make_trainer, three_kind_rows, three_kinds
+from worlds import inputs, make_learner, make_rows, make_trainer, three_kind_rows, three_kinds
 
-from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.data.batches import plan_epoch
 from mtl_cli.loop import diagnostics
 from mtl_cli.loop.diagnostics import look, relations
 from mtl_cli.loop.trainer import Interrupted
@@ -58,11 +58,11 @@ def test_numbers_are_those_of_the_plain_losses(balancing, sharing):
     learner = make_learner(three_kinds(), sharing=sharing, balancing=balancing)
     epoch = plan_epoch(rows, 0, batch_size=12, weights=np.array([1.0, 5.0, 0.0]), seed=0)
     found = look(learner, rows, epoch, 1, NAMES)
-    batch, targets = rows.gather(epoch.order[12:24])
+    batch, labels = rows.gather(epoch.order[12:24])
     gradients = []
     for task, name in enumerate(NAMES):
         scale = torch.zeros(3).index_fill_(0, torch.tensor(task), 1 / 12)
-        losses, _ = learner.objective.losses(learner.model.outputs(batch), targets, scale, complete=True)
+        losses, _ = learner.objective.losses(learner.model.outputs(batch), labels, scale, complete=True)
         parts = torch.autograd.grad(losses[task], learner.parameters.shared, materialize_grads=True)
         gradients.append(torch.cat([part.flatten() for part in parts]).double())
         assert found[f"loss/{name}"] == pytest.approx(float(losses[task].detach()), rel=1e-5)
@@ -85,7 +85,7 @@ def test_tasks_without_labels_in_the_batch_are_not_in_the_record():
     targets = np.ones((4, 3), np.float32)
     targets[:, 1] = np.nan
     targets[0, 2] = np.nan
-    rows = Rows(inputs(torch.randn(4, 5)), targets, CPU)
+    rows = make_rows(inputs(torch.randn(4, 5)), targets)
     learner = make_learner([Regression()] * 3)
     found = look(learner, rows, plan_epoch(rows, 0, batch_size=4, weights=np.ones(3), seed=0), 0, NAMES)
     assert not any("task1" in key for key in found)
@@ -129,14 +129,14 @@ def test_nothing_shared_is_said(tmp_path, caplog):
 @pytest.mark.parametrize("balancing", ["pcgrad", "gradvac", "cagrad", "mgda", "imtl_g", "nash_mtl", "graddrop", "moco"])
 def test_a_task_with_zero_gradient_is_named_once_per_epoch(tmp_path, caplog, balancing):  # BAL-02
     rows = three_kind_rows(40)
-    targets = rows.targets[:, [0, 0]].numpy().copy()
+    targets = rows.labels.targets[:, [0, 0]].numpy().copy()
     learner = make_learner([Regression(), Regression()], balancing=balancing, optimizer="sgd")
     block = learner.model.heads.blocks[0]
     with torch.no_grad():  # the head reads nothing: no gradient passes it, and its own weights get none
         block.weight[1] = 0.0
         targets[:, 1] = float(block.bias[1])
     with RunFolder.claim(tmp_path / "run") as run, caplog.at_level(logging.WARNING):
-        trainer = make_trainer(run, learner, Rows(rows.inputs, targets, CPU), epochs=4)
+        trainer = make_trainer(run, learner, make_rows(rows.inputs, targets), epochs=4)
         trainer.fit()
     named = [
         record for record in caplog.messages if "the gradient of task1 on the shared parameters was zero" in record
@@ -155,9 +155,9 @@ def test_lengths_of_gradients_are_of_all_steps_or_where_a_method_needs_none_of_t
     tmp_path, balancing, steps, loss_scale
 ):
     rows = three_kind_rows(24)
-    targets = rows.targets.numpy().copy()
+    targets = rows.labels.targets.numpy().copy()
     targets[:12, 1] = np.nan
-    rows = Rows(rows.inputs, targets, CPU)
+    rows = make_rows(rows.inputs, targets)
     still = {"optimizer": "sgd", "optimizer_options": {"lr": 1e-12}, "loss_scale": loss_scale}
     learner = make_learner(three_kinds(), balancing=balancing, **still)
     epoch = plan_epoch(rows, 0, batch_size=12, weights=np.ones(3), seed=0)
@@ -174,9 +174,9 @@ def test_lengths_of_gradients_are_of_all_steps_or_where_a_method_needs_none_of_t
 @pytest.mark.parametrize("width", [1, 10**9], ids=["a task at a time", "all at once"])
 def test_lengths_of_gradients_are_those_of_a_look(monkeypatch, width):
     monkeypatch.setattr(diagnostics, "_VALUES_AT_ONCE", width)
-    targets = three_kind_rows(24).targets.numpy().copy()
+    targets = three_kind_rows(24).labels.targets.numpy().copy()
     targets[:, 1] = np.nan
-    rows = Rows(three_kind_rows(24).inputs, targets, CPU)
+    rows = make_rows(three_kind_rows(24).inputs, targets)
     learner = make_learner(three_kinds(), sharing="mmoe")
     epoch = plan_epoch(rows, 0, batch_size=24, weights=np.array([1.0, 1.0, 0.0]), seed=0)
     norms, without = diagnostics.gradient_norms(learner, rows, epoch, 0)

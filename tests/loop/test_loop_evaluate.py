@@ -5,13 +5,13 @@ import importlib
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, NAN, inputs, make_learner, three_kind_rows, three_kinds, two_source_rows
+from worlds import NAN, inputs, make_learner, make_rows, three_kind_rows, three_kinds, two_source_rows
 
-from mtl_cli.data.batches import Rows
 from mtl_cli.loop import evaluate
 from mtl_cli.tasks import Task
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.regression import Regression
+from mtl_cli.types import Labels
 
 module = importlib.import_module("mtl_cli.loop.evaluate")  # the package exports a function of the same name
 NAMES = ["amount", "churn", "segment"]
@@ -48,7 +48,7 @@ def test_outputs_that_are_no_numbers_have_no_score():
 
 def _scripted(scores):
     kinds = [Scripted(score) for score in scores]
-    rows = Rows(inputs(torch.randn(4, 5)), np.ones((4, len(kinds)), np.float32), CPU)
+    rows = make_rows(inputs(torch.randn(4, 5)), np.ones((4, len(kinds)), np.float32))
     return _evaluate(make_learner(kinds), rows, [1.0] * len(kinds), [f"t{i}" for i in range(len(kinds))])
 
 
@@ -58,8 +58,8 @@ def test_loss_is_the_mean_over_the_labelled_rows_times_the_weight():
     outputs = learner.model(rows.inputs.numeric)
     expected = []
     for task, kind in enumerate(learner.objective.kinds):
-        known = ~rows.targets[:, task].isnan()
-        loss = kind.loss(outputs[task][known].t().unsqueeze(0), rows.targets[known, task].unsqueeze(0)).mean()
+        known = ~rows.labels.targets[:, task].isnan()
+        loss = kind.loss(outputs[task][known].t().unsqueeze(0), rows.labels.targets[known, task].unsqueeze(0)).mean()
         expected.append(float(loss.detach()))
         assert evaluation.tasks[NAMES[task]]["loss"] == pytest.approx(expected[-1], rel=1e-6)
     assert evaluation.loss == pytest.approx(expected[0] + 0.5 * expected[1] + 2.0 * expected[2], rel=1e-6)
@@ -76,13 +76,13 @@ def test_metrics_do_not_depend_on_the_rows_at_a_time(size, monkeypatch):
 def test_r2_is_the_known_value_whatever_the_rows_at_a_time(monkeypatch):  # MET-05
     monkeypatch.setattr(module, "EVALUATION_ROWS", 3)
     monkeypatch.setattr(module, "predict", lambda *_: torch.tensor([[2.5, 0.0, 2.0, 8.0]]))
-    rows = Rows(inputs(torch.zeros(4, 5)), np.array([[3.0], [-0.5], [2.0], [7.0]], np.float32), CPU)
+    rows = make_rows(inputs(torch.zeros(4, 5)), np.array([[3.0], [-0.5], [2.0], [7.0]], np.float32))
     evaluation = _evaluate(make_learner([Regression()]), rows, [1.0], ["a"])
     assert evaluation.tasks["a"]["r2"] == pytest.approx(0.94861, abs=5e-6)
 
 
 def test_labels_that_are_missing_are_left_out_by_task():  # LAB-02
-    rows = Rows(inputs(torch.zeros(2, 5)), np.array([[1.0, NAN], [5.0, 6.0]], np.float32), CPU)
+    rows = make_rows(inputs(torch.zeros(2, 5)), np.array([[1.0, NAN], [5.0, 6.0]], np.float32))
     learner = make_learner([Regression(), Regression()])
     outputs = torch.tensor([[1.0, 3.0], [2.0, 4.0]])
     with pytest.MonkeyPatch.context() as patch:
@@ -128,8 +128,8 @@ def _of_amounts(outputs, labels=(0.0, 1.0, 2.0, 3.0), auxiliary=False):
     kinds = [Regression(), Regression(transform="log1p")]
     targets = torch.tensor([[0.0, 1.0, 2.0, 3.0], labels]).t()
     tasks = [Task("plain", kinds[0]), Task("amount", kinds[1], auxiliary=auxiliary)]
-    origins = Rows(inputs(torch.zeros(4, 5)), targets.numpy(), CPU).origins_of_positions(4)
-    return module.score(torch.tensor([[0.0, 1.0, 2.0, 4.0], outputs]), targets, tasks, origins)
+    origins = make_rows(inputs(torch.zeros(4, 5)), targets.numpy()).origins_of_positions(4)
+    return module.score(torch.tensor([[0.0, 1.0, 2.0, 4.0], outputs]), Labels(targets), tasks, origins)
 
 
 @pytest.mark.parametrize("output", [1e4, float("inf")], ids=["overflows", "infinite"])
@@ -155,9 +155,9 @@ def test_auxiliary_task_that_broke_down_leaves_the_mean_alone():
 
 def test_task_without_a_label_in_the_split_is_undefined_and_not_counted():
     rows = three_kind_rows(20)
-    targets = rows.targets.numpy().copy()
+    targets = rows.labels.targets.numpy().copy()
     targets[:, 1] = NAN
-    evaluation = _evaluate(make_learner(three_kinds()), Rows(rows.inputs, targets, CPU))
+    evaluation = _evaluate(make_learner(three_kinds()), make_rows(rows.inputs, targets))
     assert set(evaluation.tasks["churn"]) == {"loss", *Binary.metrics}
     assert set(evaluation.tasks["churn"].values()) == {None}
     losses = [evaluation.tasks[name]["loss"] for name in ("amount", "segment")]
@@ -211,7 +211,7 @@ def test_tasks_of_several_sources_are_also_given_source_by_source():
     assert list(found.by_source) == ["segment@small", "segment@large"]
     for code, source in enumerate(("small", "large")):
         index = np.flatnonzero(rows.origins.codes == code)
-        alone = Rows(rows.inputs.rows(torch.from_numpy(index)), rows.targets.numpy()[index], CPU)
+        alone = make_rows(rows.inputs.rows(torch.from_numpy(index)), rows.labels.targets.numpy()[index])
         assert found.by_source[f"segment@{source}"] == pytest.approx(_evaluate(learner, alone).tasks["segment"])
     assert found.flat("val")["val/segment@small/accuracy"] == found.by_source["segment@small"]["accuracy"]
     assert found.mean == pytest.approx(np.mean([found.tasks[name][found.primary[name]] for name in NAMES]))
@@ -234,7 +234,7 @@ def test_gates_are_watched_on_the_rows_of_their_own_task(size, monkeypatch):
         gates = sharing.gates(sharing.gate_inputs(rows.inputs))
     _evaluate(learner, rows)
     weights, entropy, counts = sharing.report(NAMES)
-    for task, own in enumerate(~rows.targets.t().isnan()):
+    for task, own in enumerate(~rows.labels.targets.t().isnan()):
         expected = gates[task][:, own].mean(1)
         torch.testing.assert_close(torch.tensor(weights.values[task]), expected)
         assert own.all() or (expected - gates[task].mean(1)).abs().max() > 0.01, "other rows would not tell"

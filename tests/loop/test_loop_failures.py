@@ -5,10 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, inputs, make_learner, make_trainer, three_kind_rows, three_kinds
+from worlds import inputs, make_learner, make_rows, make_trainer, three_kind_rows, three_kinds
 
 from mtl_cli.balancing import GradientBalancing, LossBalancing
-from mtl_cli.data.batches import Rows
 from mtl_cli.errors import TrainingError
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.run import RunFolder
@@ -31,7 +30,7 @@ def _rows(poisoned=True):
     rows = three_kind_rows(32)
     values = rows.inputs.numeric.clone()
     values[POISON, 0] = 3e38 if poisoned else 0.0
-    return Rows(inputs(values), rows.targets.numpy(), CPU)
+    return make_rows(inputs(values), rows.labels.targets.numpy())
 
 
 def _trained(folder, learner, rows, **options):
@@ -42,7 +41,7 @@ def _trained(folder, learner, rows, **options):
 
 
 def test_loss_that_is_not_finite_stops_long_before_the_end_of_the_epoch(folder):
-    rows = Rows(inputs(torch.randn(3000, 5)), np.ones((3000, 3), np.float32), CPU)
+    rows = make_rows(inputs(torch.randn(3000, 5)), np.ones((3000, 3), np.float32))
     learner = make_learner(three_kinds())
     trainer = make_trainer(folder, learner, rows, batch_size=2, epochs=1)
     learner.parameters.values.fill_(np.nan)
@@ -167,8 +166,8 @@ def test_gradients_too_large_for_float32_are_no_fault_of_the_method(folder, capl
     learner = make_learner([Binary(), Binary()], balancing="pcgrad")
     values = torch.randn(32, 5)
     values[POISON] = 1e24
-    rows = Rows(inputs(values), np.tile(np.arange(32.0, dtype=np.float32)[:, None] % 2, 2), CPU)
-    good = Rows(inputs(torch.randn(16, 5)), rows.targets[:16].numpy(), CPU)
+    labels = np.tile(np.arange(32.0, dtype=np.float32)[:, None] % 2, 2)
+    rows, good = make_rows(inputs(values), labels), make_rows(inputs(torch.randn(16, 5)), labels[:16])
     trainer = make_trainer(folder, learner, rows, val=good, batch_size=8, epochs=1, skip_nonfinite=True)
     trainer.fit()
     assert trainer.progress.skipped == 1
@@ -192,7 +191,7 @@ class Spoiling(LossBalancing):
 @pytest.mark.parametrize("same", [False, True])
 @pytest.mark.parametrize("good", [0, 1, 255, 256, 399])  # the watch is cleared after 256 steps, and 399 is the last
 def test_weights_that_balancing_spoilt_are_told_as_the_cause(folder, good, same):
-    rows = Rows(inputs(torch.randn(800, 5)), np.ones((800, 3), np.float32), CPU)
+    rows = make_rows(inputs(torch.randn(800, 5)), np.ones((800, 3), np.float32))
     learner = make_learner(three_kinds())
     learner.balancing = Spoiling(good, same=same)
     with pytest.raises(TrainingError) as caught:

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, NAN, three_kinds
+from worlds import CPU, NAN, make_rows, three_kinds
 
-from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.data.batches import plan_epoch
 from mtl_cli.loop import Objective
 from mtl_cli.model.sharing import Ordered
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.regression import Regression
+from mtl_cli.types import Labels
 
 
 def _scale(targets, weights=None):
@@ -21,7 +22,7 @@ def _scale(targets, weights=None):
 def _losses(kinds, outputs, targets, weights=None):
     objective = Objective(kinds, CPU)
     complete = not bool(targets.isnan().any())
-    return objective.losses(outputs, targets, _scale(targets, weights), complete=complete)
+    return objective.losses(outputs, Labels(targets), _scale(targets, weights), complete=complete)
 
 
 def test_loss_is_the_mean_over_the_labelled_rows():  # LAB-02
@@ -109,11 +110,11 @@ def test_labels_are_left_as_they_are():
 
 def test_task_weight_is_applied_once():
     targets = np.array([[1.0, NAN], [5.0, 6.0]], dtype=np.float32)
-    rows = Rows(_no_inputs(2), targets, CPU)
+    rows = make_rows(_no_inputs(2), targets)
     epoch = plan_epoch(rows, 0, batch_size=2, weights=np.array([3.0, 0.5]), seed=0, shuffle=False)
     outputs = torch.tensor([[1.0, 3.0], [2.0, 4.0]])
     losses, sums = Objective([Regression(), Regression()], CPU).losses(
-        outputs, rows.targets, epoch.scale[0], complete=False
+        outputs, rows.labels, epoch.scale[0], complete=False
     )
     assert losses.tolist() == [6.0, 2.0]
     assert sums.tolist() == [4.0, 4.0]  # what is logged is raw
@@ -137,11 +138,11 @@ def test_half_precision_outputs_get_half_precision_gradients():
 def test_excess_of_a_later_task_is_in_the_gradient_of_its_loss_and_not_in_the_loss(weighted):
     kinds = [Binary(classes=["no", "yes"]), Regression(), Binary(classes=["no", "yes"])]
     outputs = torch.randn(3, 9, dtype=torch.float64)
-    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.5, 1.0], [NAN, 1.0, 0.0]] * 3)
-    labels[4, 2] = NAN  # no label of the later task: no excess either
-    known = ~labels.isnan()
+    targets = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.5, 1.0], [NAN, 1.0, 0.0]] * 3)
+    targets[4, 2] = NAN  # no label of the later task: no excess either
+    known = ~targets.isnan()
     shares = torch.rand(9, 3) if weighted else torch.ones(9, 3)
-    targets = torch.cat([labels, shares], 1) if weighted else labels
+    labels = Labels(targets, shares if weighted else None)
     plain = Objective(kinds, CPU)
     ordered = Objective(kinds, CPU, [Ordered(later=2, earlier=0, weight=0.6)])
     weights = torch.tensor([0.5, 1.0, 3.0])
@@ -152,13 +153,13 @@ def test_excess_of_a_later_task_is_in_the_gradient_of_its_loss_and_not_in_the_lo
 
     leaf = outputs.clone().requires_grad_()
     (extra,) = torch.autograd.grad(objective(leaf), leaf)
-    sums, gradient = plain.sums_and_gradient(outputs, targets, complete=False)
+    sums, gradient = plain.sums_and_gradient(outputs, labels, complete=False)
     expected = plain.by_outputs(gradient, weights) + extra
-    with_excess, more = ordered.sums_and_gradient(outputs, targets, complete=False)
+    with_excess, more = ordered.sums_and_gradient(outputs, labels, complete=False)
     assert extra.abs().max() > 0.1
     torch.testing.assert_close(with_excess, sums)
     torch.testing.assert_close(ordered.by_outputs(more, weights), expected.float(), rtol=1e-5, atol=1e-6)
     leaf = outputs.float().requires_grad_()
-    losses, _ = ordered.losses(leaf, targets, torch.ones(3), complete=False)
+    losses, _ = ordered.losses(leaf, labels, torch.ones(3), complete=False)
     (losses * weights).sum().backward()
     torch.testing.assert_close(leaf.grad, expected.float(), rtol=1e-5, atol=1e-6)

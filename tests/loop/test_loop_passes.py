@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, NAN, make_learner, make_trainer, three_kind_rows, three_kinds
+from worlds import NAN, make_learner, make_rows, make_trainer, three_kind_rows, three_kinds
 
 from mtl_cli.balancing.scale import InitialScale
-from mtl_cli.data.batches import Rows, own_piece, plan_epoch
+from mtl_cli.data.batches import own_piece, plan_epoch
 from mtl_cli.loop import train_step
 from mtl_cli.loop.passes import StepPasses, ValidationBatches
 from mtl_cli.registry import BALANCINGS
@@ -63,16 +63,16 @@ def test_every_pass_of_a_step_draws_the_dropout_of_the_step():
 
 def test_validation_batches_visit_every_row_and_say_which_labels_are_missing():
     rows = three_kind_rows(20)
-    targets = rows.targets.numpy().copy()
+    targets = rows.labels.targets.numpy().copy()
     targets[:, 1] = NAN
-    batches = ValidationBatches(Rows(rows.inputs, targets, CPU), 8, np.ones(3), 0)
+    batches = ValidationBatches(make_rows(rows.inputs, targets), 8, np.ones(3), 0)
     seen = []
     for step in range(3):
         plan, batch = batches.at(step)
         seen += plan.order[slice(*plan.bounds[batch])].tolist()
     assert sorted(seen) == list(range(20))
     assert batches.at(3)[0].order.tolist() != batches.at(0)[0].order.tolist()
-    passes, _ = _passes(make_learner(three_kinds()), Rows(rows.inputs, targets, CPU))
+    passes, _ = _passes(make_learner(three_kinds()), make_rows(rows.inputs, targets))
     assert passes.validation_losses().isnan().tolist() == [False, True, False]
     assert passes.validation_gradient(torch.ones(3)).isfinite().all()
 
@@ -134,7 +134,7 @@ def test_losses_in_the_metrics_are_not_scaled(tmp_path):
 
 def test_weight_in_the_metrics_is_the_mean_over_the_steps_with_labels(tmp_path):
     rows = three_kind_rows(24, missing=0.0)
-    targets = rows.targets.numpy().copy()
+    targets = rows.labels.targets.numpy().copy()
     targets[:, 1] = NAN
     targets[3, 1] = 1.0  # in one of three steps only
     targets[:, 2] = NAN
@@ -149,7 +149,7 @@ def test_weight_in_the_metrics_is_the_mean_over_the_steps_with_labels(tmp_path):
         return found
 
     learner.balancing.weights = weights
-    _, records = _trained(tmp_path / "run", Rows(rows.inputs, targets, CPU), epochs=1, learner=learner)
+    _, records = _trained(tmp_path / "run", make_rows(rows.inputs, targets), epochs=1, learner=learner)
     assert (len(drawn[0]), len(drawn[1])) == (3, 1)
     assert records[0]["train/task0/weight"] == pytest.approx(np.mean(drawn[0]))
     assert records[0]["train/task1/weight"] == pytest.approx(drawn[1][0])
@@ -168,9 +168,9 @@ def test_metrics_hold_the_loss_and_the_weight_of_every_task(tmp_path, balancing)
 def test_task_with_one_label_in_eight_counts_as_much_as_another(tmp_path):  # BAL-13
     """A loss is the mean over labelled rows, so the number of labels is no weight; a weight is in no metric."""
     rows = three_kind_rows(16)
-    targets = np.stack([rows.targets[:, 0].numpy()] * 2, 1)
+    targets = np.stack([rows.labels.targets[:, 0].numpy()] * 2, 1)
     targets[np.arange(16) % 8 != 0, 1] = NAN
-    rows = Rows(rows.inputs, targets, CPU)
+    rows = make_rows(rows.inputs, targets)
     still = {"optimizer": "sgd", "optimizer_options": {"lr": 1e-12}}
     found = []
     for weights in ([1.0, 1.0], [1.0, 10.0]):

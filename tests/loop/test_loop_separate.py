@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from worlds import CPU, DROPOUT, NAN, SMALL_ENCODERS, encoder_world, make_learner, three_kind_rows, three_kinds
+from worlds import DROPOUT, NAN, SMALL_ENCODERS, encoder_world, make_learner, make_rows, three_kind_rows, three_kinds
 
-from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.data.batches import plan_epoch
 from mtl_cli.loop.step import train_step
 from mtl_cli.registry import ENCODERS, KINDS
 
 
 def _train(learner, rows):
     for epoch in range(4):
-        plan = plan_epoch(rows, epoch, batch_size=8, weights=torch.ones(rows.targets.shape[1]).numpy(), seed=0)
+        plan = plan_epoch(rows, epoch, batch_size=8, weights=torch.ones(rows.labels.targets.shape[1]).numpy(), seed=0)
         for step in range(len(plan.bounds)):
             train_step(learner, rows, plan, step, 0)
 
@@ -36,7 +36,7 @@ def test_each_of_the_separate_models_is_the_model_of_its_task_alone(missing, opt
                 p.copy_(start[name][task])
             for p, all_heads in zip(alone.model.heads.parameters(), first_heads, strict=True):
                 p.copy_(all_heads[own])
-        _train(alone, Rows(rows.inputs, rows.targets[:, task : task + 1].numpy(), CPU))
+        _train(alone, make_rows(rows.inputs, rows.labels.targets[:, task : task + 1].numpy()))
         for name, p in alone.model.sharing.encoder.named_parameters():
             torch.testing.assert_close(p, after[name][task], rtol=1e-5, atol=1e-6)
             assert not torch.equal(p, start[name][task])
@@ -58,7 +58,7 @@ def test_of_a_single_task_it_is_hard_sharing_to_the_last_bit(sharing, encoder):
             [KINDS.build("regression")], sharing=name, encoder_name=encoder, encoder=options, spec=spec, shared_dim=4
         )
         start = learner.parameters.values.clone()
-        _train(learner, Rows(values, targets.numpy(), CPU))
+        _train(learner, make_rows(values, targets.numpy()))
         assert not torch.equal(learner.parameters.values, start)
         trained.append(learner.parameters.values)
     exact = encoder != "sequence"  # its hashed features go into their table by another sum

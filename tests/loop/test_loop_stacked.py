@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, make_learner, make_trainer, three_kind_rows, three_kinds
+from worlds import make_learner, make_rows, make_trainer, three_kind_rows, three_kinds
 
 from mtl_cli.loop.stacked import Stack, likeness
 from mtl_cli.run import RunFolder
@@ -95,9 +95,9 @@ def test_other_batch_sizes_agree_to_the_last_digits(tmp_path):
 
 def test_batches_without_any_label_are_no_steps(tmp_path):
     rows = three_kind_rows(128)
-    targets = rows.targets.numpy().copy()
+    targets = rows.labels.targets.numpy().copy()
     targets[20:] = np.nan
-    rows = type(rows)(rows.inputs, targets, CPU)
+    rows = make_rows(rows.inputs, targets)
     alone, together = _alone_and_together(tmp_path, rows, 32)
     assert torch.equal(alone[0], together[0])
     assert alone[1] == together[1]

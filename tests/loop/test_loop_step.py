@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from worlds import CPU, NAN, inputs, make_learner, three_kind_rows, three_kinds
+from worlds import NAN, inputs, make_learner, make_rows, three_kind_rows, three_kinds
 
-from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.data.batches import plan_epoch
 from mtl_cli.loop import train_step
 from mtl_cli.loop.diagnostics import gradient_norms
 from mtl_cli.loop.passes import ValidationBatches
@@ -25,13 +25,14 @@ every_method = pytest.mark.parametrize("balancing", BALANCINGS.names())
 
 
 def _plan(rows, batch_size=8, weights=None, epoch=0, **options):
-    weights = np.ones(rows.targets.shape[1]) if weights is None else np.array(weights)
+    weights = np.ones(rows.labels.targets.shape[1]) if weights is None else np.array(weights)
     return plan_epoch(rows, epoch, batch_size=batch_size, weights=weights, seed=0, **options)
 
 
 def _step(learner, rows, epoch, step, number):
     """One step; the rows themselves validate."""
-    return train_step(learner, rows, epoch, step, number, ValidationBatches(rows, 8, np.ones(rows.targets.shape[1]), 0))
+    validation = ValidationBatches(rows, 8, np.ones(len(learner.objective.kinds)), 0)
+    return train_step(learner, rows, epoch, step, number, validation)
 
 
 def _values(learner):
@@ -83,9 +84,9 @@ def test_training_is_the_loop_that_one_would_write_by_hand(missing):
         epoch = _plan(rows, weights=weights.tolist(), epoch=number)
         for step, (start, stop) in enumerate(epoch.bounds):
             assert epoch.absent[step] == ()
-            x, targets = rows.gather(epoch.order[start:stop])
+            x, labels = rows.gather(epoch.order[start:stop])
             optimizer.zero_grad()
-            losses = model.losses(x.numeric, targets)
+            losses = model.losses(x.numeric, labels.targets)
             (weights * losses).sum().backward()
             optimizer.step()
             sums = _step(learner, rows, epoch, step, steps).sums
@@ -121,7 +122,7 @@ def test_steps_without_labels_of_a_task_are_the_steps_of_a_run_without_that_task
     targets[:, 1] = np.nan
     targets[0, 1] = 1.0  # the first batch, which is not visited, has a label
     x = inputs(torch.randn(12, 5))
-    rows, rows_alone = Rows(x, targets, CPU), Rows(x, np.delete(targets, 1, 1), CPU)
+    rows, rows_alone = make_rows(x, targets), make_rows(x, np.delete(targets, 1, 1))
     names = {"balancing": balancing, "optimizer": optimizer, "sharing": sharing}
     learner, alone = make_learner([Regression()] * 3, **names), make_learner([Regression()] * 2, **names)
     _copy_tasks(learner, alone, [0, 2])
@@ -165,7 +166,7 @@ def test_steps_with_a_task_of_weight_zero_are_the_steps_of_a_run_without_that_ta
     for step in range(3):
         found = []
         for own, labels, weights in ((learner, targets, [1.0, 0.0, 0.5]), (alone, targets[:, [0, 2]], [1.0, 0.5])):
-            rows = Rows(x, labels, CPU)
+            rows = make_rows(x, labels)
             validation = ValidationBatches(rows, 8, np.array(weights), 0)
             found.append(train_step(own, rows, _plan(rows, 4, weights), step, step, validation))
         torch.testing.assert_close(found[0].sums[[0, 2]], found[1].sums)
@@ -178,9 +179,9 @@ def test_steps_with_a_task_of_weight_zero_are_the_steps_of_a_run_without_that_ta
 
 def test_batch_whose_labels_all_have_weight_zero_trains_nothing_and_has_its_loss():
     rows = three_kind_rows(8)
-    targets = rows.targets.numpy().copy()
+    targets = rows.labels.targets.numpy().copy()
     targets[4:, :2] = NAN
-    rows = Rows(rows.inputs, targets, CPU)
+    rows = make_rows(rows.inputs, targets)
     learner = make_learner(three_kinds(), balancing="famo")
     epoch = _plan(rows, 4, [1.0, 1.0, 0.0], shuffle=False)
     assert len(_step(learner, rows, epoch, 0, 0).weights) == 2
@@ -195,9 +196,9 @@ def test_batch_whose_labels_all_have_weight_zero_trains_nothing_and_has_its_loss
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
 def test_batch_without_any_label_changes_nothing(balancing, optimizer):  # LAB-13
     rows = three_kind_rows(12)
-    targets = rows.targets.numpy().copy()
+    targets = rows.labels.targets.numpy().copy()
     targets[4:8] = NAN
-    rows = Rows(rows.inputs, targets, CPU)
+    rows = make_rows(rows.inputs, targets)
     learner = make_learner(three_kinds(), balancing=balancing, optimizer=optimizer)
     epoch = _plan(rows, 4, shuffle=False)
     _step(learner, rows, epoch, 0, 0)
@@ -229,9 +230,9 @@ def test_gradient_is_cut_to_the_longest_allowed():
 
 def test_penalty_of_absent_tasks_does_not_count_for_clipping():
     rows = three_kind_rows(16)
-    targets = rows.targets.numpy().copy()
+    targets = rows.labels.targets.numpy().copy()
     targets[:, 1:] = NAN
-    rows = Rows(rows.inputs, targets, CPU)
+    rows = make_rows(rows.inputs, targets)
     steps = []
     for clip in (None, 0.05):
         options = {"sharing_options": {"strength": 5.0}, "optimizer": "sgd", "optimizer_options": {"lr": 1.0}}
@@ -314,7 +315,7 @@ def test_half_precision_trains(balancing):
 def test_categories_norm_and_dropout_train_with_every_method(balancing):
     rows = three_kind_rows(32)
     codes = torch.stack([torch.randint(3, (32,)), torch.randint(4, (32,))], 1)
-    rows = Rows(Inputs(rows.inputs.numeric, codes), rows.targets.numpy(), CPU)
+    rows = make_rows(Inputs(rows.inputs.numeric, codes), rows.labels.targets.numpy())
     encoder = {"hidden": [6], "norm": "layer", "dropout": 0.2, "activation": "gelu"}
     learner = make_learner(three_kinds(), categories=(3, 4), encoder=encoder, balancing=balancing)
     before = learner.model.sharing.encoder.embedding.detach().clone()

@@ -8,9 +8,9 @@ from torch.nn import functional
 from torchjd.aggregation import IMTLG, MGDA, AlignedMTL, ConFIG, DualProj, FairGrad, PCGrad, Sum, UPGrad
 from torchjd.autojac import jac_to_grad, mtl_backward
 from torchjd.linalg import DualConeProjector
-from worlds import CPU, make_learner, three_kind_rows, three_kinds
+from worlds import make_learner, make_rows, three_kind_rows, three_kinds
 
-from mtl_cli.data.batches import Rows, plan_epoch
+from mtl_cli.data.batches import plan_epoch
 from mtl_cli.loop import train_step
 from mtl_cli.model.sharing.hard import HardSharing
 from mtl_cli.registry import BALANCINGS
@@ -23,7 +23,7 @@ ON_FEATURES = [n for n in METHODS if "gradients_on" in BALANCINGS.options(n)]
 
 
 def _plan(rows, batch_size, epoch=0):
-    return plan_epoch(rows, epoch, batch_size=batch_size, weights=np.ones(rows.targets.shape[1]), seed=0)
+    return plan_epoch(rows, epoch, batch_size=batch_size, weights=np.ones(rows.labels.targets.shape[1]), seed=0)
 
 
 def _train(rows, steps=3, **names):
@@ -63,9 +63,9 @@ def test_the_same_in_pieces(balancing, monkeypatch):
 
 def test_the_same_without_the_labels_of_a_task(monkeypatch):
     rows = three_kind_rows(48)
-    targets = rows.targets.numpy().copy()
+    targets = rows.labels.targets.numpy().copy()
     targets[1:, 1] = np.nan  # some step has the label, the others none
-    _same(Rows(rows.inputs, targets, CPU), monkeypatch, balancing="upgrad")
+    _same(make_rows(rows.inputs, targets), monkeypatch, balancing="upgrad")
 
 
 @pytest.mark.parametrize("balancing", ["gradnorm", "excess_mtl", "upgrad"])
@@ -128,7 +128,7 @@ def test_parameters_after_training_are_those_of_torchjds_loop(name):
         binary = isinstance(kind, Binary)
         losses.append(functional.binary_cross_entropy_with_logits if binary else functional.mse_loss)
     rows = three_kind_rows(80)
-    rows = Rows(rows.inputs, rows.targets[:, [0, 1, 0]][:, :tasks].numpy(), CPU)
+    rows = make_rows(rows.inputs, rows.labels.targets[:, [0, 1, 0]][:, :tasks].numpy())
     learner = make_learner(kinds, balancing=name, optimizer="sgd", optimizer_options={"lr": 0.05})
     encoder, heads = nn.Linear(5, 8), nn.ModuleList(nn.Linear(8, 1) for _ in kinds)
     block, layer = learner.model.heads.blocks[0], learner.model.sharing.encoder.layers[0]
@@ -143,10 +143,10 @@ def test_parameters_after_training_are_those_of_torchjds_loop(name):
     for number in range(4):
         epoch = _plan(rows, 16, number)
         for step, (start, stop) in enumerate(epoch.bounds):
-            x, targets = rows.gather(epoch.order[start:stop])
+            x, labels = rows.gather(epoch.order[start:stop])
             optimizer.zero_grad()
             features = torch.relu(encoder(x.numeric))
-            found = [f(head(features)[:, 0], y) for f, head, y in zip(losses, heads, targets.t(), strict=True)]
+            found = [f(head(features)[:, 0], y) for f, head, y in zip(losses, heads, labels.targets.t(), strict=True)]
             mtl_backward(found, features=features)
             jac_to_grad(encoder.parameters(), aggregator)
             optimizer.step()

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, NAN, encoder_world, make_tasks
+from worlds import CPU, NAN, encoder_world, make_labels, make_rows, make_tasks
 
-from mtl_cli.data.batches import Rows, TokenLabels, plan_epoch
+from mtl_cli.data.batches import TokenLabels, plan_epoch
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.evaluate import evaluate
 from mtl_cli.loop.step import train_step
@@ -31,9 +31,8 @@ def world(positions, sharing="hard", n=23):
     kinds = [Multiclass(classes=CLASSES), Tagging(classes=CLASSES)] if both else [Tagging(classes=CLASSES)]
     none = np.full(n, NAN, np.float32)
     token_targets = np.stack([np.full(len(labels), NAN, np.float32), labels] if both else [labels], 1)
-    rows = Rows(
-        inputs, np.stack([per_row, none] if both else [none], 1), CPU, tokens=TokenLabels("forms", token_targets, both)
-    )
+    of_tokens = TokenLabels("forms", make_labels(token_targets), both)
+    rows = make_rows(inputs, np.stack([per_row, none] if both else [none], 1), tokens=of_tokens)
     torch.manual_seed(0)
     options = {"dropout": 0.0, "feature_dropout": 0.0, "dim": 16}
     names = [f"task{i}" for i in range(len(kinds))]

@@ -7,9 +7,8 @@ import types
 import numpy as np
 import pytest
 import torch
-from worlds import CPU, NAN, inputs, make_learner, make_trainer, three_kind_rows, three_kinds, two_source_rows
+from worlds import NAN, inputs, make_learner, make_rows, make_trainer, three_kind_rows, three_kinds, two_source_rows
 
-from mtl_cli.data.batches import Rows
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import TrainingError
 from mtl_cli.loop.evaluate import Evaluation
@@ -226,7 +225,7 @@ def test_same_seed_gives_the_same_run(claim):
 def test_thirty_two_rows_are_learnt_by_heart(claim, sharing, balancing):
     few = three_kind_rows(32)
     often = torch.arange(32).repeat(8)  # eight times each, so that few checkpoints are written
-    rows = Rows(few.inputs.rows(often), few.targets[often].numpy(), CPU)
+    rows = make_rows(few.inputs.rows(often), few.labels.targets[often].numpy())
     learner = make_learner(
         three_kinds(), shared_dim=64, sharing=sharing, balancing=balancing, encoder={"hidden": [64]},
         optimizer_options={"lr": 0.02, "weight_decay": 0.0}, scheduler="cosine", total_steps=160,
@@ -310,10 +309,10 @@ def test_uncertainty_logs_raw_losses_and_its_weights(claim):  # BAL-07
 
 def test_task_without_any_training_label_has_no_loss(claim):
     rows = three_kind_rows(20)
-    targets = rows.targets.numpy().copy()
+    targets = rows.labels.targets.numpy().copy()
     targets[:, 1] = NAN
     folder = claim()
-    _trainer(folder, {}, Rows(rows.inputs, targets, CPU), epochs=1).fit()
+    _trainer(folder, {}, make_rows(rows.inputs, targets), epochs=1).fit()
     record = _records(folder, "train")[0]
     assert record["train/task1/loss"] is None
     assert record["train/loss"] == pytest.approx(record["train/task0/loss"] + record["train/task2/loss"])
@@ -323,7 +322,7 @@ def test_task_without_any_training_label_has_no_loss(claim):
 @pytest.mark.parametrize("targets", [NAN, [[1.0] * 3] * 4 + [[NAN] * 3] * 4], ids=["no row", "half of the rows"])
 def test_batches_without_a_label_are_passed_over(claim, targets):  # LAB-13
     labels = np.full((8, 3), targets, np.float32) if targets is NAN else np.array(targets, np.float32)
-    trainer = _trainer(claim(), {"balancing": "pcgrad"}, Rows(inputs(torch.randn(8, 5)), labels, CPU), batch_size=2)
+    trainer = _trainer(claim(), {"balancing": "pcgrad"}, make_rows(inputs(torch.randn(8, 5)), labels), batch_size=2)
     trainer.fit()
     assert trainer.learner.parameters.values.isfinite().all()
     assert trainer.progress.step == 8

@@ -5,9 +5,8 @@ from functools import partial
 import pytest
 import torch
 from torch import nn
-from worlds import CPU, NAN, inputs, make_learner, make_trainer, three_kind_rows, three_kinds, two_source_rows
+from worlds import NAN, inputs, make_learner, make_rows, make_trainer, three_kind_rows, three_kinds, two_source_rows
 
-from mtl_cli.data.batches import Rows
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.encoders import Encoder, EncoderMaker
@@ -135,7 +134,7 @@ def test_cross_stitch_held_at_no_mixing_trains_as_separate():
             for p in model.model.parameters():
                 p.grad = None
             losses, *_ = model.objective.losses(
-                model.model.outputs(rows.inputs), rows.targets, torch.full((3,), 1 / 32), complete=True
+                model.model.outputs(rows.inputs), rows.labels, torch.full((3,), 1 / 32), complete=True
             )
             losses.sum().backward()
             with torch.no_grad():
@@ -360,9 +359,9 @@ def test_architecture_trains_with_missing_labels_and_balancing(tmp_path, name, b
         pytest.skip("has no shared parameters, and is refused")
     learner = make_learner(three_kinds(), sharing=name, balancing=balancing, seed=1)
     given = three_kind_rows(missing=0.3)
-    targets = given.targets.numpy().copy()
+    targets = given.labels.targets.numpy().copy()
     targets[:, 2] = NAN  # a task without labels: nothing of its own may move
-    rows = Rows(given.inputs, targets, CPU)
+    rows = make_rows(given.inputs, targets)
     before = {p: p.detach().clone() for p in learner.model.parameters()}
     with RunFolder.claim(tmp_path / "run") as folder:
         make_trainer(folder, learner, rows, val=three_kind_rows(), epochs=1).fit()
