@@ -9,8 +9,9 @@ from typing import NoReturn
 from mtl_cli.data.batches import Epoch, Rows
 from mtl_cli.errors import TrainingError, listed
 from mtl_cli.loop.evaluate import Evaluation
-from mtl_cli.loop.finite import LossWatch, rows_without_finite_loss, state_is_finite
+from mtl_cli.loop.finite import rows_without_finite_loss, state_is_finite
 from mtl_cli.loop.progress import Progress
+from mtl_cli.loop.recent_steps import RecentSteps
 from mtl_cli.loop.step import Learner, NotFinite
 from mtl_cli.registry import describe_component
 from mtl_cli.tasks import Task
@@ -31,7 +32,7 @@ class FiniteChecks:
         learner: What is trained.
         tasks: K tasks, in the learner's order.
         rows: The training rows.
-        watch: The steps that were not looked at yet.
+        recent: The steps that were not looked at yet.
         progress: Where training stands.
         name_rows: What the user calls some of the training rows.
         load_good_weights: Called before the rows of a bad batch are looked at: loads the weights of the last
@@ -43,13 +44,13 @@ class FiniteChecks:
         learner: Learner,
         tasks: Sequence[Task],
         rows: Rows,
-        watch: LossWatch,
+        recent: RecentSteps,
         progress: Progress,
         name_rows: Callable[[Sequence[int]], list[str]],
         load_good_weights: Callable[[], None] | None,
     ) -> None:
         self._learner, self._tasks, self._rows = learner, tasks, rows
-        self._watch, self._progress = watch, progress
+        self._recent, self._progress = recent, progress
         self._name_rows, self._load_good_weights = name_rows, load_good_weights
 
     def check_losses(self, epoch: Epoch) -> None:
@@ -58,10 +59,10 @@ class FiniteChecks:
         Raises:
             TrainingError: One is not finite.
         """
-        found = self._watch.first_bad()
+        found = self._recent.first_bad()
         if found is not None:
             self._blame_balancing()
-            step = self._progress.step_in_epoch - self._watch.count + found[0]
+            step = self._progress.step_in_epoch - self._recent.count + found[0]
             raise TrainingError(
                 f"{self._place(step)}: the training loss of {self._names(found[1])} is not finite"
                 f"{self._batch(epoch, step)}. "
@@ -121,9 +122,9 @@ class FiniteChecks:
 
     def _blame_balancing(self) -> None:
         """Stops with the cause if balancing made weights that are not finite of losses that were."""
-        step = self._watch.first_bad_weights()
+        step = self._recent.first_bad_weights()
         if step is not None:
-            number = self._progress.step - self._watch.count + step + 1
+            number = self._progress.step - self._recent.count + step + 1
             raise TrainingError(
                 f"step {number}: {self._bad_weights()}. Look at what it divides by, or takes a root or logarithm of."
             )

@@ -164,6 +164,7 @@ class _Program:
         if self._rows is not None:
             self._all_gradients.index_copy_(0, self._rows, self._gradient)
         for step in steps:
+            step.trainer.learner.parameters.zero_still()
             clip(step.trainer.learner)
             update(step.trainer.learner, step.trainer.progress.step, step.epoch.absent[step.index])
         return [StepResult(own, of_present) for own, (_, of_present) in zip(sums, weights, strict=True)]

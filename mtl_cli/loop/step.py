@@ -178,20 +178,20 @@ def train_step(
     learner: Learner,
     rows: Rows,
     epoch: Epoch,
+    batch: int,
     step: int,
-    global_step: int,
     validation: ValidationBatches | None = None,
     *,
     only_finite: bool = False,
 ) -> StepResult:
-    """Trains on batch ``step`` of the epoch.
+    """Trains on one batch of an epoch.
 
     Args:
         learner: What is trained.
         rows: The training rows.
         epoch: The epoch's batches.
-        step: Which of them, from 0.
-        global_step: Optimizer steps before this one, for the schedule.
+        batch: Which of them, from 0.
+        step: Steps before this one in the whole run.
         validation: Batches of validation rows, for methods that balance by them.
         only_finite: Look, before the optimizers do anything, whether losses and gradients are finite.
 
@@ -201,45 +201,46 @@ def train_step(
     Raises:
         NotFinite: With ``only_finite``; the optimizers have done nothing, balancing and the generators have.
     """
-    absent, inactive, scale = epoch.absent[step], epoch.inactive[step], epoch.scale[step]
+    absent, inactive, scale = epoch.absent[batch], epoch.inactive[batch], epoch.scale[batch]
     if len(inactive) == len(scale):  # no label that counts: as if the step had not been
-        return StepResult(_sums(learner, rows, epoch, step))
+        return StepResult(_sums(learner, rows, epoch, batch))
     tasks = learner.objective.tasks(inactive)
     balancing, passes = learner.balancing, None
     if balancing.extra_passes or learner.loss_scale is not None:
-        same_pieces = partial(pieces, learner, rows, epoch, step)
-        passes = StepPasses(learner, same_pieces, epoch, step, tasks, global_step, validation)
+        same_pieces = partial(pieces, learner, rows, epoch, batch)
+        passes = StepPasses(learner, same_pieces, epoch, batch, tasks, step, validation)
         scale = passes.scale
         balancing.before_step(passes, tasks)
     for optimizer in learner.optimizers:
         optimizer.flat.zero_gradient()
     accumulator = learner.accumulator(tasks)
     own = 0  # rows of the last piece
-    for piece in pieces(learner, rows, epoch, step):
+    for piece in pieces(learner, rows, epoch, batch):
         own = piece.own
         found = learner.losses(piece, scale, cut=accumulator.cut)
         if inactive:
             found = found.only(tasks)
         accumulator.add(found, piece.share)
-    batch = accumulator.finish()
+    balanced = accumulator.finish()
     _add_penalty(learner, own, absent)
+    learner.parameters.zero_still()
     clip(learner)
     if only_finite:
-        _refuse_what_is_not_finite(batch, [optimizer.flat.gradient for optimizer in learner.optimizers])
-    update(learner, global_step, absent)
+        _refuse_what_is_not_finite(balanced, [optimizer.flat.gradient for optimizer in learner.optimizers])
+    update(learner, step, absent)
     if passes is not None:
-        balancing.after_step(passes, batch.losses, tasks)
+        balancing.after_step(passes, balanced.losses, tasks)
     learner.model.sharing.after_step()
-    return StepResult(batch.sums, batch.weights, batch.norms)
+    return StepResult(balanced.sums, balanced.weights, balanced.norms)
 
 
 @torch.no_grad()
-def _sums(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Tensor:
+def _sums(learner: Learner, rows: Rows, epoch: Epoch, batch: int) -> Tensor:
     """Weighted sums of the row losses of each task (K,) of a batch that trains nothing."""
-    scale = epoch.scale[step]
-    if len(epoch.absent[step]) == len(scale):
+    scale = epoch.scale[batch]
+    if len(epoch.absent[batch]) == len(scale):
         return torch.zeros_like(scale)
-    sums = torch.stack([learner.losses(piece, scale).sums for piece in pieces(learner, rows, epoch, step)]).sum(0)
+    sums = torch.stack([learner.losses(piece, scale).sums for piece in pieces(learner, rows, epoch, batch)]).sum(0)
     learner.processes.add_up(sums)
     return sums
 
@@ -273,29 +274,28 @@ def _add_penalty_of_all(learner: Learner, penalty: Tensor, rows: int) -> None:
 
 
 def clip(learner: Learner) -> None:
-    """Makes the gradient that of what is trained, and as long as is allowed, if it is longer."""
-    learner.parameters.zero_still()
+    """Makes the gradient as long as is allowed, if it is longer."""
     if learner.clip is not None:
         norm = learner.parameters.gradient_norm()
         learner.parameters.gradient.mul_((learner.clip / (norm + 1e-6)).clamp(max=1.0))
 
 
-def update(learner: Learner, global_step: int, absent: Sequence[int]) -> None:
+def update(learner: Learner, step: int, absent: Sequence[int]) -> None:
     """Lets all optimizers do their step."""
-    factor = learner.scheduler.factor(global_step)
+    factor = learner.scheduler.factor(step)
     for optimizer in learner.optimizers:
         optimizer.step(factor, absent)
 
 
-def _refuse_what_is_not_finite(batch: BalancedBatch, gradients: list[Tensor]) -> None:
-    bad, weights = (~batch.sums.isfinite()).nonzero().flatten().tolist(), batch.weights
+def _refuse_what_is_not_finite(balanced: BalancedBatch, gradients: list[Tensor]) -> None:
+    bad, weights = (~balanced.sums.isfinite()).nonzero().flatten().tolist(), balanced.weights
     if bad or not all(bool(gradient.isfinite().all()) for gradient in gradients):
         raise NotFinite(bad, by_weights=not bad and weights is not None and not bool(weights.isfinite().all()))
 
 
-def pieces(learner: Learner, rows: Rows, epoch: Epoch, step: int) -> Iterator[Piece]:
-    """This process's rows of batch ``step``, as many at once as the learner takes; there is one piece at least."""
-    start, stop = epoch.bounds[step]
+def pieces(learner: Learner, rows: Rows, epoch: Epoch, batch: int) -> Iterator[Piece]:
+    """This process's rows of a batch, as many at once as the learner takes; there is one piece at least."""
+    start, stop = epoch.bounds[batch]
     first = start
     for size in piece_sizes(stop - start, learner.piece, learner.balancing.samples):
         piece = own_piece(learner.processes, rows, epoch, first, first + size)

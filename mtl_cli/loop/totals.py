@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mtl_cli.loop.finite import OfSome, WatchedSteps
+from mtl_cli.loop.recent_steps import OfSome, ReadSteps
 
 
 class Tally:
@@ -96,7 +96,7 @@ class Totals:
         self._labels += labels
         self.drawn += drawn
 
-    def add(self, steps: WatchedSteps, factors: Sequence[float]) -> None:
+    def add(self, steps: ReadSteps, factors: Sequence[float]) -> None:
         """Adds steps, one after the other: sums do not depend on when they are added.
 
         Args:

@@ -16,10 +16,11 @@ from mtl_cli.loop.checkpointing import Checkpoints
 from mtl_cli.loop.diagnostics import gradient_norms, look
 from mtl_cli.loop.evaluate import Evaluation, evaluate, import_scorers, mean_losses
 from mtl_cli.loop.failures import FiniteChecks, row_numbers
-from mtl_cli.loop.finite import LossWatch, Snapshot
+from mtl_cli.loop.finite import Snapshot
 from mtl_cli.loop.monitor import Scores, checkpoint_of
 from mtl_cli.loop.passes import ValidationBatches
 from mtl_cli.loop.progress import Limits, Progress, Stopwatch
+from mtl_cli.loop.recent_steps import RecentSteps
 from mtl_cli.loop.schedule import Schedule
 from mtl_cli.loop.step import Learner, NotFinite, StepResult, train_step
 from mtl_cli.loop.totals import Totals
@@ -131,10 +132,10 @@ class Trainer:
             folder, [task.name for task in tasks], learner=learner, progress=self.progress, totals=self.totals,
             scores=scores, metrics=self.metrics, diagnostics=self.diagnostics,
         )  # fmt: skip
-        self._watch = LossWatch(len(tasks), train.device)
+        self._recent = RecentSteps(len(tasks), train.device)
         # A step that is left out leaves good weights; those of one that is not are spoilt.
         good_weights = None if schedule.skip_nonfinite else self.checkpoints.load_last_weights
-        self._checks = FiniteChecks(learner, tasks, train, self._watch, self.progress, name_rows, good_weights)
+        self._checks = FiniteChecks(learner, tasks, train, self._recent, self.progress, name_rows, good_weights)
         self._training_log = TrainingLog(self.metrics, tasks, self.progress, skips=schedule.skip_nonfinite)
         shares = bool(learner.parameters.shared)
         self._looks = schedule.diagnostics_every > 0 and shares
@@ -198,7 +199,7 @@ class Trainer:
             before.restore()
             self._skip(epoch, step, reason)
             return
-        self._watch.add(sums, weights, norms, epoch.inactive[step])
+        self._recent.add(sums, weights, norms, epoch.inactive[step])
         self.totals.count(epoch.counts[step], epoch.drawn[step])
         self.progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
 
@@ -212,7 +213,7 @@ class Trainer:
                 self.diagnostics.append({"epoch": self.progress.epoch + 1, "step": self.progress.step, **found})
 
     def _skip(self, epoch: Epoch, step: int, reason: NotFinite) -> None:
-        self._watch.add(None)
+        self._recent.add(None)
         if not self.totals.skipped:
             self._checks.warn_of_skipped(epoch, step, reason)
         self.totals.skipped += 1
@@ -225,7 +226,7 @@ class Trainer:
             self._add_up(epoch)
             self._checks.check_weights()
             self._save("last")
-        elif self._watch.full:
+        elif self._recent.full:
             self._add_up(epoch)
         if signal is not None:
             raise Interrupted(signal)
@@ -280,7 +281,7 @@ class Trainer:
     def _add_up(self, epoch: Epoch) -> None:
         """Adds the latest steps to the totals, or stops at the first loss that was not finite."""
         self._checks.check_losses(epoch)
-        self.totals.add(self._watch.take(), self._factors())
+        self.totals.add(self._recent.take(), self._factors())
 
     def _save(self, *names: str) -> None:
         self.progress.seconds = self.stopwatch.seconds()

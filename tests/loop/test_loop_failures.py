@@ -128,7 +128,7 @@ def _leave_out(trainer):
     def without(epoch, number):
         start, stop = epoch.bounds[number]
         if POISON in epoch.order[start:stop].tolist():
-            trainer._watch.add(torch.zeros(3))
+            trainer._recent.add(torch.zeros(3))
             trainer.progress.skipped += 1
         else:
             yield from step(epoch, number)
@@ -189,7 +189,7 @@ class Spoiling(LossBalancing):
 
 
 @pytest.mark.parametrize("same", [False, True])
-@pytest.mark.parametrize("good", [0, 1, 255, 256, 399])  # the watch is cleared after 256 steps, and 399 is the last
+@pytest.mark.parametrize("good", [0, 1, 255, 256, 399])  # they are read after 256 steps, and 399 is the last
 def test_weights_that_balancing_spoilt_are_told_as_the_cause(folder, good, same):
     rows = make_rows(inputs(torch.randn(800, 5)), np.ones((800, 3), np.float32))
     learner = make_learner(three_kinds())

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from worlds import CPU
 
-from mtl_cli.loop.finite import LossWatch
+from mtl_cli.loop.recent_steps import RecentSteps
 from mtl_cli.loop.totals import Totals
 
 
@@ -12,12 +12,12 @@ def test_sums_do_not_depend_on_when_steps_are_added_up():
     steps = [(torch.randn(3), *torch.rand(2, 3 - bool(n % 3)), (1,) if n % 3 else ()) for n in range(20)]
     found = []
     for every in (1, 7, 20):
-        watch, totals = LossWatch(3, CPU), Totals(3, [""])
+        recent, totals = RecentSteps(3, CPU), Totals(3, [""])
         totals.count(np.ones(3), np.ones(1, np.int64))
         for number, step in enumerate(steps, 1):
-            watch.add(*step)
+            recent.add(*step)
             if number % every == 0 or number == 20:
-                totals.add(watch.take(), [1.0] * 3)
+                totals.add(recent.take(), [1.0] * 3)
         found.append((totals.mean_losses(), totals.weights.state(), totals.gradient_norms.state()))
     losses, (sums, counts), (lengths, _) = found[0]
     assert np.allclose(losses, sum(of_step.double() for of_step, *_ in steps))
@@ -29,10 +29,10 @@ def test_sums_do_not_depend_on_when_steps_are_added_up():
 
 def test_an_epoch_begins_with_nothing_and_the_rows_of_each_source_go_on():
     totals = Totals(2, ["small", "large"])
-    watch = LossWatch(2, CPU)
-    watch.add(torch.tensor([6.0, 0.0]), torch.tensor([1.0]), torch.tensor([2.0]), (1,))
+    recent = RecentSteps(2, CPU)
+    recent.add(torch.tensor([6.0, 0.0]), torch.tensor([1.0]), torch.tensor([2.0]), (1,))
     totals.count(np.array([3.0, 0.0]), np.array([1, 2]))
-    totals.add(watch.take(), [1.0, 1.0])
+    totals.add(recent.take(), [1.0, 1.0])
     totals.skipped = 1
     assert totals.mean_losses() == [2.0, None]
     assert totals.rows_by_source() == {"small": 1, "large": 2}
