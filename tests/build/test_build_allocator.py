@@ -35,7 +35,7 @@ def test_a_step_takes_no_pages_from_the_system_again():
     kept = _count("keep")
     if kept == "refused":
         pytest.skip("not glibc, or malloc is set by the environment")
-    assert float(kept) < 10 < float(_count("as it is"))
+    assert 3 * float(kept) < float(_count("as it is"))  # thousands, or a dozen where the system's pages are huge
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone")
