@@ -8,6 +8,7 @@ other run read them (scaling, bins, categories), since that is what its weights 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from mtl_cli.tasks import Kind
 from mtl_cli.trained import TrainedRun
 from mtl_cli.types import InputSpec
 
+_HEADS_BLOCK = re.compile(r"heads\.(?:heads\.)?blocks\.\d+\.")  # with products or without
 _ANOTHER = "another task"  # spaces are allowed in names, so that the name may be taken: it only has to be one more
 
 
@@ -179,10 +181,10 @@ def _pieces(model: MultiTaskModel, names: Sequence[str]) -> Iterator[tuple[_Key,
     """Every parameter and buffer of a checkpoint by what it means: rows of a task by the task's name."""
     known = {id(parameter): name for name, parameter in model.named_parameters()}
     counts: dict[tuple[str, str | None], int] = {}
-    for parameter, task, first, stop in model.owners():
+    for parameter, task, first, stop in model.rows_of_tasks():
         name, owner = known[id(parameter)], None if task is None else names[task]
-        if name.startswith("heads.") and owner is not None:  # blocks.2.weight: which block depends on the other tasks
-            name = f"heads.{owner}.{name.split('.', 3)[3]}"
+        if owner is not None and (block := _HEADS_BLOCK.match(name)):  # which one depends on the other tasks
+            name = f"heads.{owner}.{name[block.end() :]}"
         number = counts.setdefault((name, owner), 0)
         counts[name, owner] += 1
         yield _Key(name, owner, number), parameter.data[first:stop] if parameter.dim() else parameter.data
@@ -255,7 +257,7 @@ def _changed(
         except ConfigError:  # there are no such inputs for this encoder
             return set()
     prefix, shapes = "sharing.", {name: p.shape for name, p in other.named_parameters()}
-    by_rows = {id(owned.parameter) for owned in ours.owners() if owned.task is not None} if per_task else set()
+    by_rows = {id(owned.parameter) for owned in ours.rows_of_tasks() if owned.task is not None} if per_task else set()
     changed = set()
     for name, parameter in ours.named_parameters():
         expected = parameter.shape

@@ -120,11 +120,12 @@ class MultiTaskModel(nn.Module):
 
     def owners(self) -> list[Ownership]:
         """Who owns each parameter; complete and disjoint. What the loss of another task trains too is shared."""
-        owners = []
-        for owned in [*self.sharing.owners(), *self.heads.owners()]:
-            task = None if owned.task is None else self.with_head[owned.task]
-            owners.append(owned._replace(task=None if task in self._joint else task))
-        return owners
+        owners = self._among_all_tasks([*self.sharing.owners(), *self.heads.owners()])
+        return [owned._replace(task=None) if owned.task in self._joint else owned for owned in owners]
+
+    def rows_of_tasks(self) -> list[Ownership]:
+        """Whose each parameter is, whoever trains it; see ``Sharing.rows_of_tasks``. A head is always its task's."""
+        return self._among_all_tasks([*self.sharing.rows_of_tasks(), *self.heads.owners()])
 
     def trained(self) -> list[Ownership]:
         """Who owns what is trained: the parameters, and rows of them, that are not frozen."""
@@ -221,6 +222,10 @@ class MultiTaskModel(nn.Module):
         every, trained = self.count_parameters(), self._count(self.trained())
         of_tasks = tuple(a - b for a, b in zip(every.tasks, trained.tasks, strict=True))
         return ParameterCounts(every.total - trained.total, every.shared - trained.shared, of_tasks)
+
+    def _among_all_tasks(self, owners: Iterable[Ownership]) -> list[Ownership]:
+        """The same owners, whose positions are among the tasks with a head, by their positions among all tasks."""
+        return [owned if owned.task is None else owned._replace(task=self.with_head[owned.task]) for owned in owners]
 
     def _count(self, owners: Iterable[Ownership]) -> ParameterCounts:
         tasks = [0] * len(self.heads.output_dims)

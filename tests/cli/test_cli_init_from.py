@@ -69,6 +69,76 @@ def test_parameters_of_tasks_go_to_the_tasks_of_the_same_name(cli, customers, tm
     assert {"segment_prob_A", "churned_prob_yes"} <= before.keys() & after.keys()
 
 
+SHOP = """\
+# @package _global_
+data: {source: table, path: shop.csv, inputs: [item, price], batch_size: 16}
+shared_dim: 8
+encoder: {hidden: []}
+trainer: {max_epochs: 1}
+tasks: {%s}
+"""
+
+
+@pytest.fixture
+def shop(write):
+    """Two tables for ``task=old`` and ``task=new`` with the given tasks; the new one has some of the rows only."""
+
+    def write_shop(old, new):
+        rows = [f"i{n % 5},{n % 7},{n % 9},{n % 2},{n % 3 // 2},{n % 4 // 3},{n % 6 // 5}" for n in range(60)]
+        header = "item,price,spend,view,click,cart,buy"
+        write({
+            "shop.csv": "\n".join([header, *rows]) + "\n", "some.csv": "\n".join([header, *rows[:40]]) + "\n",
+            "conf/task/old.yaml": SHOP % old, "conf/task/new.yaml": SHOP.replace("shop.csv", "some.csv") % new,
+        })  # fmt: skip
+
+    return write_shop
+
+
+@pytest.mark.parametrize(
+    ("sharing", "old", "new"),
+    [
+        (
+            "esmm",
+            "click: {kind: binary}, cart: {kind: binary}, buy: {kind: binary, product_of: [click, cart]}",
+            "view: {kind: binary}, click: {kind: binary}, buy: {kind: binary, product_of: [view, click]}",
+        ),
+        (
+            "aitm",
+            "click: {kind: binary}, cart: {kind: binary, after: click}",
+            "view: {kind: binary}, click: {kind: binary, after: view}",
+        ),
+    ],
+)
+def test_tasks_that_train_one_another_keep_what_is_theirs(cli, shop, tmp_path, sharing, old, new):
+    # CKP-10: factors of a product and tasks before others; click has the place of another task now
+    shop(old, new)
+    line = ["--config-dir", "conf", f"sharing={sharing}"]
+    assert cli(*line, "task=old", "hydra.run.dir=old").code == 0
+    ended = cli(*line, "task=new", "init_from=old", *STILL, "hydra.run.dir=new")
+    assert (ended.code, ended.err) == (0, "")
+    outcomes, _ = _outcomes(tmp_path / "new")
+    parts = [name for name in _model(tmp_path / "new") if re.match(r"heads\.|sharing\.encoders\.layers", name)]
+    for name in parts:
+        start, end = _model(tmp_path / "old")[name], _model(tmp_path / "new")[name]
+        assert torch.allclose(end[1], start[0], atol=1e-6), name
+        assert not torch.allclose(end[0], start[0], atol=1e-3), name
+    assert len(parts) == 4
+    assert {outcome for name, outcome in outcomes.items() if "view" in name} == {"no task 'view' there"}
+
+
+def test_scaled_labels_beside_a_product_are_noticed(cli, shop, tmp_path):
+    spend, click, cart = "spend: {kind: regression, weight: 0.5}", "click: {kind: binary}", "cart: {kind: binary}"
+    both = "buy: {kind: binary, product_of: [click, cart]}"
+    shop(", ".join([click, cart, both, spend]), ", ".join([spend, click]))
+    assert cli("--config-dir", "conf", "task=old", "hydra.run.dir=old").code == 0
+    ended = cli("--config-dir", "conf", "task=new", "init_from=old", *STILL, "hydra.run.dir=new")
+    assert "note: the labels of spend are scaled by the new training rows, and the heads with them" in ended.out
+    assert set(_outcomes(tmp_path / "new")[0].values()) == {"loaded"}
+    for before, after in zip(*(_predicted(tmp_path / name, "shop.csv") for name in ("old", "new")), strict=True):
+        for column in ("spend_pred", "click_prob_1"):
+            assert float(after[column]) == pytest.approx(float(before[column]), rel=1e-4)
+
+
 def test_same_columns_in_another_order_are_read_as_before(cli, old, customers, tmp_path):
     # Other rows, other statistics, other categories: the new run begins with the predictions of the old one
     header, *rows = (line.split(",") for line in customers["customers.csv"].splitlines())

@@ -89,11 +89,13 @@ class AdaptiveInformationTransfer(Sharing):
 
     def owners(self) -> list[Ownership]:
         """A task that another comes after is trained by both."""
-        alone: list[int | None] = [None if task in self._before else task for task in range(len(self._before))]
+        return [owned._replace(task=None) if owned.task in self._before else owned for owned in self.rows_of_tasks()]
+
+    def rows_of_tasks(self) -> list[Ownership]:
         towers = [p for p in self.encoders.parameters() if all(p is not table for table in self._tables)]
-        owned = [*shared(self._tables), *stacked(towers, alone)]
+        owned = [*shared(self._tables), *stacked(towers, range(len(self._before)))]
         for step, transfer in zip(self._steps, self.transfers, strict=True):
-            owned += stacked(transfer.parameters(), [alone[task] for task, _ in step])
+            owned += stacked(transfer.parameters(), [task for task, _ in step])
         return owned
 
     def report(self, tasks: Sequence[str]) -> list[Finding]:

@@ -129,6 +129,13 @@ class Sharing(nn.Module, ABC):
         """Who owns each parameter; all are shared unless an architecture says otherwise. Complete and disjoint."""
         return shared(self.parameters())
 
+    def rows_of_tasks(self) -> list[Ownership]:
+        """Whose each parameter is, whoever trains it: what a run that starts from this one carries over by task.
+
+        As ``owners``, unless rows that are made for one task are trained by others too. Complete and disjoint.
+        """
+        return self.owners()
+
 
 def _without_gates(module: nn.Module) -> Iterator[nn.Module]:
     """A module and all within it, but gates."""
