@@ -227,6 +227,7 @@ def _depend_on_columns(config: RunConfig, data: Data) -> set[str]:
         replace(spec, categories=tuple(size + 1 for size in spec.categories)),
         replace(spec, categories=(*spec.categories, 3), missing=(*spec.missing, False)),
         replace(spec, edges=tuple((column, edges[:-1]) for column, edges in spec.edges)),
+        replace(spec, numeric_dim=spec.numeric_dim + 1, edges=(*spec.edges, (spec.numeric_dim, (0.0, 1.0)))),
         replace(spec, blocks=tuple(replace(b, ids=b.ids + 1) if b.ids else b for b in spec.blocks)),
         replace(spec, blocks=tuple(_one_more_channel(b) if b.type == "image" else b for b in spec.blocks)),
         replace(spec, blocks=(*spec.blocks, *(replace(b, name=f"{b.name} again") for b in spec.blocks))),

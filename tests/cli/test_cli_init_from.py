@@ -193,6 +193,19 @@ def test_weights_never_go_to_another_column(cli, old, customers, tmp_path):
     assert torch.allclose(before[second], after[second])
 
 
+@pytest.mark.parametrize("numbers", ["piecewise_linear", "periodic"])
+def test_what_reads_each_number_never_goes_to_another_column(cli, customers, tmp_path, numbers):
+    line = [*LINE, "only=[churned]", "encoder=tabular", f"encoder.numbers={numbers}", "data.bins=4"]
+    assert cli(*line, "trainer.max_steps=1", "hydra.run.dir=old").code == 0
+    (tmp_path / "customers.csv").write_text(customers["customers.csv"].replace("visits", "orders"))
+    assert cli(*line, "init_from=old", *STILL, "hydra.run.dir=new").code == 0
+    outcomes, _ = _outcomes(tmp_path / "new")
+    embedding = {name for name in outcomes if name.startswith(("sharing.encoder.numbers.", "sharing.encoder.bias"))}
+    assert len(embedding) == (2 if numbers == "piecewise_linear" else 3)
+    assert {outcomes[name] for name in embedding} == {"reads other columns"}
+    assert outcomes["sharing.encoder.last.layers.1.weight"] == "loaded"
+
+
 def test_head_of_other_classes_is_not_taken(cli, old, customers, tmp_path):
     text = customers["customers.csv"]
     (tmp_path / "customers.csv").write_text(re.sub(r",A,([SML?]?)$", r",Z,\1", text, flags=re.MULTILINE))
