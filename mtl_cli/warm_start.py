@@ -128,10 +128,12 @@ def start(origin: TrainedRun, config: RunConfig, data: Data, model: MultiTaskMod
     theirs = dict(_pieces(origin.model, [task.name for task in origin.tasks]))
     ours = dict(_pieces(model, names))
     columns = tuple(data.features.differences(origin.features))
-    reasons = _Reasons(origin, config, data, columns)
-    entries = []
+    reasons, buffers = _Reasons(origin, config, data, columns), dict(model.named_buffers())
+    entries: list[Entry] = []
     for key, values in ours.items():
         why = reasons.against(key) or _against_shape(values, theirs.get(key))
+        if why is None and key.name in buffers:
+            why = _against_buffer(key.name, entries)
         if why is None:
             with torch.no_grad():
                 values.copy_(theirs[key])
@@ -178,7 +180,7 @@ class _Reasons:
 
 
 def _pieces(model: MultiTaskModel, names: Sequence[str]) -> Iterator[tuple[_Key, Tensor]]:
-    """Every parameter and buffer of a checkpoint by what it means: rows of a task by the task's name."""
+    """Every parameter, then every buffer, of a checkpoint by what it means: rows of a task by the task's name."""
     known = {id(parameter): name for name, parameter in model.named_parameters()}
     counts: dict[tuple[str, str | None], int] = {}
     for parameter, task, first, stop in model.rows_of_tasks():
@@ -200,6 +202,13 @@ def _against_shape(ours: Tensor, theirs: Tensor | None) -> str | None:
         there, here = (" x ".join(map(str, tensor.shape)) for tensor in (theirs, ours))
         return f"shape {there} there, {here} here"
     return None
+
+
+def _against_buffer(name: str, parameters: Sequence[Entry]) -> str | None:
+    """Why a buffer must not be carried over: it says how the parameters beside it came to be what they are."""
+    home = name.rpartition(".")[0] + "."
+    left = any(entry.outcome != "loaded" for entry in parameters if entry.name.startswith(home))
+    return "belongs to parameters that are not loaded" if left else None
 
 
 def _other_meaning(there: Kind, here: Kind) -> str | None:

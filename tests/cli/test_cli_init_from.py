@@ -139,6 +139,19 @@ def test_scaled_labels_beside_a_product_are_noticed(cli, shop, tmp_path):
             assert float(after[column]) == pytest.approx(float(before[column]), rel=1e-4)
 
 
+def test_search_begins_anew_where_its_branches_do(cli, customers, tmp_path):
+    # Kept alone, the number of steps says that a search is over which has not begun
+    line = [*LINE, "sharing=ltb", "sharing.warmup_steps=0", "sharing.search_steps=2"]
+    assert cli(*line, "only=[churned,income,segment]", "hydra.run.dir=old").code == 0
+    for folder, only in (("same", "churned,income,segment"), ("fewer", "churned,income")):
+        assert cli(*line, f"only=[{only}]", "init_from=old", *STILL, f"hydra.run.dir={folder}").code == 0
+    same, fewer = (_outcomes(tmp_path / folder)[0] for folder in ("same", "fewer"))
+    assert same["sharing.steps"] == same["sharing.choices.0"] == "loaded"
+    assert fewer["sharing.choices.0"] != "loaded"
+    assert fewer["sharing.steps"] == "belongs to parameters that are not loaded"
+    assert _model(tmp_path / "fewer")["sharing.steps"] == 1
+
+
 def test_same_columns_in_another_order_are_read_as_before(cli, old, customers, tmp_path):
     # Other rows, other statistics, other categories: the new run begins with the predictions of the old one
     header, *rows = (line.split(",") for line in customers["customers.csv"].splitlines())
