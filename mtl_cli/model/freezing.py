@@ -77,15 +77,22 @@ def freeze(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str
 def frozen_statistics(model: nn.Module) -> list[nn.Module]:
     """Modules that must stay as they are in training: frozen ones that keep statistics of what they have seen.
 
-    A module is frozen if it, or one around it, has parameters and all of them are frozen. Dropout has no statistics,
-    and goes on.
+    A module is frozen if it, or one around it, has parameters and all of them are frozen. Statistics are buffers that
+    are part of a checkpoint. Dropout and augmentation have none, and go on.
     """
     found: dict[int, nn.Module] = {}
     for outer in model.modules():
         parameters = list(outer.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
-            found |= {id(inner): inner for inner in outer.modules() if any(True for _ in inner.buffers(recurse=False))}
+            found |= {id(inner): inner for inner in outer.modules() if _keeps_statistics(inner)}
     return list(found.values())
+
+
+def _keeps_statistics(module: nn.Module) -> bool:
+    """Whether there are some in the module itself, or in what it computes with and has not in its module tree."""
+    persistent = {name for name, _ in module.named_buffers(recurse=False)} - module._non_persistent_buffers_set
+    kept_out = (part for whole in getattr(module, "kept_out", ()) for part in whole.modules())
+    return bool(persistent) or any(map(_keeps_statistics, kept_out))
 
 
 def _of_encoders(model: nn.Module) -> set[int]:

@@ -194,7 +194,7 @@ class MultiTaskModel(nn.Module):
         """Training or evaluation; frozen modules that keep statistics stay as in evaluation."""
         super().train(mode)
         for module in self._keeping_statistics:
-            module.eval()
+            module.training = False  # it alone: dropout in it goes on
         return self
 
     @torch.no_grad()

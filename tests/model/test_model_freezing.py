@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from worlds import make_learner, three_kind_rows, three_kinds
+from worlds import DROPOUT, encoder_world, make_learner, three_kind_rows, three_kinds
 
 from mtl_cli.balancing.autograd import Parameters, accumulator_for
 from mtl_cli.data.batches import plan_epoch
@@ -21,7 +21,8 @@ from mtl_cli.model.encoders.base import VmapStack
 from mtl_cli.model.model import ParameterCounts
 from mtl_cli.model.ownership import named_rows
 from mtl_cli.model.sharing.hard import HardSharing
-from mtl_cli.registry import BALANCINGS, SHARINGS
+from mtl_cli.model.statistics import layers_over_rows
+from mtl_cli.registry import BALANCINGS, ENCODERS, SHARINGS
 from mtl_cli.types import InputSpec
 
 PULLING = {"optimizer": "sgd", "optimizer_options": {"momentum": 0.9, "weight_decay": 0.1}}  # decay and drift
@@ -181,6 +182,7 @@ class _Normalised(Encoder):
         super().__init__()
         parts = [nn.Linear(spec.numeric_dim, shared_dim), nn.BatchNorm1d(shared_dim), nn.Dropout(0.5)]
         self.parts = nn.Sequential(*parts, nn.BatchNorm1d(shared_dim, affine=False))
+        self.register_buffer("constant", torch.ones(1))  # in a checkpoint, as what counts as statistics
 
     def forward(self, inputs):
         return self.parts(inputs.numeric)
@@ -198,3 +200,23 @@ def test_frozen_encoder_keeps_its_statistics_and_its_dropout(frozen):
     model(torch.randn(16, 5))
     assert all(torch.equal(value, model.get_buffer(name)) for name, value in before.items()) == frozen
     assert sharing.encoder.parts[2].training
+
+
+@pytest.mark.parametrize("sharing", ["hard", "separate"])
+@pytest.mark.parametrize("name", DROPOUT)
+def test_frozen_encoder_without_statistics_draws_as_in_training(name, sharing):
+    # Its constants are buffers, too: no reason to switch dropout and augmentation off
+    spec, rows = encoder_world(ENCODERS.load(name).reads)
+    make = EncoderMaker(partial(ENCODERS.load(name), **DROPOUT[name]), spec, 6)
+    model = MultiTaskModel(2, [1, 1], 6, sharing=SHARINGS.build(sharing, make, ["a", "b"]))
+    model.freeze(["encoder"])
+    assert all(module.training for module in model.modules())
+    assert not torch.equal(model.sharing(rows), model.sharing(rows))
+
+
+def test_frozen_copies_keep_statistics_that_stand_beside_their_tree():
+    make = EncoderMaker(_Normalised, InputSpec(5), 8)
+    model = MultiTaskModel(5, [1, 1], 8, sharing=SHARINGS.build("separate", make, ["a", "b"]))
+    assert layers_over_rows(model)
+    model.freeze(["encoder"])
+    assert not layers_over_rows(model)
