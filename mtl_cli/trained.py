@@ -316,7 +316,7 @@ class TrainedRun:
     @contextmanager
     def _own_threads(self) -> Iterator[None]:
         callers = torch.get_num_threads()
-        torch.set_num_threads(choose_threads(self.config, sum(p.numel() for p in self.model.parameters())))
+        torch.set_num_threads(choose_threads(self.config, self.model))
         try:
             yield
         finally:

@@ -134,10 +134,11 @@ def test_processes_of_a_machine_divide_its_cores(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(8))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     config = SimpleNamespace(trainer=SimpleNamespace(threads="auto"), data=SimpleNamespace(batch_size=256))
-    assert build.choose_threads(config, 10**7) == 8
+    small, large = (nn.Linear(1000, width, bias=False, device="meta") for width in (1000, 10_000))
+    assert build.choose_threads(config, large) == 8
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert build.choose_threads(config, 10**7) == 4
+    assert build.choose_threads(config, large) == 4
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert build.choose_threads(config, 10**7) == 3
-    assert build.choose_threads(config, 10**6) == 1
+    assert build.choose_threads(config, large) == 3
+    assert build.choose_threads(config, small) == 1

@@ -90,7 +90,7 @@ def build_learner(
         own = FlatParameters(by_rows(balancing.parameters(), len(names)))
         options = {**config.optimizer.options, "weight_decay": 0.0}  # decay would pull what a method has learnt to 0
         optimizers.append(OPTIMIZERS.build(config.optimizer.name, own, **options))
-    torch.set_num_threads(choose_threads(config, len(parameters.values)))
+    torch.set_num_threads(choose_threads(config, model))
     keep_freed_memory()
     learner = Learner(
         model, Objective([t.kind for t in data.tasks], device, model.ordered()), balancing, parameters, optimizers,
@@ -289,16 +289,18 @@ def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters,
         raise ConfigError(Problem("balancing.gradients_on", what, hint))
 
 
-def choose_threads(config: RunConfig, parameters: int) -> int:
+def choose_threads(config: RunConfig, model: nn.Module) -> int:
     """CPU threads: as given, or by the work of a step and the cores this process may use, nothing that varies.
 
-    Several processes on a machine divide its cores among them. ``OMP_NUM_THREADS`` is the most there are.
+    Several processes on a machine divide its cores among them. ``OMP_NUM_THREADS`` is the most there are. What is
+    frozen counts as what is trained: whoever loads the model of a run knows nothing of freezing.
     """
     if config.trainer.threads != "auto":
         return config.trainer.threads
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = os.environ.get("OMP_NUM_THREADS", "")
     cores = max(min(cores // local_size(), int(most) if most.isdecimal() else cores), 1)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     operations = 3 * config.data.batch_size * parameters // size()
     return cores if operations >= MANY_OPERATIONS else 1
 

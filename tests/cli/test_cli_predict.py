@@ -526,8 +526,13 @@ def test_a_device_that_is_not_there_is_refused(base, device, message):
     assert str(refused.value) == message
 
 
-def test_library_computes_with_the_threads_of_the_training_and_leaves_those_of_its_caller(base, monkeypatch):
-    base("trainer.threads=3")
+@pytest.mark.parametrize("more", [["trainer.threads=3"], ["trainer.threads=auto", "freeze=[encoder]"]])
+def test_library_computes_with_the_threads_of_the_training_and_leaves_those_of_its_caller(base, monkeypatch, more):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setattr("mtl_cli.build.learner.MANY_OPERATIONS", 3 * 4 * 100)  # heads alone have 36 parameters
+    base(*more)
+    assert json.loads(Path("run/summary.json").read_text())["threads"] == 3
     torch.set_num_threads(2)
     seen, forward = [], trained_module.forward
 
