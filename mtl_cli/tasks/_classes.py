@@ -99,11 +99,7 @@ def class_codes(column: Column, classes: Sequence[str], origin: str = FOUND) -> 
         DataError: Labels that are not among the classes, with the places of the first ones; or lists.
     """
     texts = _texts(column)
-    known = label_texts(pl.Series(list(classes), dtype=pl.String))
-    places = {text: place for place, text in enumerate(known.to_list())}
-    others = [text for text in texts.unique().drop_nulls().to_list() if text not in places]
-    places |= {text: places[value] for text, value in Spellings(list(places)).find(others).items()}
-    codes = texts.replace_strict(list(places), list(places.values()), default=None, return_dtype=pl.Int64)
+    codes = find_codes(texts, classes)
     strangers = texts.is_not_null() & codes.is_null()
     if strangers.any():
         rows = strangers.arg_true().to_list()
@@ -111,6 +107,20 @@ def class_codes(column: Column, classes: Sequence[str], origin: str = FOUND) -> 
         first = dict(sorted(first.items(), key=lambda item: item[1]))
         raise DataError(unknown_classes(column, first, classes, origin))
     return codes.cast(pl.Float32).fill_null(float("nan")).to_numpy().copy()
+
+
+def find_codes(labels: pl.Series, classes: Sequence[str]) -> pl.Series:
+    """Positions of labels in ``classes``, null where a label is missing or none of them; spelt as ``Spellings`` has it.
+
+    Example:
+        >>> find_codes(pl.Series(["2", "2.50", "x"]), ["2.0", "2.5"]).to_list()
+        [0, 1, None]
+    """
+    known = label_texts(pl.Series(list(classes), dtype=pl.String))
+    places = {text: place for place, text in enumerate(known.to_list())}
+    others = [text for text in labels.unique().drop_nulls().to_list() if text not in places]
+    places |= {text: places[value] for text, value in Spellings(list(places)).find(others).items()}
+    return labels.replace_strict(list(places), list(places.values()), default=None, return_dtype=pl.Int64)
 
 
 def unknown_classes(
@@ -155,18 +165,33 @@ def fit_classes(column: Column, train: np.ndarray, declared: Sequence[str] | Non
     found = sort_classes([t for t in texts.unique().to_list() if t is not None])
     if not found:
         raise DataError(no_labels(column))
+    refuse_spellings(column, found, texts, train)
+    return found
+
+
+def refuse_spellings(column: Column, classes: Sequence[str], labels: pl.Series, rows: np.ndarray) -> None:
+    """Refuses classes two of which look like two spellings of one.
+
+    Args:
+        column: The labels, for messages.
+        classes: The classes found.
+        labels: The labels that they were found among, as text.
+        rows: The row of each.
+
+    Raises:
+        DataError: Lists those that do, with their first rows.
+    """
     first_with: dict[str, str] = {}
     problems = []
-    for label, meaning in meanings(found).items():
+    for label, meaning in meanings(classes).items():
         other = first_with.setdefault(meaning, label)
         if other != label:
-            first, second = (int(train[(texts == text).arg_true()[0]]) for text in (other, label))
+            first, second = (int(rows[(labels == text).arg_true()[0]]) for text in (other, label))
             what = f"holds {label!r}, which may be the class {other!r} of {column.where(first)}"
             hint = "Write one of them everywhere, or list the task's `classes` if they are different."
             problems.append(Problem(column.where(second), what, hint))
     if problems:
         raise DataError(first_few(problems, lambda problem: problem, column.head))
-    return found
 
 
 class ClassKind(Kind):

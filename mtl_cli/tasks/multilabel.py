@@ -13,7 +13,16 @@ from torch.nn import functional
 
 from mtl_cli.errors import ConfigError, DataError, Problem, first_few
 from mtl_cli.registry import KINDS
-from mtl_cli.tasks._classes import DECLARED, FOUND, label_texts, no_labels, sort_classes, unknown_classes
+from mtl_cli.tasks._classes import (
+    DECLARED,
+    FOUND,
+    find_codes,
+    label_texts,
+    no_labels,
+    refuse_spellings,
+    sort_classes,
+    unknown_classes,
+)
 from mtl_cli.tasks._scores import multilabel_scores
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import ClassNames, Column
@@ -85,12 +94,15 @@ class Multilabel(Kind):
             return
         if column.values.gather(train).null_count() == len(train):
             raise DataError(no_labels(column))
-        rows, labels = self._pairs(column)
-        self.classes = sort_classes(labels.filter(pl.Series(np.isin(rows, train))).unique().to_list())
+        rows, labels = _pairs(self._lists(column), column)
+        trained = np.isin(rows, train)
+        rows, labels = rows[trained], labels.filter(pl.Series(trained))
+        self.classes = sort_classes(labels.unique().to_list())
         if len(self.classes) < 2:
             shown = ", ".join(self.classes) or "none"
             what = f"a multilabel task needs two or more labels in the training rows, got {len(self.classes)} ({shown})"
             raise DataError(Problem(where, what, "List the task's `classes`, or use kind: binary."))
+        refuse_spellings(column, self.classes, labels, rows)
         text = column.values.gather(train)
         if text.dtype == pl.String and not text.str.contains(self._delimiter, literal=True).any():
             what = f"no training row holds the delimiter {self._delimiter!r}, got {text.drop_nulls()[0]!r}"
@@ -100,20 +112,19 @@ class Multilabel(Kind):
     def encode(self, column: Column) -> np.ndarray:
         if isinstance(column.values.dtype, pl.Struct):
             return self._from_columns(column)
-        rows, labels = self._pairs(column)
-        places = dict(zip(self.classes, range(len(self.classes)), strict=True))
-        codes = labels.replace_strict(places, default=None, return_dtype=pl.Int64)
+        lists = self._lists(column)
+        rows, labels = _pairs(lists, column)
+        codes = find_codes(labels, self.classes)
         pairs = pl.DataFrame({"label": labels, "row": rows}).filter(codes.is_null())
         strangers = pairs.unique("label", keep="first", maintain_order=True)
         if len(strangers):
             origin = FOUND if self._declared is None else DECLARED
             raise DataError(unknown_classes(column, dict(strangers.iter_rows()), self.classes, origin, "label"))
-        targets = np.zeros((len(column.values), len(self.classes)), np.float32)
+        targets = np.zeros((len(lists), len(self.classes)), np.float32)
         targets[rows, codes.to_numpy()] = 1.0
-        targets[column.values.is_null().to_numpy()] = np.nan
-        if isinstance(column.values.dtype, pl.List):  # nothing but missing labels is no label, unlike an empty list
-            lists = column.values.list
-            targets[((lists.len() > 0) & (lists.drop_nulls().list.len() == 0)).fill_null(False).to_numpy()] = np.nan
+        # Nothing but missing labels is no label, unlike an empty list.
+        unlabelled = (lists.list.len() > 0) & (lists.list.drop_nulls().list.len() == 0)
+        targets[unlabelled.fill_null(True).to_numpy()] = np.nan
         return targets
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -157,23 +168,16 @@ class Multilabel(Kind):
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.classes = list(state["classes"])
 
-    def _pairs(self, column: Column) -> tuple[np.ndarray, pl.Series]:
-        """Every label of every row: the row, and the label as text."""
+    def _lists(self, column: Column) -> pl.Series:
+        """The labels of every row as a list, null where the cell is missing."""
         values = column.values
         if isinstance(values.dtype, pl.Array):
-            values = values.arr.to_list()
-        if not isinstance(values.dtype, pl.List):
-            # An empty text that is no missing cell is a row without any label; a delimiter at the end adds none.
-            texts = values.cast(pl.String).str.split(self._delimiter)
-            values = texts.list.eval(pl.element().str.strip_chars()).list.eval(pl.element().filter(pl.element() != ""))
-        counts = values.list.len().fill_null(0).to_numpy()
-        rows = np.repeat(np.arange(len(values)), counts)
-        single = values.filter(pl.Series(counts > 0)).explode()
-        if single.dtype.is_nested():
-            raise DataError(Problem(column.head, f"must hold lists of labels, got type {column.values.dtype}"))
-        labels = label_texts(single)
-        known = labels.is_not_null()
-        return rows[known.to_numpy()], labels.filter(known)
+            return values.arr.to_list()
+        if isinstance(values.dtype, pl.List):
+            return values
+        # An empty text that is no missing cell is a row without any label; a delimiter at the end adds none.
+        texts = values.cast(pl.String).str.split(self._delimiter)
+        return texts.list.eval(pl.element().str.strip_chars()).list.eval(pl.element().filter(pl.element() != ""))
 
     def _from_columns(self, column: Column) -> np.ndarray:
         names = [field.name for field in column.values.dtype.fields]  # type: ignore[attr-defined]
@@ -198,3 +202,15 @@ class Multilabel(Kind):
             raise DataError(first_few(wrong, problem, column.head))
         targets[(targets < 0).all(1)] = np.nan
         return targets
+
+
+def _pairs(lists: pl.Series, column: Column) -> tuple[np.ndarray, pl.Series]:
+    """Every label of every row: the row, and the label as text."""
+    counts = lists.list.len().fill_null(0).to_numpy()
+    rows = np.repeat(np.arange(len(lists)), counts)
+    single = lists.filter(pl.Series(counts > 0)).explode()
+    if single.dtype.is_nested():
+        raise DataError(Problem(column.head, f"must hold lists of labels, got type {column.values.dtype}"))
+    labels = label_texts(single)
+    known = labels.is_not_null()
+    return rows[known.to_numpy()], labels.filter(known)

@@ -43,15 +43,29 @@ def test_labels_are_read_however_they_are_written(values, dtype, options):
     np.testing.assert_array_equal(targets, EXPECTED)
 
 
-def test_a_list_of_nothing_but_missing_labels_is_no_label():
-    _, targets = _fit([["a", "b"], [], [None, None], ["b", None], None], pl.List(pl.String))
-    np.testing.assert_array_equal(targets, [[1, 1], [0, 0], [NAN, NAN], [0, 1], [NAN, NAN]])
+@pytest.mark.parametrize("dtype", [pl.List(pl.String), pl.Array(pl.String, 2)])
+def test_nothing_but_missing_labels_is_no_label(dtype):
+    _, targets = _fit([["a", "b"], [None, None], ["b", None], None], dtype)
+    np.testing.assert_array_equal(targets, [[1, 1], [NAN, NAN], [0, 1], [NAN, NAN]])
+
+
+def test_an_empty_list_is_a_row_without_labels():
+    _, targets = _fit([["a", "b"], [], None], pl.List(pl.String))
+    np.testing.assert_array_equal(targets, [[1, 1], [0, 0], [NAN, NAN]])
 
 
 def test_numbers_are_labels_in_one_spelling():
     kind, targets = _fit([[10, 9], [9], None], pl.List(pl.Int64))
     assert kind.classes == ["9", "10"]
     np.testing.assert_array_equal(kind.encode(column(["9.0;10", "9", None], dtype=pl.String)), targets)
+
+
+@pytest.mark.parametrize("declared", [None, ["250.00", "401.9", "V27"]])
+def test_label_is_the_same_whatever_rows_are_read_with_it(declared):
+    kind, _ = _fit(["250.00;V27", "401.9"], classes=declared)  # codes, not all of which are numbers
+    assert kind.classes == ["250.00", "401.9", "V27"]
+    np.testing.assert_array_equal(kind.encode(column(["250.00;401.9"])), [[1, 1, 0]])
+    np.testing.assert_array_equal(kind.encode(column([[250.0], [401.9]])), [[1, 0, 0], [0, 1, 0]])
 
 
 def test_single_cells_may_be_missing():
@@ -120,6 +134,12 @@ def test_labels_are_described_by_their_share():
             "column 'y': a multilabel task needs two or more labels in the training rows, got 1 (a). "
             "List the task's `classes`, or use kind: binary.",
             id="one label",
+        ),
+        pytest.param(
+            [None, "Yes;b", "yes"],
+            "people.csv, column 'y', row 3: holds 'yes', which may be the class 'Yes' of people.csv, column 'y', "
+            "row 2. Write one of them everywhere, or list the task's `classes` if they are different.",
+            id="one label in two spellings",
         ),
         pytest.param(
             [{"a": 1, "b": 0}, {"a": 2, "b": 1}],
