@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -126,6 +127,21 @@ def test_a_file_that_gives_other_numbers_is_not_kept(train, export, monkeypatch)
     code, _, err = export("run", "--out", "model.pt2")
     assert (code, err) == (
         1, "model.pt2: not written: the exported program gives other numbers than the model, by 0.5.\n",
+    )  # fmt: skip
+    assert not list(Path().glob("model.*"))
+
+
+def test_a_file_that_gives_no_numbers_is_not_kept(train, export, monkeypatch):
+    train()
+
+    def broken(*rows):
+        outputs = exported.Program(load_run("run"))(*rows)
+        return outputs | {"income": outputs["income"] * float("nan")}
+
+    monkeypatch.setattr(torch.export, "load", lambda _: SimpleNamespace(module=lambda: broken))
+    code, _, err = export("run", "--out", "model.pt2")
+    assert (code, err) == (
+        1, "model.pt2: not written: the exported program gives other numbers than the model, by nan.\n",
     )  # fmt: skip
     assert not list(Path().glob("model.*"))
 
