@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from pathlib import Path
@@ -40,7 +41,10 @@ class Program(nn.Module):
 
     def __init__(self, trained: TrainedRun) -> None:
         super().__init__()
-        self.model = trained.model
+        self.model = copy.deepcopy(trained.model).eval()
+        for module in self.model.modules():
+            if isinstance(module, GateUse):
+                module.training = True  # what it counts in evaluations is no part of the program
         places = {task.name: place for place, task in enumerate(trained.tasks)}
         self._places = [(name, places[name]) for name in trained.config.tasks]
 
@@ -70,10 +74,7 @@ def export(trained: TrainedRun, path: Path) -> float:
     if ragged:
         what = f"reads texts or tokens (column {', '.join(b.name for b in ragged)}), which cannot be exported"
         raise RunError(Problem(str(trained.folder.path), what, "Use mtl-predict."))
-    program = Program(trained).eval()
-    for module in program.modules():
-        if isinstance(module, GateUse):
-            module.training = True  # what it counts in evaluations is no part of the program
+    program = Program(trained)
     example = _made_up_rows(trained, 4)
     rows = torch.export.Dim("rows", min=1)
     shapes = ({0: rows}, {0: rows}, {name: {0: rows} for name in example[2]})

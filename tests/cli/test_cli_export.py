@@ -18,6 +18,7 @@ from mtl_cli.commands import export as command
 from mtl_cli.commands.entry import run
 from mtl_cli.data import FeatureOptions, Features
 from mtl_cli.data.table import Part, Table
+from mtl_cli.model.gates import GateUse
 
 TASKS = ("churned", "income", "segment", "size")
 
@@ -144,6 +145,17 @@ def test_a_file_that_gives_no_numbers_is_not_kept(train, export, monkeypatch):
         1, "model.pt2: not written: the exported program gives other numbers than the model, by nan.\n",
     )  # fmt: skip
     assert not list(Path().glob("model.*"))
+
+
+@pytest.mark.filterwarnings("default")  # torch.export warns of itself
+def test_the_run_that_is_exported_stays_as_it_is(train):
+    train("sharing=mmoe")
+    trained = load_run("run")
+    assert exported.export(trained, Path("model.pt2")) < 1e-5
+    uses = [module for module in trained.model.modules() if isinstance(module, GateUse)]
+    assert not any(module.training for module in trained.model.modules())
+    assert uses
+    assert all(use.seen() is None for use in uses)
 
 
 def test_mistakes_are_told_at_once(train, export):
