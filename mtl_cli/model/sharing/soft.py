@@ -65,7 +65,8 @@ class SoftSharing(Copies):
         return self._strength * torch.stack(parts).sum()
 
     def report(self, tasks: Sequence[str]) -> list[Finding]:
-        flat = torch.cat([p.detach().reshape(self._num_tasks, -1) for p in self.encoders.parameters()], 1).double()
+        rows = [p.detach().reshape(self._num_tasks, -1) for p in self.encoders.parameters()]
+        flat = torch.cat(rows, 1).cpu().double()
         lengths = flat.norm(dim=1).clamp(min=1e-12)
         return [
             Finding(
@@ -87,13 +88,14 @@ class _TraceNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        wide = matrix.double()
+        on_mps = matrix.device.type == "mps"  # where there is no double precision
+        wide = (matrix.cpu() if on_mps else matrix).double()
         squares, vectors = torch.linalg.eigh(wide @ wide.t())
         lengths = squares.clamp_min(0).sqrt()
         known = lengths > 1e-7 * lengths[-1]  # of what has no length there is no direction
         inverse = torch.where(known, 1 / lengths.clamp_min(1e-300), 0.0)
         ctx.save_for_backward((vectors * inverse @ vectors.t()).to(matrix), matrix)
-        norm: Tensor = lengths.sum().to(matrix.dtype)
+        norm: Tensor = lengths.sum().to(matrix)
         return norm
 
     @staticmethod
