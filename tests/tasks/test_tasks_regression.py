@@ -41,6 +41,12 @@ def test_a_label_too_far_from_the_training_rows_is_refused():
         kind.encode(column(values))
 
 
+def test_head_means_the_same_whatever_loss_it_was_trained_by():
+    meaning = Regression(loss="mse", transform="log1p").meaning()
+    assert Regression(loss="huber", huber_delta=2.0, transform="log1p").meaning() == meaning
+    assert Regression(loss="mse").meaning() != meaning
+
+
 def test_training_targets_have_mean_0_and_deviation_1():
     values = np.random.default_rng(0).normal(50.0, 7.0, 200)
     encoded = _fit(values).encode(column(values)).astype(np.float64)
