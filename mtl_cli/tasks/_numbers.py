@@ -68,10 +68,7 @@ class Units:
 
     def encode(self, column: Column) -> np.ndarray:
         """(N,) float32, NaN where missing."""
-        with np.errstate(over="ignore"):
-            encoded: np.ndarray = ((self._read(column) - self._mean) / self._std).astype(np.float32)
-        refuse(column, np.isinf(encoded), "is too far from the training rows' labels for 32 bits", "Correct the cell.")
-        return encoded
+        return scaled(column, self._read(column) - self._mean, self._std)
 
     def decode(self, standardised: np.ndarray) -> np.ndarray:
         """float64 in the user's units."""
@@ -135,6 +132,18 @@ def read_numbers(column: Column) -> np.ndarray:
     read: np.ndarray = numbers.fill_null(float("nan")).to_numpy().astype(np.float64)
     refuse(column, np.abs(read) > _LARGEST, f"is beyond {_LARGEST:g}", "Correct the cell, or take a larger unit.")
     return read
+
+
+def scaled(column: Column, values: np.ndarray, unit: float) -> np.ndarray:
+    """Labels in multiples of a unit that the training rows have given, float32.
+
+    Raises:
+        DataError: Cells that are too far from these rows' labels.
+    """
+    with np.errstate(over="ignore"):
+        targets: np.ndarray = (values / unit).astype(np.float32)
+    refuse(column, np.isinf(targets), "is too far from the training rows' labels for 32 bits", "Correct the cell.")
+    return targets
 
 
 def _no_number(column: Column, row: int, others: Sequence[str]) -> Problem:

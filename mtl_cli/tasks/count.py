@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mtl_cli.registry import KINDS
-from mtl_cli.tasks._numbers import read_numbers, refuse
+from mtl_cli.tasks._numbers import read_numbers, refuse, scaled
 from mtl_cli.tasks._scores import count_scores
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column
@@ -59,7 +59,7 @@ class Count(Kind):
             self._mean = float(counts.mean())
 
     def encode(self, column: Column) -> np.ndarray:
-        return (self._read(column) / self._mean).astype(np.float32)
+        return scaled(column, self._read(column), self._mean)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         logarithm = outputs.squeeze(-2)

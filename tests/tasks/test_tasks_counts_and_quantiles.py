@@ -63,6 +63,12 @@ def test_what_is_no_count_is_refused_with_its_row():
     )
 
 
+def test_a_count_too_far_from_the_training_rows_is_refused():
+    kind, _ = _fit(Count(), COUNTS)
+    with pytest.raises(DataError, match=r"row 2: 1e\+60 is too far from the training rows' labels for 32 bits"):
+        kind.encode(column([1.0, 1e60]))
+
+
 def test_counts_are_described():
     kind, targets = _fit(Count(), COUNTS)
     assert kind.describe(targets.numpy()) == "mean 3.833, 33% zeros, most 12"
