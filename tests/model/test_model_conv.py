@@ -63,6 +63,11 @@ def test_more_than_one_image_column_is_refused():
         Conv(InputSpec(0, blocks=(*spec.blocks, second)), 6)
 
 
+def test_network_without_blocks_is_refused():
+    with pytest.raises(ConfigError, match=r"^encoder\.widths: must name one width or more, got \[\]\.$"):
+        Conv(encoder_world("image")[0], 6, widths=[])
+
+
 def test_large_values_of_float_images_are_read_as_they_are():
     spec, inputs = encoder_world("image")
     encoder = Conv(spec, 6).eval()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders.base import Encoder, stacked_copy
 from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.layers import Conv2d, GroupNorm, dropout
@@ -28,7 +29,7 @@ class Conv(Encoder):
     Args:
         spec: What the inputs are; one image column.
         shared_dim: D, the width of the last layer.
-        widths: Channels of each block.
+        widths: Channels of each block, one or more.
         stem_stride: Stride of the first convolution; 2 halves the resolution at once, and the time by four.
         pool: ``flatten`` keeps where in the image a feature is; ``mean`` forgets it, for large images of one thing.
         dropout: Share of the pooled features and of the outputs set to 0 in training.
@@ -41,7 +42,7 @@ class Conv(Encoder):
         image (B, H, W, channels) uint8 or float32 -> (B, D).
 
     Raises:
-        ConfigError: The data have no image column, or more than one.
+        ConfigError: ``widths`` is empty; or the data have no image column, or more than one.
 
     Example:
         >>> from mtl_cli.types import Block
@@ -71,6 +72,8 @@ class Conv(Encoder):
         embedding_dim: PositiveInt = 8,
     ) -> None:
         super().__init__()
+        if not widths:
+            raise ConfigError(Problem("encoder.widths", "must name one width or more, got []"))
         (image,) = self.blocks_of(spec)
         self._image, self._flatten, self._dropout = image.name, pool == "flatten", dropout
         self.inner_widths = tuple(widths)
