@@ -387,6 +387,13 @@ def test_branches_stay_after_the_search():
     assert all(torch.equal(features, sharing.eval()(x)) for features in settled)
     settled[0].sum().backward()
     assert not any(choice.grad.any() for choice in sharing.choices)
+    tree = sharing.report(NAMES)[0].values
+    with torch.no_grad():  # as momentum may
+        for choice in sharing.choices:
+            choice.neg_()
+    sharing.after_step()
+    assert torch.equal(sharing(x), settled[0])
+    assert sharing.report(NAMES)[0].values == tree
 
 
 @pytest.mark.parametrize("name", ANY_INPUTS)

@@ -25,9 +25,9 @@ class LearningToBranch(Sharing):
     There are K branches at each stage; what task i reads of the last stage is chosen too. In the first steps all
     branches are read alike (their mean, so that the scale does not jump when choosing begins). Then a choice is drawn
     anew with every forward pass, at a temperature that falls as ``temperature / sqrt(1 + step / decay_steps)``; the
-    paper counts epochs, an architecture sees steps. After ``search_steps``, and in an evaluation once choosing has
-    begun, it is the likeliest: the paper trains the network that the search has found, and a network that changes with
-    every batch learns slowly.
+    paper counts epochs, an architecture sees steps. In an evaluation once choosing has begun it is the likeliest, and
+    after ``search_steps`` what was the likeliest at their end: the paper trains the network that the search has found,
+    and a network that changes with every batch learns slowly.
 
     Args:
         make_encoder: Makes branches.
@@ -68,22 +68,30 @@ class LearningToBranch(Sharing):
         self.encoders = type(encoders[0]).stack(encoders)
         # log-weights (K, K) of child i for parent j after each stage; equal at the start
         self.choices = nn.ParameterList(nn.Parameter(torch.zeros(tasks, tasks)) for _ in range(stages))
-        self.steps: Tensor
-        self.register_buffer(
-            "steps", torch.zeros((), dtype=torch.float32)
-        )  # so far in training; never read by the host
+        self.steps: Tensor  # so far in training; never read by the host
+        self.register_buffer("steps", torch.zeros((), dtype=torch.float32))
+        # (stages, K): kept apart from the choices, which an optimizer with momentum moves on without a gradient
+        self.settled: Tensor
+        self.register_buffer("settled", torch.zeros(stages, tasks, dtype=torch.int64))
 
     def forward(self, inputs: Inputs) -> Tensor:
         return run_stages(self.encoders, len(self.choices), inputs, self._grow)
 
     def after_step(self) -> None:
+        self.settled.copy_(self._parents())
         self.steps += 1
 
-    def _grow(self, index: int, x: Tensor) -> Tensor:
-        return (self._picked(self.choices[index]) @ x.flatten(1)).view(x.shape)
+    def _parents(self) -> Tensor:
+        """(stages, K), the branch that each child reads: the likeliest, as long as the search goes on."""
+        likeliest = torch.stack(list(self.choices)).argmax(2)
+        return torch.where(self.steps < self._search_steps, likeliest, self.settled)
 
-    def _picked(self, choice: Tensor) -> Tensor:
-        found = functional.one_hot(choice.argmax(1), self._num_tasks).to(choice.dtype)
+    def _grow(self, index: int, x: Tensor) -> Tensor:
+        return (self._picked(index) @ x.flatten(1)).view(x.shape)
+
+    def _picked(self, index: int) -> Tensor:
+        choice = self.choices[index]
+        found = functional.one_hot(self._parents()[index], self._num_tasks).to(choice.dtype)
         all_alike = choice.softmax(1) * 0 + 1 / self._num_tasks
         chosen = found
         if self.training:
@@ -129,7 +137,7 @@ class LearningToBranch(Sharing):
 
     def _branches(self) -> list[list[int]]:
         """For each task, the branch of each stage that it reads, found from the last stage back."""
-        *inner, last = [choice.argmax(1).tolist() for choice in self.choices]
+        *inner, last = self._parents().tolist()
         paths = [[branch] for branch in last]
         for parents in reversed(inner):
             paths = [[parents[path[0]], *path] for path in paths]
