@@ -73,16 +73,16 @@ def stacked(parameters: Iterable[nn.Parameter], tasks: Sequence[int | None]) -> 
 
 
 def by_rows(parameters: Iterable[nn.Parameter], num_tasks: int) -> list[Ownership]:
-    """Ownership of parameters with rows for each of K tasks on axis 0, in their order; others all tasks share.
+    """Ownership of parameters with one row for each of K tasks on axis 0, in their order; others all tasks share.
 
     Example:
-        >>> scale, common = nn.Linear(2, 2).bias, nn.Linear(2, 3).bias
+        >>> scale, common = nn.Linear(2, 2).bias, nn.Linear(2, 4).bias
         >>> [owned.task for owned in by_rows([scale, common], 2)]
         [0, 1, None]
     """
     owned = []
     for parameter in parameters:
-        divided = parameter.dim() > 0 and len(parameter) % num_tasks == 0
+        divided = parameter.dim() > 0 and len(parameter) == num_tasks
         owned += stacked([parameter], range(num_tasks)) if divided else shared([parameter])
     return owned
 

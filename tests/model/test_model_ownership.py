@@ -32,9 +32,10 @@ def test_numel_counts_the_owned_rows(start, stop, numel):
 
 
 @pytest.mark.parametrize(
-    ("shape", "tasks"), [((3,), [0, 1, 2]), ((6, 2), [0, 1, 2]), ((), [None]), ((1,), [None]), ((4,), [None])]
+    ("shape", "tasks"),
+    [((3,), [0, 1, 2]), ((3, 2), [0, 1, 2]), ((6, 2), [None]), ((), [None]), ((1,), [None]), ((4,), [None])],
 )
-def test_parameters_without_rows_for_each_task_are_of_all(shape, tasks):
+def test_parameters_without_a_row_for_each_task_are_of_all(shape, tasks):
     owned = by_rows([nn.Parameter(torch.zeros(shape))], 3)
     assert [o.task for o in owned] == tasks
     assert sum(o.numel for o in owned) == owned[0].parameter.numel()
