@@ -25,16 +25,25 @@ class FactoredSharing(Sharing):
 
     A parameter with more axes than two counts as the matrix of its first axis by all others.
 
-    Args:
-        make_encoder: Makes the encoders whose initialisation the factors start from.
-        task_names: K names.
+    A constructor makes its factors from what ``take_apart`` gives.
 
     Shape:
         Inputs of B rows -> (K, B, D).
     """
 
-    def __init__(self, make_encoder: EncoderMaker, task_names: Sequence[str]) -> None:
-        super().__init__()
+    def take_apart(self, make_encoder: EncoderMaker, task_names: Sequence[str]) -> list[Tensor]:
+        """Makes K encoders, and keeps all of them but the weight matrices.
+
+        Args:
+            make_encoder: Makes the encoders whose initialisation the factors start from.
+            task_names: K names.
+
+        Returns:
+            The matrices (K, out, in), for each of which ``matrices`` is to give one made from factors.
+
+        Raises:
+            ConfigError: There are none.
+        """
         encoders: list[Encoder] = make_encoders(make_encoder, task_names)
         stack = type(encoders[0]).stack(encoders)
         named = {name: nn.Parameter(p.detach().clone(), p.requires_grad) for name, p in stack.named_parameters()}
@@ -43,11 +52,10 @@ class FactoredSharing(Sharing):
         self._shapes = {name: value.shape for name, value in named.items() if value.dim() > 2 and value.requires_grad}
         self._vectors = [name for name in named if name not in self._shapes]
         self.vectors = nn.ParameterList(named[name] for name in self._vectors)
-        # The matrices (K, out, in), until the factors are made.
-        self._start = [named[name].detach().flatten(2) for name in self._shapes]
         if not self._shapes:
             what = "combines weight matrices, and this encoder trains none"
             raise ConfigError(Problem("sharing", what, "Use sharing=hard, or another encoder."))
+        return [named[name].detach().flatten(2) for name in self._shapes]
 
     @abstractmethod
     def matrices(self) -> list[Tensor]:

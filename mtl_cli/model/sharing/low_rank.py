@@ -51,13 +51,12 @@ class LowRankSharing(FactoredSharing):
         rank: PositiveInt | None = None,
         sparsity: NonNegative = 0.0,
     ) -> None:
-        super().__init__(make_encoder, task_names)
-        components = task_rank(rank, len(task_names))
+        super().__init__()
+        starts, components = self.take_apart(make_encoder, task_names), task_rank(rank, len(task_names))
         self._sparsity = sparsity
-        self.components = nn.ParameterList(nn.Parameter(start[:components].clone()) for start in self._start)  # L
-        rows = [unit_rows(len(task_names), components) for _ in self._start]
+        self.components = nn.ParameterList(nn.Parameter(start[:components].clone()) for start in starts)  # L
+        rows = [unit_rows(len(task_names), components) for _ in starts]
         self.mixes = nn.Parameter(torch.stack(rows, 1))  # S (K, matrices, R)
-        del self._start
 
     @classmethod
     def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:

@@ -52,17 +52,16 @@ class TensorTrainSharing(FactoredSharing):
         rank: PositiveInt | None = None,
         share: Fraction = 0.5,
     ) -> None:
-        super().__init__(make_encoder, task_names)
-        components = task_rank(rank, len(task_names))
+        super().__init__()
+        starts, components = self.take_apart(make_encoder, task_names), task_rank(rank, len(task_names))
         self.middles, self.tasks, self.outputs = nn.ParameterList(), nn.ParameterList(), nn.ModuleList()
-        for start in self._start:
+        for start in starts:
             _, rows, columns = start.shape
             r1 = axis_rank(rows, share)
             spread = start.square().mean().sqrt() * (rows / r1) ** 0.5
             self.outputs.append(AxisFactor(rows, r1))
             self.middles.append(nn.Parameter(torch.randn(r1, columns, components) * spread))
             self.tasks.append(nn.Parameter(unit_rows(len(task_names), components)))  # U3 with tasks first
-        del self._start
 
     @classmethod
     def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:

@@ -52,11 +52,11 @@ class TuckerSharing(FactoredSharing):
         rank: PositiveInt | None = None,
         share: Fraction = 0.5,
     ) -> None:
-        super().__init__(make_encoder, task_names)
-        components = task_rank(rank, len(task_names))
+        super().__init__()
+        starts, components = self.take_apart(make_encoder, task_names), task_rank(rank, len(task_names))
         self.cores, self.tasks = nn.ParameterList(), nn.ParameterList()
         self.outputs, self.inputs = nn.ModuleList(), nn.ModuleList()
-        for start in self._start:
+        for start in starts:
             _, rows, columns = start.shape
             r1, r2 = axis_rank(rows, share), axis_rank(columns, share)
             spread = start.square().mean().sqrt() * (rows / r1 * columns / r2) ** 0.5
@@ -64,7 +64,6 @@ class TuckerSharing(FactoredSharing):
             self.outputs.append(AxisFactor(rows, r1))
             self.inputs.append(AxisFactor(columns, r2))
             self.tasks.append(nn.Parameter(unit_rows(len(task_names), components)))
-        del self._start
 
     @classmethod
     def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:
