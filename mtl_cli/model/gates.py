@@ -105,9 +105,9 @@ class GateUse(nn.Module):
 
     def __init__(self, tasks: Sequence[int | None], experts: int, *, sparse: bool = False) -> None:
         super().__init__()
-        self._tasks, self._sparse = list(tasks), sparse
-        self._shape = (len(self._tasks), experts + 2)
-        self._units = ("rows",) * len(self._tasks)
+        self._tasks_of_gates, self._sparse = list(tasks), sparse
+        self._shape = (len(self._tasks_of_gates), experts + 2)
+        self._units = ("rows",) * len(self._tasks_of_gates)
         self._counted: Tensor | None = None  # (K, B), the rows of the batch that count
         self._sums: Tensor  # (K, E + 2), over the rows so far: of the weights and of the entropy, and the rows
         self._forget()
@@ -118,14 +118,14 @@ class GateUse(nn.Module):
         Args:
             units: What the rows of each task are: rows, or tokens.
         """
-        of_gates = [units if task is None else [units[task]] for task in self._tasks]
+        of_gates = [units if task is None else [units[task]] for task in self._tasks_of_gates]
         self._units = tuple(" and ".join(dict.fromkeys(own)) for own in of_gates)
         self._forget()
 
     def count_only(self, rows: Tensor | None) -> None:
         """Says which rows of the batch that comes next count for each task, (number of tasks, B) bool; None: all."""
-        if rows is not None and self._tasks != list(range(len(rows))):
-            rows = torch.stack([rows.any(0) if task is None else rows[task] for task in self._tasks])
+        if rows is not None and self._tasks_of_gates != list(range(len(rows))):
+            rows = torch.stack([rows.any(0) if task is None else rows[task] for task in self._tasks_of_gates])
         self._counted = rows
 
     def train(self, mode: bool = True) -> GateUse:

@@ -61,9 +61,9 @@ class Heads(nn.Module):
     def with_backward(self, features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Outputs without a graph, and a function from the gradient by them to that by the features.
 
-        The function adds to ``parameter.grad``, each time that it is called. Linear heads have it written out.
+        The function adds to ``parameter.grad``, each time that it is called.
         """
-        if self.linear:
+        if self.written_out:
             return self._typed_blocks()[0].linear_with_backward(features)
         leaf = features.detach().requires_grad_()
         outputs: Tensor = self(leaf)
@@ -78,8 +78,8 @@ class Heads(nn.Module):
         return outputs.detach(), backward
 
     @property
-    def linear(self) -> bool:
-        """Whether no head has a hidden layer, and all are trained."""
+    def written_out(self) -> bool:
+        """Whether the backward pass is written out: no head has a hidden layer, and all are trained."""
         first = self._typed_blocks()[0]
         trained = first.weight.requires_grad and first.bias.requires_grad
         return len(self.blocks) == 1 and not len(first.hidden) and trained

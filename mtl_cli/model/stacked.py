@@ -26,7 +26,7 @@ def likeness(model: MultiTaskModel) -> Hashable | None:
     sharing = model.sharing
     if type(sharing) is not HardSharing or sharing._compiled_call_impl is not None:
         return None
-    heads = model.heads if isinstance(model.heads, Heads) and model.heads.linear else None
+    heads = model.heads if isinstance(model.heads, Heads) and model.heads.written_out else None
     encoder = sharing.encoder.likeness() if type(sharing.encoder) is MLP else None
     return None if encoder is None or heads is None else (encoder, tuple(heads.output_dims))
 

@@ -59,10 +59,7 @@ class Copies(Sharing):
         return with_backward(self.encoders, inputs)
 
     def owners(self) -> list[Ownership]:
-        return stacked(self.parameters(), self._tasks())
-
-    def _tasks(self) -> range:
-        return range(self._num_tasks)
+        return stacked(self.parameters(), range(self._num_tasks))
 
     def _leaves(self, task: int) -> dict[str, Tensor]:
         """The values of one encoder: views of the stacked ones, whose gradients go straight to theirs."""

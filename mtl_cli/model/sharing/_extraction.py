@@ -50,7 +50,7 @@ class Extraction(Sharing):
     ) -> None:
         super().__init__()
         tasks, width = len(task_names), make_encoder.shared_dim
-        self._tasks, self._own, self._common, self._levels = tasks, own, common, levels
+        self._num_tasks, self._num_own, self._num_common, self._levels = tasks, own, common, levels
         made = [make_encoder() for _ in range(common)]
         stack = type(made[0]).stack
         self.common = nn.ModuleList([stack(made)])
@@ -70,13 +70,15 @@ class Extraction(Sharing):
 
     def forward(self, inputs: Inputs) -> Tensor:
         read = self.gate_inputs(inputs)
-        features, found = self._level(0, self.common[0](inputs), self.own[0](inputs) if self._own else None, read, read)
+        features, found = self._level(
+            0, self.common[0](inputs), self.own[0](inputs) if self._num_own else None, read, read
+        )
         for level in range(1, self._levels):
             below, task_below = found, features
             common = torch.relu(self.common[level](below))
             own = None
-            if self._own:
-                own = torch.relu(self.own[level](task_below.repeat_interleave(self._own, 0)))
+            if self._num_own:
+                own = torch.relu(self.own[level](task_below.repeat_interleave(self._num_own, 0)))
             features, found = self._level(level, common, own, task_below, below)
         return features
 
@@ -85,10 +87,10 @@ class Extraction(Sharing):
     ) -> tuple[Tensor, Tensor]:
         """Mixtures of each task (K, B, D) and of all experts (B, D), the latter empty in the last level."""
         gates = self.gates[level](read)  # (K, m + s, B), own experts first
-        features = mix(gates[:, self._own :], common)
+        features = mix(gates[:, self._num_own :], common)
         if own is not None:
-            theirs = own.unflatten(0, (self._tasks, self._own))
-            features = features + (gates[:, : self._own].unsqueeze(-1) * theirs).sum(1)
+            theirs = own.unflatten(0, (self._num_tasks, self._num_own))
+            features = features + (gates[:, : self._num_own].unsqueeze(-1) * theirs).sum(1)
         if level == self._levels - 1:
             return features, features.new_empty(0)
         everything = common if own is None else torch.cat([own, common])
@@ -98,18 +100,18 @@ class Extraction(Sharing):
         return self.common
 
     def report(self, tasks: Sequence[str]) -> list[Finding]:
-        experts = [*(f"own {i}" for i in range(self._own)), *(f"shared {i}" for i in range(self._common))]
+        experts = [*(f"own {i}" for i in range(self._num_own)), *(f"shared {i}" for i in range(self._num_common))]
         uses = [gates.use for gates in self.gates if isinstance(gates, Gates)]
         meaning = "A task relies on its own experts, or on those that it shares with all tasks."
         return findings_of_gates(uses, tasks, experts, meaning)
 
     def owners(self) -> list[Ownership]:
-        tasks = range(self._tasks)
+        tasks = range(self._num_tasks)
         common = [*self.common.parameters(), *self.gate_inputs.parameters(), *self.common_gates.parameters()]
         private: list[nn.Parameter] = []
         for level in range(self._levels):
             # A task's mixture feeds its own experts of the next level, and these the shared mixture there.
-            (common if level < self._levels - 2 and self._own else private).extend(self.gates[level].parameters())
-            if self._own:
+            (common if level < self._levels - 2 and self._num_own else private).extend(self.gates[level].parameters())
+            if self._num_own:
                 (common if level < self._levels - 1 else private).extend(self.own[level].parameters())
         return [*shared(common), *stacked(private, tasks)]

@@ -108,7 +108,7 @@ class OwnRows:
     """
 
     def __init__(self, encoder: Encoder, stack: nn.Module, tasks: int) -> None:
-        self._encoder, self._stack, self._tasks = copy.deepcopy(encoder).to("meta"), stack, tasks
+        self._encoder, self._stack, self._num_tasks = copy.deepcopy(encoder).to("meta"), stack, tasks
         # A stack of another kind may have its parameters under names, or in shapes, of its own.
         names = dict(encoder.named_parameters(remove_duplicate=False)).keys()
         known = values_of_one(stack, dict(stack.named_parameters())).keys() == names
@@ -157,14 +157,16 @@ class OwnRows:
 
     def of_each(self, inputs: Inputs) -> Tensor | None:
         """(K, B) bool, the rows of each encoder where they are to be computed one by one, else None."""
-        return wanted_of(inputs, self._tasks) if self._one_by_one else None
+        return wanted_of(inputs, self._num_tasks) if self._one_by_one else None
 
     def padded(self, inputs: Inputs) -> PaddedRows | None:
         """The rows of each encoder where they are to be computed at once, each on rows of its own, else None."""
         able = vars(type(self._encoder)).get("takes_rows_of_copies")  # what a class says holds for it alone
-        return PaddedRows.of(inputs, self._tasks) if able else None
+        return PaddedRows.of(inputs, self._num_tasks) if able else None
 
-    def one_by_one(self, inputs: Inputs, wanted: Tensor, values: Callable[[int], Mapping[str, Tensor]]) -> OfOwnRows:
+    def one_by_one(
+        self, inputs: Inputs, wanted: Tensor, values: Callable[[int], Mapping[str, Tensor]]
+    ) -> FeaturesOfOwnRows:
         """Computes one encoder after the other.
 
         Args:
@@ -177,11 +179,11 @@ class OwnRows:
             rows = own.nonzero().flatten()
             if len(rows) or task == 0:  # one at least
                 features = self.of_one(alone.rows(rows), values(task))
-                found.append(_OwnRows(task, self._encoder.places(inputs, rows), features))
-        return OfOwnRows(found, self._tasks, self._encoder.positions(inputs))
+                found.append(_TaskFeatures(task, self._encoder.places(inputs, rows), features))
+        return FeaturesOfOwnRows(found, self._num_tasks, self._encoder.positions(inputs))
 
 
-class _OwnRows(NamedTuple):
+class _TaskFeatures(NamedTuple):
     """Features of the rows of one task, and the positions that they belong to."""
 
     task: int
@@ -189,20 +191,20 @@ class _OwnRows(NamedTuple):
     features: Tensor
 
 
-class OfOwnRows(NamedTuple):
+class FeaturesOfOwnRows(NamedTuple):
     """Features of each task's own rows."""
 
-    found: Sequence[_OwnRows]
-    tasks: int
+    found: Sequence[_TaskFeatures]
+    num_tasks: int
     positions: int
 
     def spread(self) -> Tensor:
         """(K, positions, D), 0 where there are none."""
         like = self.found[0].features
         places = torch.cat([own.task * self.positions + own.places for own in self.found])
-        empty = like.new_zeros(self.tasks * self.positions, like.shape[-1])
+        empty = like.new_zeros(self.num_tasks * self.positions, like.shape[-1])
         features: Tensor = empty.index_copy(0, places, torch.cat([own.features for own in self.found]))
-        return features.view(self.tasks, self.positions, -1)
+        return features.view(self.num_tasks, self.positions, -1)
 
     def backward(self, gradient: Tensor) -> None:
         """Sends the gradient by what ``spread`` gives into the encoders."""

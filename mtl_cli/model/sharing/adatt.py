@@ -54,7 +54,7 @@ class AdaptiveTaskToTask(Sharing):
     ) -> None:
         super().__init__()
         tasks, width = len(task_names), make_encoder.shared_dim
-        self._tasks, self._own = tasks, own_experts
+        self._num_tasks, self._num_own = tasks, own_experts
         count = tasks * own_experts
         made = [make_encoder() for _ in range(count)]
         self.experts = nn.ModuleList([type(made[0]).stack(made)])
@@ -71,18 +71,18 @@ class AdaptiveTaskToTask(Sharing):
         experts = self.experts[0](inputs)
         for level, gates in enumerate(self.gates):
             if level:
-                experts = torch.relu(self.experts[level](read.repeat_interleave(self._own, 0)))
-            own = experts.unflatten(0, (self._tasks, self._own))
+                experts = torch.relu(self.experts[level](read.repeat_interleave(self._num_own, 0)))
+            own = experts.unflatten(0, (self._num_tasks, self._num_own))
             read = mix(gates(read), experts) + (self.residual[level][..., None, None] * own).sum(1)
         return read
 
     def report(self, tasks: Sequence[str]) -> list[Finding]:
         uses = [gates.use for gates in self.gates if isinstance(gates, Gates)]
         meaning = "Beside the diagonal: what a task takes of the experts of others."
-        return findings_of_gates(uses, tasks, parts_of(tasks, self._own), meaning)
+        return findings_of_gates(uses, tasks, parts_of(tasks, self._num_own), meaning)
 
     def owners(self) -> list[Ownership]:
         private = [*self.gates[-1].parameters(), self.residual[-1]]
         common = [*self.experts.parameters(), *self.gate_inputs.parameters()]
         common += [*self.gates[:-1].parameters(), *self.residual[:-1]]
-        return [*shared(common), *stacked(private, range(self._tasks))]
+        return [*shared(common), *stacked(private, range(self._num_tasks))]

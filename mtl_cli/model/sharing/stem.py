@@ -54,14 +54,16 @@ class SharedAndTaskEmbeddings(Sharing):
         gate_hidden: list[PositiveInt] = [64],  # noqa: B006  read only; the literal documents the default
     ) -> None:
         super().__init__()
-        self._tasks = len(task_names)
+        self._num_tasks = len(task_names)
         common, own = [make_encoder()], [make_encoder() for _ in task_names]
         if not isinstance(common[0], TableEncoder):
             raise ConfigError(_nothing_to_embed("this encoder has no such table"))
         if not make_encoder.spec.categories:
             raise ConfigError(_nothing_to_embed("no input is a category"))
         self.common, self.own = _stack(common), _stack(own)
-        self.gates = Gates(self.common.read_dim, experts=self._tasks + 1, tasks=range(self._tasks), hidden=gate_hidden)
+        self.gates = Gates(
+            self.common.read_dim, experts=self._num_tasks + 1, tasks=range(self._num_tasks), hidden=gate_hidden
+        )
 
     @classmethod
     def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:  # noqa: ARG003
@@ -85,7 +87,7 @@ class SharedAndTaskEmbeddings(Sharing):
 
     def owners(self) -> list[Ownership]:
         private = [*self.own.parameters(), *self.gates.parameters()]
-        return [*shared(self.common.parameters()), *stacked(private, range(self._tasks))]
+        return [*shared(self.common.parameters()), *stacked(private, range(self._num_tasks))]
 
 
 def _nothing_to_embed(why: str) -> Problem:
