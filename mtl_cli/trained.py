@@ -132,7 +132,7 @@ class TrainedRun:
         name = choose_source(self.config, source)
         own = self.config.sources[name]
         known = SOURCES.options(own.component.name)
-        if SOURCES.load(own.component.name).further_rows is not None or not set(given) <= set(known):
+        if not set(given) <= set(known):
             what = f"cannot be given: the run's source '{own.component.name}' reads files without such signs"
             raise ConfigError([Problem(f"--{key}", what, "Leave it out.") for key in given])
         if "decimal" in given:  # the run's own sign between groups may be the decimal sign of these files

@@ -114,13 +114,7 @@ def name_source(config: RunConfig, source: Source, name: str | None) -> Source:
 
 
 def _another_file(component: Component, path: str) -> Source:
-    further: str | None = SOURCES.load(component.name).further_rows
-    if further is not None:
-        other: Source = SOURCES.build(further, path=path)
-        return other
-    known = SOURCES.options(component.name)
-    options = {**component.options, **dict.fromkeys({"train", "val", "test"} & set(known)), "path": path}
-    source: Source = SOURCES.build(component.name, **options)
+    source: Source = SOURCES.load(component.name).further_rows(path, component.options)
     return source
 
 

@@ -92,3 +92,10 @@ def test_another_image_of_the_same_size_is_another_data_set(tree):
     assert before == _read(path="p").fingerprint
     Path("p/a/1.png").write_bytes(b"p/a/2.png")
     assert _read(path="p").fingerprint != before
+
+
+def test_further_rows_are_all_images_whichever_folders_were_classes_and_splits(tree):
+    tree("p/2.png", "p/zebra/1.png", "p/test/1.png", "q/test/1.png")
+    load, options = SOURCES.load("image_folder").further_rows, {"train": "train", "val": "val", "folders": ["cat"]}
+    assert load("p", options).read().frame["file"].to_list() == ["2.png", "test/1.png", "zebra/1.png"]
+    assert load("q", {**options, "folders": None}).read().frame.height == 1

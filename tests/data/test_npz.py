@@ -145,3 +145,24 @@ def test_files_may_say_the_split(save):
         save({"X": X, "y": YB}, "train.npz", train="train.npz", val="val.npz")
     with pytest.raises(ConfigError, match=r"data.path: must be given, got null"):
         SOURCES.build("npz")
+
+
+def test_names_and_files_do_not_both_say_the_split(save):
+    with pytest.raises(ConfigError, match=r"^data.split_names: cannot be given with data.train: files and names"):
+        save({"x_train": X}, "train.npz", train="train.npz", split_names=True)
+
+
+def test_further_rows_need_no_labels_and_are_of_no_split(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def further(content, **options):
+        np.savez("new.npz", **content)
+        source = SOURCES.load("npz").further_rows("new.npz", {"arrays": None, "split_names": False, **options})
+        return source.read().frame
+
+    assert further({"x": X, "other": X[:3]}, arrays=["x", "y"]).columns == ["x"]
+    with pytest.raises(DataError, match=r"^data.arrays: there is no array 'x' in new.npz. Did you mean 'xs'\?$"):
+        further({"xs": X}, arrays=["x"])
+    assert further({"x": X, "id": YB}, split_names=True).columns == ["x", "id"]
+    assert further({"x": X}, split_names=True, arrays=["x_train", "x_valid", "y_train"]).columns == ["x"]
+    assert further({"x_valid": X[:2], "x_test": X[:3]}, split_names=True).height == 5  # as those of the training are

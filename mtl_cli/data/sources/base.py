@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any
 
 from mtl_cli.data.table import Table
+from mtl_cli.registry import options_of
 
 
 class Source(ABC):
     """Rows from somewhere. Its keyword-only constructor arguments are the options of ``data``."""
 
-    #: The source that reads further rows for a run of this one, where this one cannot: it has no files, or does more
-    #: with them than read them.
-    further_rows: ClassVar[str | None] = None
+    @classmethod
+    def further_rows(cls, path: str, options: Mapping[str, Any]) -> Source:
+        """The source that reads another file for a run of this one: rows to predict or to evaluate, perhaps unlabelled.
+
+        Here cells are read as in training, and only what names the files of the training is left out. A source whose
+        options pick what is read of those files overrides this, and so does one that does more than read files.
+
+        Args:
+            path: The file.
+            options: Those of the run's source.
+        """
+        named = {"train", "val", "test"} & set(options_of(cls))
+        return cls(**{**options, **dict.fromkeys(named), "path": path})
 
     @abstractmethod
     def read(self) -> Table:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -50,6 +52,15 @@ class ImageFolderSource(Source):
     ) -> None:
         self._folders = check_paths({"path": path, "train": train, "val": val, "test": test})
         self._classes = folders
+        self._labelled = True
+
+    @classmethod
+    def further_rows(cls, path: str, options: Mapping[str, Any]) -> Source:
+        """All images: which folders are classes, and whether one may be a split, is no question of rows to predict."""
+        del options
+        source = cls(path=path)
+        source._labelled = False
+        return source
 
     def read(self) -> Table:
         """Lists all images, in the order train, val, test and as listed. They are opened later.
@@ -70,7 +81,7 @@ class ImageFolderSource(Source):
             absent = [one for one in self._classes if one not in filled]
             notes += [f"{name}: no images of '{one}'. {did_you_mean(one, filled)}" for one in absent]
             paths = [path for path in paths if len(path.parts) == 1 or path.parts[0] in self._classes]
-        else:
+        elif self._labelled:
             _check_splits(name, filled)
         if not paths:
             kinds = ", ".join(SUFFIXES)

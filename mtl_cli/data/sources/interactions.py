@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -46,8 +47,6 @@ class InteractionsSource(Source):
         ConfigError: ``path`` is not given.
     """
 
-    further_rows: ClassVar[str | None] = "table"  # pairs as they are asked for: nothing is drawn or listed
-
     def __init__(
         self,
         *,
@@ -65,6 +64,12 @@ class InteractionsSource(Source):
         self._path, self._candidates = path, candidates
         self._user, self._item, self._list, self._label = user, item, candidates_column, label
         self._negatives, self._seed = negatives, seed
+
+    @classmethod
+    def further_rows(cls, path: str, options: Mapping[str, Any]) -> Source:
+        """Pairs as they are asked for, in a table's file: nothing is drawn or listed."""
+        del options
+        return TableSource(path=path)
 
     def read(self) -> Table:
         """Reads all files and draws.

@@ -6,6 +6,7 @@ import io
 import re
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -62,8 +63,23 @@ class NpzSource(Source):
         arrays: list[str] | None = None,
         split_names: bool = False,
     ) -> None:
-        self._files = check_paths({"path": path, "train": train, "val": val, "test": test})
+        problems = []
+        if split_names and path is None:
+            what = "cannot be given with data.train: files and names of arrays would both say what is in which split"
+            problems.append(Problem("data.split_names", what, "Write data.path=FILE, or leave split_names out."))
+        self._files = check_paths({"path": path, "train": train, "val": val, "test": test}, problems)
         self._arrays, self._split_names = arrays, split_names
+        self._may_lack = False
+
+    @classmethod
+    def further_rows(cls, path: str, options: Mapping[str, Any]) -> Source:
+        """Those of ``arrays`` that are there: labels need not be. The names may end in a split or be the columns'."""
+        arrays, split_names = options["arrays"], options["split_names"]
+        if arrays is not None and split_names:
+            arrays = [*arrays, *(match[1] for name in arrays if (match := _SPLIT.fullmatch(name)) is not None)]
+        source = cls(path=path, arrays=arrays, split_names=split_names)
+        source._may_lack = True
+        return source
 
     def read(self) -> Table:
         """Reads all files, in the order train, val, test and as listed.
@@ -79,7 +95,8 @@ class NpzSource(Source):
         raw = existing_file(name).read_bytes()
         fingerprint(raw)
         arrays = self._read(raw, name)
-        parts = _by_split(arrays, name) if self._split_names else {split: arrays}
+        plain = not self._split_names or (self._may_lack and not all(map(_SPLIT.fullmatch, arrays)))
+        parts = {split: arrays} if plain else _by_split(arrays, name)
         return [File(name, word, _frame(found, name), lines=False) for word, found in parts.items()]
 
     def _read(self, raw: bytes, name: str) -> dict[str, np.ndarray]:
@@ -94,6 +111,8 @@ class NpzSource(Source):
             refuse_too_large(name, sum(int(entry.file_size) for entry in archive.zip.infolist()))
         with archive:
             wanted = archive.files if self._arrays is None else self._arrays
+            if self._may_lack:
+                wanted = [key for key in wanted if key in archive.files] or wanted
             problems: list[Problem] = []
             found = {}
             for key in wanted:

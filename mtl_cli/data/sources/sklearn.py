@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from mtl_cli.data.sources.base import Source
+from mtl_cli.data.sources.table import TableSource
 from mtl_cli.data.table import Part, Table
 from mtl_cli.registry import SOURCES
 
@@ -40,12 +42,16 @@ class SklearnSource(Source):
         ['pixels', 'digit', 'even', 'ink', 'width']
     """
 
-    further_rows: ClassVar[str | None] = "table"
-
     def __init__(
         self, *, dataset: Literal["digits", "iris", "wine", "breast_cancer", "diabetes", "linnerud"] = "digits"
     ) -> None:
         self._dataset = dataset
+
+    @classmethod
+    def further_rows(cls, path: str, options: Mapping[str, Any]) -> Source:
+        """Rows in a table's file."""
+        del options
+        return TableSource(path=path)
 
     def read(self) -> Table:
         """Reads the data set from the installed scikit-learn."""
