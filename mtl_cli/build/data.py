@@ -326,7 +326,7 @@ def build_mixing(config: RunConfig, train: Rows) -> Mixing:
         ConfigError: A source would never be seen.
     """
     data = config.data
-    mixing = Mixing(data.mixing, data.temperature, data.anneal_epochs or config.trainer.max_epochs or 1, data.epoch)
+    mixing = Mixing(data.mixing, data.temperature, data.anneal_epochs, data.epoch)
     counts = mixing.counts(np.array([len(own) for own in train.by_source()]), 0)
     unseen = [name for name, count in zip(train.origins.names, counts, strict=True) if count == 0]
     if unseen:

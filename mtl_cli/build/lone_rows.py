@@ -68,7 +68,8 @@ def _other_settings(config: RunConfig, learner: Learner, rows: Rows, mixing: Mix
 def _reached(config: RunConfig, rows: Rows, mixing: Mixing, batch_size: int, drop_last: bool) -> set[int]:
     """Numbers of rows of the batches that training comes to."""
     trainer = config.trainer
-    epochs = mixing.anneal_epochs if mixing.method == "annealed" else 1  # the others are as the last of these
+    annealed = mixing.anneal_epochs if mixing.method == "annealed" else None
+    epochs = annealed or 1  # the others are as the last of these
     size = batch_size * trainer.accumulate_grad_batches
     sizes = chain.from_iterable(
         batch_sizes(rows, epoch, batch_size=size, drop_last=drop_last, mixing=mixing)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mtl_cli.cli.composed import Job
 from mtl_cli.errors import Problem, RunError
 from mtl_cli.run import RunFolder, flatten
 from mtl_cli.schema import RunConfig, seconds, with_tasks_by_name
@@ -37,6 +38,7 @@ _LIMITS: Mapping[str, Callable[[Any], float]] = {
 }
 #: What, of all that may change, may make a finished run end otherwise.
 _ENDING = (*_LIMITS, "trainer.early_stopping", "trainer.checkpoint.monitor", "trainer.checkpoint.save_top_k")
+_ANNEAL_EPOCHS = "data.anneal_epochs"
 _OF_THE_COMMAND = ("resume", "dry_run", "stop_on_failure")  # they say what this command does, not what the run is
 
 
@@ -59,8 +61,11 @@ class Changes:
         Raises:
             RunError: The folder does not say what its own settings are.
         """
-        old = with_tasks_by_name(RunFolder.open(folder).read_settings())  # older versions stored a list as one
-        return cls(flatten(old), flatten(with_tasks_by_name(settings)))
+        stored = with_tasks_by_name(RunFolder.open(folder).read_settings())  # older versions stored a list as one
+        old, new = flatten(stored), flatten(with_tasks_by_name(settings))
+        if new.get(_ANNEAL_EPOCHS) is None and _ANNEAL_EPOCHS in old:  # see ``with_own_epochs``
+            new[_ANNEAL_EPOCHS] = old[_ANNEAL_EPOCHS]
+        return cls(old, new)
 
     @property
     def keys(self) -> list[str]:
@@ -85,6 +90,26 @@ class Changes:
             'seed (0 -> 1)'
         """
         return f"{key} ({_value(self.old, key)} -> {_value(self.new, key)})"
+
+
+def with_own_epochs(job: Job, begun: RunFolder | None) -> Job:
+    """The job with ``data.anneal_epochs`` as the number that the run began with, where it follows the limit of epochs.
+
+    That limit may change on resume; which rows the epochs trained so far have drawn may not.
+
+    Args:
+        job: The job.
+        begun: The run that it goes on with; None: it begins one.
+    """
+    given = job.settings["data"]
+    if job.config.data.mixing != "annealed" or given.get("anneal_epochs") is not None:
+        return job
+    epochs = job.config.data.anneal_epochs
+    if begun is not None:
+        old = begun.read_settings()
+        epochs = old["data"].get("anneal_epochs") or old["trainer"]["max_epochs"]
+    config = replace(job.config, data=replace(job.config.data, anneal_epochs=epochs))
+    return replace(job, config=config, settings={**job.settings, "data": {**given, "anneal_epochs": epochs}})
 
 
 def forbidden_changes(folder: Path, settings: Mapping[str, Any]) -> list[str]:

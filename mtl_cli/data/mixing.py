@@ -17,7 +17,7 @@ class Mixing:
     Args:
         method: What the shares follow.
         temperature: Of ``temperature``, at least 1.
-        anneal_epochs: Of ``annealed``: epochs from proportional to nearly equal shares.
+        anneal_epochs: Of ``annealed``, which needs it: epochs from proportional to nearly equal shares.
         epoch: Rows of an epoch.
 
     Example:
@@ -29,12 +29,14 @@ class Mixing:
 
     method: Method = "proportional"
     temperature: float = 1.0
-    anneal_epochs: int = 1
+    anneal_epochs: int | None = None
     epoch: Literal["total", "longest"] | int = "total"
 
     def shares(self, sizes: np.ndarray, epoch: int) -> np.ndarray:
         """(S,) shares of the sources in epoch ``epoch`` (from 0), with sum 1."""
         if self.method == "annealed":
+            if self.anneal_epochs is None:
+                raise ValueError("annealed needs anneal_epochs")
             # PALs count from epoch 1 to E: exponent 1 - 0.8 (e - 1) / (E - 1)
             exponent = 1.0 - 0.8 * min(epoch / max(self.anneal_epochs - 1, 1), 1.0)
         else:

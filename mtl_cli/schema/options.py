@@ -135,7 +135,7 @@ class MixingOptions:
             0.2 in the last (Stickland and Murray 2019). Their rows are mixed in each batch. ``round_robin``: equal
             shares, each batch of one source, in turns.
         temperature: Of ``temperature``: 1 is proportional, infinity would be uniform.
-        anneal_epochs: Of ``annealed``: epochs until the shares stay as they are; null: ``trainer.max_epochs``.
+        anneal_epochs: Of ``annealed``: epochs until the shares stay; null: ``trainer.max_epochs`` as the run begins.
         epoch: Rows of an epoch: ``total``: as many as all sources have; ``longest``: as many as it takes to go once
             through that source for which it takes longest; or a number.
         source_as_input: Whether the name of a row's source is an input, the category ``source``.

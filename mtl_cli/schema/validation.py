@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from mtl_cli.errors import ConfigError, Problem
@@ -36,6 +37,8 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
     data, top, kept = parts.data, parts.top, parts.kept
     if found or data is None or kept is None:  # None only where something is wrong
         raise ConfigError([with_origin(with_known_name(p, raw), origin) for p in dict.fromkeys(found)])
+    if data.mixing == "annealed" and data.anneal_epochs is None:
+        data = replace(data, anneal_epochs=top["trainer"].max_epochs)
     return RunConfig(
         data=data, sources=parts.sources, input_dim=top["input_dim"], shared_dim=top["shared_dim"], tasks=kept,
         left_out={name: task for name, task in parts.tasks.items() if name not in kept}, trainer=top["trainer"],

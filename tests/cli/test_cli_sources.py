@@ -59,6 +59,20 @@ def test_rows_labels_and_numbers_of_two_sources(cli, mine, tmp_path, records):
     assert features["optional"] == ["pages", "book", "minutes", "movie"]
 
 
+def test_shares_that_fall_to_the_last_epoch_stay_those_of_the_run_when_it_trains_longer(cli, mine, tmp_path):
+    mixing = ["data.mixing=annealed", "data.epoch=longest"]
+    whole = ["--config-dir", "conf", "task=mine", "hydra.run.dir=whole", *mixing, "data.anneal_epochs=2"]
+    assert cli(*whole, "trainer.max_epochs=3").code == 0
+    assert cli(*RUN.split(), *mixing, "trainer.max_epochs=2").code == 0
+    assert load_run(tmp_path / "run").config.data.anneal_epochs == 2
+    assert cli(*RUN.split(), *mixing, "trainer.max_epochs=3", "resume=auto").code == 0
+    assert load_run(tmp_path / "run").config.data.anneal_epochs == 2
+    same = [(tmp_path / folder / "metrics.jsonl").read_bytes() for folder in ("whole", "run")]
+    assert same[0] == same[1]
+    refused = cli("resume=run", "data.anneal_epochs=4")
+    assert "was made with another data.anneal_epochs (2 -> 4). May change" in refused.err
+
+
 def test_source_is_an_input_where_the_inputs_are_a_list_without_it(cli, mine, tmp_path):
     ended = cli(*RUN.split(), "data.source_as_input=true", "data.inputs=[user, pages, minutes]")
     assert (ended.code, ended.err) == (0, "")
