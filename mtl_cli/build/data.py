@@ -135,8 +135,6 @@ class Data:
         codes, sources = inputs.categorical.numpy()[index], self.table.source_of_rows()
         found = []
         for drawn in self.table.drawn:
-            if drawn.user not in names or drawn.item not in names:
-                continue
             own = sources[index] == sources[drawn.first]
             users = np.where(own, codes[:, names.index(drawn.user)], -1)
             rows = np.flatnonzero((index >= drawn.first) & (index < drawn.first + drawn.rows))
@@ -231,6 +229,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     if not from_outside(encoder):
         encoder.blocks_of(replace(features.spec, positions=_positions(own.kind for own in fitted.values())))
     pairs = encoder.linked([column.name for column in features.categorical], config.encoder.options)
+    _refuse_undrawable(table, features)
     inputs, notes, unreadable = read_inputs(config, as_numbers, features, {"val": splits.val})
     if isinstance(inputs, Stream):
         held = "validation rows in memory" if "val" in inputs.held else "validation rows too"
@@ -269,6 +268,24 @@ def _refuse_unread(encoder: type[Encoder], options: DataOptions) -> None:
     given = options.inputs if isinstance(options.inputs, list) else []
     declared = {entry["name"]: str(entry.get("type")) for entry in given if isinstance(entry, Mapping)}
     problems = encoder.unread(declared)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _refuse_undrawable(table: AnyTable, features: Features) -> None:
+    """Finds what keeps negatives from being drawn anew for each epoch: they are codes of the users and the items.
+
+    Raises:
+        ConfigError: Every column with users or items that is no category among the inputs.
+    """
+    codes = {column.name for column in features.categorical}
+    needed = dict.fromkeys(name for drawn in table.drawn for name in (drawn.user, drawn.item))
+    hint = "Let data.inputs have it, as {name: NAME, type: category} if it names a type, or write negatives: 0."
+    problems = [
+        Problem("data.inputs", f"column '{name}', by which negatives are drawn anew, is no category among them", hint)
+        for name in needed
+        if name not in codes
+    ]
     if problems:
         raise ConfigError(problems)
 

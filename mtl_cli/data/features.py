@@ -114,17 +114,15 @@ class Features:
         problems: list[Problem] = []
         types: dict[str, ColumnType] = {}
         as_read = table
-        undecided = [
-            n for n, declared in selection.inputs.items() if declared in (None, "numeric") and n not in table.types
-        ]
+        told = {name: kind for name, kind in table.types.items() if kind != "name"}  # by the source
+        known = {name: declared or told.get(name) for name, declared in selection.inputs.items()}
         if isinstance(table, Table):
-            table = plain_numbers(table, undecided)
-        for name, declared in selection.inputs.items():
+            table = plain_numbers(table, [name for name, kind in known.items() if kind in (None, "numeric")])
+        for name, declared in known.items():
             with collecting(problems):
-                known = "image" if table.types.get(name) == "image" else None
                 wide = declared in ("text", "image") or table.schema[name].is_nested()  # its cells are not looked at
                 column = next(table.pieces(name))[1] if wide else table.column(name)
-                types[name], found = infer_type(column, declared or known)
+                types[name], found = infer_type(column, declared)
                 notes += found
         by = [options.text.by] if options.text.by is not None and set(types.values()) & _BAGS.keys() else []
         wrong = [problem for name in by for problem in readable("data.text.by", name, table, reserved)]

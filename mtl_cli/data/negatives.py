@@ -10,14 +10,17 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class Negatives:
-    """Training rows that get another item each epoch, uniformly among those that their user has not taken.
+    """Training rows that get another item each epoch, uniformly among those that its user did not take there.
+
+    A candidate with label 0 counts as taken: it is there as a row already. What the user took in validation and test
+    rows does not: training that never drew it would tell what is asked for there.
 
     Args:
         rows: (M,) int64, places in the training rows.
         column: Position of the item in ``Inputs.categorical``.
         users: (M,) int64 codes of their users.
         items: (I,) int64 codes to draw from, also those of items that only the first drawing met.
-        taken: Sorted ``user * span + item`` of what users have taken.
+        taken: Sorted ``user * span + item`` of the training rows that were read, whatever their label.
         span: More than any item's code.
     """
 

@@ -105,8 +105,8 @@ class AnyTable(ABC):
         fingerprint: sha256 (hex) over the bytes of all files in order; for embedded data over name and library version.
         notes: What the user should know about the files.
         converted: Columns whose numbers were written with other decimal or group signs.
-        types: What the source knows about columns that their values do not say: ``image`` of a path; ``name`` of a
-            column that names the rows, which is no input unless it is listed.
+        types: What the source knows about columns that their values do not say: ``image`` of a path; ``category`` of
+            what is no quantity; ``name`` of a column that names the rows, which is no input unless it is listed.
         drawn: Rows that were not read but drawn, and are drawn anew for each epoch.
     """
 

@@ -1,6 +1,7 @@
 """What is wrong with the data is told before time is spent on them."""
 
 import pytest
+import torch
 
 from mtl_cli.build import build_data
 from mtl_cli.data import Features
@@ -60,3 +61,27 @@ def test_places_of_labels_are_found_once_however_many_tasks_there_are(tmp_path, 
     assert {split: own.labelled for split, own in counts["y"].items()} == {"train": 16, "val": 2, "test": 2}
     assert counts["y"]["val"] == data.tasks[0].kind.counts(data.targets(0, "val"))
     assert data.label_counts is counts
+
+
+def test_negatives_are_drawn_anew_of_users_and_items_that_are_numbers(tmp_path):
+    rows = "".join(f"{user},{(user + i) % 9}\n" for user in range(6) for i in range(4))
+    (tmp_path / "took.csv").write_text(f"user,item\n{rows}")
+
+    def build(inputs):
+        tasks = {"label": {"kind": "binary"}}
+        return build_data(_config(tmp_path / "took.csv", inputs, tasks=tasks, source="interactions"))
+
+    data = build("*")
+    assert [column.name for column in data.features.categorical] == ["user", "item"]
+    rows, drawn = data.rows("train", torch.device("cpu")), []
+    for epoch in range(2):
+        rows.draw(0, epoch)
+        drawn.append(rows.inputs.categorical.clone())
+    assert drawn[0].tolist() != drawn[1].tolist()
+    with pytest.raises(ConfigError) as caught:
+        build([{"name": "user", "type": "numeric"}])
+    hint = "Let data.inputs have it, as {name: NAME, type: category} if it names a type, or write negatives: 0."
+    assert str(caught.value).splitlines() == [
+        f"data.inputs: column '{name}', by which negatives are drawn anew, is no category among them. {hint}"
+        for name in ("user", "item")
+    ]

@@ -26,7 +26,9 @@ class InteractionsSource(Source):
     Each interaction is a row with label 1, and gives ``negatives`` rows with label 0 at the end of the table. Their
     item is drawn uniformly among all items of the files, candidates included, that the user never took: also those
     that nobody took in training, which would else stand above what is taken seldom. For the training rows it is drawn
-    anew in every epoch, a function of seed and epoch.
+    anew in every epoch, a function of seed and epoch; there the user has taken what training rows that were read say, a
+    candidate with label 0 too, and nothing of the other splits. User and item are categories, even if they are numbers;
+    where negatives are drawn, both must be inputs.
 
     A row of ``candidates`` is a list of items for one user, the first of them taken and the others not. An interaction
     that is the first of a list (same user, item, and other columns that both files have, such as the split) belongs to
@@ -94,7 +96,8 @@ class InteractionsSource(Source):
         parts.append(Part(f"{table.files} (negatives)", frame.height, drawn.height, lines=False))
         marks = (Drawn(frame.height, drawn.height, self._user, self._item),) if drawn.height else ()
         whole = pl.concat([frame, drawn], how="diagonal_relaxed")
-        return replace(table, frame=whole, parts=tuple(parts), fingerprint=fingerprint, drawn=marks)
+        types = dict.fromkeys((self._user, self._item), "category")  # whatever they are called: numbers, too
+        return replace(table, frame=whole, parts=tuple(parts), fingerprint=fingerprint, drawn=marks, types=types)
 
     def _check(self, table: Table, needed: dict[str, str]) -> None:
         table.require(list(needed), needed)
