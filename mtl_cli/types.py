@@ -107,6 +107,12 @@ class Column:
     own: numpy.ndarray | None = None
 
     @property
+    def missing(self) -> numpy.ndarray:
+        """(N,) bool: cells that lack a value, of the rows of those sources that have the column."""
+        null: numpy.ndarray = self.values.is_null().to_numpy()
+        return null if self.own is None else null & self.own
+
+    @property
     def head(self) -> str:
         """The place of the column as a whole, in one file or in several: ``a.csv to c.csv, column 'age'``."""
         first, last = 0, max(len(self.values) - 1, 0)

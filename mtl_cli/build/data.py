@@ -237,7 +237,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     elif pairs:
         rows = splits.train[affirmed(fitted.values(), splits.train)]
         features = features.with_links(pairs, inputs.categorical.numpy()[rows])
-    notes = [*own_column_notes(table, features.optional), *notes]
+    notes = [*own_column_notes(table, features.read_of_lacking()), *notes]
     names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name].kind.group_key())))
     tasks = tuple(build_task(config, name, fitted[name].kind) for name in names)
     labels, tokens = assemble_labels(names, fitted, config, table, features.spec, unreadable)

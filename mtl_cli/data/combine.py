@@ -178,15 +178,22 @@ def combine_splits(splits: Mapping[str, Splits], sizes: Mapping[str, int]) -> Sp
     return Splits(rows["train"], rows["val"], rows["test"], told, notes)
 
 
-def own_column_notes(table: AnyTable, inputs: Sequence[str]) -> list[str]:
-    """What becomes of the inputs that some sources do not have."""
-    by_sources: dict[tuple[str, ...], list[str]] = {}
-    for column in inputs:
+def own_column_notes(table: AnyTable, inputs: Mapping[str, str]) -> list[str]:
+    """What becomes of the inputs that some sources do not have.
+
+    Args:
+        table: All rows.
+        inputs: The columns, and what is read in rows of such sources, in words.
+    """
+    alike: dict[tuple[str, str], list[str]] = {}
+    for column, read in inputs.items():
         lacking = table.lacking(column)
         if lacking:
-            by_sources.setdefault(lacking, []).append(column)
-    told = {", ".join(lacking): listed([*map(repr, columns)], 8) for lacking, columns in by_sources.items()}
-    return [f"{who}: no column {what}: an input of its own says so in these rows." for who, what in told.items()]
+            alike.setdefault((", ".join(lacking), read), []).append(column)
+    return [
+        f"{who}: no column {listed([*map(repr, columns)], 8)}: {read} in these rows."
+        for (who, read), columns in alike.items()
+    ]
 
 
 def _with_numbers(tables: Mapping[str, Table]) -> dict[str, Table]:

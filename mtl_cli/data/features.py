@@ -41,6 +41,7 @@ __all__ = ["FeatureOptions", "Features", "format_report"]
 BlockInput = ImageInput | BagInput
 _BAGS: dict[str, type[BagInput]] = {"text": TextInput, "tokens": TokensInput}
 _BLOCKS: dict[str, type[BlockInput]] = {"image": ImageInput, **_BAGS}
+_READ_OF_LACKING = {"image": "read as black images", "text": "read as empty texts", "tokens": "read as without tokens"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +189,14 @@ class Features:
         by = {} if self._by is None else {self._by: "data.text.by"}
         return by | dict.fromkeys(inputs, "data.inputs")
 
+    def read_of_lacking(self) -> dict[str, str]:
+        """What is read in the rows of sources that do not have a column, in words, of each that some source lacks."""
+        words = {block.name: _READ_OF_LACKING[block.type] for block in self.blocks}
+        told = {column.name for part in (self.numeric, self.categorical) for column in part}
+        if self._by is not None and self._by not in told:
+            words[self._by] = "texts are read as without it"
+        return {name: words.get(name, "an input of its own says so") for name in self.optional}
+
     @property
     def input_dim(self) -> int:
         """F as the user counts it: numbers per row, those of blocks and images, one for others; no indicators."""
@@ -257,8 +266,8 @@ class Features:
                     if self.refuse_missing:
                         refuse_missing_cells([source])
                     blocks[block.name] = block.values(source, groups)
-                    if source.values.null_count():  # read as empty
-                        found.missing[source.head] += source.values.null_count()
+                    if count := int(source.missing.sum()):  # read as empty
+                        found.missing[source.head] += count
             bad |= {row: table.where(block.name, row) for row in damaged or ()}
         if problems:
             raise DataError(problems)

@@ -151,7 +151,8 @@ def image_values(
     Args:
         column: N cells: arrays, or paths of files.
         image: What the images have to be.
-        unreadable: Gets the rows whose image is missing or damaged, which become black; None refuses them.
+        unreadable: Gets the rows whose image is missing or damaged; None refuses them. They become black, as do the
+            rows of sources that do not have the column.
         greyed: Gets the rows whose image has colours and is read as grey, which nobody asked for.
 
     Returns:
@@ -173,13 +174,15 @@ def image_values(
                 greyed.append(int(rows[place]))
 
         bad = _read_files(column, rows, image.shape[:2], image.options, image.shape[2], keep, image.version)
+    elif values.dtype == pl.Null:  # of sources that do not have the column
+        filled, bad = np.zeros((0, *image.shape), np.uint8), {}
     else:
         if _array_shape(column) != image.shape:
             what = f"must hold images of {_size(image.shape)}, got {_size(_array_shape(column))}"
             raise DataError(Problem(column.head, what))
         filled, bad = values.drop_nulls().to_numpy().reshape(-1, *image.shape), {}
         _check_finite(column, filled)
-    for row in np.flatnonzero(absent).tolist():
+    for row in np.flatnonzero(column.missing).tolist():
         bad[row] = "is missing"
     if bad and unreadable is None:
         raise DataError(_damages(column, bad))

@@ -269,7 +269,7 @@ def encode(
         DataError: A cell is missing and ``refuse``; or ``refuse_unknown``, and it holds what no training row holds.
     """
     text = category_text(source)
-    count = text.null_count() if source.own is None else text.filter(pl.Series(source.own)).null_count()
+    count = int(source.missing.sum())
     if count:
         if refuse:
             refuse_missing_cells([source])

@@ -8,6 +8,7 @@ from mtl_cli.data import FeatureOptions, Features, SplitOptions, split_rows
 from mtl_cli.data.combine import combine, combine_splits, own_column_notes, rename_columns
 from mtl_cli.data.table import Part, Table
 from mtl_cli.errors import DataError
+from mtl_cli.schema import TextOptions
 
 
 def table(name, columns, **options):
@@ -146,7 +147,7 @@ def test_column_that_a_source_lacks_gets_an_input_that_says_so(missing_inputs):
     assert inputs.numeric.tolist() == [[-1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
     assert inputs.categorical.tolist() == [[1, 3], [2, 3], [2, 1], [3, 2]]  # users u1 u2 u3; noir, war, not there
     assert notes == []
-    assert own_column_notes(combined, ["user", "pages", "genre"]) == [
+    assert own_column_notes(combined, features.read_of_lacking()) == [
         "movies: no column 'pages': an input of its own says so in these rows.",
         "books: no column 'genre': an input of its own says so in these rows.",
     ]
@@ -167,6 +168,32 @@ def test_empty_cells_of_the_sources_own_rows_are_still_refused_and_counted():
         "books.csv to movies.csv, column 'user': 1 cell is missing.",
         "movies.csv, column 'genre': 1 cell is missing.",
     ]
+
+
+def test_texts_tokens_and_images_that_a_source_lacks_are_empty_and_no_cell_of_it_is_missing():
+    pixels = np.full((2, 3, 3), 7, np.uint8)
+    a = table(
+        "a", {"x": [1.0, 2.0], "review": ["good", None], "words": [["a"], None], "photo": pixels, "by": ["u", "v"]}
+    )
+    b = table("b", {"x": [3.0, 4.0]})
+    combined = combine({"a": a, "b": b})
+    inputs = ["x", {"name": "review", "type": "text"}, "words", "photo"]
+    features = Features.fit(combined, FeatureOptions(inputs=inputs, text=TextOptions(by="by")), np.arange(4), {})
+    unreadable = []
+    read, notes = features.transform(combined, unreadable=unreadable)
+    assert notes == [f"a.csv, column '{name}': 1 cell is missing." for name in ("review", "words")]
+    assert unreadable == []
+    assert read.blocks["photo"].amax((1, 2, 3)).tolist() == [7, 7, 0, 0]
+    assert read.blocks["review"].lengths().tolist()[1:] == [0, 0, 0]
+    assert own_column_notes(combined, features.read_of_lacking()) == [
+        "b: no column 'review': read as empty texts in these rows.",
+        "b: no column 'words': read as without tokens in these rows.",
+        "b: no column 'photo': read as black images in these rows.",
+        "b: no column 'by': texts are read as without it in these rows.",
+    ]
+    alone, notes = features.transform(b)
+    assert notes == []
+    assert alone.blocks["photo"].tolist() == read.blocks["photo"][2:].tolist()
 
 
 def test_table_of_one_source_is_read_by_the_features_of_all():
