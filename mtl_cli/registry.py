@@ -33,6 +33,7 @@ from mtl_cli.errors import ConfigError, MTLError, Problem, did_you_mean, nearest
 T = TypeVar("T")
 REQUIRED = object()
 _PACKAGE_DIR = Path(__file__).resolve().parent
+_PLAIN_TYPES = (Any, bool, int, float, str, list, dict, type(None))
 _ANNOTATION_NAMES = {**vars(typing), **vars(option_types)}
 
 
@@ -74,7 +75,7 @@ class Registry(Generic[T]):
             taken = self._classes.get(name)
             if taken is not None and _place(taken) != _place(cls):  # a module that is loaded again may
                 raise ValueError(f"{self.group} '{name}' is registered by {_place(taken)} and by {_place(cls)}")
-            if name in self._shipped() and not cls.__module__.startswith("mtl_cli."):
+            if name in self._shipped() and from_outside(cls):
                 raise ValueError(
                     f"{self.group} '{name}' is shipped with mtl-train; {cls.__module__} needs another name"
                 )
@@ -125,10 +126,9 @@ class Registry(Generic[T]):
         return any(isinstance(n, ast.FunctionDef) and n.name == method for n in self._class_node(name).body)
 
     def summary(self, name: str) -> str:
-        """The first line of the component's docstring."""
-        if name in self._classes:
-            return (self._classes[name].__doc__ or "").strip().splitlines()[0]
-        return (ast.get_docstring(self._class_node(name)) or "").splitlines()[0]
+        """The first line of the component's docstring; empty without one."""
+        described = self._classes[name].__doc__ if name in self._classes else ast.get_docstring(self._class_node(name))
+        return next(iter((described or "").strip().splitlines()), "")
 
     def load(self, name: str) -> type[T]:
         """The class registered as ``name``, imported if need be.
@@ -179,6 +179,9 @@ class Registry(Generic[T]):
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.annotation is parameter.empty:
                 example = f"{parameter.name}: float"
                 raise TypeError(f"{who}: option '{parameter.name}' has no type annotation, such as {example}")
+        for name, found in _strange_types(cls).items():
+            hint = "Write one that YAML has, such as list[float], dict[str, float] or Literal['a', 'b']."
+            raise TypeError(f"{who}: option '{name}': {found} is no type of an option. {hint}")
         mistake = cls.mistake() if hasattr(cls, "mistake") else None
         if mistake is not None:
             raise TypeError(f"{who}: {mistake}")
@@ -202,6 +205,35 @@ class Registry(Generic[T]):
 
 def _place(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _strange_types(cls: type) -> dict[str, str]:
+    """The options of a class whose types no value of a configuration can have; none where they cannot be read yet."""
+    try:
+        options = options_of(cls)
+    except (NameError, TypeError):  # in quotes, or postponed: told when they are asked for
+        return {}
+    annotations = {name: option.annotation for name, option in options.items()}
+    return {name: inspect.formatannotation(own) for name, own in annotations.items() if not _is_option_type(own)}
+
+
+def _is_option_type(annotation: Any) -> bool:
+    """Whether ``conform`` knows how to check values against a type annotation.
+
+    Example:
+        >>> [_is_option_type(own) for own in (list[float | None], dict[str, bool], tuple[int, ...], list[set[str]])]
+        [True, True, False, False]
+    """
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return _is_option_type(args[0])
+    if origin in (typing.Union, types.UnionType, list):
+        return all(map(_is_option_type, args))
+    if origin is dict:
+        return args[0] is str and _is_option_type(args[1])
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        return all(_is_option_type(option.annotation) for option in options_of(annotation).values())
+    return origin is Literal or annotation in _PLAIN_TYPES
 
 
 def _defining(cls: type, method: str) -> str:

@@ -1,6 +1,8 @@
 """Names to classes, and options that are checked before anything is built."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -321,6 +323,35 @@ def test_kind_from_outside_by_whose_first_metric_the_worst_would_be_best_is_refu
         KINDS.register("mine")(type("Own", (Regression,), {"metrics": metrics, "__module__": __name__}))
     assert str(caught.value).startswith("kind 'mine' (test_registry.Own): ")
     assert str(caught.value).endswith(what)
+
+
+@pytest.mark.usefixtures("_cleanup")
+@pytest.mark.parametrize(
+    ("annotation", "told"),
+    [
+        (tuple[int, ...], "tuple[int, ...]"),
+        (Sequence[float] | None, "collections.abc.Sequence[float] | None"),
+        (dict[int, float], "dict[int, float]"),
+        (Path, "pathlib.Path"),
+    ],
+)
+def test_option_of_a_type_that_no_configuration_has_is_refused_when_it_is_registered(annotation, told):
+    class Strange(WithoutTypes):
+        def __init__(self, num_tasks, *, floor: annotation = None):
+            super().__init__(num_tasks, floor=floor)
+
+    with pytest.raises(TypeError) as caught:
+        BALANCINGS.register("mine")(Strange)
+    assert str(caught.value).endswith(
+        f"Strange): option 'floor': {told} is no type of an option. "
+        "Write one that YAML has, such as list[float], dict[str, float] or Literal['a', 'b']."
+    )
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_class_without_a_docstring_has_an_empty_summary():
+    BALANCINGS.register("mine")(type("Mine", (WithoutTypes,), {"__init__": LossBalancing.__init__}))
+    assert BALANCINGS.summary("mine") == ""
 
 
 @pytest.mark.usefixtures("_cleanup")
