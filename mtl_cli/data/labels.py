@@ -104,8 +104,7 @@ def _without(column: Column, markers: Sequence[Plain]) -> Column:
         return column
     values = column.values.arr.to_list() if isinstance(column.values.dtype, pl.Array) else column.values
     if isinstance(values.dtype, pl.List):  # a label for each token, or several of the row
-        texts = [str(marker) for marker in markers]
-        marked = pl.element().cast(pl.String).is_in(texts)
+        marked = pl.element().map_batches(lambda cells: pl.Series(_holds(cells, markers)), pl.Boolean)
         return replace(column, values=values.list.eval(pl.when(~marked).then(pl.element())))
     keep = pl.Series(~_holds(values, markers))
     return replace(column, values=pl.select(pl.when(keep).then(values)).to_series().alias(column.name))

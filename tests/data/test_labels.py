@@ -32,6 +32,9 @@ def _labels(table, *targets, **options):
         pytest.param([True, False, None], False, [True, None, None], id="truth value"),
         pytest.param([["A", "_"], None], "_", [["A", None], None], id="tokens"),
         pytest.param(pl.Series([[1, -1], [2, 3]], dtype=pl.Array(pl.Int64, 2)), -1, [[1, None], [2, 3]], id="arrays"),
+        pytest.param([[1.0, -1.0], [], None], -1, [[1.0, None], [], None], id="number in lists of numbers"),
+        pytest.param([[1, -1], [2, 3]], -1.0, [[1, None], [2, 3]], id="number spelt otherwise in lists"),
+        pytest.param(pl.Series([[1, -1]], dtype=pl.Array(pl.Float32, 2)), -1, [[1.0, None]], id="arrays of numbers"),
     ],
 )
 def test_only_declared_markers_mean_no_label(values, marker, expected):  # LAB-05, DAT-01
