@@ -34,7 +34,7 @@ from mtl_cli.data.streaming import Stream, StreamedRows, open_stream
 from mtl_cli.errors import ConfigError, DataError, Problem, UserError, listed
 from mtl_cli.model.encoders import Encoder
 from mtl_cli.registry import ENCODERS, describe_component, from_outside
-from mtl_cli.schema import DataOptions, RunConfig
+from mtl_cli.schema import EVERY_COLUMN, DataOptions, RunConfig, input_entries
 from mtl_cli.tasks import Kind, LabelCounts, Task, first_columns, target_columns
 from mtl_cli.types import Inputs, InputSpec, Labels
 
@@ -265,9 +265,8 @@ def _refuse_unread(encoder: type[Encoder], options: DataOptions) -> None:
     Raises:
         ConfigError: There are some.
     """
-    given = options.inputs if isinstance(options.inputs, list) else []
-    declared = {entry["name"]: str(entry.get("type")) for entry in given if isinstance(entry, Mapping)}
-    problems = encoder.unread(declared)
+    entries, _ = input_entries(options.inputs)
+    problems = encoder.unread({entry.name: entry.type for entry in entries if entry.type is not None})
     if problems:
         raise ConfigError(problems)
 
@@ -291,10 +290,12 @@ def _refuse_undrawable(table: AnyTable, features: Features) -> None:
 
 
 def _with_source(options: DataOptions) -> DataOptions:
-    """With the source among the inputs where it is to be one: a list that names the others need not name it too."""
-    if not options.source_as_input or isinstance(options.inputs, str):
+    """With the source among the inputs where it is to be one: what names the others need not name it too."""
+    entries, _ = input_entries(options.inputs)
+    if not options.source_as_input or any(entry.name == EVERY_COLUMN for entry in entries):
         return options
-    return replace(options, inputs=[*options.inputs, SOURCE_COLUMN])
+    given = [options.inputs] if isinstance(options.inputs, str) else options.inputs
+    return replace(options, inputs=[*given, SOURCE_COLUMN])
 
 
 def read_inputs(
@@ -370,17 +371,16 @@ def load_fitted(config: RunConfig, state: Mapping[str, Any]) -> tuple[Features, 
 
 def _reserved(config: RunConfig, table: AnyTable) -> dict[str, str]:
     """Columns that are something else than inputs."""
-    given = config.data.inputs if isinstance(config.data.inputs, list) else []
-    listed = [entry.get("name") if isinstance(entry, Mapping) else entry for entry in given]
-    names = [column for column, kind in table.types.items() if kind == "name" and column not in listed]
+    named = {entry.name for entry in input_entries(config.data.inputs)[0]}
+    names = [column for column, kind in table.types.items() if kind == "name" and column not in named]
     roles: dict[str | None, str] = {**dict.fromkeys(names, "the name of a row"), config.data.id: "the id"}
     for source in config.sources.values():
         roles |= {source.split.column: "the split column", source.split.group: "the group of the split"}
     reserved = {column: role for column, role in roles.items() if column is not None}
     for name, task in {**config.tasks, **config.left_out}.items():
         ranking = task.common.ranking
-        # a list's number says nothing; a user that makes the lists is an input all the same
-        if ranking is not None and config.data.inputs == "*":
+        # a list's number says nothing; a user that makes the lists is an input if it is named
+        if ranking is not None and ranking.group not in named:
             reserved.setdefault(ranking.group, f"lists of task '{name}'")
     tasks = {name: (task.targets(name), task.common) for name, task in {**config.tasks, **config.left_out}.items()}
     return {**reserved, **label_roles(tasks)}

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mtl_cli.data.table import AnyTable
-from mtl_cli.errors import DataError, Problem, did_you_mean, shown
-
-_TYPES = ("numeric", "date", "category", "text", "image")
+from mtl_cli.errors import DataError, Problem, shown
+from mtl_cli.schema import input_entries
 
 
 @dataclass(frozen=True)
@@ -48,14 +47,11 @@ def select_columns(
         >>> select_columns(table, "*", ["id"], {"y": "target of task 'y'"})
         Selection(inputs={'x': None}, left_out={'id': 'data.exclude', 'y': "target of task 'y'"})
     """
-    problems: list[Problem] = []
+    entries, problems = input_entries(inputs)
     excluded = _excluded(table, exclude, problems)
     chosen: dict[str, str | None] = {}
-    for key, entry in _entries(inputs):
-        name, declared, wrong = _read_entry(key, entry)
-        problems += wrong
-        if wrong:
-            continue
+    for entry in entries:
+        key, name, declared = entry.key, entry.name, entry.type
         matched = _match(name, list(table.schema))
         if not matched:
             problems.append(_no_column(key, name, table))
@@ -79,29 +75,6 @@ def select_columns(
 def readable(key: str, name: str, table: AnyTable, reserved: Mapping[str, str]) -> list[Problem]:
     """Why a column that an option names cannot be read along with the inputs: it is not there, or has another role."""
     return _refusals(key, name, {}, reserved) if name in table.schema else [_no_column(key, name, table)]
-
-
-def _entries(inputs: str | list[Any]) -> list[tuple[str, Any]]:
-    if isinstance(inputs, str):
-        return [("data.inputs", inputs)]
-    return [(f"data.inputs[{i}]", entry) for i, entry in enumerate(inputs)]
-
-
-def _read_entry(key: str, entry: Any) -> tuple[str, str | None, list[Problem]]:
-    """Name, declared type, and what is wrong with one entry of ``data.inputs``."""
-    if isinstance(entry, str):
-        return entry, None, []
-    hint = f"Write a column name, or {{name: NAME, type: TYPE}} with one of {', '.join(_TYPES)}."
-    if not isinstance(entry, Mapping):
-        return "", None, [Problem(key, f"must be a column name or a mapping, got {shown(entry)}", hint)]
-    known = ("name", "type")
-    problems = [Problem(f"{key}.{k}", "unknown key", did_you_mean(str(k), known)) for k in entry if k not in known]
-    name, declared = entry.get("name"), entry.get("type")
-    if not isinstance(name, str):
-        problems.append(Problem(f"{key}.name", f"must be a column name, got {shown(name)}", hint))
-    if declared is not None and declared not in _TYPES:
-        problems.append(Problem(f"{key}.type", f"must be one of {', '.join(_TYPES)}, got {shown(declared)}"))
-    return str(name), declared, problems
 
 
 def _match(name: str, columns: list[str]) -> list[str]:

@@ -5,6 +5,7 @@ The options of components (encoder, sharing, ...) are not listed here: their con
 
 from mtl_cli.schema.components import is_per_task
 from mtl_cli.schema.config import Component, RunConfig, SourceConfig, TaskConfig
+from mtl_cli.schema.inputs import EVERY_COLUMN, input_entries
 from mtl_cli.schema.key_hints import Origin, with_origin
 from mtl_cli.schema.metrics import best_by, is_higher_better, task_metrics
 from mtl_cli.schema.options import (
@@ -24,6 +25,7 @@ from mtl_cli.schema.trainer import check_device, seconds
 from mtl_cli.schema.validation import validate
 
 __all__ = [
+    "EVERY_COLUMN",
     "TOP_KEYS",
     "Component",
     "DataOptions",
@@ -40,6 +42,7 @@ __all__ = [
     "TrainerOptions",
     "best_by",
     "check_device",
+    "input_entries",
     "is_higher_better",
     "is_per_task",
     "seconds",

@@ -9,6 +9,7 @@ from typing import Any
 from mtl_cli.errors import Problem, did_you_mean, shown
 from mtl_cli.registry import SOURCES, Option, conform, conform_mapping, options_of
 from mtl_cli.schema.config import NAME, Component, SourceConfig
+from mtl_cli.schema.inputs import input_entries
 from mtl_cli.schema.options import DataOptions, SplitOptions
 
 Sources = Mapping[str, SourceConfig]
@@ -39,7 +40,7 @@ def _read_one(node: Mapping[str, Any]) -> tuple[DataOptions | None, Sources, lis
     """``data`` with one source, whose options stand among those of ``data``."""
     common = options_of(DataOptions)
     own, known, problems = _source_options(node.get("source"), "data.source")
-    values, wrong = conform_mapping(node, {**common, **known}, "data", ignore=_SOURCE_KEYS)
+    values, wrong = _read_options(node, {**common, **known})
     problems += wrong
     if problems or own is None:
         return None, {}, problems
@@ -54,7 +55,7 @@ def _read_several(node: Mapping[str, Any]) -> tuple[DataOptions | None, Sources,
     if node.get("source") is not None:
         what = f"cannot be given together with data.sources, got {shown(node['source'])}"
         found.append(Problem("data.source", what, "Write it in each source."))
-    values, problems = conform_mapping(node, options_of(DataOptions), "data", ignore=_SOURCE_KEYS)
+    values, problems = _read_options(node, options_of(DataOptions))
     found += [_with_place_in_source(problem) for problem in problems]
     named = node["sources"]
     if not isinstance(named, Mapping) or not named:
@@ -68,6 +69,14 @@ def _read_several(node: Mapping[str, Any]) -> tuple[DataOptions | None, Sources,
         if source is not None:
             sources[name] = source
     return (None, {}, found) if found else (DataOptions(**values), sources, [])
+
+
+def _read_options(node: Mapping[str, Any], options: Mapping[str, Option]) -> tuple[dict[str, Any], list[Problem]]:
+    """The values of ``data``, and what is wrong with them."""
+    values, problems = conform_mapping(node, options, "data", ignore=_SOURCE_KEYS)
+    if "data.inputs" not in {problem.where for problem in problems}:
+        problems += input_entries(values["inputs"])[1]
+    return values, problems
 
 
 def _with_place_in_source(problem: Problem) -> Problem:

@@ -14,7 +14,7 @@ TEXTS = "text,x,y\n" + "".join(f"some words {i},{i},{i % 2}\n" for i in range(20
 
 def _config(path, inputs, encoder="mlp", tasks=None, **data):
     return validate({
-        "data": {"source": "table", "path": str(path), "inputs": inputs, **data},
+        "data": {**({"source": "table", "path": str(path)} if path else {}), "inputs": inputs, **data},
         "tasks": tasks or {"y": {"kind": "binary"}},
         "encoder": {"name": encoder}, "sharing": {"name": "hard"}, "balancing": {"name": "equal"},
         "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"}, "trainer": {},
@@ -29,6 +29,49 @@ def test_declared_input_that_the_encoder_does_not_read_is_refused_before_any_fil
         "encoder: does not read column 'text', an input of type text. "
         "Use encoder=text, or leave the column out of data.inputs, or by data.exclude=[text] if that is all columns."
     )
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"type": "text"}, "data.inputs[1].name: must be a column name, got null. "),
+        ({"name": ["a"], "type": "text"}, "data.inputs[1].name: must be a column name, got ['a']. "),
+        (
+            {"name": "x", "type": "txt"},
+            "data.inputs[1].type: must be one of numeric, date, category, text, image, got 't",
+        ),
+    ],
+)
+def test_malformed_input_is_told_before_any_file_is_read(entry, told):
+    with pytest.raises(ConfigError) as caught:
+        _config("nowhere.csv", ["x", entry])
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "read"),
+    [
+        ("*", ["user"]),
+        (["*", {"name": "user", "type": "category"}], ["user"]),
+        (["user", "list"], ["user", "list"]),
+        ("[ul]*", ["user"]),
+        ("list", ["list"]),
+    ],
+)
+def test_column_of_the_lists_to_rank_is_an_input_only_if_it_is_named(tmp_path, inputs, read):
+    (tmp_path / "lists.csv").write_text("user,list,y\n" + "".join(f"u{i % 3},{i // 2},{i % 2}\n" for i in range(20)))
+    tasks = {"y": {"kind": "binary", "ranking": {"group": "list"}}}
+    columns = build_data(_config(tmp_path / "lists.csv", inputs, tasks=tasks)).features.columns
+    assert sorted(columns, key=["user", "list"].index) == read
+
+
+def test_source_is_an_input_beside_a_glob(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.csv").write_text(TEXTS)
+    sources = {name: {"path": str(tmp_path / f"{name}.csv")} for name in "ab"}
+    config = _config(None, "x*", sources=sources, source_as_input=True)
+    features = build_data(config).features
+    assert list(features.columns) == ["x", "source"]
 
 
 def test_inputs_that_do_not_suit_the_encoder_are_refused_before_they_are_transformed(tmp_path, monkeypatch):

@@ -216,15 +216,15 @@ def test_wrong_entries_are_listed_at_once():  # DAT-13
     types = "numeric, date, category, text, image"
     hint = f"Write a column name, or {{name: NAME, type: TYPE}} with one of {types}."
     assert error_of(fit, table, reserved={"ya": "target of task 'a'"}, inputs=inputs, exclude=["x2", "zz"]) == (
+        f"data.inputs[4].type: must be one of {types}, got 'number'.\n"
+        "data.inputs[5].nam: unknown key. Did you mean 'name'?\n"
+        f"data.inputs[5].name: must be a column name, got null. {hint}\n"
+        f"data.inputs[6]: must be a column name or a mapping, got 5. {hint}\n"
         "data.exclude[1]: no column 'zz' in x.csv. Known: x1, x2, ya.\n"
         "data.inputs[1]: column 'ya' cannot be an input, it is the target of task 'a'. Take it out of data.inputs, "
         "or write data.allow_inputs=[ya] if the model is meant to see it.\n"
         "data.inputs[2]: no column 'x_9' in x.csv. Known: x1, x2, ya.\n"
         "data.inputs[3]: no column 'd_*' in x.csv. Known: x1, x2, ya.\n"
-        f"data.inputs[4].type: must be one of {types}, got 'number'.\n"
-        "data.inputs[5].nam: unknown key. Did you mean 'name'?\n"
-        f"data.inputs[5].name: must be a column name, got null. {hint}\n"
-        f"data.inputs[6]: must be a column name or a mapping, got 5. {hint}\n"
         "data.inputs[7]: column 'x2' is also in data.exclude. Keep it in one of the two."
     )
 
