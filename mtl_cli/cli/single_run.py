@@ -21,6 +21,7 @@ from mtl_cli.cli.job_folder import train_in_folder, try_in_folder
 from mtl_cli.cli.several_processes import check_for_processes
 from mtl_cli.commands.entry import say
 from mtl_cli.errors import ConfigError, Problem, RunError, listed
+from mtl_cli.paths import expanded
 from mtl_cli.run import RunFolder, find_resumable
 from mtl_cli.schema import validate, with_tasks_by_name
 from mtl_cli.steps import run_alone
@@ -38,7 +39,7 @@ def run_single(job: Job) -> float | None:
     if job.config.resume is None:
         return run_alone(train_in_folder(job, resume=False))
     if job.config.resume != "auto":
-        job = _started_as_stored(job, Path(job.config.resume).expanduser())
+        job = _started_as_stored(job, expanded(job.config.resume))
     folder, resume = _folder_to_train_in(job)
     return run_alone(train_in_folder(replace(job, folder=folder), resume=resume))
 
@@ -48,7 +49,7 @@ def folder_to_resume(flags: Sequence[str], overrides: Sequence[str]) -> Path | N
     if composition.without_config_dir(flags) or any(o.startswith("task=") for o in overrides):
         return None
     values = [o.partition("=")[2].strip("'\"") for o in overrides if o.startswith("resume=")]
-    return None if not values or values[-1] in ("auto", "null") else Path(values[-1]).expanduser()
+    return None if not values or values[-1] in ("auto", "null") else expanded(values[-1])
 
 
 def resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
@@ -89,7 +90,7 @@ def _started_as_stored(job: Job, folder: Path) -> Job:
 def _folder_to_train_in(job: Job) -> tuple[Path, bool]:
     """The folder for ``resume=`` and whether there is something to go on from."""
     if job.config.resume != "auto":
-        path = Path(str(job.config.resume)).expanduser()
+        path = expanded(str(job.config.resume))
         refuse_changes(path, job.settings)
         return path, True
     if (job.folder / "status.json").exists():  # the same fixed hydra.run.dir again

@@ -14,12 +14,12 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
 from typing import NoReturn, TextIO
 
 from mtl_cli import __version__, processes
 from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, did_you_mean
+from mtl_cli.paths import expanded
 from mtl_cli.registry import mistakes_in_components
 from mtl_cli.run import RunFolder
 
@@ -241,14 +241,14 @@ def check_out(path: str | None, suffixes: Sequence[str], overwrite: bool, data: 
     """What is wrong with a file to write."""
     if path is None:
         return []
-    out = Path(path).expanduser()
+    out = expanded(path)
     if out.suffix.lower() not in suffixes:
         return [Problem("--out", f"must end with {' or '.join(suffixes)}, got '{path}'")]
     if not out.parent.is_dir():
         return [Problem("--out", f"there is no folder '{out.parent}'", "Make it first.")]
     if out.is_dir():
         return [Problem("--out", f"is a folder, got '{path}'")]
-    if data is not None and out.exists() and Path(data).expanduser().exists() and out.samefile(Path(data).expanduser()):
+    if data is not None and out.exists() and expanded(data).exists() and out.samefile(expanded(data)):
         return [Problem("--out", f"is the file with the data, got '{path}'", "Choose another name.")]
     if out.exists() and not overwrite:
         return [Problem("--out", f"there is a file '{path}' already", "Add --overwrite, or choose another name.")]
@@ -257,7 +257,7 @@ def check_out(path: str | None, suffixes: Sequence[str], overwrite: bool, data: 
 
 def check_data(path: str | None) -> list[Problem]:
     """What is wrong with the name of a file, or of a folder of images, to read."""
-    if path is None or Path(path).expanduser().is_dir():  # whether the run reads folders is seen later
+    if path is None or expanded(path).is_dir():  # whether the run reads folders is seen later
         return []
     from mtl_cli.data.sources._files import existing_file
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtl_cli.commands.entry import MANY_NOTES, Parser, add_shared, check_shared, leave, note, own_words, reading, run
 from mtl_cli.errors import ConfigError, Problem, RunError, did_you_mean, listed
+from mtl_cli.paths import expanded
 from mtl_cli.report_text import at_most
 from mtl_cli.results_text import results_table, undefined_notes
 from mtl_cli.run import write_json
@@ -66,7 +66,7 @@ def evaluate(argv: Sequence[str]) -> None:
     for text in texts:
         note(text)
     if given.out is not None:
-        write_json(Path(given.out).expanduser(), _record(trained, split, given.data, found))
+        write_json(expanded(given.out), _record(trained, split, given.data, found))
     print(f"{found.rows:,} row{'' if found.rows == 1 else 's'}, {trained.checkpoint} weights (epoch {trained.epoch})")
     everything = f"{given.out}" if given.out is not None else "the file of --out"
     print(results_table(trained.config, found.evaluation, name, everything))

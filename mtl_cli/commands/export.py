@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mtl_cli.commands.entry import Parser, check_out, check_run, leave, note, run
 from mtl_cli.errors import ConfigError
+from mtl_cli.paths import expanded
 
 _DESCRIPTION = """\
 Writes the model of a run as a program of torch.export (.pt2), and beside it a .json.
@@ -49,7 +50,7 @@ def export(argv: Sequence[str]) -> None:
     trained = load_run(given.run, checkpoint=given.checkpoint, device="cpu")
     for text in trained.notes:
         note(text)
-    difference = exported.export(trained, Path(given.out).expanduser())
+    difference = exported.export(trained, expanded(given.out))
     names = ", ".join(trained.config.tasks)
     print(
         f"{given.out} and {beside}: the {trained.checkpoint} weights (epoch {trained.epoch}), outputs {names}; "

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mtl_cli.commands.entry import MANY_NOTES, Parser, add_shared, check_shared, leave, note, own_words, reading, run
 from mtl_cli.errors import ConfigError
+from mtl_cli.paths import expanded
 from mtl_cli.report_text import at_most
 from mtl_cli.run.atomic import replacing
 
@@ -55,7 +56,7 @@ def predict(argv: Sequence[str]) -> None:
         trained = trained.reading(reading(given), given.source)
         source = build_source(trained.config, given.data, given.source)
         counted = _Counted(trained.predictions(source, id="" if given.id == "-" else given.id))
-        write_table(counted, Path(given.out).expanduser())
+        write_table(counted, expanded(given.out))
     for text in [*at_most(trained.findings.notes(), MANY_NOTES), *at_most(counted.notes(), MANY_NOTES)]:
         note(text)
     plural = "" if counted.rows == 1 else "s"

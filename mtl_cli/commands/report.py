@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mtl_cli.commands.entry import Parser, check_out, leave, note, run
 from mtl_cli.errors import ConfigError, Problem, RunError
+from mtl_cli.paths import expanded
 from mtl_cli.run import MetricsLog, RunFolder, is_run_folder, write_bytes, write_text
 from mtl_cli.run.atomic import write_error
 from mtl_cli.sweep import JobRecord, collect, format_table
@@ -52,7 +53,7 @@ def report(argv: Sequence[str]) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help=default)
     given = parser.parse_args(argv)
     folders: list[Path] = given.folders
-    out = None if given.out is None else given.out.expanduser()
+    out = None if given.out is None else expanded(given.out)
     if given.format in ("svg", "png"):
         _write_plots(folders, out or folders[0] / "plots", given.format)
         return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from mtl_cli.balancing import GradientBalancing, LossBalancing
 from mtl_cli.commands.entry import Parser, check_out, leave, run
 from mtl_cli.errors import ConfigError, Problem, did_you_mean
+from mtl_cli.paths import expanded
 from mtl_cli.registry import BALANCINGS
 from mtl_cli.report import Plot, picture_report, svg
 from mtl_cli.run import write_text
@@ -133,7 +133,7 @@ def toy(argv: Sequence[str]) -> None:
         paths |= walk([name], arguments.steps, arguments.lr)
         reached = sum(path.reached for path in paths[name])
         print(f"{name}: {reached} of {len(paths[name])} starts reach the front", flush=True)
-    write_text(Path(arguments.out).expanduser(), _page(paths, arguments.steps, arguments.lr))
+    write_text(expanded(arguments.out), _page(paths, arguments.steps, arguments.lr))
     print(arguments.out)
 
 

@@ -14,6 +14,7 @@ import polars as pl
 
 from mtl_cli.data.table import Pieces, rows_in
 from mtl_cli.errors import ConfigError, DataError, Problem
+from mtl_cli.paths import expanded
 from mtl_cli.schema import ImageOptions
 from mtl_cli.types import Block, Column
 
@@ -318,8 +319,8 @@ def _is_deep(tiles: Iterable[tuple[Any, ...]]) -> bool:
 
 
 def _path(cell: Any, options: ImageOptions) -> Path:
-    path = Path(str(cell)).expanduser()
-    return path if options.root is None else Path(options.root).expanduser() / path
+    path = expanded(str(cell))
+    return path if options.root is None else expanded(options.root) / path
 
 
 def _damage(column: Column, row: int, error: Exception) -> str:

@@ -84,7 +84,8 @@ def open_stream(
         bad += [stretch.first + row for row in own or ()]
         found.unreadable += [part.row(row) for row in own or ()]
         if held is None:
-            room = _SHARE_HELD * (free_memory() or math.inf) * stretch.rows / _size(inputs)
+            free = free_memory()
+            room = math.inf if free is None else _SHARE_HELD * free * stretch.rows / _size(inputs)
             held = {split: [] for split, rows in hold.items() if len(rows) <= room}
         for split, parts in held.items():
             parts.append(inputs.rows(torch.from_numpy(rows_in(hold[split], stretch.first, stretch.rows))))

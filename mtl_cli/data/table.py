@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.paths import expanded
 from mtl_cli.types import Column
 
 #: A column as stretches of rows, each with its first row; made anew by each call.
@@ -168,7 +169,7 @@ class AnyTable(ABC):
         paths: list[str | None] = []
         for part in self.parts:
             own = cells[max(part.first, 0) : max(part.first + part.rows, 0)]
-            paths += [None if cell is None else str(Path(part.folder) / Path(cell).expanduser()) for cell in own]
+            paths += [None if cell is None else str(Path(part.folder) / expanded(cell)) for cell in own]
         return pl.Series(column, paths, pl.String)
 
     def where(self, column: str, row: int) -> str:

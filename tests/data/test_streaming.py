@@ -269,7 +269,7 @@ def _source_of(name, frame):
 def test_validation_rows_that_do_not_fit_are_not_held(monkeypatch):
     source = _source()
     features = Features.fit(source.read(), _options(), np.arange(ROWS), TARGETS)
-    for free, held in ((10**9, {"val"}), (100, set())):
+    for free, held in ((10**9, {"val"}), (100, set()), (0, set()), (None, {"val"})):
         monkeypatch.setattr("mtl_cli.data.streaming.free_memory", lambda free=free: free)
         stream, _, _ = open_stream(source.stored(), features, 16, {"val": np.arange(30)}, skip=False)
         assert set(stream.held) == held

@@ -567,3 +567,13 @@ def test_wrong_separator_is_named_where_cells_are_quoted():
     assert error_of('a;b\n1;"x"\n') == expected
     assert error_of('"a";"b"\n1;"x"\n').startswith("x.csv: one column found with separator ','")
     assert read_text('"a;\nb",c\n1,"x"\n').frame.columns == ["a;\nb", "c"]
+
+
+def test_tilde_before_no_user_is_part_of_the_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~$x.csv").write_text("photo\n~$a.png\n")
+    assert SOURCES.build("table", path="~$x.csv").read().frame["photo"].to_list() == ["~$a.png"]
+    with pytest.raises(DataError, match=r"^~nobody_here/x.csv: no such file"):
+        SOURCES.build("table", path="~nobody_here/x.csv").read()
+    table = Table(pl.DataFrame({"photo": ["~$a.png"]}), (Part("p/x.csv", 0, 1, lines=True, folder="p"),))
+    assert table.resolve_paths("photo").to_list() == ["p/~$a.png"]

@@ -15,6 +15,7 @@ from mtl_cli.data.column_types import lost_digits
 from mtl_cli.data.memory import free_memory
 from mtl_cli.data.table import Part, Table
 from mtl_cli.errors import ConfigError, DataError, Problem, nearest
+from mtl_cli.paths import expanded
 
 Fingerprint = Callable[[bytes], None]
 _UNZIPPED_AT_ONCE = 1 << 24  # bytes
@@ -80,7 +81,7 @@ def existing_file(name: str) -> Path:
     Raises:
         DataError: It is not; says where it was looked for, and the nearest name there.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_file():
         return path
     where = path.absolute()
@@ -100,7 +101,7 @@ def existing_folder(name: str) -> Path:
     Raises:
         DataError: It is not; says where it was looked for, and the nearest name there.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_dir():
         return path
     where = path.absolute()
@@ -112,7 +113,7 @@ def existing_folder(name: str) -> Path:
 
 def folder_of(name: str) -> str:
     """Where relative paths in a file start from: its own folder; ``""`` for the current one."""
-    folder = Path(name).expanduser().parent
+    folder = expanded(name).parent
     return "" if folder == Path() else str(folder)
 
 
