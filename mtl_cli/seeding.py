@@ -29,6 +29,8 @@ def rng_state() -> dict[str, Any]:
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": [version, torch.tensor(internal), gauss]}
     if torch.cuda.is_initialized():  # else nothing was drawn there, and asking would take hold of every GPU
         state["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        state["mps"] = torch.mps.get_rng_state()
     if "numpy" in sys.modules:
         name, keys, position, has_gauss, cached = sys.modules["numpy"].random.get_state()
         keys = torch.from_numpy(keys.astype("int64"))
@@ -44,6 +46,8 @@ def set_rng_state(state: dict[str, Any]) -> None:
     if torch.cuda.is_initialized():
         for i, of_device in enumerate(state.get("cuda", [])[: torch.cuda.device_count()]):  # there may be fewer now
             torch.cuda.set_rng_state(of_device, i)
+    if "mps" in state and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
     if "numpy" in state and "numpy" in sys.modules:
         name, keys, *rest = state["numpy"]
         sys.modules["numpy"].random.set_state((name, _numbers(keys), *rest))

@@ -57,3 +57,17 @@ def test_state_survives_a_checkpoint(tmp_path):
     first = _draw()
     set_rng_state(load(tmp_path / "x.pt")["rng"])
     assert _draw() == first
+
+
+def test_state_is_that_of_an_apple_gpu_too(monkeypatch):
+    of_gpu = [torch.tensor([1], dtype=torch.uint8)]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: of_gpu[-1])
+    monkeypatch.setattr(torch.mps, "set_rng_state", of_gpu.append)
+    state = rng_state()
+    of_gpu.append(torch.tensor([2], dtype=torch.uint8))
+    set_rng_state(state)
+    assert of_gpu[-1].tolist() == [1]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    set_rng_state(state)  # gone on with elsewhere
+    assert len(of_gpu) == 3
