@@ -90,6 +90,18 @@ class Data:
         targets: np.ndarray = labels.targets.numpy()[places, self._target_columns[task]]
         return targets
 
+    def labelled(self, split: str) -> np.ndarray:
+        """(P, K) bool: whether a row of a split, or a token of those after the rows, has a label for each task."""
+        own = [~np.isnan(self.targets(i, split)[:, 0]) for i in range(len(self.tasks))]
+        per_token = [task.kind.per_token for task in self.tasks]
+        rows = max((len(has) for has, of in zip(own, per_token, strict=True) if not of), default=0)
+        tokens = max((len(has) for has, of in zip(own, per_token, strict=True) if of), default=0)
+        found = np.zeros((rows + tokens, len(own)), bool)
+        for task, (has, of) in enumerate(zip(own, per_token, strict=True)):
+            start = rows if of else 0
+            found[start : start + len(has), task] = has
+        return found
+
     @cached_property
     def label_counts(self) -> dict[str, dict[str, LabelCounts]]:
         """The labels of each task, by its name, in each split."""

@@ -41,7 +41,7 @@ from mtl_cli.registry import (
 from mtl_cli.run.loggers import Logger, RunFacts
 from mtl_cli.schema import Component, RunConfig, TaskConfig, is_higher_better, is_per_task
 from mtl_cli.seeding import seed_everything
-from mtl_cli.tasks import Task, first_columns
+from mtl_cli.tasks import Task
 from mtl_cli.types import Inputs, InputSpec
 
 # Below this many multiply-adds per step a second thread gains little, and with a busy neighbour it costs a multiple:
@@ -82,9 +82,7 @@ def build_learner(
     if processes.size > 1:
         refuse_statistics(model)
     parameters = FlatParameters(model.trained())
-    firsts = first_columns([task.kind for task in data.tasks])
-    labelled = ~np.isnan(data.labels.targets.numpy()[data.splits.train][:, firsts])
-    check_balancing(config.balancing.name, balancing, parameters, labelled)
+    check_balancing(config.balancing.name, balancing, parameters, data.labelled("train"))
     optimizers = [OPTIMIZERS.build(config.optimizer.name, parameters, **config.optimizer.options)]
     if balancing.has_parameters:
         own = FlatParameters(by_rows(balancing.parameters(), len(names)))
@@ -265,11 +263,11 @@ def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters,
         name: What the method is registered as.
         balancing: The method.
         parameters: The model's.
-        labelled: (N, K) bool, whether each training row has a label for each task.
+        labelled: (P, K) bool, whether each training row or token has a label for each task.
 
     Raises:
         ConfigError: No parameter is shared as a whole and trained, or gradients of features are asked for and no row
-            has two labels.
+            or token has two labels.
     """
     if balancing.needs_shared and not parameters.shared:
         why, hint = "all of them are frozen", "or freeze less"
@@ -284,7 +282,7 @@ def check_balancing(name: str, balancing: Balancing, parameters: FlatParameters,
         return
     alone = labelled.shape[1] > 1 and not (labelled.sum(1) > 1).any()
     if balancing.gradients_on == "features" and alone:
-        what = f"'features': '{name}' needs training rows with labels for two tasks there, and there are none"
+        what = f"'features': '{name}' needs training rows, or tokens, with labels for two tasks, and there are none"
         hint = "Write balancing.gradients_on=parameters, with which every method takes rows of one task each."
         raise ConfigError(Problem("balancing.gradients_on", what, hint))
 

@@ -81,8 +81,8 @@ def test_features_of_tasks_that_share_no_row_are_refused():  # BAL-11
     parameters = make_learner(three_kinds()).parameters
     check_balancing("graddrop", BALANCINGS.build("graddrop", 3), parameters, APART)
     assert _refusal("graddrop", parameters, APART, gradients_on="features") == (
-        "balancing.gradients_on: 'features': 'graddrop' needs training rows with labels for two tasks there, and there "
-        "are none. Write balancing.gradients_on=parameters, with which every method takes rows of one task each."
+        "balancing.gradients_on: 'features': 'graddrop' needs training rows, or tokens, with labels for two tasks, and "
+        "there are none. Write balancing.gradients_on=parameters, with which every method takes rows of one task each."
     )
 
 

@@ -52,6 +52,12 @@ def treebank(cli, write):
     assert ended.code == 0, ended.err
 
 
+def test_gradients_of_features_are_those_of_words_with_two_labels(cli, treebank):
+    given = ["--config-dir", "conf", "task=tags", "balancing=graddrop", "balancing.gradients_on=features"]
+    ended = cli(*given, "trainer.max_epochs=1", "hydra.run.dir=features")
+    assert ended.code == 0, ended.err
+
+
 def test_task_without_a_labelled_word_in_training_is_refused(cli, write):
     unlabelled = _treebank(0, 40).replace("Number=Plur", "_").replace("Number=Sing", "_")
     yaml = TREEBANK.replace("target: feats.Number", "target: feats.Number, classes: [Plur, Sing]")
