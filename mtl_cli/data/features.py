@@ -165,8 +165,9 @@ class Features:
         optional = tuple(name for name in dict.fromkeys([*selection.inputs, *by]) if table.lacking(name))
         refuse = options.missing_inputs == "error"
         features = cls(
-            tuple(numeric), tuple(categorical), refuse, tuple(notes), rows, optional, tuple(blocks),
-            options.unknown == "error", by=told_apart,
+            numeric=tuple(numeric), categorical=tuple(categorical), refuse_missing=refuse, notes=tuple(notes),
+            rows=rows, optional=optional, blocks=tuple(blocks), refuse_unknown=options.unknown == "error",
+            by=told_apart,
         )  # fmt: skip
         return features, table
 
@@ -377,25 +378,25 @@ class Features:
     def from_json(cls, saved: Mapping[str, Any]) -> Features:
         """The features that ``to_json`` described."""
         return cls(
-            tuple(
+            numeric=tuple(
                 NumericInput(**{**c, "scaler": Scaler.from_json(c["scaler"]), "edges": tuple(c["edges"])})
                 for c in saved["numeric"]
             ),
-            tuple(CategoryInput.from_json(c) for c in saved["categorical"]),
-            saved["refuse_missing"],
-            tuple(saved["notes"]),
-            tuple(ReportRow(**row) for row in saved["rows"]),
-            tuple(saved["optional"]),
-            tuple(_BLOCKS[column["type"]].from_json(column) for column in saved["blocks"]),
-            saved.get("refuse_unknown", False),  # runs of before had no choice
-            tuple(
+            categorical=tuple(CategoryInput.from_json(c) for c in saved["categorical"]),
+            refuse_missing=saved["refuse_missing"],
+            notes=tuple(saved["notes"]),
+            rows=tuple(ReportRow(**row) for row in saved["rows"]),
+            optional=tuple(saved["optional"]),
+            blocks=tuple(_BLOCKS[column["type"]].from_json(column) for column in saved["blocks"]),
+            refuse_unknown=saved.get("refuse_unknown", False),  # runs of before had no choice
+            links=tuple(
                 Links(
                     (own["columns"][0], own["columns"][1]),
                     np.stack([np.fromstring(codes, np.int64, sep=" ") for codes in own["codes"]]),
                 )
                 for own in saved.get("links", [])
             ),
-            None if saved.get("by") is None else CategoryInput.from_json(saved["by"]),
+            by=None if saved.get("by") is None else CategoryInput.from_json(saved["by"]),
         )
 
     def places(self) -> Iterator[tuple[int, int | None]]:

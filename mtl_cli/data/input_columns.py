@@ -15,10 +15,10 @@ from mtl_cli.data.column_types import block_width, category_text, is_tokens, num
 from mtl_cli.data.scaling import Scale, Scaler
 from mtl_cli.data.table import Pieces, rows_in
 from mtl_cli.errors import DataError, Problem, did_you_mean, listed
+from mtl_cli.schema import MissingInputs
 from mtl_cli.spelling import Spellings
 from mtl_cli.types import Column
 
-MissingInputs = Literal["indicator", "mean", "error"]
 NumericType = Literal["numeric", "date", "block"]
 _SHOWN = 5  # values named in a note
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-Method = Literal["proportional", "uniform", "temperature", "annealed", "round_robin"]
+from mtl_cli.schema import MixingMethod, MixingOptions
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Mixing:
         [900, 900]
     """
 
-    method: Method = "proportional"
-    temperature: float = 1.0
-    anneal_epochs: int | None = None
-    epoch: Literal["total", "longest"] | int = "total"
+    method: MixingMethod = MixingOptions.mixing
+    temperature: float = MixingOptions.temperature
+    anneal_epochs: int | None = MixingOptions.anneal_epochs
+    epoch: Literal["total", "longest"] | int = MixingOptions.epoch
 
     def shares(self, sizes: np.ndarray, epoch: int) -> np.ndarray:
         """(S,) shares of the sources in epoch ``epoch`` (from 0), with sum 1."""

@@ -147,8 +147,7 @@ def _by_column(table: AnyTable, options: SplitOptions, notes: list[str]) -> tupl
     clean = raw.str.strip_chars().str.to_lowercase()
     words = clean.replace_strict(list(_WORDS), list(_WORDS.values()), default=None, return_dtype=pl.String)
     if words.null_count():
-        counts = raw.value_counts(sort=True)
-        pairs = sorted(counts.rows(), key=lambda pair: (-pair[1], str(pair[0])))
+        pairs = sorted(raw.value_counts().rows(), key=lambda pair: (-pair[1], str(pair[0])))
         shown = listed([f"{'(missing)' if v is None else repr(v)} ({n})" for v, n in pairs], 10)
         place = table.where(name, int(np.flatnonzero(words.is_null().to_numpy())[0]))
         raise DataError(Problem(place, f"must be train, val or test in every row, got {shown}"))

@@ -19,11 +19,11 @@ from mtl_cli.data.table import AnyTable, Drawn, Facts, Part, Table
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.types import Column
 
-_HEAD = 1000  # rows that are kept
-_ROWS = 16_384  # at a time, where all are gone through, and
-_PIECE = 1 << 22  # bytes; a row group may hold
-_CUT = 8  # times as much
-_BYTES = 1 << 24
+_KEPT_ROWS = 1000  # the first ones
+_PIECE_ROWS = 16_384  # most that are read together, where all are gone through
+_PIECE_BYTES = 1 << 22  # and most that they take of a column
+_LARGEST_GROUP_IN_PIECES = 8  # a larger row group is cut
+_HASHED_AT_ONCE = 1 << 24  # bytes
 
 
 class Stretch(NamedTuple):
@@ -115,7 +115,7 @@ class StoredTable(AnyTable):
         hasher = hashlib.sha256()
         for file in self._files:
             with file.path.open("rb") as raw:
-                while part := raw.read(_BYTES):
+                while part := raw.read(_HASHED_AT_ONCE):
                     hasher.update(part)
         return hasher.hexdigest()
 
@@ -194,13 +194,13 @@ class StoredTable(AnyTable):
     def _stretches_of(self, name: str) -> list[Stretch]:
         """All rows, as many of a column at a time as make up a moderate number of bytes."""
         width = self._head[name].estimated_size() / max(self._head.height, 1)
-        rows = max(int(min(_PIECE / max(width, 1.0), _ROWS)), 1)
-        return self.stretches(rows, _CUT * rows)
+        rows = max(int(min(_PIECE_BYTES / max(width, 1.0), _PIECE_ROWS)), 1)
+        return self.stretches(rows, _LARGEST_GROUP_IN_PIECES * rows)
 
     @functools.cached_property
     def _head(self) -> pl.DataFrame:
         filled = next((number for number, file in enumerate(self._files) if file.rows), 0)
-        return self._collect(filled, self._scan(filled, list(self._schema)).head(_HEAD)).frame
+        return self._collect(filled, self._scan(filled, list(self._schema)).head(_KEPT_ROWS)).frame
 
     def _scan(self, number: int, names: Sequence[str]) -> pl.LazyFrame:
         scan = pl.scan_parquet(self._files[number].path, glob=False).select(names)

@@ -16,6 +16,9 @@ from mtl_cli.types import (
     Share,
 )
 
+MissingInputs = Literal["indicator", "mean", "error"]
+MixingMethod = Literal["proportional", "uniform", "temperature", "annealed", "round_robin"]
+
 
 @dataclass(frozen=True)
 class SplitOptions:
@@ -117,7 +120,7 @@ class FeatureOptions:
     exclude: list[str] = field(default_factory=list)
     allow_inputs: list[str] = field(default_factory=list)
     scale: Literal["standard", "quantile", "none"] = "standard"
-    missing_inputs: Literal["indicator", "mean", "error"] = "indicator"
+    missing_inputs: MissingInputs = "indicator"
     bins: NonNegativeInt | Literal["auto"] = "auto"
     min_count: PositiveInt = 1
     unknown: Literal["other", "error"] = "other"
@@ -141,7 +144,7 @@ class MixingOptions:
         source_as_input: Whether the name of a row's source is an input, the category ``source``.
     """
 
-    mixing: Literal["proportional", "uniform", "temperature", "annealed", "round_robin"] = "proportional"
+    mixing: MixingMethod = "proportional"
     temperature: AtLeastOne = 5.0
     anneal_epochs: PositiveInt | None = None
     epoch: Literal["total", "longest"] | PositiveInt = "total"

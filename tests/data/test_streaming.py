@@ -89,7 +89,7 @@ def _assert_equal(one, other):
     ("files", "scale"), [(("a.parquet",), "standard"), (("a.parquet", "b.parquet", "c.parquet"), "none")]
 )
 def test_what_is_decided_is_what_is_decided_in_memory(files, scale, monkeypatch):
-    monkeypatch.setattr("mtl_cli.data.stored._ROWS", 8)  # several stretches
+    monkeypatch.setattr("mtl_cli.data.stored._PIECE_ROWS", 8)  # several stretches
     source, train = _source(files=files), np.arange(2, ROWS, 2)
     whole, stored = source.read(), source.stored()
     assert (stored.height, list(stored.schema)) == (ROWS, whole.frame.columns)
@@ -117,7 +117,7 @@ def test_scalars_have_the_very_statistics_of_rows_in_memory():
 
 
 def test_quantiles_of_lists_are_refused(monkeypatch):
-    monkeypatch.setattr("mtl_cli.data.stored._ROWS", 8)
+    monkeypatch.setattr("mtl_cli.data.stored._PIECE_ROWS", 8)
     with pytest.raises(DataError, match=r"'quantile' needs all rows of a column of lists at once.*'list'"):
         Features.fit(_source().stored(), _options(scale="quantile"), np.arange(ROWS), TARGETS)
 
