@@ -97,27 +97,27 @@ class Column:
         name: The column's name in the file.
         values: N values; null where the cell is missing.
         where: Gives the place of row ``i`` (0-based) for messages: ``people.csv, column 'age', row 7``.
-        own: (N,) bool, the rows of those sources that have the column; None: all have it. The cells of the other rows
-            are null, and not for lack of a value.
+        in_source: (N,) bool, the rows of those sources that have the column; None: all have it. The cells of the other
+            rows are null, and not for lack of a value.
     """
 
     name: str
     values: polars.Series
     where: Callable[[int], str]
-    own: numpy.ndarray | None = None
+    in_source: numpy.ndarray | None = None
 
     @property
     def missing(self) -> numpy.ndarray:
         """(N,) bool: cells that lack a value, of the rows of those sources that have the column."""
         null: numpy.ndarray = self.values.is_null().to_numpy()
-        return null if self.own is None else null & self.own
+        return null if self.in_source is None else null & self.in_source
 
     @property
     def head(self) -> str:
         """The place of the column as a whole, in one file or in several: ``a.csv to c.csv, column 'age'``."""
         first, last = 0, max(len(self.values) - 1, 0)
-        if self.own is not None:  # of the rows that have the column
-            first, last = int(self.own.argmax()), last - int(self.own[::-1].argmax())
+        if self.in_source is not None:  # of the rows that have the column
+            first, last = int(self.in_source.argmax()), last - int(self.in_source[::-1].argmax())
         head, end = (self.where(row).rpartition(", row ")[0] for row in (first, last))
         (file, cut, column), (other, _, _) = head.rpartition(", column "), end.rpartition(", column ")
         return head or self.name if file == other else f"{file} to {other}{cut}{column}"

@@ -58,8 +58,8 @@ class Features:
         rows: The rows of ``report``.
         optional: Inputs that not every source had: a table without them is read as rows of a source without them.
         blocks: The columns of ``Inputs.blocks``.
-        by: The column of ``data.text.by``, with the values that training rows have; None if there is none. Runs of
-            before do not know the values: theirs is None too.
+        by_values: The column of ``data.text.by``, with the values that training rows have; None if there is none. Runs
+            of before do not know the values: theirs is None too.
     """
 
     numeric: tuple[NumericInput, ...]
@@ -71,7 +71,7 @@ class Features:
     blocks: tuple[BlockInput, ...] = ()
     refuse_unknown: bool = False
     links: tuple[Links, ...] = ()
-    by: CategoryInput | None = None
+    by_values: CategoryInput | None = None
 
     @classmethod
     def fit(
@@ -167,7 +167,7 @@ class Features:
         features = cls(
             numeric=tuple(numeric), categorical=tuple(categorical), refuse_missing=refuse, notes=tuple(notes),
             rows=rows, optional=optional, blocks=tuple(blocks), refuse_unknown=options.unknown == "error",
-            by=told_apart,
+            by_values=told_apart,
         )  # fmt: skip
         return features, table
 
@@ -187,15 +187,15 @@ class Features:
     def columns(self) -> dict[str, str]:
         """The columns that ``transform`` reads, and who names them."""
         inputs = [column.name for part in (self.numeric, self.categorical, self.blocks) for column in part]
-        by = {} if self._by is None else {self._by: "data.text.by"}
+        by = {} if self._by_column is None else {self._by_column: "data.text.by"}
         return by | dict.fromkeys(inputs, "data.inputs")
 
     def read_of_lacking(self) -> dict[str, str]:
         """What is read in the rows of sources that do not have a column, in words, of each that some source lacks."""
         words = {block.name: _READ_OF_LACKING[block.type] for block in self.blocks}
         told = {column.name for part in (self.numeric, self.categorical) for column in part}
-        if self._by is not None and self._by not in told:
-            words[self._by] = "texts are read as without it"
+        if self._by_column is not None and self._by_column not in told:
+            words[self._by_column] = "texts are read as without it"
         return {name: words.get(name, "an input of its own says so") for name in self.optional}
 
     @property
@@ -277,7 +277,7 @@ class Features:
         return _to_inputs(numeric, codes, blocks), [*found.notes(), *_left_out(bad)]
 
     @property
-    def _by(self) -> str | None:
+    def _by_column(self) -> str | None:
         return next((block.options.by for block in self.blocks if isinstance(block, BagInput)), None)
 
     def _groups(self, table: Table, found: Findings) -> pl.Series | None:
@@ -288,16 +288,16 @@ class Features:
         Raises:
             DataError: As ``encode``.
         """
-        if self._by is None:
+        if self._by_column is None:
             return None
-        source = table.column(self._by)
+        source = table.column(self._by_column)
         groups = category_text(source)
-        if self.by is None:
+        if self.by_values is None:
             return groups
         category = any(column.name == source.name for column in self.categorical)
         told = category or any(column.name == source.name for column in self.numeric)
         own = Findings()
-        encode(source, self.by, self.refuse_missing and not told, own, self.refuse_unknown and not category)
+        encode(source, self.by_values, self.refuse_missing and not told, own, self.refuse_unknown and not category)
         if told:
             own.missing.clear()
         if not category:
@@ -340,7 +340,9 @@ class Features:
         """These columns with the order, statistics, bins and categories of ``other``, which has the same ones."""
         own = {block.name: block for block in self.blocks}
         blocks = tuple(_from_here(own[block.name], block) for block in other.blocks)
-        return replace(self, numeric=other.numeric, categorical=other.categorical, blocks=blocks, by=other.by)
+        return replace(
+            self, numeric=other.numeric, categorical=other.categorical, blocks=blocks, by_values=other.by_values
+        )
 
     def _described(self) -> dict[str, str]:
         """What each column is, in words that are equal where the weights that read it mean the same."""
@@ -371,7 +373,7 @@ class Features:
                 {"columns": list(own.columns), "codes": [" ".join(map(str, codes.tolist())) for codes in own.codes]}
                 for own in self.links
             ],
-            "by": None if self.by is None else self.by.to_json(),
+            "by": None if self.by_values is None else self.by_values.to_json(),
         }
 
     @classmethod
@@ -396,7 +398,7 @@ class Features:
                 )
                 for own in saved.get("links", [])
             ),
-            by=None if saved.get("by") is None else CategoryInput.from_json(saved["by"]),
+            by_values=None if saved.get("by") is None else CategoryInput.from_json(saved["by"]),
         )
 
     def places(self) -> Iterator[tuple[int, int | None]]:

@@ -196,7 +196,7 @@ def fit_block(pieces: Pieces, train_rows: np.ndarray, scale: Scale, missing_inpu
 
 def _flagged(column: Column, missing_inputs: MissingInputs, *, absent: bool) -> bool:
     """Whether an input says where cells are missing; where a source lacks the column the model must know."""
-    return column.own is not None or (missing_inputs == "indicator" and absent)
+    return column.in_source is not None or (missing_inputs == "indicator" and absent)
 
 
 def _edges(scaled: np.ndarray, bins: int) -> tuple[float, ...]:
@@ -249,7 +249,7 @@ def write_numeric(
     """
     values = numeric_values(source, column.type, column.width)
     missing = np.isnan(values).any(axis=1)
-    count = int(missing.sum() if source.own is None else missing[source.own].sum())
+    count = int(missing.sum() if source.in_source is None else missing[source.in_source].sum())
     if count:
         if refuse:
             refuse_missing_cells([source])
@@ -283,8 +283,7 @@ def encode(
         codes = _coded(text, {**category.codes, **{other: category.codes[value] for other, value in respelt.items()}})
         unknown = text.filter(pl.Series((codes == 0) & ~absent))
     if refuse_unknown and (len(unknown) or (count and not category.missing)):
-        own = np.ones(len(text), bool) if source.own is None else source.own
-        _refuse_unknown(source, category, (codes == 0) & ~absent, absent & own & (not category.missing))
+        _refuse_unknown(source, category, (codes == 0) & ~absent, source.missing & (not category.missing))
     if len(unknown):
         found.unknown.setdefault(source.head, Counter()).update(dict(unknown.value_counts().rows()))
     codes[absent] = category.size - 1 if category.missing else 0
@@ -349,4 +348,4 @@ def _missing_rows(column: Column) -> np.ndarray:
             lists = lists.cast(pl.List(pl.Float64))
             element |= pl.element().is_nan()
         absent |= lists.list.eval(element).list.any().fill_null(False)
-    return np.flatnonzero(absent.to_numpy() if column.own is None else absent.to_numpy() & column.own)
+    return np.flatnonzero(absent.to_numpy() if column.in_source is None else absent.to_numpy() & column.in_source)

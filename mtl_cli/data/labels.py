@@ -57,7 +57,7 @@ def label_column(table: AnyTable, targets: Sequence[str], options: TaskOptions, 
         masked |= _numbers(_readable(table, options.sample_weight).values) == 0
     if masked.any():
         values = pl.select(pl.when(pl.Series(~masked)).then(values)).to_series().alias(name)
-    return Column(name, values, functools.partial(table.where, name), columns[0].own)
+    return Column(name, values, functools.partial(table.where, name), columns[0].in_source)
 
 
 def row_weights(table: AnyTable, name: str, labelled: np.ndarray) -> np.ndarray:

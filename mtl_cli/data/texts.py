@@ -67,7 +67,7 @@ class BagInput(ABC):
         found, counts = np.empty(0, np.int64), np.empty(0, np.int64)
         for start, column in table.pieces(name):
             rows = rows_in(train_rows, start, len(column.values))
-            part = replace(column, values=column.values.gather(rows), own=None)
+            part = replace(column, values=column.values.gather(rows), in_source=None)
             features, _ = read.features(part, None if groups is None else groups.gather(rows + start))
             values, times = np.unique(features, return_counts=True)
             found, place = np.unique(np.concatenate([found, values]), return_inverse=True)

@@ -38,9 +38,9 @@ def test_rows_of_other_sources_are_counted_apart_from_empty_cells():
     combined = combine(two())
     assert combined.missing["user"] == {"empty": 1}
     assert combined.missing["pages"] == {"not in movies": 2}
-    assert combined.column("genre").own.tolist() == [False] * 3 + [True] * 2
+    assert combined.column("genre").in_source.tolist() == [False] * 3 + [True] * 2
     assert combined.column("genre").head == "movies.csv, column 'genre'"
-    assert combined.column("user").own is None
+    assert combined.column("user").in_source is None
 
 
 def test_fingerprint_depends_on_each_source_and_its_name():

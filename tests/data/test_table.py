@@ -514,7 +514,7 @@ def test_a_stretch_of_the_rows_knows_which_of_them_lack_a_column():
             return Table(pl.DataFrame({"x": range(5), "y": [None, None, None, 1, 2]}), parts)
 
     chunks = list(Whole().chunks(2))
-    assert [chunk.column("y").own.tolist() for chunk in chunks] == [[False, False], [False, True], [True]]
+    assert [chunk.column("y").in_source.tolist() for chunk in chunks] == [[False, False], [False, True], [True]]
     assert [chunk.source_of_rows().tolist() for chunk in chunks] == [[0, 0], [0, 1], [1]]
 
 

@@ -214,7 +214,9 @@ def test_values_that_no_training_row_has_are_told_or_refused():
     del saved["by"]  # as runs of before, which did not know the values
     assert Features.from_json(saved).transform(other)[1] == []
     holes = table_of(words=[["is"]] * 2, language=["1", None])
-    assert fit(holes, inputs=["words"], text=TextOptions(by="language")).by == CategoryInput("language", ("1",), True)
+    assert fit(holes, inputs=["words"], text=TextOptions(by="language")).by_values == CategoryInput(
+        "language", ("1",), True
+    )
     with pytest.raises(DataError, match=r"column 'language', row 2 \(line 3\): is missing"):
         fit(holes, inputs=["words"], text=TextOptions(by="language"), missing_inputs="error")
 
