@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from worlds import NAN, make_learner, make_rows, make_tasks, three_kind_rows, three_kinds
+from worlds import NAN, make_learner, make_rows, make_settled_learner, make_tasks, three_kind_rows, three_kinds
 
 from mtl_cli.data.batches import plan_epoch
 from mtl_cli.errors import DataError, MTLError
@@ -41,7 +41,7 @@ def rows(missing=True, weighted=False):
 
 
 def learner_of(**options):
-    return make_learner(three_kinds(), categories=(4,), **options)
+    return make_settled_learner(three_kinds(), categories=(4,), **options)
 
 
 def _plan(data, batch_size=5, weights=(1.0, 1.0, 1.0)):

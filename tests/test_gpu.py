@@ -30,6 +30,7 @@ from worlds import (
     inputs,
     make_learner,
     make_rows,
+    make_settled_learner,
     make_tasks,
     make_trainer,
     same_state,
@@ -97,7 +98,7 @@ def _train(device, encoder="mlp", steps=4, missing=0.3, **options):
     spec, rows = _rows(encoder, device, missing)
     options = {"optimizer": "sgd", "optimizer_options": {"lr": 0.05}, "clip": 1.0, **options}
     own = SMALL_ENCODERS.get(encoder)
-    learner = make_learner(
+    learner = make_settled_learner(
         _kinds(), encoder_name=encoder, encoder=own, spec=spec, device=device, shared_dim=4, **options
     )
     _steps(learner, rows, steps)
@@ -147,8 +148,7 @@ def test_rows_that_nobody_wants_may_be_left_out_there_too(sharing, encoder):
 @pytest.mark.parametrize("sharing", ["hard", "mmoe"])
 @pytest.mark.parametrize("balancing", BALANCINGS.names())
 def test_every_balancing_method_trains_as_on_the_cpu(balancing, sharing, loss_scale):
-    options = {"coba": {"warmup": 2, "history": 4}, "stch": {"warmup_epochs": 2}}.get(balancing)
-    world = {"balancing": balancing, "balancing_options": options, "sharing": sharing, "loss_scale": loss_scale}
+    world = {"balancing": balancing, "sharing": sharing, "loss_scale": loss_scale}
     learner = _train(GPU, steps=6, **world)
     _assert_trained(learner)
     other = _train(CPU, steps=6, **world)
@@ -156,8 +156,6 @@ def test_every_balancing_method_trains_as_on_the_cpu(balancing, sharing, loss_sc
     for name, value in other.balancing.state_dict().items():  # moving averages, shares, generators
         own = learner.balancing.state_dict()[name].cpu()
         torch.testing.assert_close(own, value, rtol=1e-3, atol=1e-4, equal_nan=True)
-    for method in (learner, other):
-        method.balancing.after_epoch({f"task{i}": 0.5 + i for i in range(4)})
 
 
 FEATURES = [name for name in BALANCINGS.names() if "gradients_on" in BALANCINGS.options(name)]

@@ -160,6 +160,48 @@ def make_learner(
     )
 
 
+class ValidationLosses:
+    """Passes of a method that give validation losses; by all the others nothing moves."""
+
+    lr, step = 0.1, 0
+
+    def __init__(self, losses):
+        self.given, self.parameters = losses, losses.new_zeros(1)
+
+    def validation_losses(self):
+        return self.given
+
+    def losses(self):
+        return torch.zeros_like(self.given)
+
+    def gradient(self, _):
+        return torch.zeros_like(self.parameters)
+
+    validation_gradient = gradient
+
+
+def settle(method, tasks, device=CPU):
+    """Shows a method two epochs and two batches of validation rows, with other losses of each task.
+
+    One that waits for them then works with what it has seen of a task. ``tasks`` are numbers: of a method for tasks 0
+    and 2 alone, [0, 2].
+    """
+    first = torch.tensor([1.0 + task for task in tasks], device=device)
+    for losses in (first, first * torch.tensor([0.5 + 0.2 * task for task in tasks], device=device)):
+        if method.extra_passes:
+            method.before_step(ValidationLosses(losses), torch.arange(len(tasks), device=device))
+        method.after_epoch({f"task{task}": loss for task, loss in zip(tasks, losses.tolist(), strict=True)})
+    return method
+
+
+def make_settled_learner(kinds, *, tasks=None, balancing="equal", balancing_options=None, device=CPU, **options):
+    """A learner whose method works with what it has seen of the tasks; ``tasks`` are their numbers (``settle``)."""
+    chosen = AT_ONCE.get(balancing, {}) | (balancing_options or {})
+    learner = make_learner(kinds, balancing=balancing, balancing_options=chosen, device=device, **options)
+    settle(learner.balancing, tasks or range(len(kinds)), device)
+    return learner
+
+
 def make_tasks(learner, weights=None):
     """The learner's tasks with names task0, task1, ..."""
     kinds = learner.objective.kinds
@@ -241,6 +283,8 @@ DROPOUT = {
     "tabular": {"dropout": 0.3},
     "text": {"dropout": 0.3, "feature_dropout": 0.2},
 }
+# Options of methods that weigh all tasks alike until they have seen some epochs or validation losses, and need but two.
+AT_ONCE = {"coba": {"warmup": 2, "history": 4}, "stch": {"warmup_epochs": 1}}
 # Architectures that cannot work with an encoder, and say so.
 REFUSED_PAIRS = {("esmm", "fm"), ("esmm", "graph")} | {
     ("stem", name) for name in ("conv", "fm", "graph", "sequence", "text")

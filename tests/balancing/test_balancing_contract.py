@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from worlds import AT_ONCE, settle
 
 from mtl_cli.balancing import GradientBalancing, LossBalancing, backward
 from mtl_cli.balancing.autograd import Parameters, PieceLosses, accumulator_for
@@ -21,6 +22,15 @@ JACOBIANS = {
     "orthogonal": [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]],
     "scales 1e-8 to 1e8": [[1e8, -2e8, 0.0, 1e8], [-1e-8, 2e-8, 1e-8, 0.0], [1.0, 1.0, 1.0, 1.0]],
 }
+
+
+def _fresh(name, tasks):
+    return BALANCINGS.build(name, len(tasks), **AT_ONCE.get(name, {}))
+
+
+def _settled(name, tasks):
+    """A method for some tasks that has seen what it waits for."""
+    return settle(_fresh(name, tasks), tasks)
 
 
 class Linear(nn.Module):
@@ -51,7 +61,7 @@ class Linear(nn.Module):
 @every_method
 @pytest.mark.parametrize("jacobian", JACOBIANS.values(), ids=JACOBIANS)
 def test_update_is_finite(name, jacobian):
-    world, method = Linear(jacobian), BALANCINGS.build(name, 3)
+    world, method = Linear(jacobian), _settled(name, range(3))
     assert world.step(method).isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in [*world.private, *method.parameters()])
 
@@ -60,7 +70,7 @@ def test_update_is_finite(name, jacobian):
 def test_gradients_that_are_not_there_yet_are_those_that_begin_with_zeros(name):
     found = []
     for absent in (False, True):
-        world, method = Linear(JACOBIANS["conflicting"]), BALANCINGS.build(name, 3)
+        world, method = Linear(JACOBIANS["conflicting"]), _fresh(name, range(3))
         if absent:
             world.zero_grad()  # as optimizers do
         backward(world.losses(), method, [world.shared], list(world.private))
@@ -72,7 +82,7 @@ def test_gradients_that_are_not_there_yet_are_those_that_begin_with_zeros(name):
 @every_method
 @pytest.mark.parametrize("jacobian", JACOBIANS.values(), ids=JACOBIANS)
 def test_weights_are_finite_and_one_for_each_task(name, jacobian):
-    world, method = Linear(jacobian), BALANCINGS.build(name, 3)
+    world, method = Linear(jacobian), _settled(name, range(3))
     weights = backward(world.losses(), method, [world.shared], list(world.private))
     if weights is None:
         assert name in WITHOUT_WEIGHTS
@@ -85,13 +95,13 @@ def test_weights_are_finite_and_one_for_each_task(name, jacobian):
 @every_method
 def test_one_task_alone_gets_the_direction_of_its_gradient(name):
     world = Linear([[3.0, -4.0, 0.0]])
-    gradient = world.step(BALANCINGS.build(name, 1))
+    gradient = world.step(_settled(name, [0]))
     torch.testing.assert_close(gradient / gradient.norm(), torch.tensor([0.6, -0.8, 0.0]), rtol=0, atol=1e-6)
 
 
 @every_method
 def test_twenty_steps_with_a_task_whose_loss_is_constant_stay_finite(name):  # BAL-02
-    world, method = Linear([[1.0, 0.0], [0.0, 0.0]]), BALANCINGS.build(name, 2)
+    world, method = Linear([[1.0, 0.0], [0.0, 0.0]]), _settled(name, range(2))
     for _ in range(20):
         gradient = world.step(method).clone()
         assert gradient.isfinite().all()
@@ -153,7 +163,7 @@ def test_absent_task_leaves_the_update_of_a_run_without_it(name):  # LAB-01
     present = [0, 2]
     jacobian = JACOBIANS["conflicting"]
     world, alone = Linear(jacobian), Linear([jacobian[task] for task in present])
-    method, method_alone = BALANCINGS.build(name, 3), BALANCINGS.build(name, 2)
+    method, method_alone = _settled(name, range(3)), _settled(name, present)
     for _ in range(3):
         torch.testing.assert_close(world.step(method, present), alone.step(method_alone), rtol=0, atol=1e-7)
     assert world.private[1].grad == 0
@@ -161,7 +171,7 @@ def test_absent_task_leaves_the_update_of_a_run_without_it(name):  # LAB-01
 
 @every_method
 def test_absent_task_keeps_its_state(name):
-    world, method = Linear(JACOBIANS["conflicting"]), BALANCINGS.build(name, 3)
+    world, method = Linear(JACOBIANS["conflicting"]), _settled(name, range(3))
     world.step(method)
     before = copy.deepcopy(method.state_dict())
     world.step(method, [0, 2])
@@ -177,13 +187,13 @@ def test_absent_task_keeps_its_state(name):
 @every_method
 def test_state_dict_brings_the_next_step_back_bit_for_bit(name):
     jacobian = torch.randn(4, 6).tolist()
-    first = BALANCINGS.build(name, 4)
+    first = _settled(name, range(4))
     for _ in range(3):
         Linear(jacobian).step(first)
         with torch.no_grad():
             for parameter in first.parameters():
                 parameter -= 0.1 * parameter.grad
-    second = BALANCINGS.build(name, 4)
+    second = _fresh(name, range(4))
     second.load_state_dict(first.state_dict())
     again = torch.get_rng_state()  # part of every checkpoint
     steps = [Linear(jacobian).step(first).clone() for _ in range(5)]
@@ -193,7 +203,7 @@ def test_state_dict_brings_the_next_step_back_bit_for_bit(name):
 
 @every_method
 def test_rows_that_have_a_label_for_one_task_each_train_every_task(name):  # no two tasks ever have a row in common
-    world, method = Linear(JACOBIANS["conflicting"]), BALANCINGS.build(name, 3)
+    world, method = Linear(JACOBIANS["conflicting"]), _settled(name, range(3))
     for step in range(6):
         gradient = world.step(method, [step % 3])
         own = world.jacobian[step % 3]
@@ -210,7 +220,7 @@ def test_pieces_of_a_batch_give_the_gradient_of_the_batch(name):
     shared, private = nn.Parameter(torch.randn(5, 4)), nn.Parameter(torch.randn(4, 3))
     gradients = []
     for pieces in (1, 2, 4) if BALANCINGS.load(name).samples == 1 else (1, 1):  # else pieces are what it compares
-        method = BALANCINGS.build(name, 3)
+        method = _settled(name, range(3))
         everything = [shared, private, *method.parameters()]
         for parameter in everything:
             parameter.grad = torch.zeros_like(parameter)
@@ -230,7 +240,7 @@ def test_sparse_gradients_of_a_table_of_embeddings_give_what_dense_ones_give(nam
     gradients = []
     for sparse in (False, True):
         torch.manual_seed(1)
-        table, heads, method = nn.Embedding(7, 4, sparse=sparse), nn.Linear(4, 3), BALANCINGS.build(name, 3)
+        table, heads, method = nn.Embedding(7, 4, sparse=sparse), nn.Linear(4, 3), _settled(name, range(3))
         everything = [*table.parameters(), *heads.parameters(), *method.parameters()]
         for _ in range(3):
             for parameter in everything:
@@ -244,7 +254,7 @@ def test_sparse_gradients_of_a_table_of_embeddings_give_what_dense_ones_give(nam
 
 @every_method
 def test_private_parameters_keep_the_gradient_of_their_own_loss(name):  # BAL-01
-    world, method = Linear(JACOBIANS["conflicting"]), BALANCINGS.build(name, 3)
+    world, method = Linear(JACOBIANS["conflicting"]), _settled(name, range(3))
     weights = backward(world.losses(), method, [world.shared], list(world.private))
     for i, parameter in enumerate(world.private):
         own = 2.0 if isinstance(method, GradientBalancing) else 2.0 * float(weights[i])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from worlds import NAN, inputs, make_learner, make_rows, three_kind_rows, three_kinds
+from worlds import NAN, inputs, make_learner, make_rows, make_settled_learner, three_kind_rows, three_kinds
 
 from mtl_cli.data.batches import plan_epoch
 from mtl_cli.loop import train_step
@@ -102,7 +102,7 @@ def test_pieces_of_a_batch_make_the_step_of_the_batch(balancing):
     rows = three_kind_rows(32, missing=0.3)
     results = []
     for piece in (None, 5, 16) if BALANCINGS.load(balancing).samples == 1 else (None, 16):
-        learner = make_learner(three_kinds(), balancing=balancing, optimizer="sgd", piece=piece)
+        learner = make_settled_learner(three_kinds(), balancing=balancing, optimizer="sgd", piece=piece)
         sums = _step(learner, rows, _plan(rows, 16), 0, 0).sums
         results.append([sums, *_values(learner)])
     for other in results[1:]:
@@ -124,7 +124,8 @@ def test_steps_without_labels_of_a_task_are_the_steps_of_a_run_without_that_task
     x = inputs(torch.randn(12, 5))
     rows, rows_alone = make_rows(x, targets), make_rows(x, np.delete(targets, 1, 1))
     names = {"balancing": balancing, "optimizer": optimizer, "sharing": sharing}
-    learner, alone = make_learner([Regression()] * 3, **names), make_learner([Regression()] * 2, **names)
+    learner = make_settled_learner([Regression()] * 3, **names)
+    alone = make_settled_learner([Regression()] * 2, tasks=[0, 2], **names)
     _copy_tasks(learner, alone, [0, 2])
     before = _of_task(learner, 1)
     for step in (1, 2):
@@ -160,7 +161,10 @@ def _copy_tasks(learner, alone, tasks):
 def test_steps_with_a_task_of_weight_zero_are_the_steps_of_a_run_without_that_task(balancing):
     targets = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     x = inputs(torch.randn(12, 5))
-    learner, alone = (make_learner([Regression()] * k, balancing=balancing, optimizer="sgd") for k in (3, 2))
+    learner, alone = (
+        make_settled_learner([Regression()] * len(tasks), tasks=tasks, balancing=balancing, optimizer="sgd")
+        for tasks in ([0, 1, 2], [0, 2])
+    )
     _copy_tasks(learner, alone, [0, 2])
     before = _of_task(learner, 1)
     for step in range(3):
@@ -212,7 +216,7 @@ def test_batch_without_any_label_changes_nothing(balancing, optimizer):  # LAB-1
 @every_method
 def test_missing_labels_never_reach_a_gradient(balancing):
     rows = three_kind_rows(32, missing=0.6)
-    learner = make_learner(three_kinds(), balancing=balancing)
+    learner = make_settled_learner(three_kinds(), balancing=balancing)
     for step in range(4):
         _step(learner, rows, _plan(rows), step, step)
     assert all(values.isfinite().all() for values in _values(learner))

@@ -7,7 +7,17 @@ import types
 import numpy as np
 import pytest
 import torch
-from worlds import NAN, inputs, make_learner, make_rows, make_trainer, three_kind_rows, three_kinds, two_source_rows
+from worlds import (
+    AT_ONCE,
+    NAN,
+    inputs,
+    make_learner,
+    make_rows,
+    make_trainer,
+    three_kind_rows,
+    three_kinds,
+    two_source_rows,
+)
 
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import TrainingError
@@ -126,7 +136,7 @@ def test_training_stopped_by_a_signal_goes_on_bit_for_bit(claim, world, stop):
 def test_every_method_goes_on_bit_for_bit_from_inside_an_epoch(claim, balancing, loss_scale):
     if loss_scale == "initial" and balancing not in ("famo", "stch", "coba", "pcgrad"):
         pytest.skip("one method of each sort will do")
-    options = {"coba": {"warmup": 2, "history": 4}, "stch": {"warmup_epochs": 2}}.get(balancing)
+    options = AT_ONCE.get(balancing)
     world = {**DROPOUT, "balancing": balancing, "balancing_options": options, "loss_scale": loss_scale}
     rows = three_kind_rows(20, missing=0.2)  # three steps an epoch
     whole = _trainer(claim("whole"), world, rows, epochs=4)
