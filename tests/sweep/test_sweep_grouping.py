@@ -154,7 +154,7 @@ def test_no_way_to_share_out_the_tasks_is_better(seed):
             for models in chosen
             if set("abc") <= {t for model in models for t in model}
         )
-        assert grouping.chosen_by <= best + 1e-9
+        assert grouping.chosen_by == pytest.approx(best)
     assert max(g.chosen_by for g in found) == pytest.approx(
         sum(max(values[group, t] for group in EVERY if t in group) for t in "abc") / 3
     )
