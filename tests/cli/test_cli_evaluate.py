@@ -231,11 +231,12 @@ def test_weights_with_another_decimal_sign_are_read(cli, write, evaluate):
     write({
         "a.csv": "\n".join(rows) + "\n",
         "b.csv": "\n".join(rows).replace(".", ",") + "\n",
+        "alike.csv": "\n".join(rows).replace(";2.0", ";1.0") + "\n",
         "conf/task/weighted.yaml": "# @package _global_\ndata: {source: table, path: a.csv, sep: ';'}\n"
         "tasks: {y: {kind: regression, sample_weight: w}}\ntrainer: {max_epochs: 1}\n",
     })  # fmt: skip
     assert cli("--config-dir", "conf", "task=weighted", "hydra.run.dir=run").code == 0
-    assert evaluate("run", "--data", "a.csv", "--out", "a.json")[0] == 0
-    assert evaluate("run", "--data", "b.csv", "--decimal", ",", "--out", "b.json")[0] == 0
-    assert _json("a.json")["metrics"].values() != []
-    assert [*_json("b.json")["metrics"].values()] == [*_json("a.json")["metrics"].values()]
+    for name, *how in (("a",), ("b", "--decimal", ","), ("alike",)):
+        assert evaluate("run", "--data", f"{name}.csv", *how, "--out", f"{name}.json")[0] == 0
+    a, b, alike = ([*_json(f"{name}.json")["metrics"].values()] for name in ("a", "b", "alike"))
+    assert a == b != alike
