@@ -1,5 +1,6 @@
 """Small worlds that tests share: columns, rows of labels, and a learner without a configuration file."""
 
+import gc
 import json
 import os
 import signal
@@ -347,6 +348,13 @@ def write_run(path, sharing="hard", seed=0, accuracy=0.9, task="digit", state="d
                     "device": "cpu", "threads": 2,
                 },
             )  # fmt: skip
+
+
+def held_bytes():
+    """Bytes of all tensors and arrays that something in this process holds, but for what torch.export traced with."""
+    gc.collect()
+    held = {id(value): value for owner in gc.get_objects() for value in gc.get_referents(owner)}
+    return sum(value.nbytes for value in held.values() if type(value) in (torch.Tensor, torch.nn.Parameter, np.ndarray))
 
 
 def wait_for_lines(process, file, count, seconds=60):

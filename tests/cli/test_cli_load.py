@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from worlds import start
+from worlds import held_bytes, start
 
 from mtl_cli.cli import entrypoint
 from mtl_cli.commands import predict
@@ -108,6 +108,18 @@ def test_a_thousand_tasks(cli, write, tmp_path):
     assert all(
         f"val/t{t:04}/r2" in json.loads((tmp_path / "run/summary.json").read_text())["metrics"] for t in (0, 999)
     )
+
+
+def test_a_later_job_of_a_sweep_begins_with_what_an_early_one_began_with(cli, tiny, monkeypatch):
+    held, real = [], entrypoint.job_by_itself
+
+    def noted(*arguments, **options):
+        held.append(held_bytes())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(entrypoint, "job_by_itself", noted)
+    assert cli(*SWEEP, _seeds(4)).code == 0
+    assert held[1] == held[3] > 0
 
 
 @pytest.mark.slow

@@ -1,19 +1,8 @@
 """Memory does not grow with the length of a run."""
 
-import gc
-
-import numpy as np
-import torch
-from worlds import make_learner, make_trainer, three_kind_rows, three_kinds
+from worlds import held_bytes, make_learner, make_trainer, three_kind_rows, three_kinds
 
 from mtl_cli.run import RunFolder
-
-
-def _held():
-    """Bytes of all tensors and arrays that something in this process holds."""
-    gc.collect()
-    held = {id(value): value for owner in gc.get_objects() for value in gc.get_referents(owner)}
-    return sum(value.nbytes for value in held.values() if issubclass(type(value), torch.Tensor | np.ndarray))
 
 
 def test_a_later_epoch_holds_what_an_early_one_held(tmp_path):  # LOO-06
@@ -21,7 +10,7 @@ def test_a_later_epoch_holds_what_an_early_one_held(tmp_path):  # LOO-06
 
     def after_step():
         if trainer.progress.epoch in (3, 9) and trainer.progress.step_in_epoch == 0:
-            seen[trainer.progress.epoch] = _held()
+            seen[trainer.progress.epoch] = held_bytes()
 
     learner = make_learner(three_kinds(), sharing="mmoe", balancing="uncertainty")
     with RunFolder.claim(tmp_path / "run") as folder:
