@@ -5,14 +5,22 @@ import os
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 # --doctest-modules would import every conftest.py once more, and two of one name cannot be.
 collect_ignore_glob = ["conftest.py", "*/conftest.py"]
 
+# Examples are the same ones every time, however long a busy machine takes for one.
+settings.register_profile(
+    "same", deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+settings.load_profile("same")
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers():
-    return (os.cpu_count() or 1) + 1  # many tests wait for a process or the disk
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores + 1  # many tests wait for a process or the disk
 
 
 def pytest_collection_finish():

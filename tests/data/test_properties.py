@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtl_cli.data import FeatureOptions, Features
 from mtl_cli.errors import DataError
 from mtl_cli.registry import SOURCES
 
-quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=40)
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), min_size=1, max_size=5).filter(str.strip)
 odd = st.sampled_from([
     "NA", "nan", "None", "null", "inf", "-0", "1e400", "1,5", "1.299,99", "007", "+1", " 2 ", "1_000", "٣", "½", "é",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mtl_cli.data import Table
@@ -403,7 +403,6 @@ cells = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), st.integers(1, 4), st.sampled_from([",", ";", "\t"]), st.sampled_from(["\n", "\r\n"]))
 def test_what_a_csv_writer_wrote_is_read_cell_for_cell(data, width, sep, end):
     rows = data.draw(st.lists(st.lists(cells, min_size=width, max_size=width), max_size=5))
@@ -418,7 +417,7 @@ def test_what_a_csv_writer_wrote_is_read_cell_for_cell(data, width, sep, end):
     assert table.parts[0].lines is not any("\n" in cell for row in rows for cell in row)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example([",", "\n", ",", ","])
 @example(["\n", ",", ","])
 @given(st.lists(st.sampled_from([",", "\n", "\r\n", "\r", "a", "0", " ", ";", "\x00", "\ufeff", "é"]), max_size=14))

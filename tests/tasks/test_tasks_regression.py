@@ -76,7 +76,7 @@ def test_targets_of_any_size_are_scaled(scale):  # farads and euros weigh the sa
 
 
 @pytest.mark.parametrize("transform", ["none", "log1p"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     values=st.lists(st.floats(-0.5, 1e6, allow_subnormal=False), min_size=2, max_size=20),
 )

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 
 from mtl_cli.cli import run_command
 
@@ -45,10 +45,7 @@ def fuzz():
     def draw(strategy, examples, run):
         wrong, codes = [], set()
 
-        @settings(
-            max_examples=examples, derandomize=True, deadline=None, database=None, phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )  # fmt: skip
+        @settings(max_examples=examples, phases=[Phase.generate])
         @given(strategy)
         def each(drawn):
             try:
