@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score
 
 from mtl_cli.job import set_up
 from mtl_cli.job.summary import summary_record
+from mtl_cli.registry import OPTIMIZERS, SCHEDULERS
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import validate
@@ -238,7 +239,6 @@ def test_task_file_may_choose_its_encoder_and_the_command_line_wins(cli, custome
 PLUGIN = '''
 import torch
 from mtl_cli.balancing.base import LossBalancing
-from mtl_cli.model.ownership import one_task, shared
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import BALANCINGS, SHARINGS
 from mtl_cli.types import Positive
@@ -268,7 +268,7 @@ class Falling(LossBalancing):
 
     def weights(self, losses, tasks):
         return self.base ** -tasks.to(losses)
-'''.replace("from mtl_cli.model.ownership import one_task, shared\n", "")
+'''
 
 
 @pytest.fixture
@@ -469,14 +469,21 @@ def test_early_stopping_ends_the_training(cli, tmp_path):
     assert "stopped: no better mean for 2 evaluations" in ended.out
 
 
-@pytest.mark.parametrize(("optimizer", "scheduler"), [("adam", "constant"), ("adamw", "cosine"), ("sgd", "linear")])
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler"),
+    [
+        (OPTIMIZERS.names()[number % len(OPTIMIZERS.names())], SCHEDULERS.names()[number % len(SCHEDULERS.names())])
+        for number in range(max(len(OPTIMIZERS.names()), len(SCHEDULERS.names())))
+    ],
+)
 def test_every_optimizer_and_every_scheduler_run(cli, tmp_path, records, optimizer, scheduler):
     chosen = [f"optimizer={optimizer}", f"scheduler={scheduler}", "scheduler.warmup_steps=1"]
-    ended = cli(*QUICK, *chosen, "trainer.max_steps=2")
+    ended = cli(*QUICK, *chosen, "trainer.max_steps=4")
     assert (ended.code, ended.err) == (0, "")
-    assert _summary(tmp_path / "run")["steps"] == 2
+    assert _summary(tmp_path / "run")["steps"] == 4
     rate = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["optimizer"]["lr"]
-    assert 0 < records(tmp_path / "run", "train")[-1]["lr"] <= rate
+    factor = SCHEDULERS.build(scheduler, 4, warmup_steps=1).factor(3)  # of the last step
+    assert records(tmp_path / "run", "train")[-1]["lr"] == pytest.approx(rate * factor)
 
 
 @pytest.mark.parametrize(("steps", "told"), [(39, False), (40, True)])
