@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import sys
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,7 @@ from worlds import start, wait_for_lines
 
 from mtl_cli.build import DATA_FORMAT
 from mtl_cli.cli import run_command
+from mtl_cli.loop import trainer
 from mtl_cli.run import MetricsLog, RunFolder, settings_text
 from mtl_cli.run.checkpoint import load
 
@@ -105,19 +105,18 @@ def _terminated(tmp_path, cli):
 
 
 def _control_c(tmp_path, cli):
-    """This process gets a SIGINT while it trains."""
-    file = tmp_path / "run/metrics.jsonl"
+    """This process gets a SIGINT in a step of the second epoch."""
+    step, file, pressed = trainer.train_step, tmp_path / "run/metrics.jsonl", []
 
-    def press():
-        while not file.exists() or file.read_text().count("\n") < 3:
-            time.sleep(0.002)
-        os.kill(os.getpid(), signal.SIGINT)
+    def press(*arguments, **options):
+        if not pressed and file.exists():
+            pressed.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(*arguments, **options)
 
-    thread = threading.Thread(target=press, daemon=True)
-    thread.start()
-    ended = cli(*LONG)
-    thread.join(timeout=10)
-    return ended
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "train_step", press)
+        return cli(*LONG)
 
 
 def test_data_that_are_not_where_a_run_goes_on_are_told_with_their_folder(cli, customers, tmp_path, monkeypatch):
