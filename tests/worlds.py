@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -366,12 +367,18 @@ def wait_for_lines(process, file, count, seconds=60):
         time.sleep(0.002)
 
 
+def _free_port():
+    """One that is free until it is taken: none of those from 32768 on, which the system gives to whoever asks."""
+    for port in range(20_000 + os.getpid() % 10_000, 32_768):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port below 32768 is free")
+
+
 def start_pair(command, folder, **options):
     """Two processes of one run, as torchrun would start them; they print to out0.txt, err0.txt, out1.txt, err1.txt."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    own = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
     own["PYTHONPATH"] = str(Path(__file__).parents[1])
     pair = []
     for rank in map(str, range(2)):
