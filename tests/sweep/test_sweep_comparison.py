@@ -352,18 +352,13 @@ def test_the_first_line_is_of_what_did_best_on_validation_rows():
 
 
 def test_the_tasks_apart_may_do_best_with_other_settings():
-    def job(sharing, seed, lr, val, test):
-        made = _record(sharing, seed, test + seed / 1000, parameters=300)
-        settings = {**made.settings, "optimizer.lr": lr}
-        return replace(made, job=f"{made.job}-{lr}", settings=settings, metrics={**made.metrics, "val/mean": val})
-
     of = {
         ("hard", 0.1): (0.8, 0.8),
         ("separate", 0.1): (0.6, 0.6),
         ("hard", 0.02): (0.7, 0.7),
         ("separate", 0.02): (0.9, 0.9),
     }
-    jobs = [job(sharing, seed, lr, *of[sharing, lr]) for seed in range(3) for sharing, lr in of]
+    jobs = [_with_rate(sharing, lr, seed, *of[sharing, lr]) for seed in range(3) for sharing, lr in of]
     assert answer(methods(jobs)).startswith("Does sharing pay? No: the tasks score better apart")
 
 
