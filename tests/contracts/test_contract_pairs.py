@@ -13,7 +13,6 @@ from mtl_cli.model.findings import as_json
 from mtl_cli.registry import ENCODERS, SHARINGS
 
 NAMES, D = ["a", "b", "c"], 4
-STAGES = {"conv": 3, "mlp": 2, "sequence": 3, "tabular": 2, "text": 3, "fm": 1, "graph": 1}
 # Between towers without tables only what hands features on is shared, which the first task does not read.
 WITHOUT_COMMON_LAYER = {("aitm", "fm"), ("aitm", "graph")}
 every_encoder = pytest.mark.parametrize("encoder", ENCODERS.names())
@@ -98,10 +97,9 @@ def test_stages_one_after_another_are_the_encoder(encoder):
     maker, rows = _maker(encoder)
     made: Encoder = maker()
     x = None
-    for index in range(STAGES[encoder]):
+    for index, width in enumerate([*made.inner_widths, D]):
         x = made.stage(index, x, rows)
-        assert x.shape[1] == [*made.inner_widths, D][index]
-    assert len(made.inner_widths) + 1 == STAGES[encoder]
+        assert x.shape[1] == width
     torch.testing.assert_close(x, made(rows), rtol=1e-5, atol=1e-6)
 
 
@@ -111,7 +109,7 @@ def test_stages_of_copies_and_of_slices_are_those_of_each_copy(encoder):
     copies = [maker() for _ in range(2)]
     stack = type(copies[0]).stack(copies)
     x, alone = None, [None, None]
-    for index in range(STAGES[encoder]):
+    for index in range(len(copies[0].inner_widths) + 1):
         x = stack.stage(index, x, rows)
         before, alone = alone, [c.stage(index, a, rows) for c, a in zip(copies, alone, strict=True)]
         torch.testing.assert_close(x, torch.stack(alone), rtol=1e-4, atol=1e-5)
