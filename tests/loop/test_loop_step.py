@@ -110,14 +110,17 @@ def test_pieces_of_a_batch_make_the_step_of_the_batch(balancing):
             torch.testing.assert_close(pieces, whole, rtol=1e-5, atol=1e-6)
 
 
-@every_method
+WITHOUT_SHARED = [name for name in BALANCINGS.names() if not BALANCINGS.load(name).needs_shared]
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS.names())
-@pytest.mark.parametrize("sharing", ["hard", "separate"])
+@pytest.mark.parametrize(
+    ("sharing", "balancing"),
+    [*(("hard", name) for name in BALANCINGS.names()), *(("separate", name) for name in WITHOUT_SHARED)],
+)
 def test_steps_without_labels_of_a_task_are_the_steps_of_a_run_without_that_task(
     balancing, optimizer, sharing
 ):  # LAB-01
-    if sharing == "separate" and getattr(BALANCINGS.load(balancing), "needs_shared", False):
-        sharing = "hard"
     targets = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
     targets[:, 1] = np.nan
     targets[0, 1] = 1.0  # the first batch, which is not visited, has a label
