@@ -14,6 +14,7 @@ import polars as pl
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score, roc_auc_score
+from worlds import BASE, BASE_TRAIN, BASE_VAL, base_table
 
 from mtl_cli import load_run
 from mtl_cli import trained as trained_module
@@ -27,59 +28,32 @@ from mtl_cli.run import digest
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 ADULT = SHARED / "adult" / "adult.parquet"
-TRAIN = """\
-id,x1,x2,x3,x4,ya,yb
-1,0.1,0.2,0.3,0.4,1.0,0
-2,0.5,0.1,0.0,0.2,2.0,1
-3,0.9,0.8,0.7,0.1,3.0,2
-4,0.3,0.3,0.2,0.9,1.5,0
-5,0.7,0.4,0.1,0.6,2.5,1
-6,0.2,0.9,0.5,0.3,0.5,2
-7,0.6,0.6,0.6,0.6,1.2,0
-8,0.8,0.0,0.4,0.5,2.2,1
-"""
-VAL = """\
-id,x1,x2,x3,x4,ya,yb
-101,0.4,0.2,0.1,0.8,1.1,0
-102,0.1,0.7,0.9,0.2,2.1,1
-103,0.5,0.5,0.3,0.1,2.9,2
-104,0.2,0.1,0.8,0.7,1.4,0
-"""
-BASE = """\
-# @package _global_
-input_dim: null
-shared_dim: 8
-data: {source: table, train: train.csv, val: val.csv, id: id, inputs: [x1, x2, x3, x4], missing: [""], batch_size: 4}
-optimizer: {lr: 0.01}
-tasks:
-  a: {kind: regression, target: ya}
-  b: {kind: multiclass, target: yb, num_classes: 3}
-trainer: {max_epochs: 2}
-"""
+TRAIN, VAL = base_table(BASE_TRAIN), base_table(BASE_VAL)
+TASK = BASE.replace("input_dim: 4", "input_dim: null")  # for other columns too
 
 
 @pytest.fixture(scope="module")
 def trained_base(tmp_path_factory):
-    """BASE, trained once for all tests that take it as it is."""
+    """TASK, trained once for all tests that take it as it is."""
     folder = tmp_path_factory.mktemp("base")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         (folder / "conf/task").mkdir(parents=True)
-        for name, text in {"train.csv": TRAIN, "val.csv": VAL, "conf/task/base.yaml": BASE}.items():
+        for name, text in {"train.csv": TRAIN, "val.csv": VAL, "conf/task/base.yaml": TASK}.items():
             (folder / name).write_text(text)
         assert run_command(["--config-dir", "conf", "task=base", "hydra.run.dir=run"]) == 0
     return folder
 
 
 @pytest.fixture
-def base(cli, write, trained_base, tmp_path):
-    """Trains BASE, with other rows or keys if given, into ``run``."""
+def train_base(cli, write, trained_base, tmp_path):
+    """Trains TASK, with other rows or keys if given, into ``run``."""
 
     def train(*overrides, train=TRAIN, val=VAL):
         if (overrides, train, val) == ((), TRAIN, VAL):
             shutil.copytree(trained_base, tmp_path, dirs_exist_ok=True)
             return
-        write({"train.csv": train, "val.csv": val, "conf/task/base.yaml": BASE})
+        write({"train.csv": train, "val.csv": val, "conf/task/base.yaml": TASK})
         ended = cli("--config-dir", "conf", "task=base", "hydra.run.dir=run", *overrides)
         assert ended.code == 0, ended.err
 
@@ -102,8 +76,8 @@ def _table(name="pred.csv"):
     return pl.read_csv(name, infer_schema=False)
 
 
-def test_one_row_for_each_row_in_order(base, predict):
-    base()
+def test_one_row_for_each_row_in_order(train_base, predict):
+    train_base()
     best = json.loads(Path("run/summary.json").read_text())["best"]["epoch"]
     assert predict("run", "--data", "val.csv", "--out", "pred.csv") == (
         0, f"4 rows of val.csv predicted with the best weights (epoch {best}): pred.csv\n", "",
@@ -117,8 +91,8 @@ def test_one_row_for_each_row_in_order(base, predict):
     assert not list(Path().glob(".*"))
 
 
-def test_labels_order_and_other_columns_do_not_matter(base, predict, tmp_path):
-    base()
+def test_labels_order_and_other_columns_do_not_matter(train_base, predict, tmp_path):
+    train_base()
     predict("run", "--data", "val.csv", "--out", "whole.csv")
     frame = pl.read_csv("val.csv", infer_schema=False)
     frame.select("x4", "id", pl.lit("?").alias("more"), "x2", "x1", "x3").write_csv("other.csv")
@@ -126,8 +100,8 @@ def test_labels_order_and_other_columns_do_not_matter(base, predict, tmp_path):
     assert Path("other_pred.csv").read_bytes() == Path("whole.csv").read_bytes()
 
 
-def test_a_moved_run_needs_neither_its_data_nor_its_folder(base, predict, tmp_path):
-    base()
+def test_a_moved_run_needs_neither_its_data_nor_its_folder(train_base, predict, tmp_path):
+    train_base()
     predict("run", "--data", "val.csv", "--out", "before.csv")
     shutil.move("run", tmp_path / "else where")
     shutil.copy("val.csv", "new.csv")
@@ -138,8 +112,8 @@ def test_a_moved_run_needs_neither_its_data_nor_its_folder(base, predict, tmp_pa
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
-def test_ids_are_kept_as_they_are(base, predict, suffix):
-    base()
+def test_ids_are_kept_as_they_are(train_base, predict, suffix):
+    train_base()
     ids = ["007", " 7", "90071992547409931234", "", 'a "b", c', "NA"]
     lines = [f'"{one.replace(chr(34), chr(34) * 2)}",0.1,0.2,0.3,0.4' for one in ids]
     Path("new.csv").write_text("id,x1,x2,x3,x4\n" + "\n".join(lines) + "\n")
@@ -154,8 +128,8 @@ def test_ids_are_kept_as_they_are(base, predict, suffix):
     assert table.columns[1:3] == ["a_pred", "b_pred"]
 
 
-def test_rows_are_numbered_where_there_is_no_id(base, predict):
-    base("data.id=null")
+def test_rows_are_numbered_where_there_is_no_id(train_base, predict):
+    train_base("data.id=null")
     assert predict("run", "--data", "val.csv", "--out", "pred.csv")[0] == 0
     assert _table().columns[0] == "row"
     assert _table()["row"].to_list() == ["1", "2", "3", "4"]
@@ -178,8 +152,8 @@ def test_binary_has_the_probability_of_its_positive_class_and_ordinal_its_levels
     assert table["income_pred"].is_between(100, 10_000).all()  # euros, not logarithms
 
 
-def test_names_that_meet_are_told_apart(base, predict):
-    base("data.id=a_pred", train=TRAIN.replace("id,", "a_pred,"), val=VAL.replace("id,", "a_pred,"))
+def test_names_that_meet_are_told_apart(train_base, predict):
+    train_base("data.id=a_pred", train=TRAIN.replace("id,", "a_pred,"), val=VAL.replace("id,", "a_pred,"))
     assert predict("run", "--data", "val.csv", "--out", "pred.csv")[0] == 0
     assert _table().columns[:2] == ["a_pred", "a_pred_2"]
     assert _table()["a_pred"].to_list() == ["101", "102", "103", "104"]
@@ -194,8 +168,8 @@ def _with_country(text, values):
 COUNTRY = ("data.inputs=[x1,x2,x3,x4,country]",)
 
 
-def test_unseen_category_counts_as_unknown_and_is_told(base, predict):  # PRD-02
-    base(*COUNTRY, train=_with_country(TRAIN, ["FR", "US", "NA"] * 2 + ["US", "NA"]), val=_with_country(VAL, ["FR", "US", "NA", "US"]))  # fmt: skip  # noqa: E501
+def test_unseen_category_counts_as_unknown_and_is_told(train_base, predict):  # PRD-02
+    train_base(*COUNTRY, train=_with_country(TRAIN, ["FR", "US", "NA"] * 2 + ["US", "NA"]), val=_with_country(VAL, ["FR", "US", "NA", "US"]))  # fmt: skip  # noqa: E501
     Path("seen.csv").write_text(_with_country(VAL, ["FR", "US", "NA", "US"]))
     Path("new.csv").write_text(_with_country(VAL, ["FR", "DE", "", "US"]))
     predict("run", "--data", "seen.csv", "--out", "seen_pred.csv")
@@ -209,10 +183,10 @@ def test_unseen_category_counts_as_unknown_and_is_told(base, predict):  # PRD-02
     assert _table().rows()[3] == _table("seen_pred.csv").rows()[3]
 
 
-def test_counts_are_of_the_whole_file(base, predict, monkeypatch):  # PRD-02
+def test_counts_are_of_the_whole_file(train_base, predict, monkeypatch):  # PRD-02
     monkeypatch.setattr("mtl_cli.trained.EVALUATION_ROWS", 16)
     monkeypatch.setattr("mtl_cli.trained._CELLS", 1)
-    base(*COUNTRY, train=_with_country(TRAIN, ["FR", "US"] * 4), val=_with_country(VAL, ["FR", "US"] * 2))
+    train_base(*COUNTRY, train=_with_country(TRAIN, ["FR", "US"] * 4), val=_with_country(VAL, ["FR", "US"] * 2))
     body = "".join(f"{i},0.1,0.2,0.3,0.4,{'DE' if i % 2 else 'FR'}\n" for i in range(100))
     Path("new.csv").write_text("id,x1,x2,x3,x4,country\n" + body)
     for out in ("p.csv", "p.parquet"):
@@ -223,8 +197,8 @@ def test_counts_are_of_the_whole_file(base, predict, monkeypatch):  # PRD-02
     assert pl.read_parquet("p.parquet")["a_pred"].to_list() == _table("p.csv")["a_pred"].cast(pl.Float64).to_list()
 
 
-def test_a_row_is_predicted_alike_alone_reversed_and_in_the_file(base, predict):  # PRD-03
-    base(*COUNTRY, train=_with_country(TRAIN, list("abcabcab")), val=_with_country(VAL, list("abca")))
+def test_a_row_is_predicted_alike_alone_reversed_and_in_the_file(train_base, predict):  # PRD-03
+    train_base(*COUNTRY, train=_with_country(TRAIN, list("abcabcab")), val=_with_country(VAL, list("abca")))
     whole = pl.read_csv("val.csv", infer_schema=False).with_columns(country=pl.Series(["a", "c", "a", "c"]))
     whole.write_csv("whole.csv")
     predict("run", "--data", "whole.csv", "--out", "pred.csv")
@@ -239,7 +213,7 @@ def test_a_row_is_predicted_alike_alone_reversed_and_in_the_file(base, predict):
         np.testing.assert_allclose(same, joined[:, len(expected.columns) :].to_numpy(), atol=1e-6)
 
 
-def test_predictions_are_in_the_units_of_each_task(base, predict):  # PRD-05
+def test_predictions_are_in_the_units_of_each_task(train_base, predict):  # PRD-05
     draw = np.random.default_rng(0)
     x = draw.normal(size=(200, 4))
     ya, yc = 1000 + 100 * x[:, 0], 0.1 + 0.01 * x[:, 1]
@@ -250,7 +224,7 @@ def test_predictions_are_in_the_units_of_each_task(base, predict):  # PRD-05
     header = "id,x1,x2,x3,x4,ya,yc,constant"
     overrides = ["tasks={a:{kind:regression,target:ya},c:{kind:regression,target:yc},k:{kind:regression,target:constant}}"]  # fmt: skip  # noqa: E501
     text = "\n".join([header, *lines[:150]]) + "\n", "\n".join([header, *lines[150:]]) + "\n"
-    base("+" + overrides[0], "~tasks.b", "data.batch_size=32", "trainer.max_epochs=5", train=text[0], val=text[1])
+    train_base("+" + overrides[0], "~tasks.b", "data.batch_size=32", "trainer.max_epochs=5", train=text[0], val=text[1])
     predict("run", "--data", "val.csv", "--out", "with.csv")
     pl.read_csv("val.csv", infer_schema=False).drop("ya", "yc", "constant").write_csv("bare.csv")
     predict("run", "--data", "bare.csv", "--out", "without.csv")
@@ -265,8 +239,8 @@ def test_predictions_are_in_the_units_of_each_task(base, predict):  # PRD-05
     np.testing.assert_allclose(table["k_pred"], 3.0, atol=0.5)
 
 
-def test_one_row_no_rows_and_an_empty_file(base, predict):  # PRD-07
-    base()
+def test_one_row_no_rows_and_an_empty_file(train_base, predict):  # PRD-07
+    train_base()
     Path("one.csv").write_text("".join(VAL.splitlines(keepends=True)[:2]))
     Path("none.csv").write_text(VAL.splitlines()[0] + "\n")
     Path("empty.csv").touch()
@@ -281,10 +255,10 @@ def test_one_row_no_rows_and_an_empty_file(base, predict):  # PRD-07
     assert (code, err.startswith("empty.csv: is an empty file"), Path("e.csv").exists()) == (2, True, False)
 
 
-def test_a_bad_cell_is_named_with_its_place_in_the_file(base, predict, monkeypatch):
+def test_a_bad_cell_is_named_with_its_place_in_the_file(train_base, predict, monkeypatch):
     monkeypatch.setattr("mtl_cli.trained.EVALUATION_ROWS", 2)
     monkeypatch.setattr("mtl_cli.trained._CELLS", 1)
-    base()
+    train_base()
     Path("new.csv").write_text(VAL + "105,0.1,0.2,high,0.4,,\n")
     code, _, err = predict("run", "--data", "new.csv", "--out", "pred.csv")
     assert code == 2
@@ -293,8 +267,8 @@ def test_a_bad_cell_is_named_with_its_place_in_the_file(base, predict, monkeypat
     assert sorted(path.name for path in Path().iterdir()) == ["conf", "new.csv", "run", "train.csv", "val.csv"]
 
 
-def test_all_absent_columns_are_named_at_once(base, predict):
-    base()
+def test_all_absent_columns_are_named_at_once(train_base, predict):
+    train_base()
     Path("new.csv").write_text("idd,x1,xx2,x3\n1,1,1,1\n")
     code, _, err = predict("run", "--data", "new.csv", "--out", "pred.csv")
     assert code == 2
@@ -305,12 +279,12 @@ def test_all_absent_columns_are_named_at_once(base, predict):
     ]
 
 
-def test_other_decimal_signs_are_read_as_in_training(base, predict):
+def test_other_decimal_signs_are_read_as_in_training(train_base, predict):
     def comma(text):
         return text.replace(",", ";").replace(".", ",")
 
     keys = ("data.sep=';'", 'data.decimal=","')
-    base(*keys, train=comma(TRAIN), val=comma(VAL))
+    train_base(*keys, train=comma(TRAIN), val=comma(VAL))
     Path("new.csv").write_text(comma(VAL).replace("0,2;0,1;0,8", ";;0,8"))
     assert predict("run", "--data", "new.csv", "--out", "pred.csv")[:1] == (0,)
     Path("one.csv").write_text("".join(Path("new.csv").read_text().splitlines(keepends=True)[:2]))
@@ -320,8 +294,8 @@ def test_other_decimal_signs_are_read_as_in_training(base, predict):
     assert [float(v) for v in alone] == pytest.approx([float(v) for v in among], abs=1e-6)
 
 
-def test_a_file_in_other_signs_than_those_of_the_training_is_read_if_they_are_told(base, predict):
-    base()
+def test_a_file_in_other_signs_than_those_of_the_training_is_read_if_they_are_told(train_base, predict):
+    train_base()
     predict("run", "--data", "val.csv", "--out", "plain.csv")
     Path("eu.csv").write_text(VAL.replace(",", ";").replace(".", ","), encoding="utf-16")
     arguments = ["run", "--data", "eu.csv", "--out", "pred.csv"]
@@ -338,8 +312,8 @@ def test_a_file_in_other_signs_than_those_of_the_training_is_read_if_they_are_to
     assert _table("pred.csv").equals(_table("plain.csv"))
 
 
-def test_a_file_in_plain_signs_is_read_by_a_run_that_was_trained_on_others(base, predict):
-    base("data.sep=';'", 'data.decimal=","', train=TRAIN.replace(",", ";").replace(".", ","),
+def test_a_file_in_plain_signs_is_read_by_a_run_that_was_trained_on_others(train_base, predict):
+    train_base("data.sep=';'", 'data.decimal=","', train=TRAIN.replace(",", ";").replace(".", ","),
          val=VAL.replace(",", ";").replace(".", ","))  # fmt: skip
     predict("run", "--data", "val.csv", "--out", "own.csv")
     Path("plain.csv").write_text(VAL)
@@ -347,8 +321,8 @@ def test_a_file_in_plain_signs_is_read_by_a_run_that_was_trained_on_others(base,
     assert _table("pred.csv").equals(_table("own.csv"))
 
 
-def test_rows_without_the_id_column_can_be_numbered(base, predict):
-    base()
+def test_rows_without_the_id_column_can_be_numbered(train_base, predict):
+    train_base()
     Path("new.csv").write_text(VAL.replace("id,", "nr,"))
     _, _, err = predict("run", "--data", "new.csv", "--out", "pred.csv")
     assert err.startswith("data.id: no column 'id' in new.csv. ")
@@ -356,13 +330,13 @@ def test_rows_without_the_id_column_can_be_numbered(base, predict):
     assert predict("run", "--data", "new.csv", "--out", "pred.csv", "--id", "-")[0] == 0
 
 
-def test_notes_about_many_columns_are_folded(base, predict):
+def test_notes_about_many_columns_are_folded(train_base, predict):
     names = [f"x{i}" for i in range(30)]
     rows = ["id,ya,yb," + ",".join(names)]
     rows += [f"{r},{r / 10},{r % 3}," + ",".join("" if i < 6 and r == 2 else f"{r * i % 7}" for i in range(30))
              for r in range(8)]  # fmt: skip
     text = "\n".join(rows) + "\n"
-    base("data.inputs=['*']", train=text, val=text)
+    train_base("data.inputs=['*']", train=text, val=text)
     Path("new.csv").write_text(f"{rows[0]}\n1,,,{',' * 29}\n")
     _, _, err = predict("run", "--data", "new.csv", "--out", "pred.csv")
     told = err.splitlines()
@@ -393,8 +367,8 @@ def test_notes_about_many_columns_are_folded(base, predict):
         (["run/checkpoints/best.pt", "--data", "val.csv", "--out", "p.csv"], "run/checkpoints/best.pt: is not a run folder but a file. Name the folder: run."),  # noqa: E501
     ],
 )  # fmt: skip
-def test_mistakes_are_told_in_one_line(base, predict, arguments, expected):
-    base()
+def test_mistakes_are_told_in_one_line(train_base, predict, arguments, expected):
+    train_base()
     code, out, err = predict(*arguments)
     assert (code, out) == (2, "")
     assert expected in err
@@ -402,8 +376,8 @@ def test_mistakes_are_told_in_one_line(base, predict, arguments, expected):
     assert not Path("p.csv").exists()
 
 
-def test_an_existing_file_is_replaced_only_if_asked(base, predict):
-    base()
+def test_an_existing_file_is_replaced_only_if_asked(train_base, predict):
+    train_base()
     Path("pred.csv").write_text("precious")
     assert predict("run", "--data", "val.csv", "--out", "pred.csv")[0] == 2
     assert Path("pred.csv").read_text() == "precious"
@@ -417,8 +391,8 @@ class _Harmful:
 
 
 @pytest.mark.parametrize("name", ["checkpoints/best.pt", "data.json", "config.yaml"])
-def test_files_that_could_run_code_are_refused(base, predict, name):  # CKP-09
-    base()
+def test_files_that_could_run_code_are_refused(train_base, predict, name):  # CKP-09
+    train_base()
     Path("run", name).write_bytes(pickle.dumps(_Harmful(), protocol=0))
     code, _, err = predict("run", "--data", "val.csv", "--out", "pred.csv")
     assert code == 2
@@ -435,8 +409,8 @@ def _edit(name, change):
     Path(name).write_text(json.dumps(value))
 
 
-def test_data_of_another_version_or_run_are_refused(base, predict):
-    base()
+def test_data_of_another_version_or_run_are_refused(train_base, predict):
+    train_base()
     whole = Path("run/data.json").read_text()
     _edit("run/data.json", lambda d: d.update(format=99))
     code, _, err = predict("run", "--data", "val.csv", "--out", "pred.csv")
@@ -451,8 +425,8 @@ def test_data_of_another_version_or_run_are_refused(base, predict):
     assert (code, err.startswith("run/checkpoints/best.pt: does not fit the model of the run")) == (2, True)
 
 
-def test_a_run_without_a_checkpoint_and_an_unfinished_one(base, predict):
-    base()
+def test_a_run_without_a_checkpoint_and_an_unfinished_one(train_base, predict):
+    train_base()
     best = json.loads(Path("run/summary.json").read_text())["best"]["epoch"]
     _edit("run/status.json", lambda s: s.update(state="interrupted"))
     Path("run/summary.json").unlink()
@@ -481,8 +455,8 @@ def test_mistakes_do_not_load_pytorch(tmp_path):
         assert ended.stdout.splitlines()[-1] == ("0 False" if arguments == ["--help"] else "2 False"), ended.stderr
 
 
-def test_library_predicts_frames_and_files(base):
-    base()
+def test_library_predicts_frames_and_files(train_base):
+    train_base()
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
@@ -505,8 +479,8 @@ def test_library_predicts_frames_and_files(base):
         ),
     ],
 )
-def test_data_that_are_no_frame_are_refused_with_what_makes_them_one(base, given, message):
-    base()
+def test_data_that_are_no_frame_are_refused_with_what_makes_them_one(train_base, given, message):
+    train_base()
     with pytest.raises(TypeError) as refused:
         load_run("run").predict(given(pl.read_csv("val.csv")))
     assert str(refused.value) == f"data: must be the name of a file or a polars.DataFrame, got {message}"
@@ -519,19 +493,21 @@ def test_data_that_are_no_frame_are_refused_with_what_makes_them_one(base, given
         ("cuda:99", "device: there is no device 'cuda:99' here. Choose another one: cpu."),
     ],
 )
-def test_a_device_that_is_not_there_is_refused(base, device, message):
-    base()
+def test_a_device_that_is_not_there_is_refused(train_base, device, message):
+    train_base()
     with pytest.raises(ConfigError) as refused:
         load_run("run", device=device)
     assert str(refused.value) == message
 
 
 @pytest.mark.parametrize("more", [["trainer.threads=3"], ["trainer.threads=auto", "freeze=[encoder]"]])
-def test_library_computes_with_the_threads_of_the_training_and_leaves_those_of_its_caller(base, monkeypatch, more):
+def test_library_computes_with_the_threads_of_the_training_and_leaves_those_of_its_caller(
+    train_base, monkeypatch, more
+):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.setattr("mtl_cli.build.learner.MANY_OPERATIONS", 3 * 4 * 100)  # heads alone have 36 parameters
-    base(*more)
+    train_base(*more)
     assert json.loads(Path("run/summary.json").read_text())["threads"] == 3
     torch.set_num_threads(2)
     seen, forward = [], trained_module.forward
@@ -549,8 +525,8 @@ def test_library_computes_with_the_threads_of_the_training_and_leaves_those_of_i
     assert seen == [3, 3, 3]
 
 
-def test_what_is_found_in_rows_is_of_one_call_alone(base):
-    base()
+def test_what_is_found_in_rows_is_of_one_call_alone(train_base):
+    train_base()
     Path("new.csv").write_text(VAL.replace("101,0.4,", "101,,"))
     trained, frame = load_run("run"), pl.read_csv("new.csv")
     note = "new.csv, column 'x1': 1 cell is missing."
@@ -564,9 +540,9 @@ def test_what_is_found_in_rows_is_of_one_call_alone(base):
     assert trained.findings.notes() == [note]  # not twice: each counts its own
 
 
-def test_cells_of_a_frame_mean_what_those_of_a_file_do(base):
+def test_cells_of_a_frame_mean_what_those_of_a_file_do(train_base):
     signs = ("data.sep=';'", 'data.decimal=","', "data.missing=['?']")
-    base(*signs, train=TRAIN.replace(",", ";").replace(".", ",").replace("0,1;", "?;"),
+    train_base(*signs, train=TRAIN.replace(",", ";").replace(".", ",").replace("0,1;", "?;"),
          val=VAL.replace(",", ";").replace(".", ","))  # fmt: skip
     Path("new.csv").write_text(VAL.replace(",", ";").replace(".", ",").replace("0,2;", "?;"))
     trained = load_run("run")
@@ -575,8 +551,8 @@ def test_cells_of_a_frame_mean_what_those_of_a_file_do(base):
     assert trained.predict(frame).equals(trained.predict("new.csv"))
 
 
-def test_an_id_that_is_an_input_is_written_as_it_stands_and_read_as_it_is_meant(base, predict):
-    base("data.allow_inputs=[x1]", "data.id=x1", train=TRAIN.replace("3,0.9,", "3,,"))
+def test_an_id_that_is_an_input_is_written_as_it_stands_and_read_as_it_is_meant(train_base, predict):
+    train_base("data.allow_inputs=[x1]", "data.id=x1", train=TRAIN.replace("3,0.9,", "3,,"))
     Path("new.csv").write_text(VAL.replace("101,0.4,", "101,,"))
     assert predict("run", "--data", "new.csv", "--out", "own.csv")[0] == 0
     assert predict("run", "--data", "new.csv", "--out", "rows.csv", "--id", "-")[0] == 0
