@@ -1,4 +1,4 @@
-"""Conflict-free inverse gradients."""
+"""ConFIG, a method of balancing (not a configuration): conflict-free inverse gradients."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import atexit
 import contextlib
+import errno
 import io
 import os
 import re
@@ -23,6 +24,7 @@ from mtl_cli.paths import expanded
 from mtl_cli.registry import mistakes_in_components
 from mtl_cli.run import RunFolder
 
+_DISK_TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 MANY_NOTES = 20  # about a file; of more the console shows the first
 READING = ("sep", "encoding", "decimal", "thousands")  # options of text files that further files may have of their own
 
@@ -85,6 +87,9 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
     except MTLError as error:
         return _failed(error, str(error), 2 if isinstance(error, UserError) else 1)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _DISK_TAKES_NO_MORE and error.filename is None:
+            print_nowhere(sys.stdout, error)  # files of ours that cannot be written are MTLErrors
+            return 1
         lines = str(error).strip().splitlines() or [""]
         text = f"{type(error).__name__}: {lines[0][:300]} (a bug? HYDRA_FULL_ERROR=1 shows where)"
         return _failed(error, text, 1)

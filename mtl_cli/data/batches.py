@@ -163,10 +163,10 @@ class Rows:
         """The inputs of so many rows or less, always the same ones."""
         return self.inputs.part(0, min(rows, len(self)))
 
-    def stream(
+    def visits(
         self, own: np.ndarray, source: int, first: int, count: int, seed: int, shuffle: bool
     ) -> tuple[np.ndarray, tuple[Window, ...]]:
-        """``count`` rows from place ``first`` on in the endless stream of a source: permutation after permutation.
+        """``count`` rows from place ``first`` on in the endless order of a source: permutation after permutation.
 
         Args:
             own: The source's rows.
@@ -179,7 +179,7 @@ class Rows:
         Returns:
             The rows (count,), and the windows that they are read in with the one that comes next; none in memory.
         """
-        return own[_stream(len(own), first, count, seed, source if shuffle else None)], ()
+        return own[_endless_order(len(own), first, count, seed, source if shuffle else None)], ()
 
     def by_source(self) -> list[np.ndarray]:
         """The rows of each source, S arrays of indices."""
@@ -311,7 +311,7 @@ def plan_epoch(
     """The order and the label counts of epoch ``epoch`` (from 0), a pure function of its arguments.
 
     That makes resuming in the middle of an epoch a matter of going to a step, not of replaying. The rows of each source
-    are an endless stream, one permutation after the other, so that none comes twice before all have come once; an epoch
+    have an endless order, one permutation after the other, so that none comes twice before all have come once; an epoch
     goes on where the one before has stopped.
 
     Args:
@@ -329,14 +329,14 @@ def plan_epoch(
     sizes = np.array([len(own) for own in members])
     counts, before = mixing.counts(sizes, epoch), mixing.drawn_before(sizes, epoch)
     ordered = [
-        rows.stream(own, source, int(first), int(count), seed, shuffle)
+        rows.visits(own, source, int(first), int(count), seed, shuffle)
         for source, (own, first, count) in enumerate(zip(members, before, counts, strict=True))
     ]
-    streams = [stream for stream, _ in ordered]
+    parts = [part for part, _ in ordered]
     if mixing.method == "round_robin":
-        batches = _in_turns([_cut(stream, batch_size, drop_last) for stream in streams])
+        batches = _in_turns([_cut(part, batch_size, drop_last) for part in parts])
     else:
-        batches = _cut(_mixed(streams, seed, epoch, shuffle), batch_size, drop_last)
+        batches = _cut(_mixed(parts, seed, epoch, shuffle), batch_size, drop_last)
     order = np.concatenate(batches)
     ends = np.cumsum([len(batch) for batch in batches])
     starts = ends - [len(batch) for batch in batches]
@@ -398,26 +398,26 @@ def _in_turns(batches: Sequence[Sequence[T]]) -> list[T]:
     return [own[turn] for turn in range(longest) for own in batches if turn < len(own)]
 
 
-def _stream(size: int, first: int, count: int, seed: int, source: int | None) -> np.ndarray:
-    """``count`` places from ``first`` on in the endless stream of a source's rows: permutation after permutation."""
+def _endless_order(size: int, first: int, count: int, seed: int, source: int | None) -> np.ndarray:
+    """``count`` places from ``first`` on in the endless order of a source's rows: permutation after permutation."""
     if count == 0:
         return np.zeros(0, np.int64)
     rounds = range(first // size, (first + count - 1) // size + 1)
     places = [np.arange(size) if source is None else permutation(size, seed, lap, source) for lap in rounds]
     start = first - rounds[0] * size
-    stream: np.ndarray = np.concatenate(places)[start : start + count]
-    return stream
+    order: np.ndarray = np.concatenate(places)[start : start + count]
+    return order
 
 
-def _mixed(streams: Sequence[np.ndarray], seed: int, epoch: int, shuffle: bool) -> np.ndarray:
+def _mixed(parts: Sequence[np.ndarray], seed: int, epoch: int, shuffle: bool) -> np.ndarray:
     """The rows of all sources in one order: at random, or evenly spread."""
-    order: np.ndarray = np.concatenate(streams)
-    if len(streams) == 1:
+    order: np.ndarray = np.concatenate(parts)
+    if len(parts) == 1:
         return order
     if shuffle:
-        places = permutation(len(order), seed, epoch, len(streams))
+        places = permutation(len(order), seed, epoch, len(parts))
     else:
-        spread = [(np.arange(len(stream)) + 0.5) / max(len(stream), 1) for stream in streams]
+        spread = [(np.arange(len(part)) + 0.5) / max(len(part), 1) for part in parts]
         places = np.argsort(np.concatenate(spread), kind="stable")
     mixed: np.ndarray = order[places]
     return mixed

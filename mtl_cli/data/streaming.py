@@ -147,7 +147,7 @@ class StreamedRows(Rows):
         """The inputs of the rows of a chunk, on the device."""
         return self._stream.read(*self._chunks[chunk]).to(self.device)
 
-    def stream(
+    def visits(
         self, own: np.ndarray, source: int, first: int, count: int, seed: int, shuffle: bool
     ) -> tuple[np.ndarray, tuple[Window, ...]]:
         del own, source  # all rows are of one

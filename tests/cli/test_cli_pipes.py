@@ -88,3 +88,16 @@ def test_signs_that_a_terminal_lacks_are_shown_as_escapes(monkeypatch, show):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="latin-1", write_through=True))
     show("价格: 0.5 ± 0.1")
     assert shown.getvalue() == b"\\u4ef7\\u683c: 0.5 \xb1 0.1\n"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+def test_a_command_whose_results_the_disk_does_not_take_says_so():
+    code = "from mtl_cli.commands.entry import leave, run; leave(run(lambda argv: print('result'), []))"
+    with FULL.open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (
+        1, "note: standard output cannot be written, got 'No space left on device'. Lines are missing there.\n"
+    )  # fmt: skip
