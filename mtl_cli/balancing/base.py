@@ -244,11 +244,10 @@ class GradientBalancing(Balancing):
             raise ConfigError(Problem(describe_component(self), what, "Write: return update, None."))
         update, weights = found
         expect_shape(self, "update", update, jacobian.shape[-1:])
-        # Once: later it would make every step wait for the device. Of gradients whose squares are too large for float32
-        # no method makes an update.
-        if not self._looked and bool(jacobian.square().sum().isfinite()) and bool(losses.isfinite().all()):
-            self._looked = True
-            if not bool(update.isfinite().all()):
+        if not self._looked:  # once: later it would make every step wait for the device
+            self._looked = bool(update.isfinite().all())
+            # Of gradients whose squares are too large for float32 no method makes an update.
+            if not self._looked and bool(jacobian.square().sum().isfinite()) and bool(losses.isfinite().all()):
                 who = describe_component(self)
                 raise TrainingError(f"{who} gave an update that is not finite for losses and gradients that are.")
         if weights is not None:

@@ -54,7 +54,5 @@ class FAMO(PositiveLossBalancing):
     def after_step(self, passes: Passes, losses: Tensor, tasks: Tensor) -> None:
         before, after = ((values.clamp_min(0) + EPSILON).log() for values in (losses, passes.losses()))
         improved, z = before - after, torch.softmax(self.logits[tasks], 0)
-        improved = torch.where(
-            improved.isfinite(), improved, 0.0
-        )  # after a step that is not, the logits are to stay so
+        improved = torch.where(improved.isfinite(), improved, 0.0)  # a loss that is not must not spoil the logits
         self.adam.step(self.logits, z * (improved - z @ improved), tasks)

@@ -92,15 +92,12 @@ class Data:
 
     def labelled(self, split: str) -> np.ndarray:
         """(P, K) bool: whether a row of a split, or a token of those after the rows, has a label for each task."""
-        own = [~np.isnan(self.targets(i, split)[:, 0]) for i in range(len(self.tasks))]
-        per_token = [task.kind.per_token for task in self.tasks]
-        rows = max((len(has) for has, of in zip(own, per_token, strict=True) if not of), default=0)
-        tokens = max((len(has) for has, of in zip(own, per_token, strict=True) if of), default=0)
-        found = np.zeros((rows + tokens, len(own)), bool)
-        for task, (has, of) in enumerate(zip(own, per_token, strict=True)):
-            start = rows if of else 0
-            found[start : start + len(has), task] = has
-        return found
+        index, firsts = getattr(self.splits, split), first_columns([task.kind for task in self.tasks])
+        parts = [self.labels.targets.numpy()[index]]
+        if self.tokens is not None:
+            parts.append(self.tokens.labels.targets.numpy()[self._tokens_of(index)])
+        labelled: np.ndarray = ~np.isnan(np.concatenate(parts)[:, firsts])
+        return labelled
 
     @cached_property
     def label_counts(self) -> dict[str, dict[str, LabelCounts]]:
