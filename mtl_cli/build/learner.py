@@ -44,8 +44,7 @@ from mtl_cli.seeding import seed_everything
 from mtl_cli.tasks import Task
 from mtl_cli.types import Inputs, InputSpec
 
-# Below this many multiply-adds per step a second thread gains little, and with a busy neighbour it costs a multiple:
-# the threads wait for each other spinning.
+# Below this many multiply-adds per step a second thread gains little, and with a busy neighbour it costs time.
 MANY_OPERATIONS = 200_000_000
 
 

@@ -9,7 +9,8 @@ Every contender trains the same model (one Linear + ReLU encoder, one linear hea
 optimizer, batch size and a new order of rows each epoch, in float32. Rounds are interleaved and their order is
 reversed every other round, so that a drifting machine hits all alike; the ratio is the median of the rounds' ratios.
 The product writes its line of metrics after an epoch, but no checkpoint: no other loop waits for the disk. The losses
-after the last round are printed: contenders that do the same work agree to about 1 %.
+after the last round are printed: contenders that do the same work agree to about 1 %. All contenders of a workload have
+the same number of CPU threads: as many as ``trainer.threads=auto`` chooses for it, or ``--threads``.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do, for all contenders
 
 import numpy as np
 import torch
@@ -276,7 +279,7 @@ class Product:
         tasks: Tasks,
         batch: int,
         experts: int,
-        threads: int,
+        threads: int | str,
         device: str,
         balancing: str = "equal",
         sharing: str = "hard",
@@ -326,15 +329,14 @@ class Product:
         self.last = self.trainer.metrics.read()[-1]["train/loss"]
 
 
-def on(device: str, threads: int) -> str:
-    """Where it ran."""
-    return f"{threads} thread(s)" if device == "cpu" else torch.cuda.get_device_name(device)
+def on(device: str) -> str:
+    """Where it runs: the CPU threads are those of the product that was made last."""
+    return f"{torch.get_num_threads()} thread(s)" if device == "cpu" else torch.cuda.get_device_name(device)
 
 
-def run(workload: str, threads: int, device: str) -> None:
+def run(workload: str, threads: int | str, device: str) -> None:
     rows, batch, tasks, bars = WORKLOADS[workload]
     experts = EXPERTS.get(workload, 0)
-    torch.set_num_threads(threads)
     x, targets = make_data(rows, tasks)
     contenders = {
         "product": Product(x, targets, tasks, batch, experts, threads, device),
@@ -352,7 +354,7 @@ def run(workload: str, threads: int, device: str) -> None:
             contenders[name].epoch()
             seconds[name].append(time.perf_counter() - start)
     width = EXPERT if experts else SHARED
-    print(f"\n{workload}: {rows:,} x {WIDTH} rows, D {width}, {len(tasks)} tasks, batch {batch}, {on(device, threads)}")
+    print(f"\n{workload}: {rows:,} x {WIDTH} rows, D {width}, {len(tasks)} tasks, batch {batch}, {on(device)}")
     for name in contenders:
         ratios = [other / own for other, own in zip(seconds[name], seconds["product"], strict=True)]
         speed = rows / statistics.median(seconds[name])
@@ -381,15 +383,14 @@ LIBMTL_OPTIONS = {  # the defaults of its command line
 }
 
 
-def balance(threads: int, count: int, device: str) -> None:
+def balance(threads: int | str, count: int, device: str) -> None:
     """Methods on gradients of ``count`` tasks against TorchJD's and LibMTL's own loops and against equal weights."""
     rows, batch = 12_800, 256
-    torch.set_num_threads(threads)
     tasks = [(f"{name}{i}", kind, outputs) for i, (name, kind, outputs) in zip(range(count), itertools.cycle(MIXED))]
     x, targets = make_data(rows, tasks)
-    print(f"\nw4: {rows:,} x {WIDTH} rows, D {SHARED}, {count} tasks, batch {batch}, {on(device, threads)}")
     batches = loader_loop(x, targets, tasks, batch, 0, device).batches
     equal = Product(x, targets, tasks, batch, 0, threads, device, "equal")
+    print(f"\nw4: {rows:,} x {WIDTH} rows, D {SHARED}, {count} tasks, batch {batch}, {on(device)}")
     libmtl = device == "cpu" and find_libmtl()
     if not libmtl:
         print("  (without LibMTL: the variable LIBMTL names no folder that holds it)")
@@ -420,10 +421,9 @@ def balance(threads: int, count: int, device: str) -> None:
         )
 
 
-def separate(threads: int, device: str) -> None:
+def separate(threads: int | str, device: str) -> None:
     """Eight small models side by side (sharing=separate) against the same eight, each trained by a run of its own."""
     rows, batch, shared, bar = 12_800, 256, 64, 2.0
-    torch.set_num_threads(threads)
     tasks = [(f"r{i}", "regression", 1) for i in range(8)]
     x, targets = make_data(rows, tasks)
     options = {"threads": threads, "device": device, "shared": shared}
@@ -439,7 +439,7 @@ def separate(threads: int, device: str) -> None:
                 seconds[i].append(time.perf_counter() - began)
     ratios = [apart / side for side, apart in zip(*seconds, strict=True)]
     print(
-        f"\nseparate: {len(tasks)} models, {rows:,} x {WIDTH} rows, D {shared}, batch {batch}, {on(device, threads)}: "
+        f"\nseparate: {len(tasks)} models, {rows:,} x {WIDTH} rows, D {shared}, batch {batch}, {on(device)}: "
         f"side by side {statistics.median(seconds[0]):.3f} s/epoch, one after another "
         f"{statistics.median(seconds[1]):.3f}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} to "
         f"{max(ratios):.2f})  bar {bar:g}x {'reached' if statistics.median(ratios) >= bar else 'MISSED'}  "
@@ -578,7 +578,9 @@ if __name__ == "__main__":
         default=[*WORKLOADS, "w4", "w6", "separate", "start", "read"],
         help=f"of {', '.join(WORKLOADS)}, w4, w6, separate, start, read",
     )
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--threads", type=lambda given: given if given == "auto" else int(given), default="auto", help="of the CPU"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda: of all but start and read")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of read")
     arguments = parser.parse_args()
