@@ -70,6 +70,9 @@ class Balancing(nn.Module, ABC):
     #: too, where it can be read without importing it.
     needs_shared: ClassVar[bool] = False
 
+    #: Whether ``tasks.NAME.weight`` changes the direction of an update; not where it is that of losses of any scale.
+    heeds_weights: ClassVar[bool] = True
+
     @property
     def measures_gradients(self) -> bool:
         """Whether its steps need each task's gradient by all shared parameters: its length is known then."""

@@ -36,6 +36,7 @@ class ConFIG(GramianBalancing):
     """
 
     needs_shared: ClassVar[bool] = True
+    heeds_weights: ClassVar[bool] = False
 
     def __init__(
         self,

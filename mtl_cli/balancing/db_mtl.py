@@ -38,6 +38,7 @@ class DBMTL(AveragingBalancing):
     """
 
     needs_shared: ClassVar[bool] = True
+    heeds_weights: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class FAMO(PositiveLossBalancing):
     """
 
     extra_passes: ClassVar[bool] = True
+    heeds_weights: ClassVar[bool] = False
 
     def __init__(self, num_tasks: int, *, lr: Positive = 0.025, weight_decay: NonNegative = 0.001) -> None:
         super().__init__()

@@ -40,6 +40,7 @@ class IMTLG(GramianBalancing):
     """
 
     needs_shared: ClassVar[bool] = True
+    heeds_weights: ClassVar[bool] = False
 
     def __init__(
         self,

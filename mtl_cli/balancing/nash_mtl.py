@@ -43,6 +43,7 @@ class NashMTL(GramianBalancing):
     """
 
     needs_shared: ClassVar[bool] = True
+    heeds_weights: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from mtl_cli.balancing._positive import PositiveLossBalancing, reciprocal
@@ -26,6 +28,8 @@ class SI(PositiveLossBalancing):
         >>> SI(2).weights(torch.tensor([1.0, 4.0]), torch.arange(2))
         tensor([1.0000, 0.2500])
     """
+
+    heeds_weights: ClassVar[bool] = False
 
     def __init__(self, num_tasks: int) -> None:  # noqa: ARG002
         super().__init__()

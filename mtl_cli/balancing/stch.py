@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class STCH(PositiveLossBalancing):
         >>> method.weights(torch.tensor([1.0, 0.5]), torch.arange(2))
         tensor([1.3333, 1.3333])
     """
+
+    heeds_weights: ClassVar[bool] = False
 
     def __init__(self, num_tasks: int, *, mu: Positive = 1.0, warmup_epochs: PositiveInt = 4) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from mtl_cli.balancing import GradientBalancing, LossBalancing
 from mtl_cli.commands.entry import Parser, check_out, leave, run
@@ -68,7 +69,7 @@ def walk(names: Sequence[str], steps: int, lr: float) -> dict[str, list[Path2D]]
     x = torch.tensor(STARTS * len(names), requires_grad=True)
     optimizer, tasks = torch.optim.Adam([x], lr=lr), torch.arange(2)
     points = [x.tolist()]
-    for _ in range(steps):
+    for _ in tqdm(range(steps), unit="step", disable=None, mininterval=0.5):
         found = losses(x)  # (n, 2); each row depends on its own point alone, so that sums give single gradients
         rows = [torch.autograd.grad(found[:, task].sum(), x, retain_graph=task == 0)[0] for task in (0, 1)]
         updates = []

@@ -39,6 +39,7 @@ from mtl_cli.types import Column, Inputs, InputSpec, Links, Ragged
 __all__ = ["FeatureOptions", "Features", "format_report"]
 
 BlockInput = ImageInput | BagInput
+_MOST_CUT = 32  # columns of numbers into bins, by themselves
 _BAGS: dict[str, type[BagInput]] = {"text": TextInput, "tokens": TokensInput}
 _BLOCKS: dict[str, type[BlockInput]] = {"image": ImageInput, **_BAGS}
 _READ_OF_LACKING = {"image": "read as black images", "text": "read as empty texts", "tokens": "read as without tokens"}
@@ -136,7 +137,8 @@ class Features:
                 if options.missing_inputs == "error" and text.by not in types:
                     refuse_missing_cells([column])
                 told_apart, groups = fit_category(column, train_rows, 1), category_text(column)
-        bins = _bins(options, types)
+        bins, found = _bins(options, types)
+        notes += found
         for name, kind in types.items():
             pieces = functools.partial(table.pieces, name)
             with collecting(problems):
@@ -430,12 +432,18 @@ def _from_here(own: BlockInput, other: BlockInput) -> BlockInput:
     return replace(own, mean=other.mean, std=other.std, version=other.version)
 
 
-def _bins(options: FeatureOptions, types: Mapping[str, ColumnType]) -> int:
-    """Bins per numeric column: as given, or 48 unless there are so many columns that the first layer would be huge."""
+def _bins(options: FeatureOptions, types: Mapping[str, ColumnType]) -> tuple[int, list[str]]:
+    """Bins per numeric column: as given, or 48 unless there are so many columns that the first layer would be huge.
+
+    With a note in the latter case.
+    """
     if options.bins != "auto":
-        return options.bins
+        return options.bins, []
     single = sum(kind in ("numeric", "date") for kind in types.values())
-    return 48 if single <= 32 else 0
+    if single <= _MOST_CUT:
+        return 48, []
+    what = f"{single} columns of numbers: data.bins=auto cuts no more than {_MOST_CUT} into bins"
+    return 0, [f"{what}. Write data.bins=48."]
 
 
 def _left_out(bad: Mapping[int, str]) -> list[str]:

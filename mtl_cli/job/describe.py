@@ -9,6 +9,7 @@ import torch
 
 from mtl_cli.build import Data, choose_device
 from mtl_cli.data.feature_report import format_report
+from mtl_cli.errors import listed
 from mtl_cli.job.setting_up import Run
 from mtl_cli.report_text import at_most, format_number, text_table
 from mtl_cli.results_text import FEW, MANY_TASKS
@@ -84,7 +85,7 @@ def _labelled_by(data: Data, source: int) -> list[str]:
 
 def _notes(run: Run, whole: bool) -> list[str]:
     notes = run.data.notes if whole else at_most(run.data.notes, MANY_TASKS)
-    return [f"note: {note}" for note in [*notes, *_cost(run)]]
+    return [f"note: {note}" for note in [*notes, *_cost(run), *_unheeded(run)]]
 
 
 def _cost(run: Run) -> list[str]:
@@ -94,6 +95,15 @@ def _cost(run: Run) -> list[str]:
         return []
     what = f"takes the gradient of each of the {tasks} tasks in every step, where balancing=equal takes one"
     return [f"balancing {name} {what}: expect steps that are many times slower."]
+
+
+def _unheeded(run: Run) -> list[str]:
+    """Weights of tasks that the method makes up for."""
+    given = {name: task.common.weight for name, task in run.config.tasks.items()}
+    weights = [f"tasks.{name}.weight={weight:g}" for name, weight in given.items() if weight not in (0, 1)]
+    if not weights or run.trainer.learner.balancing.heeds_weights:
+        return []
+    return [f"balancing {run.config.balancing.name} goes in the same direction without {listed(weights, FEW)}."]
 
 
 def _tasks(run: Run, first_losses: Mapping[str, float | None], whole: bool) -> list[str]:

@@ -107,7 +107,7 @@ class FeatureOptions:
         missing_inputs: ``indicator``: a missing number becomes 0 after scaling (of scaled numbers the mean of the
             training rows, with ``quantile`` the median), and sets an extra 0/1 input of its column; ``mean``: the same
             alone, of unscaled numbers the mean; ``error``: every missing input cell is refused.
-        bins: Bins that each single numeric column is cut into, for encoders that embed numbers (Gorishniy et al. 2022);
+        bins: Bins that each single numeric column is cut into, for encoders that read them (Gorishniy et al. 2022);
             0: none; ``auto``: 48 for up to 32 such columns, none beyond.
         min_count: Categories in fewer training rows than this count as unknown.
         unknown: What becomes of a category that no training row has, in other splits and files: ``other``: all such

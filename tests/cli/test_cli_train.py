@@ -129,6 +129,15 @@ def test_one_short_file_trains_tasks_of_all_kinds_on_a_table_with_holes(cli, cus
     assert (tmp_path / "run/overrides").read_text() == "task=customers\ntasks.income.weight=2\n"
 
 
+def test_weights_that_a_method_makes_up_for_are_told(cli, customers):
+    line = [*CUSTOMERS, "dry_run=true", "tasks.income.weight=2"]
+    given = "tasks.income.weight=2, tasks.segment.weight=0.5"  # the latter by the file
+    note = f"note: balancing nash_mtl goes in the same direction without {given}."
+    assert note in cli(*line, "balancing=nash_mtl").out.splitlines()
+    assert "same direction" not in cli(*line, "balancing=cagrad").out
+    assert "same direction" not in cli(*line, "balancing=nash_mtl", "only=[churned]").out
+
+
 def test_tasks_as_a_list_train_the_same(cli, customers, write, tmp_path):
     as_list = re.sub(r"(?m)^  (\w+): \{kind", r"  - {name: \1, kind", customers["conf/task/customers.yaml"])
     assert "- {name: churned, kind: binary}" in as_list

@@ -579,6 +579,8 @@ def test_many_numeric_columns_get_no_bins_by_themselves():
     many = fit(table_of(**{f"x{i}": [1, 2, 3] for i in range(33)}), bins="auto")
     assert len(few.spec.edges) == 32
     assert many.spec.edges == ()
+    assert few.notes == ()
+    assert many.notes == ("33 columns of numbers: data.bins=auto cuts no more than 32 into bins. Write data.bins=48.",)
 
 
 def test_edges_survive_json():
