@@ -7,6 +7,7 @@ other run read them (scaling, bins, categories), since that is what its weights 
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from torch import Tensor
 from mtl_cli.build import Data, build_sharing, tasks_with_head
 from mtl_cli.errors import ConfigError, Problem, listed
 from mtl_cli.model import MultiTaskModel
+from mtl_cli.model.ownership import Ownership
 from mtl_cli.report_text import text_table
 from mtl_cli.schema import RunConfig
 from mtl_cli.spelling import Spellings
@@ -26,7 +28,9 @@ from mtl_cli.tasks import Kind
 from mtl_cli.trained import TrainedRun
 from mtl_cli.types import InputSpec
 
+log = logging.getLogger(__name__)
 _HEADS_BLOCK = re.compile(r"heads\.(?:heads\.)?blocks\.\d+\.")  # with products or without
+_SHOWN = 8  # names that a message lists
 _ANOTHER = "another task"  # spaces are allowed in names, so that the name may be taken: it only has to be one more
 
 
@@ -138,10 +142,13 @@ def start(origin: TrainedRun, config: RunConfig, data: Data, model: MultiTaskMod
             with torch.no_grad():
                 values.copy_(theirs[key])
         entries.append(Entry(str(key), tuple(values.shape), why or "loaded"))
-    loaded = {
-        key: values for (key, values), entry in zip(ours.items(), entries, strict=True) if entry.outcome == "loaded"
-    }
-    label_notes = _rescale(origin, data, {key.name: values for key, values in loaded.items()})
+    outcomes = dict(zip(ours, entries, strict=True))
+    missing = {key.task for key, entry in outcomes.items() if entry.outcome != "loaded"}
+    label_notes = _rescale(
+        origin, data,
+        {key.name: values for key, values in ours.items() if outcomes[key].outcome == "loaded"},
+        complete=[] if None in missing else [name for name in names if name not in missing],
+    )  # fmt: skip
     left = tuple(str(key) for key in theirs if key not in ours)
     found = Start(
         str(origin.folder.path.resolve()), origin.checkpoint, origin.epoch, tuple(entries), left, columns,
@@ -151,6 +158,8 @@ def start(origin: TrainedRun, config: RunConfig, data: Data, model: MultiTaskMod
         why = "; ".join(dict.fromkeys(entry.outcome for entry in entries))
         what = f"nothing of {origin.folder.path} fits this model ({why})"
         raise ConfigError(Problem("init_from", what, "Choose another run, or leave init_from out."))
+    if config.freeze:
+        _warn_of_frozen(model, entries)
     return found
 
 
@@ -278,25 +287,43 @@ def _changed(
     return changed
 
 
+def _warn_of_frozen(model: MultiTaskModel, entries: Sequence[Entry]) -> None:
+    """Tells of parameters that were not carried over and are not trained either: noise that stays."""
+    trained: dict[int, list[Ownership]] = {}
+    for part in model.trained():
+        trained.setdefault(id(part.parameter), []).append(part)
+    stay = [
+        f"{entry.name} ({entry.outcome})"
+        for entry, owned in zip(entries, model.rows_of_tasks(), strict=False)  # buffers come last, and are of nobody
+        if entry.outcome != "loaded" and not any(map(owned.overlaps, trained.get(id(owned.parameter), ())))
+    ]
+    if stay:
+        what = "freeze: these stay as initialised, since they are frozen and were not loaded: %s"
+        log.warning(what, listed(stay, _SHOWN))
+
+
 def _column_notes(columns: Sequence[str]) -> list[str]:
     if not columns:
         return ["the input columns are read as in that run: scaling, bins and categories of its training rows."]
-    return [f"other input columns than in that run: {listed(columns, 8, '; ')}."]
+    return [f"other input columns than in that run: {listed(columns, _SHOWN, '; ')}."]
 
 
-def _rescale(origin: TrainedRun, data: Data, loaded: Mapping[str, Tensor]) -> list[str]:
+def _rescale(origin: TrainedRun, data: Data, loaded: Mapping[str, Tensor], complete: Sequence[str]) -> list[str]:
     """Makes heads that were carried over predict what they did, where labels are scaled by other rows now.
 
     Args:
         origin: The run that they are of.
         data: The new data.
         loaded: What was carried over; changed in place.
+        complete: The tasks that have all that their head reads from that run, too.
 
     Returns:
         Notes on it.
     """
     before = {task.name: task.kind for task in origin.tasks}
-    same, others = [], []
+    same: list[str] = []
+    heads_only: list[str] = []
+    others: list[str] = []
     for name, kind in ((task.name, task.kind) for task in data.tasks):
         weight, bias = (loaded.get(f"heads.{name}.{part}") for part in ("weight", "bias"))
         if weight is None or bias is None:
@@ -307,10 +334,13 @@ def _rescale(origin: TrainedRun, data: Data, loaded: Mapping[str, Tensor]) -> li
         elif found != (1.0, 0.0):
             weight.mul_(found[0])
             bias.mul_(found[0]).add_(found[1])
-            same.append(name)
+            (same if name in complete else heads_only).append(name)
     what, notes = "are scaled by the new training rows", []
-    if same:
-        notes.append(f"the labels of {', '.join(same)} {what}, and the heads with them: they predict what they did.")
-    if others:
-        notes.append(f"the labels of {', '.join(others)} {what}, not as in that run.")
+    for tasks, so in (
+        (same, ", and the heads with them: they predict what they did."),
+        (heads_only, ", and the heads with them; not all that these read was loaded."),
+        (others, ", not as in that run."),
+    ):
+        if tasks:
+            notes.append(f"the labels of {', '.join(tasks)} {what}{so}")
     return notes

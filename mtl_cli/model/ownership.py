@@ -32,6 +32,10 @@ class Ownership(NamedTuple):
         rows = self.parameter.shape[0] if self.parameter.dim() else 1
         return self.parameter.numel() // rows * (self.stop - self.start)
 
+    def overlaps(self, other: Ownership) -> bool:
+        """Whether some row is owned by both."""
+        return self.parameter is other.parameter and self.start < other.stop and other.start < self.stop
+
 
 class NamedRows(NamedTuple):
     """Rows of a parameter, as an ``Ownership`` has them, by its name: it means the same in a copy of the model.

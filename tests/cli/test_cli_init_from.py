@@ -181,12 +181,23 @@ def test_heads_predict_what_they_did_though_labels_are_scaled_anew(cli, write, t
     })  # fmt: skip
     assert cli("--config-dir", "conf", "task=all", "hydra.run.dir=old").code == 0
     ended = cli("--config-dir", "conf", "task=some", "init_from=old", *STILL, "hydra.run.dir=new")
-    assert "note: the labels of n, y are scaled by the new training rows, and the heads with them" in ended.out
+    assert (
+        "note: the labels of n, y are scaled by the new training rows, and the heads with them: they predict"
+        in ended.out
+    )
     assert set(_outcomes(tmp_path / "new")[0].values()) == {"loaded"}
     for before, after in zip(*(_predicted(tmp_path / name, "all.csv") for name in ("old", "new")), strict=True):
         for column in ("y_pred", "n_pred"):
             assert float(after[column]) == pytest.approx(float(before[column]), rel=1e-4)
         assert float(after["flag_prob_yes"]) == pytest.approx(float(before["flag_prob_True"]), abs=1e-5)
+
+
+def test_heads_are_not_said_to_predict_what_they_did_where_what_they_read_is_other(cli, old, customers, tmp_path):
+    rows = customers["customers.csv"].replace("visits", "orders").splitlines()[:90]
+    (tmp_path / "customers.csv").write_text("\n".join(rows) + "\n")
+    ended = cli(*LINE, "only=[churned,income]", "init_from=old", *STILL, "hydra.run.dir=new")
+    told = "the labels of income are scaled by the new training rows, and the heads with them; not all that these read"
+    assert f"note: {told} was loaded.\n" in ended.out
 
 
 def test_weights_never_go_to_another_column(cli, old, customers, tmp_path):
@@ -204,6 +215,30 @@ def test_weights_never_go_to_another_column(cli, old, customers, tmp_path):
     assert before[first].shape == after[first].shape
     assert not torch.allclose(before[first], after[first])
     assert torch.allclose(before[second], after[second])
+
+
+@pytest.mark.parametrize(
+    ("freeze", "stay"),
+    [
+        (["encoder"], ["sharing.encoder.embedding", "sharing.encoder.layers.0.weight"]),
+        (["layers.0"], ["sharing.encoder.layers.0.weight"]),
+        (["layers.1"], []),
+    ],
+)
+def test_what_is_frozen_and_was_not_loaded_is_warned_of(cli, old, customers, tmp_path, freeze, stay):
+    (tmp_path / "customers.csv").write_text(customers["customers.csv"].replace("visits", "orders"))
+    ended = cli(*LINE, "only=[churned]", "init_from=old", f"freeze=[{','.join(freeze)}]", *STILL, "hydra.run.dir=new")
+    told = re.findall(r"^freeze: these stay .* frozen and were not loaded: (.*)$", ended.out, re.MULTILINE)
+    assert (ended.code, told) == (0, [", ".join(f"{name} (reads other columns)" for name in stay)] if stay else [])
+
+
+@pytest.mark.parametrize("sharing", ["mmoe", "separate"])
+def test_rows_of_a_new_task_that_are_trained_are_not_warned_of(cli, old, customers, tmp_path, sharing):
+    line = [*LINE, f"sharing={sharing}", *STILL]
+    assert cli(*line, "only=[churned,segment]", "hydra.run.dir=two").code == 0
+    ended = cli(*line, "only=[churned,size]", "init_from=two", "freeze=[heads]", "hydra.run.dir=new")
+    parts = ", ".join(f"heads.size.{part} (no task 'size' there)" for part in ("weight", "bias"))
+    assert re.findall(r"^freeze: .*: (.*)$", ended.out, re.MULTILINE) == [parts]
 
 
 @pytest.mark.parametrize("numbers", ["piecewise_linear", "periodic"])
