@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -200,16 +201,14 @@ def check_overrides(overrides: Sequence[str], multirun: bool, groups: Mapping[st
     problems = []
     for text in overrides:
         key, equals, value = text.partition("=")
+        top = key.lstrip("+~")
         try:
             override = parser.parse_override(text)
         except HydraException:
-            what = f"cannot read the value of '{text}'" if equals else f"'{text}' is no override"
-            hint = f"Quote it: '{key}=\"{value}\"'." if equals else "Write key=value."
-            problems.append(Problem("command line", what, hint))
+            problems.append(_unreadable(parser, key, value) if top and equals else _no_override(text))
             continue
-        top = key.lstrip("+~")
         if not top:
-            problems.append(Problem("command line", f"'{text}' is no override", "Write key=value."))
+            problems.append(_no_override(text))
             continue
         if override.is_sweep_override() and not multirun:
             what = f"'{text}' gives several values for one run"
@@ -225,6 +224,51 @@ def check_overrides(overrides: Sequence[str], multirun: bool, groups: Mapping[st
             problems.append(Problem(f"{top} (command line)", "unknown key", near))
     if problems:
         raise ConfigError(problems)
+
+
+def _no_override(text: str) -> Problem:
+    return Problem("command line", f"'{text}' is no override", "Write key=value.")
+
+
+def _unreadable(parser: OverridesParser, key: str, value: str) -> Problem:
+    """What Hydra's grammar does not take of an override, and a way to write it that it does take."""
+    if not _reads(parser, f"{key}=0"):
+        what = f"cannot read the key of '{key}={value}'"
+        hint = "Set it in a file: on the command line a key is of letters from a to z, digits, '_', '-' and dots."
+        return Problem("command line", what, hint)
+    is_container = value.startswith(("[", "{"))
+    forms = [_items_quoted(parser, value, ",[]{}" + colon) for colon in ("", ":")] if is_container else [_quoted(value)]
+    readable = next((form for form in forms if _reads(parser, f"{key}={form}")), None)
+    if readable is not None:
+        hint = f"Quote {'its items' if is_container else 'it'}: {shlex.quote(f'{key}={readable}')}."
+    else:
+        hint = 'Set it in a file, or write a list as [a,"b=c"], with quotes around what is no plain word.'
+    return Problem("command line", f"cannot read the value of '{key}={value}'", hint)
+
+
+def _items_quoted(parser: OverridesParser, value: str, between: str) -> str:
+    """A list or mapping with quotes around every item that cannot be read without them.
+
+    Args:
+        parser: Reads items.
+        value: As the user wrote it.
+        between: The signs that items stand between.
+    """
+    around = re.escape(between)
+    item = re.compile(rf"""(?:"[^"]*"|'[^']*')(?=\s*[{around}])|[^{around}\s](?:[^{around}]*[^{around}\s])?""")
+    return item.sub(lambda found: found[0] if _reads(parser, f"a=[{found[0]}]") else _quoted(found[0]), value)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', r"\"") + '"'
+
+
+def _reads(parser: OverridesParser, override: str) -> bool:
+    try:
+        parser.parse_override(override)
+    except HydraException:
+        return False
+    return True
 
 
 def shown(overrides: Sequence[str]) -> list[str]:

@@ -369,9 +369,7 @@ def conform(value: Any, annotation: Any, where: str) -> tuple[Any, list[Problem]
         ]
     if origin is list:
         if not isinstance(value, list):
-            return value, [
-                Problem(where, f"must be a list, got {shown(value)}", f"Write [{value}]." if value is not None else "")
-            ]
+            return value, [Problem(where, f"must be a list, got {shown(value)}", _as_list(value))]
         pairs = [conform(v, args[0], f"{where}[{i}]") for i, v in enumerate(value)]
         return [v for v, _ in pairs], [p for _, found in pairs for p in found]
     if origin is dict:
@@ -403,6 +401,13 @@ def conform_mapping(
                 problems.append(Problem(f"{prefix}{key}", "must be given"))
             values[key] = option.default
     return values, problems
+
+
+def _as_list(value: Any) -> str:
+    """How to write a list instead of a value."""
+    if isinstance(value, str) and value.startswith("["):
+        return "Quote its items, not the whole."
+    return "" if value is None else f"Write [{value}]."
 
 
 def _conform_union(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, list[Problem]]:

@@ -1,9 +1,12 @@
 """A mistake is one clear message: where, what is wrong, the way out. All at once, and nothing is left behind."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
+from mtl_cli.composition import check_overrides
+from mtl_cli.errors import ConfigError
 from mtl_cli.registry import KINDS, SOURCES, options_of
 from mtl_cli.schema import TaskOptions
 
@@ -762,6 +765,23 @@ MISTAKES = [
             "'resume=\"runs/epoch=3-step=9\"'."
         ),
     ),
+    _mistake(
+        "a list that does not end",
+        "task=digits only=[digit,even",
+        "command line: cannot read the value of 'only=[digit,even'. Set it in a file, or write a list as "
+        '[a,"b=c"], with quotes around what is no plain word.',
+    ),
+    _mistake(
+        "a list in quotes",
+        'task=digits only="[digit,even]"',
+        "only (command line): must be a list, got '[digit,even]'. Quote its items, not the whole.",
+    ),
+    _mistake(
+        "a sign that cannot be in a key",
+        "task=digits tasks.größe.weight=2",
+        "command line: cannot read the key of 'tasks.größe.weight=2'. Set it in a file: on the command line a key is "
+        "of letters from a to z, digits, '_', '-' and dots.",
+    ),
     _mistake("a word without equals sign", "task=digits seed", "command line: 'seed' is no override. Write key=value."),
     _mistake("a value without key", "task=digits =3", "command line: '=3' is no override. Write key=value."),
     _mistake(
@@ -977,6 +997,24 @@ def test_mistake_is_told(cli, write, tmp_path, arguments, message, files):
     assert ended.code == 2
     assert ended.out == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "what", "written"),
+    [
+        ("only=[ja nein,Umsatz ü]", "its items", 'only=[ja nein,"Umsatz ü"]'),
+        ("only=[Größe (m²)],[visits]", "its items", 'only=["Größe (m²)"],[visits]'),
+        ("only=['a,ü',it's,x\"y]", "its items", """only=['a,ü',"it's","x\\"y"]"""),
+        ("data.inputs=[{name: Größe, type: category}]", "its items", 'data.inputs=[{name: "Größe", type: category}]'),
+        ("data.path=Größe=1.csv", "it", 'data.path="Größe=1.csv"'),
+    ],
+)
+def test_an_override_that_cannot_be_read_is_told_with_a_way_to_write_it(given, what, written):
+    with pytest.raises(ConfigError) as told:
+        check_overrides([given], multirun=True, groups={})
+    hint = f"Quote {what}: {shlex.quote(written)}."
+    assert str(told.value) == f"command line: cannot read the value of '{given}'. {hint}"
+    check_overrides([written], multirun=True, groups={})
 
 
 def test_one_of_several_processes_that_cannot_find_the_others_is_refused(cli, monkeypatch, tmp_path):
