@@ -20,6 +20,7 @@ from mtl_cli.build import (
 )
 from mtl_cli.data import Features
 from mtl_cli.data.batches import Rows
+from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.loop import Trainer
 from mtl_cli.loop.monitor import Best, EarlyStopping, Scores
 from mtl_cli.loop.progress import Limits
@@ -80,6 +81,7 @@ def set_up(
         clock: The time that training takes.
     """
     data = read(config, columns if origin is None else origin.features)
+    _refuse_monitors_without_labels(config, data)
     device = choose_device(config)
     rows = data.rows("train", device)
     schedule = _schedule(config, rows)
@@ -143,6 +145,32 @@ def _early_stopping(config: RunConfig) -> EarlyStopping:
     options = config.trainer.early_stopping
     monitor = build_monitor(options.monitor or config.monitor, config.tasks)
     return EarlyStopping(monitor, options.patience, options.min_delta)
+
+
+def _refuse_monitors_without_labels(config: RunConfig, data: Data) -> None:
+    """Finds monitors of a task without a label in validation: no epoch would be the best, and patience would run out.
+
+    Raises:
+        ConfigError: Every such monitor.
+    """
+    own = {
+        f"trainer.{part}.monitor": getattr(config.trainer, part).monitor for part in ("checkpoint", "early_stopping")
+    }
+    if config.trainer.early_stopping.patience is None:
+        del own["trainer.early_stopping.monitor"]
+    chosen = {key if name else "monitor": name or config.monitor for key, name in own.items()}
+    unlabelled = {f"val/{name}/": name for name, counts in data.label_counts.items() if not counts["val"].labelled}
+    problems = [
+        Problem(
+            key,
+            f"{monitor} would never have a value: task '{unlabelled[task]}' has 0 labels in the val rows",
+            f"Choose another, such as {key}=mean, or look at the splits.",
+        )
+        for key, monitor in chosen.items()
+        if (task := monitor[: monitor.rfind("/") + 1]) in unlabelled
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _name_rows(data: Data, column: str | None, rows: Sequence[int]) -> list[str]:

@@ -64,6 +64,33 @@ def test_task_without_a_label_in_another_split_is_told(cli, base):
     assert "task 'a': no val row has a label; it has no score there." in ended.out
 
 
+@pytest.mark.parametrize(
+    ("given", "where"),
+    [
+        (["monitor=val/a/loss"], ["monitor"]),
+        (["trainer.checkpoint.monitor=val/a/loss", "trainer.early_stopping.monitor=val/a/loss"], ["checkpoint"]),
+        (["trainer.early_stopping={monitor: val/a/loss, patience: 2}"], ["early_stopping"]),
+        (
+            ["monitor=val/a/loss", "trainer.checkpoint.monitor=val/b/loss", "trainer.early_stopping.patience=2"],
+            ["monitor"],
+        ),
+        (["monitor=val/a/loss", "trainer.checkpoint.monitor=val/b/loss"], []),
+    ],
+)
+def test_monitor_of_a_task_without_a_label_in_validation_is_refused_before_training(cli, base, given, where):
+    base(val={"ya": [""] * 4})
+    ended = cli(*RUN, *given)
+    keys = [key if key == "monitor" else f"trainer.{key}.monitor" for key in where]
+    assert (ended.code, ended.err) == (
+        2 if where else 0,
+        "".join(
+            f"{key}: val/a/loss would never have a value: task 'a' has 0 labels in the val rows. Choose another, such "
+            f"as {key}=mean, or look at the splits.\n"
+            for key in keys
+        ),
+    )
+
+
 @pytest.mark.parametrize("key", ["tasks.b.num_classes=3", "+tasks.b.classes=[0,1,2]"])
 def test_code_for_no_label_cannot_be_a_class(cli, base, key):  # LAB-15
     base()
