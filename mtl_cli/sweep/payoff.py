@@ -17,6 +17,7 @@ _T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31
 _NORMAL_95 = 1.96
 _BY_CHANCE = 0.05  # the share of differences that are none and are called clear
 _FEW_TASKS = 10  # of so many, that is hardly one
+_FEW_NAMED = 5  # tasks in a line
 _MOST_NAMED = 10  # seeds in a suggestion, methods in a line
 _NO_PAIR = f"no finished job of {BASELINE} is on the same rows with the same settings"
 
@@ -253,7 +254,7 @@ def _headline(own: Sequence[Verdict], among: Sequence[Method]) -> str:
     if len(best.method.trained_on) == 1:
         return f"There is nothing to share: {', '.join(best.method.trained_on)} is the only task."
     if change is None:
-        return f"Not known: {_no_change(best)}."
+        return f"Not known: {_no_change(best)}.{_without_them(best)}"
     sign = f"mean change {change.mean:+.2f} %"
     told = judged(change)
     name = _short_name(best.method, [*(verdict.method for verdict in own), best.base])
@@ -301,7 +302,32 @@ def _claims(verdict: Verdict, among: Sequence[Method]) -> list[str]:
 def _no_change(verdict: Verdict) -> str:
     if not comparison.paired(verdict.method, verdict.base):
         return f"it has no seed in common with {BASELINE}"
-    return f"not both have a score of {listed(verdict.without_change, 5)}, or that of {BASELINE} is 0"
+    reasons = []
+    for without, tasks in _lacking(verdict).items():
+        own = f"{' and '.join(without)} {'has' if len(without) == 1 else 'have'} no score of"
+        named = listed(tasks, _FEW_NAMED)
+        reasons.append(f"{own} {named}" if without else f"the score of {named} is 0 for {BASELINE}")
+    return "; ".join(reasons)
+
+
+def _lacking(verdict: Verdict) -> dict[tuple[str, ...], list[str]]:
+    """The tasks without a change, by the architectures that have no score of them: none where the baseline's is 0."""
+    pairs = comparison.paired(verdict.method, verdict.base)
+    sides = dict(zip((verdict.method.sharing, BASELINE), zip(*pairs, strict=True), strict=True))
+    found: dict[tuple[str, ...], list[str]] = {}
+    for task in verdict.without_change:
+        without = tuple(sharing for sharing, jobs in sides.items() if any(job.value(task) is None for job in jobs))
+        found.setdefault(without, []).append(task)
+    return found
+
+
+def _without_them(verdict: Verdict) -> str:
+    """How to have an answer by the other tasks, if there are some and what these lack is not one side's failure."""
+    no_change = verdict.without_change
+    if not verdict.tasks or not no_change or any(len(without) == 1 for without in _lacking(verdict)):
+        return ""
+    settings = listed([f"tasks.{task}.auxiliary=true" for task in no_change], _FEW_NAMED, " ")
+    return f" Without {'it' if len(no_change) == 1 else 'them'} there is an answer: {settings}."
 
 
 def _data(verdict: Verdict, among: Sequence[Method]) -> str:

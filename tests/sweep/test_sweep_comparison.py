@@ -159,11 +159,28 @@ def test_a_metric_without_a_number_or_a_baseline_of_0_gives_no_delta():
     assert delta_m(ours, _record("separate", 0, None)) is None
 
 
-def test_a_task_without_a_change_is_named_and_the_others_are_told():
-    told = answer(methods([_record("hard", 0, 0.6, b=0.7), _record("separate", 0, 0.0)]))
-    assert told.startswith("Does sharing pay? Not known: not both have a score of a, or that of separate is 0.")
-    assert "scores      delta-m is not known: not both have a score of a, or that of separate is 0\n" in told
+@pytest.mark.parametrize(
+    ("ours", "theirs", "why", "way_out"),
+    [
+        (None, None, "hard and separate have no score of a", True),
+        (0.6, 0.0, "the score of a is 0 for separate", True),
+        (None, 0.5, "hard has no score of a", False),
+        (0.6, None, "separate has no score of a", False),
+    ],
+)
+def test_a_task_without_a_change_is_named_and_the_others_are_told(ours, theirs, why, way_out):
+    told = answer(methods([_record("hard", 0, ours, b=0.7), _record("separate", 0, theirs)]))
+    hint = " Without it there is an answer: tasks.a.auxiliary=true." if way_out else ""
+    assert told.startswith(f"Does sharing pay? Not known: {why}.{hint}\n")
+    assert f"scores      delta-m is not known: {why}\n" in told
     assert " b -40.00 %: one seed" in told
+
+
+def test_without_a_score_of_any_task_no_task_is_to_be_left_out():
+    jobs = [_record(sharing, 0, None, b=None) for sharing in ("hard", "separate")]
+    assert answer(methods(jobs)).startswith("Does sharing pay? Not known: hard and separate have no score of a, b.\n")
+    other = [_record("hard", 1, 0.6), _record("separate", 0, 0.5)]
+    assert answer(methods(other)).startswith("Does sharing pay? Not known: it has no seed in common with separate.\n")
 
 
 @pytest.mark.parametrize("metric", ["r2", "d2", "qwk", "pearson"])
