@@ -31,6 +31,7 @@ from mtl_cli.build import (
     read_inputs,
     read_rows,
     tasks_without_columns,
+    tasks_without_weights,
 )
 from mtl_cli.data import AnyTable, Features, Source, Splits, Table
 from mtl_cli.data.batches import Origins, Rows, join_labels
@@ -213,11 +214,11 @@ class TrainedRun:
         lists = {ranking.group: f"tasks.{name}.ranking.group" for name, ranking in ranked}
         kinds = [task.kind for task in self.tasks]
         groups, outputs, parts, count = [], [], [], 0
-        lacking: dict[str, str] = {}
+        lacking: list[str] = []
         own: dict[str, list[np.ndarray]] = {task.name: [] for task in self.tasks}
         for chunk in self._chunks(build_source(self.config, path, source), lists, findings):
             labels, tokens = encode_labels(self.config, chunk.table, self.tasks, self.spec, chunk.unreadable)
-            lacking = tasks_without_columns(self.config, chunk.table)
+            lacking = self._lacking(chunk.table, path)
             rows = Rows(chunk.rows.inputs, labels, self.device, tokens=tokens, firsts=first_columns(kinds))
             outputs.append(chunk.outputs)
             parts.append(rows.labels_in_order(rows_at_once(rows)))
@@ -235,8 +236,7 @@ class TrainedRun:
         counts = {task.name: task.kind.counts(np.concatenate(own[task.name])) for task in self.tasks}
         with self._own_threads():
             evaluation = score(torch.cat(outputs, 1), joined, self.tasks, origins, rankings)
-        notes = [f"task '{task}': not evaluated, no column '{column}' in {path}." for task, column in lacking.items()]
-        return Evaluated(evaluation, count, counts, False, (*notes, *findings.notes()))
+        return Evaluated(evaluation, count, counts, False, (*lacking, *findings.notes()))
 
     def evaluate_split(self, split: str | None) -> tuple[str, Evaluated]:
         """Metrics over the rows of a split of the run's own data: what the training computed, again.
@@ -258,6 +258,7 @@ class TrainedRun:
                 f"{table.files}: changed since the training (another fingerprint): the numbers are not those of the "
                 f"training, and rows of {split} may have been trained on."
             )
+        notes += self._lacking(table, table.files)
         inputs, found, unreadable = read_inputs(self.config, table, self.features, {split: getattr(splits, split)})
         labels, tokens = encode_labels(self.config, table, self.tasks, self.spec, unreadable)
         rankings = find_rankings(self.config, table, [task.name for task in self.tasks])
@@ -269,6 +270,16 @@ class TrainedRun:
             evaluation = score(self._forward(rows), in_order, self.tasks, origins, rows.rankings)
         counts = {task.name: task.kind.counts(data.targets(i, split)) for i, task in enumerate(self.tasks)}
         return split, Evaluated(evaluation, len(rows), counts, changed, (*notes, *found))
+
+    def _lacking(self, table: AnyTable, name: str) -> list[str]:
+        """What a table of that name lacks of the columns that say what labels are and what they count."""
+        left_out = tasks_without_columns(self.config, table)
+        alike = {t: column for t, column in tasks_without_weights(self.config, table).items() if t not in left_out}
+        so = "all its labelled rows are evaluated and count alike in its loss"
+        return [
+            *(f"task '{task}': not evaluated, no column '{column}' in {name}." for task, column in left_out.items()),
+            *(f"task '{task}': no column '{column}' in {name}; {so}." for task, column in alike.items()),
+        ]
 
     def _in_memory(self, frame: pl.DataFrame, source: str | None) -> Source:
         """The rows of a frame, which are read as those of the run's files are."""

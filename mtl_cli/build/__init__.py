@@ -10,7 +10,7 @@ from mtl_cli.build.data import (
     model_spec,
     read_inputs,
 )
-from mtl_cli.build.labels import encode_labels, tasks_without_columns
+from mtl_cli.build.labels import encode_labels, tasks_without_columns, tasks_without_weights
 from mtl_cli.build.learner import (
     autocast_type,
     build_learner,
@@ -53,4 +53,5 @@ __all__ = [
     "streams",
     "tasks_with_head",
     "tasks_without_columns",
+    "tasks_without_weights",
 ]

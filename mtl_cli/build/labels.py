@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -63,6 +63,8 @@ def encode_labels(
 ) -> tuple[Labels, TokenLabels | None]:
     """Labels of fitted tasks, as ``Data.labels`` and ``Data.tokens`` hold them.
 
+    ``tasks_without_columns`` have none, and in ``tasks_without_weights`` every row counts 1.
+
     Args:
         config: The configuration.
         table: N rows.
@@ -74,6 +76,7 @@ def encode_labels(
         DataError: Lists, of every task, an absent column or the cells that are no label of it.
     """
     unlabelled = tasks_without_columns(config, table)
+    config = _without_weights(config, tasks_without_weights(config, table))
     who = label_columns({k: v for k, v in config.tasks.items() if k not in unlabelled})  # in the user's order
     if table.sources == ("",) or not any(column in table.schema for column in who):
         table.require(list(who), who)
@@ -160,15 +163,34 @@ def _tensor(values: np.ndarray) -> Tensor:
 
 
 def tasks_without_columns(config: RunConfig, table: AnyTable) -> dict[str, str]:
-    """Tasks that a table has labels of no sort for, and the column that it lacks; none if that is so of all tasks."""
+    """Tasks that a table has labels of no sort for, and the column that it lacks; none if that is so of all tasks.
+
+    It may be one of those that say which labels count (``mask_by``).
+    """
     labelled = {name: task for name, task in config.tasks.items() if task.common.labelled}
-    lacking = {
-        name: task.targets(name)[0]
-        for name, task in labelled.items()
-        if not KINDS.load(task.kind.name).per_token
-        if not any(target in table.schema for target in task.targets(name))
-    }
+    lacking = {}
+    for name, task in labelled.items():
+        targets, masks = task.targets(name), task.common.mask_by or {}
+        absent = [] if any(target in table.schema for target in targets) else targets[:1]
+        absent += [column for column in masks if column not in table.schema]
+        if absent and not KINDS.load(task.kind.name).per_token:
+            lacking[name] = absent[0]
     return lacking if len(lacking) < len(labelled) else {}
+
+
+def tasks_without_weights(config: RunConfig, table: AnyTable) -> dict[str, str]:
+    """Tasks whose rows have weights that a table lacks, and the column. No metric but the loss depends on them."""
+    columns = {name: task.common.sample_weight for name, task in config.tasks.items()}
+    return {name: column for name, column in columns.items() if column is not None and column not in table.schema}
+
+
+def _without_weights(config: RunConfig, names: Collection[str]) -> RunConfig:
+    """The configuration with rows that count 1 each in the tasks of these names."""
+    tasks = {
+        name: replace(task, common=replace(task.common, sample_weight=None)) if name in names else task
+        for name, task in config.tasks.items()
+    }
+    return replace(config, tasks=tasks)
 
 
 def label_columns(tasks: Mapping[str, TaskConfig]) -> dict[str, str]:

@@ -20,6 +20,7 @@ _NAMED = 1000  # unknown classes that are named: more of them nobody lists by ha
 #: Where the classes come from, in the words of messages.
 FOUND = "which are those of the training rows"
 DECLARED = "which are the task's `classes`"
+TRAINED = "which are those that it was trained on"
 
 
 def label_texts(values: pl.Series) -> pl.Series:
@@ -136,11 +137,14 @@ def unknown_classes(
         word: What the task calls a label.
     """
     names = listed([repr(label) for label in first], _NAMED)
-    way_out = "add it to" if origin == DECLARED else "list"
+    way_out = "or empty it: a row without a label does not count for the task"
+    if origin != TRAINED:
+        way_out = f"{'add it to' if origin == DECLARED else 'list'} the task's `classes`"
+        way_out += ", or name the value in its `missing_label`"
 
     def problem(label: str) -> Problem:
         what = f"{word} {label!r} is not among the classes {listed(classes, 12)}, {origin}"
-        hint = f"Correct the cell, {way_out} the task's `classes`, or name the value in its `missing_label`."
+        hint = f"Correct the cell, {way_out}."
         return Problem(column.where(first[label]), what, f"{did_you_mean(label, classes)} {hint}")
 
     return first_few(list(first), problem, column.head, f"{len(first)} labels are not among the classes: {names}")
@@ -211,6 +215,7 @@ class ClassKind(Kind):
         self.classes = list(self._declared or [])
         self._class_weight = class_weight
         self._weights: np.ndarray | None = None  # (C,), known after fit
+        self._trained = False  # its classes are those of a model, and no others
 
     def fit(self, column: Column, train: np.ndarray) -> None:
         self.classes = self._find_classes(column, train)
@@ -242,12 +247,13 @@ class ClassKind(Kind):
         return {"classes": self.classes, "class_weight": None if self._weights is None else self._weights.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self.classes = list(state["classes"])
+        self.classes, self._trained = list(state["classes"]), True
         self._weights = None if state["class_weight"] is None else np.array(state["class_weight"])
 
     def _origin(self) -> str:
         """Where the classes come from, for messages."""
-        return FOUND if self._declared is None else DECLARED
+        found = FOUND if self._declared is None else DECLARED
+        return TRAINED if self._trained else found
 
     @abstractmethod
     def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtl_cli.errors import ConfigError, DataError, Problem
 from mtl_cli.registry import KINDS
-from mtl_cli.tasks._classes import ClassKind, class_codes, fit_classes
+from mtl_cli.tasks._classes import FOUND, ClassKind, class_codes, fit_classes
 from mtl_cli.tasks._scores import multiclass_scores
 from mtl_cli.types import ClassNames, Column, NonNegative, Positive, ProperFraction, Range
 
@@ -119,7 +119,8 @@ class Multiclass(ClassKind):
 
     def _origin(self) -> str:
         counted = self._num_classes is not None and self.classes == [str(i) for i in range(self._num_classes)]
-        return f"as num_classes is {self._num_classes}" if counted and self._declared is None else super()._origin()
+        origin = super()._origin()
+        return f"as num_classes is {self._num_classes}" if counted and origin == FOUND else origin
 
     def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:
         classes = fit_classes(column, train, self._declared)

@@ -16,6 +16,7 @@ from mtl_cli.registry import KINDS
 from mtl_cli.tasks._classes import (
     DECLARED,
     FOUND,
+    TRAINED,
     find_codes,
     label_texts,
     no_labels,
@@ -73,6 +74,7 @@ class Multilabel(Kind):
             raise ConfigError(Problem("kind.multilabel.delimiter", "must not be empty"))
         self._delimiter = delimiter
         self.classes: list[str] = list(self._declared or [])
+        self._trained = False  # its labels are those of a model, and no others
 
     @property
     def num_outputs(self) -> int:
@@ -118,7 +120,7 @@ class Multilabel(Kind):
         pairs = pl.DataFrame({"label": labels, "row": rows}).filter(codes.is_null())
         strangers = pairs.unique("label", keep="first", maintain_order=True)
         if len(strangers):
-            origin = FOUND if self._declared is None else DECLARED
+            origin = TRAINED if self._trained else FOUND if self._declared is None else DECLARED
             raise DataError(unknown_classes(column, dict(strangers.iter_rows()), self.classes, origin, "label"))
         targets = np.zeros((len(lists), len(self.classes)), np.float32)
         targets[rows, codes.to_numpy()] = 1.0
@@ -166,7 +168,7 @@ class Multilabel(Kind):
         return {"classes": self.classes}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self.classes = list(state["classes"])
+        self.classes, self._trained = list(state["classes"]), True
 
     def _lists(self, column: Column) -> pl.Series:
         """The labels of every row as a list, null where the cell is missing."""

@@ -240,3 +240,50 @@ def test_weights_with_another_decimal_sign_are_read(cli, write, evaluate):
         assert evaluate("run", "--data", f"{name}.csv", *how, "--out", f"{name}.json")[0] == 0
     a, b, alike = ([*_json(f"{name}.json")["metrics"].values()] for name in ("a", "b", "alike"))
     assert a == b != alike
+
+
+def test_without_the_weights_of_its_rows_a_task_is_evaluated_with_rows_that_count_alike(cli, write, evaluate):
+    rows = [f"{i % 7},{i % 3}.5,{1 + i % 2},{i % 5 > 1:d}" for i in range(40)]
+    task = "# @package _global_\ndata: {source: table, path: a.csv, exclude: [flag]}\n" \
+        "tasks: {y: {kind: regression, sample_weight: w}, z: {kind: regression, target: y, mask_by: {flag: 1}}}\n" \
+        "trainer: {max_epochs: 1}\n"  # fmt: skip
+    for name, columns in {"a": (0, 1, 2, 3), "none": (0, 1)}.items():
+        lines = [",".join([line.split(",")[i] for i in columns]) for line in ("x,y,w,flag", *rows)]
+        write({f"{name}.csv": "\n".join(lines) + "\n"})
+    ones = [line.split(",") for line in rows]
+    write({
+        "ones.csv": "\n".join(["x,y,w,flag", *(f"{x},{y},1,{flag}" for x, y, _, flag in ones)]) + "\n",
+        "conf/task/weighted.yaml": task,
+    })  # fmt: skip
+    assert cli("--config-dir", "conf", "task=weighted", "hydra.run.dir=run").code == 0
+    told = {}
+    for name in ("a", "ones", "none"):
+        code, _, told[name] = evaluate("run", "--data", f"{name}.csv", "--out", f"{name}.json")
+        assert code == 0
+    assert told["ones"] == ""
+    assert told["none"].startswith(
+        "note: task 'z': not evaluated, no column 'flag' in none.csv.\n"
+        "note: task 'y': no column 'w' in none.csv; all its labelled rows are evaluated and count alike in its loss.\n"
+    )
+    metrics = {name: _json(f"{name}.json")["metrics"] for name in told}
+    of_y = {name: {key: value for key, value in own.items() if "/y/" in key} for name, own in metrics.items()}
+    assert of_y["none"] == of_y["ones"]
+    assert {key for key in of_y["a"] if of_y["a"][key] != of_y["none"][key]} == {"data/y/loss"}
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "multiclass, num_classes: 3", "multilabel"])
+def test_a_class_that_a_model_has_not_is_no_reason_to_declare_it(cli, write, evaluate, kind):
+    rows = [f"{i % 7},{i % 3}" for i in range(40)]
+    write({
+        "a.csv": "\n".join(["x,y", *(row + ";0" * (kind == "multilabel") for row in rows)]) + "\n",
+        "b.csv": "\n".join(["x,y", *rows, "1,9"]) + "\n",
+        "conf/task/few.yaml": "# @package _global_\ndata: {source: table, path: a.csv}\n"
+        f"tasks: {{y: {{kind: {kind}}}}}\ntrainer: {{max_epochs: 1}}\n",
+    })  # fmt: skip
+    assert cli("--config-dir", "conf", "task=few", "hydra.run.dir=run").code == 0
+    code, _, err = evaluate("run", "--data", "b.csv")
+    assert (code, err.split(" is not among ")[1]) == (
+        2,
+        "the classes 0, 1, 2, which are those that it was trained on. Known: 0, 1, 2. Correct the cell, or empty it: a "
+        "row without a label does not count for the task.\n",
+    )
