@@ -34,6 +34,11 @@ class Monitor:
         """The name of the number in the metrics, the same for ``mean`` and ``val/mean``."""
         return self.name if "/" in self.name else f"val/{self.name}"
 
+    @property
+    def over_tasks(self) -> bool:
+        """Whether it is of the primary metrics of all tasks that have one in an evaluation."""
+        return self.number in ("val/mean", "val/worst")
+
     def value(self, evaluation: Evaluation) -> float | None:
         """The number, or None if it is not defined in this evaluation."""
         return evaluation.flat("val")[self.number]

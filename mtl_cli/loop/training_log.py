@@ -85,7 +85,8 @@ class TrainingLog:
         score = best.monitor.value(evaluation)
         mark = " *" if best.entries and best.entries[0][2] == self._progress.step else ""
         count = len(self._tasks)
-        note = f" ({count - len(evaluation.undefined)} of {count} tasks)" if evaluation.undefined else ""
+        some = best.monitor.over_tasks and evaluation.undefined
+        note = f" ({count - len(evaluation.undefined)} of {count} tasks)" if some else ""
         log.info(
             "epoch %d: train loss %.4f | val loss %s | %s %s%s%s | %s",
             self._progress.begun, sum(task.weight * (losses[task.name] or 0.0) for task in self._tasks),

@@ -65,6 +65,17 @@ def test_task_without_a_label_in_another_split_is_told(cli, base):
 
 
 @pytest.mark.parametrize(
+    ("monitor", "of"), [("mean", True), ("val/worst", True), ("val/loss", False), ("val/b/accuracy", False)]
+)
+def test_of_how_many_tasks_a_mean_is_stands_beside_means_only(cli, base, monitor, of):
+    base(val={"ya": [""] * 4})
+    ended = cli(*RUN, f"monitor={monitor}")
+    assert re.search(
+        rf"^epoch 1: .* \| {monitor} [\d.]+{re.escape(' (1 of 2 tasks)') * of} \* \|", ended.out, re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize(
     ("given", "where"),
     [
         (["monitor=val/a/loss"], ["monitor"]),
