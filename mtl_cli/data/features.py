@@ -112,6 +112,7 @@ class Features:
         numeric: list[NumericInput] = []
         categorical: list[CategoryInput] = []
         blocks: list[BlockInput] = []
+        by_place: dict[str, NumericInput] = {}
         notes: list[str] = []
         problems: list[Problem] = []
         types: dict[str, ColumnType] = {}
@@ -155,13 +156,14 @@ class Features:
                     categorical.append(fit_category(table.column(name), train_rows, options.min_count))
                 elif kind == "block":
                     numeric.append(fit_block(pieces, train_rows, options.scale, options.missing_inputs))
-                    notes += constant_notes(numeric[-1], next(pieces())[1])
+                    by_place[next(pieces())[1].head] = numeric[-1]
                 else:
                     column = table.column(name)
                     numeric.append(fit_numeric(column, kind, train_rows, options.scale, options.missing_inputs, bins))
-                    notes += constant_notes(numeric[-1], column)
+                    by_place[column.head] = numeric[-1]
         if problems:
             raise DataError(problems)
+        notes += constant_notes(by_place)
         notes += copies_of_targets(as_read, list(selection.inputs), reserved)
         rows = describe(as_read, types, selection.left_out)
         optional = tuple(name for name in dict.fromkeys([*selection.inputs, *by]) if table.lacking(name))

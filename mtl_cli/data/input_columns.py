@@ -111,16 +111,12 @@ class Findings:
 
         Many columns that had missing cells in training too share one line.
         """
-        usual: dict[str, list[str]] = {}
-        for place in self.missing:
-            if place in self.expected:
-                file, _, column = place.rpartition(", column ")
-                usual.setdefault(file, []).append(f"{column} ({self.missing[place]})")
-        folded = self.expected if sum(map(len, usual.values())) > _SHOWN else set()
-        lines = [
-            f"{file}: {len(columns)} columns have missing cells, as in training: {listed(columns, _SHOWN)}."
-            for file, columns in (usual.items() if folded else ())
-        ]
+        usual = [place for place in self.missing if place in self.expected]
+        folded = dict.fromkeys(usual) if len(usual) > _SHOWN else {}
+        lines = []
+        for file, columns in _by_file(folded).items():
+            named = [f"{column} ({self.missing[place]})" for column, place in columns.items()]
+            lines.append(f"{file}: {len(columns)} columns have missing cells, as in training: {listed(named, _SHOWN)}.")
         lines += [
             f"{place}: {_cells(count, 'is missing', 'are missing')}."
             for place, count in self.missing.items()
@@ -220,14 +216,33 @@ def fit_category(column: Column, train_rows: np.ndarray, min_count: int) -> Cate
     return CategoryInput(column.name, tuple(sorted(frequent.to_list())), missing)
 
 
-def constant_notes(column: NumericInput, source: Column) -> list[str]:
-    """The note that a column says nothing, if so."""
-    count = int(column.scaler.constant.sum())
-    if count == 0:
-        return []
-    which = "the value" if column.width == 1 else f"{count} of {column.width} values"
-    verb = "is" if count == 1 else "are"
-    return [f"{source.head}: {which} {verb} the same in all training rows, and {verb} read as 0 everywhere."]
+def constant_notes(columns: Mapping[str, NumericInput]) -> list[str]:
+    """A line for each column that says nothing, or has values that do not; many columns of one number share one.
+
+    Args:
+        columns: The columns by their places (``people.csv, column 'age'``).
+    """
+    counts = {place: int(column.scaler.constant.sum()) for place, column in columns.items()}
+    single = [place for place, count in counts.items() if count and columns[place].width == 1]
+    folded = dict.fromkeys(single) if len(single) > _SHOWN else {}
+    what = "the same value in all training rows, and are read as 0 everywhere"
+    lines = [
+        f"{file}: {len(own)} columns have {what}: {listed([*own], _SHOWN)}." for file, own in _by_file(folded).items()
+    ]
+    for place in (place for place, count in counts.items() if count and place not in folded):
+        count, width = counts[place], columns[place].width
+        which, verb = "the value" if width == 1 else f"{count} of {width} values", "is" if count == 1 else "are"
+        lines.append(f"{place}: {which} {verb} the same in all training rows, and {verb} read as 0 everywhere.")
+    return lines
+
+
+def _by_file(places: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Places of columns by file, and there by column."""
+    found: dict[str, dict[str, str]] = {}
+    for place in places:
+        file, _, column = place.rpartition(", column ")
+        found.setdefault(file, {})[column] = place
+    return found
 
 
 def write_numeric(

@@ -300,6 +300,16 @@ def test_constant_column_is_zero_everywhere_with_a_note(scale):  # DAT-12
     )
 
 
+def test_many_constant_columns_share_a_note():
+    constant = {f"x{i}": ["0.5"] * 3 for i in range(7)}
+    features = fit(table_of(**constant, v=[[1.0, 2.0], [1.0, 3.0], [1.0, 4.0]], y=["1", "2", "3"]))
+    assert features.notes == (
+        "x.csv: 7 columns have the same value in all training rows, and are read as 0 everywhere: 'x0', 'x1', 'x2', "
+        "'x3', 'x4' and 2 more.",
+        "x.csv, column 'v': 1 of 2 values is the same in all training rows, and is read as 0 everywhere.",
+    )
+
+
 def test_quantile_scaling_agrees_with_scikit_learn_and_is_clipped():
     from sklearn.preprocessing import QuantileTransformer
 
