@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 
 from mtl_cli import composition
 from mtl_cli.cli import hydra_launcher, session
@@ -54,15 +55,18 @@ def _prepare_values(config: DictConfig) -> None:
 
     They are dropped where the command line gives the key: Hydra would run one job for each of them, all with the
     command line's value. A word for groups of tasks (``only: every_pair``) becomes those groups, unless some of them
-    could not be judged by what is monitored. The keys may be such as no file lists, as on the command line.
+    could not be judged by what is monitored; a list of ``only`` is then of the tasks to group. The keys may be such as
+    no file lists, as on the command line.
     """
     params = config.hydra.sweeper.get("params")
+    groups = _groups(str((params or {}).get("only")), config)
+    if groups:
+        _leave_to_the_sweep("only", config)
     given = override_values(list(config.hydra.overrides.task))
     for key in [key for key in params or {} if str(key).lstrip("+") in given]:
         with read_write(config.hydra), open_dict(config.hydra):
             del params[key]
-    groups = _groups(str((params or {}).get("only")), config)
-    if groups:
+    if groups and "only" not in given:
         _refuse_monitor_of_one_task(groups, config, {**given, **(params or {})})
         with read_write(config.hydra):
             config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_quoted, group))}]" for group in groups)
@@ -89,7 +93,8 @@ def _prepare_search(config: DictConfig) -> None:
 def _groups(word: str, config: DictConfig) -> list[tuple[str, ...]]:
     """The groups of tasks that a word of ``only`` stands for; none for any other word, or where there are no tasks yet.
 
-    A group of helpers alone serves no task, and a task that is made of others, or comes after one, needs these.
+    They are of the tasks of ``only`` where that is a list. A group of helpers alone serves no task, and a task that is
+    made of others, or comes after one, needs these.
     """
     tasks: Any = OmegaConf.to_container(config.tasks) if config.get("tasks") is not None else {}
     named = {str(task.get("name")): task for task in tasks} if isinstance(tasks, list) else tasks
@@ -99,12 +104,24 @@ def _groups(word: str, config: DictConfig) -> list[tuple[str, ...]]:
         factors, earlier = options[task].get("product_of") or [], options[task].get("after")
         return [*map(str, factors), *([] if earlier is None else [str(earlier)])]
 
+    only = config.get("only")
+    among = list(options) if only is None else list(map(str, only)) if isinstance(only, ListConfig) else []
+    if not set(among) <= set(options):
+        return []  # the jobs say which of them there is not
     return [
         group
-        for group in groups_to_train(word, list(options)) or []
+        for group in groups_to_train(word, [task for task in options if task in among]) or []
         if not all(options[task].get("auxiliary") is True for task in group)
         if all(other in group for task in group for other in needs(task))
     ]
+
+
+def _leave_to_the_sweep(key: str, config: DictConfig) -> None:
+    """Takes an override with one value for all jobs out of those of the command line, for the sweep gives its own."""
+    overrides = OverridesParser.create().parse_overrides(composition.unresolved(config.hydra.overrides.task))
+    others = [o.input_line for o in overrides if o.key_or_group != key or o.is_sweep_override()]
+    with read_write(config.hydra):
+        config.hydra.overrides.task = others
 
 
 def _refuse_monitor_of_one_task(groups: Sequence[Sequence[str]], config: DictConfig, given: Mapping[Any, Any]) -> None:

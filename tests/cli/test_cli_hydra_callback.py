@@ -33,6 +33,38 @@ def test_search_goes_the_way_of_the_score_that_jobs_return(monkeypatch, monitor,
     assert config.hydra.sweeper.direction == direction
 
 
+@pytest.mark.parametrize(
+    ("given", "only", "searched", "left"),
+    [
+        ([], None, "[a],[b],[c],[a,b],[a,c],[b,c],[a,b,c]", []),
+        (["++only=[c,a]", "seed=0"], ["c", "a"], "[a],[c],[a,c]", ["seed=0"]),
+        (["++only=null"], None, "[a],[b],[c],[a,b],[a,c],[b,c],[a,b,c]", []),
+        (["++only=[c,a],[b]"], None, None, ["++only=[c,a],[b]"]),
+        (["++only=[c,z]"], ["c", "z"], None, ["++only=[c,z]"]),
+        (["++only=every_pair"], "every_pair", None, ["++only=every_pair"]),
+    ],
+)
+def test_groups_are_of_the_tasks_that_the_command_line_names(monkeypatch, given, only, searched, left):
+    monkeypatch.setattr(session, "_current", session.Session())
+    config = OmegaConf.create(
+        {
+            "monitor": "mean",
+            "only": only,
+            "tasks": {"a": {"kind": "binary"}, "b": {"kind": "binary"}, "c": {"kind": "binary"}},
+            "trainer": {"checkpoint": {"monitor": None}},
+            "hydra": {
+                "sweep": {"dir": "sweep"},
+                "launcher": {"_target_": "one.Launcher"},
+                "sweeper": {"_target_": "one.Sweeper", "params": {"only": "auto"}},
+                "overrides": {"task": given, "hydra": []},
+            },
+        }
+    )
+    hydra_callback.SweepCallback().on_multirun_start(config)
+    assert config.hydra.sweeper.params.get("only") == searched
+    assert config.hydra.overrides.task == left
+
+
 @pytest.mark.parametrize(("given", "refused"), [([], True), (["monitor=mean,worst"], False)], ids=["set", "swept over"])
 def test_a_monitor_of_one_task_is_refused_for_groups_without_it(monkeypatch, capsys, given, refused):
     command = session.Session()

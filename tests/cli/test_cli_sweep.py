@@ -483,6 +483,15 @@ def test_which_tasks_together_trains_every_group_and_answers(cli, tmp_path):
     assert len(found["groups"]) == 7
 
 
+def test_which_tasks_together_may_be_asked_of_some_tasks(cli, tmp_path):
+    quick = [o for o in QUICK if not o.startswith("only")]
+    ended = cli("-m", "experiment=which_tasks_together", *quick, "seed=0", "only=[ink,digit]")
+    assert (ended.code, ended.err) == (0, "")
+    assert "Which tasks together? " in ended.out
+    board = json.loads((tmp_path / "sweep/leaderboard.json").read_text())
+    assert sorted(job["settings"]["only"] for job in board["jobs"]) == [["digit"], ["digit", "ink"], ["ink"]]
+
+
 @pytest.mark.parametrize("key", ["monitor", "trainer.checkpoint.monitor", "trainer.early_stopping.monitor"])
 def test_groups_of_tasks_that_the_monitor_cannot_judge_are_refused_before_any_is_trained(cli, tmp_path, key):
     quick = [o for o in QUICK if not o.startswith("only")]
