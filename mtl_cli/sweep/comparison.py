@@ -280,7 +280,7 @@ def mean_ranks(among: Sequence[Method]) -> dict[int, float]:
     scores = {
         i: {task: method.task(task) for task in tasks}
         for i, method in enumerate(among)
-        if method.done and all(method.task(task) is not None for task in tasks)
+        if all(method.task(task) is not None for task in tasks)
     }
     ranks: dict[int, list[float]] = {i: [] for i in scores}
     for task in tasks:
@@ -298,7 +298,7 @@ def mean_ranks(among: Sequence[Method]) -> dict[int, float]:
 def without_number(among: Sequence[Method]) -> list[str]:
     """The tasks that no method has a number for: their labels allow none, or there are none to test on."""
     tasks = dict.fromkeys(task for method in among for task in method.tasks)
-    return [task for task in tasks if all(method.task(task) is None for method in among if task in method.tasks)]
+    return [task for task in tasks if all(method.task(task) is None for method in among)]
 
 
 def lacking(among: Sequence[Method]) -> dict[int, list[str]]:

@@ -128,6 +128,19 @@ def test_without_any_pair_the_question_is_answered_by_the_reason():
     assert answer(methods([*alone, failed])) == f"Does sharing pay? Not known: {why}."
 
 
+def test_a_method_without_a_finished_job_is_compared_with_nothing(records):
+    failed = [replace(job, status="failed") if job.settings["sharing.name"] == "hard" else job for job in records]
+    found = methods(failed)
+    assert [(method.sharing, baseline(method, found)) for method in found] == [("hard", None), ("separate", None)]
+
+
+def test_a_job_that_failed_asks_nothing_of_other_data():
+    jobs = [job for job in _of_two_tasks() if job.settings["sharing.name"] == "hard"]
+    apart = next(job for job in _of_two_tasks() if job.job.startswith("park-separate"))
+    told = answer(methods([*jobs, replace(apart, status="failed", data_fingerprint=None)]))
+    assert told.splitlines() == ["Does sharing pay?", "  task=park  Not known: separate has no finished job."]
+
+
 @pytest.mark.parametrize("fraction", ["half", 2, None])
 def test_a_fraction_that_is_none_is_not_asked_about(fraction):
     wrong = replace(_record("hard", 0, 0.5, fraction=fraction), status="failed", data_fingerprint=None)
@@ -150,6 +163,8 @@ def test_a_baseline_of_other_seeds_gives_no_delta_and_the_reason(records):
 
 def test_a_balancing_method_that_separate_cannot_have_is_compared_with_equal_weights():
     found = methods([_record("hard", 0, 0.6, balancing="pcgrad"), _record("separate", 0, 0.5)])
+    assert baseline(found[0], found) is found[1]
+    found += methods([_record("separate", 0, 0.5, balancing="fixed")])
     assert baseline(found[0], found) is found[1]
 
 
@@ -183,6 +198,13 @@ def test_without_a_score_of_any_task_no_task_is_to_be_left_out():
     assert answer(methods(other)).startswith("Does sharing pay? Not known: it has no seed in common with separate.\n")
 
 
+def test_scores_by_different_metrics_are_not_compared():
+    metrics = {"test/a/auroc": 0.6, "test/a/accuracy": 0.5}
+    ours, theirs = (JobRecord("", "done", metrics=metrics, primary={"a": metric}) for metric in ("auroc", "accuracy"))
+    assert relative_change(ours, theirs, "a") is None
+    assert relative_change(ours, replace(theirs, primary={}), "a") is None
+
+
 @pytest.mark.parametrize("metric", ["r2", "d2", "qwk", "pearson"])
 def test_of_a_share_the_difference_counts_also_around_0(metric):
     ours, theirs = (
@@ -206,6 +228,10 @@ def test_a_task_without_any_number_has_no_say_in_ranks_and_is_named():
     jobs[:2] = [_record("hard", seed, 0.9, b=0.5) for seed in (0, 1)]
     assert mean_ranks(methods(jobs)) == {0: 1.0}
     assert "no job has" not in format_table(jobs)
+
+
+def test_methods_without_any_number_have_no_rank():
+    assert mean_ranks(methods([_record(name, 0, None, b=None) for name in ("hard", "mmoe")])) == {}
 
 
 def test_a_mean_over_other_tasks_than_the_others_has_no_rank():
@@ -236,6 +262,11 @@ def test_labels_hold_what_differs_and_options_of_the_same_component_only():
     other = _record("mmoe", 0, 0.5, settings={**one.settings, "sharing.experts": 8})
     assert labels(methods([one, _record("hard", 0, 0.5)])) == [{"sharing": "mmoe"}, {"sharing": "hard"}]
     assert labels(methods([one, other])) == [{"sharing.experts": "4"}, {"sharing.experts": "8"}]
+
+
+def test_labels_are_written_as_in_yaml():
+    found = methods([_with(_record("hard", 0, 0.5), trainer__compile=value) for value in (True, None, 4)])
+    assert labels(found) == [{"trainer.compile": text} for text in ("true", "null", "4")]
 
 
 def _of_two_tasks():
@@ -318,6 +349,12 @@ def test_problems_are_named_by_their_tasks_or_data_where_no_setting_tells_them_a
     assert found() == [""]
     assert found(primary={"b": "rmse"}) == ["a, b", "b"]
     assert found(data_fingerprint="other data") == ["a, b (data x)", "a, b (data other da)"]
+
+
+def test_a_problem_is_named_by_its_task_where_that_tells_it_apart():
+    jobs = _of_two_tasks()
+    longer = [replace(job, overrides=[f"shared_dim={len(job.overrides[0])}", *job.overrides]) for job in jobs]
+    assert [problem.name for problem in learning_problems(methods(longer))] == ["task=digits", "task=park"]
 
 
 def test_the_answer_when_sharing_pays(records):
