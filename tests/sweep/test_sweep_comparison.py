@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from scipy.stats import t
 
 from mtl_cli.run import RunFolder
 from mtl_cli.sweep import JobRecord, collect, format_table, write
@@ -23,7 +24,7 @@ from mtl_cli.sweep.comparison import (
     relative_change,
 )
 from mtl_cli.sweep.method_table import as_json, method_columns
-from mtl_cli.sweep.payoff import answer, is_clear, rows_needed, verdicts
+from mtl_cli.sweep.payoff import answer, is_clear, rows_needed, t_95, verdicts
 from mtl_cli.sweep.table import ranked
 
 
@@ -357,6 +358,20 @@ def test_a_problem_is_named_by_its_task_where_that_tells_it_apart():
     assert [problem.name for problem in learning_problems(methods(longer))] == ["task=digits", "task=park"]
 
 
+def test_the_methods_are_told_of_best_first(records):
+    worse = [_record("mmoe", seed, 0.4) for seed in range(3)]
+    shown = [line for line in answer(methods([*worse, *records])).splitlines() if line.startswith("sharing=")]
+    assert shown == [f"sharing={name} against separate (3 seeds):" for name in ("hard", "mmoe")]
+
+
+def test_without_a_count_of_parameters_nothing_is_said_of_them(records):
+    for lost in ("hard", "separate"):
+        jobs = [replace(job, parameters=None) if job.settings["sharing.name"] == lost else job for job in records]
+        told = answer(methods(jobs))
+        assert told.startswith("Does sharing pay? Yes")
+        assert "parameters" not in told
+
+
 def test_the_answer_when_sharing_pays(records):
     assert answer(methods(records)).splitlines() == [
         "Does sharing pay? Yes: hard scores better (mean change +15.00 %).",
@@ -499,6 +514,11 @@ def test_five_in_a_hundred_differences_that_are_none_are_called_clear(n):
     assert false == pytest.approx(0.05, abs=0.012)  # more than three standard errors of the share
 
 
+@pytest.mark.parametrize("n", range(2, 60))
+def test_what_is_clear_is_so_by_students_t(n):
+    assert t_95(n) == pytest.approx(t.ppf(0.975, n - 1), abs=0.01)
+
+
 def test_two_equal_differences_say_no_more_than_one():
     assert not is_clear(Estimate(1.0, 0.0, 2))
     assert is_clear(Estimate(1.0, 0.0, 3))
@@ -508,7 +528,7 @@ def test_the_rows_that_give_the_baselines_score_are_read_off_the_curve():
     points = ((0.1, 100, 0.4), (0.3, 300, 0.6), (1.0, 1000, 0.8))
     shared = [_record("hard", 0, a, fraction=f, rows=rows) for f, rows, a in points]
     apart = [_record("separate", 0, a - 0.1, fraction=f, rows=rows) for f, rows, a in points]
-    found = methods([*shared, *apart])
+    found = methods([*shared[::-1], *apart])  # in whatever order they were trained
     (verdict,) = [v for v in verdicts(found) if v.method.settings["data.split.train_fraction"] == 1.0]
     rows, at_most = rows_needed(verdict.method, verdict.base, found)
     assert not at_most
