@@ -79,9 +79,11 @@ def test_groupings_are_chosen_on_validation_rows_and_told_on_test_rows():
     assert two.groups == (("a", "b"), ("c",))
     assert two.chosen_by == pytest.approx(20 / 3)
     assert two.change.mean == pytest.approx(-2 / 3)
-    assert answer(methods(told)).startswith(
-        "Which tasks together? No grouping is clearly better than each task alone ("
+    first = answer(methods(told)).splitlines()[0]
+    assert first.startswith(
+        "Which tasks together? No grouping is clearly better than each task alone (a+b | c: -0.67 %"
     )
+    assert first.endswith(" One model for all has 67 % fewer parameters: -1.00 % ± 0.00, worse.")
 
 
 def test_more_seeds_are_wanted_where_they_may_tell():
@@ -111,13 +113,18 @@ def test_pairs_predict_larger_groups():
         return {"ab": 4.0, "ac": 2.0, "bc": 6.0}.get("".join(group), 0.0)
 
     one = _study(methods(_sweep(gain, pairs))).groupings()[0]
-    assert one.untrained == (("a", "b", "c"),)
+    assert (one.untrained, one.parameters) == ((("a", "b", "c"),), None)
     assert one.chosen_by == pytest.approx((3 + 5 + 4) / 3)  # each task: the mean over its two pairs
     told = answer(methods(_sweep(gain, pairs)))
     assert "a (trained with b) | b+c: +5.33 % ± 0.00, better than each alone." in told
     assert "  1 model   a+b+c: +4.00 %, predicted from pairs on validation rows\n" in told
     alike = answer(methods(_sweep(lambda group, _: 5.0 * (len(group) == 2), pairs)))
     assert "Predicted from pairs: a+b+c (+5.00 % on validation rows). Train it to know: only=[a,b,c]." in alike
+
+
+def test_without_all_pairs_nothing_is_predicted():
+    found = _study(methods(_sweep(_friends, [("a",), ("b",), ("c",), ("a", "b"), ("b", "c")]))).groupings()
+    assert [(one.groups, one.untrained) for one in found] == [((("a", "b"), ("c",)), ())]
 
 
 def test_what_to_train_is_what_was_not_trained():
