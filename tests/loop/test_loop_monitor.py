@@ -3,7 +3,7 @@
 import pytest
 
 from mtl_cli.loop.evaluate import Evaluation
-from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor
+from mtl_cli.loop.monitor import Best, EarlyStopping, Monitor, Scores
 
 NAN = float("nan")
 HIGH, LOW = Monitor("mean", True), Monitor("val/loss", False)
@@ -72,6 +72,72 @@ def test_all_or_none_can_be_kept():
     best, answers = _replay(HIGH, [0.1, 0.3], keep=0)
     assert best.entries == []
     assert answers == [(False, [])] * 2
+
+
+def test_of_an_epoch_that_was_cut_short_and_gone_on_with_the_better_score_counts():
+    best, _ = _replay(HIGH, [0.5, 0.2], keep=2)
+    assert best.add(0.4, 1, 15) == (False, [])
+    assert best.entries == [[0.5, 1, 10], [0.2, 2, 20]]
+    assert best.add(0.3, 2, 25) == (True, [])
+    assert best.entries == [[0.5, 1, 10], [0.3, 2, 25]]
+
+
+@pytest.mark.parametrize(
+    ("keep", "of_best", "of_other"),
+    [(1, ["best"], []), (2, ["epoch-2", "best"], ["epoch-1"]), (-1, ["epoch-2", "best"], ["epoch-1"])],
+)
+def test_of_several_each_has_a_checkpoint_by_its_epoch(keep, of_best, of_other):
+    best, _ = _replay(HIGH, [0.1, 0.3], keep)
+    assert (best.checkpoints(2), best.checkpoints(1)) == (of_best, of_other)
+
+
+@pytest.mark.parametrize(
+    ("entries", "outdated"),
+    [
+        ([[0.5, 1]], []),
+        ([[0.5, 1, 10, 3]], []),
+        ([["0.5", 1, 10]], []),
+        ([[0.5, "../../1", 10]], []),
+        ([[0.5, 1, 10.0]], []),
+        ([], [1, "../../1"]),
+    ],
+)
+def test_what_names_no_epoch_is_not_loaded(entries, outdated):
+    best = Best(HIGH, 2)
+    with pytest.raises(ValueError, match=r"its (best scores|outdated epochs) are no"):
+        best.load_entries(entries, outdated)
+    assert (best.entries, best.outdated) == ([], [])
+
+
+def test_where_none_is_kept_any_more_the_next_score_removes_what_was():
+    best = Best(HIGH, 0)
+    best.load_entries([[0.5, 3, 30], [0.4, 1, 10]], [2])
+    assert best.score is None
+    assert best.add(0.6, 4, 40) == (False, [2, 3, 1])
+
+
+def _scores(best, stopping):
+    return Scores(Best(best, 1), EarlyStopping(stopping, 2, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("best", "stopping", "told"),
+    [
+        (HIGH, HIGH, None),
+        (LOW, HIGH, "trainer.checkpoint.monitor (val/mean before, val/loss now)"),
+        (HIGH, LOW, "trainer.early_stopping.monitor (val/mean before, val/loss now)"),
+    ],
+)
+def test_scores_of_another_number_are_forgotten_and_told_of(best, stopping, told, caplog):
+    before, now = _scores(HIGH, HIGH), _scores(best, stopping)
+    before.best.add(0.5, 1, 10)
+    before.early_stopping.should_stop(_evaluation(0.5))
+    now.load_state(before.state())
+    assert (now.best.entries, now.best.outdated) == (([], [1]) if best is LOW else ([[0.5, 1, 10]], []))
+    assert now.early_stopping.best == (None if stopping is LOW else 0.5)
+    assert [r.getMessage() for r in caplog.records] == (
+        [f"{told}: the scores so far are of another number and count no more"] if told else []
+    )
 
 
 @pytest.mark.parametrize(
