@@ -7,6 +7,7 @@ import pytest
 import torch
 from worlds import NAN, inputs, make_learner, make_rows, three_kind_rows, three_kinds, two_source_rows
 
+from mtl_cli.data.batches import Ranking
 from mtl_cli.loop import evaluate
 from mtl_cli.tasks import Task
 from mtl_cli.tasks.binary import Binary
@@ -162,6 +163,24 @@ def test_task_without_a_label_in_the_split_is_undefined_and_not_counted():
     assert set(evaluation.tasks["churn"].values()) == {None}
     losses = [evaluation.tasks[name]["loss"] for name in ("amount", "segment")]
     assert evaluation.loss == pytest.approx(sum(losses))
+
+
+def test_lists_to_rank_have_the_first_metrics_of_their_task():
+    tasks = [Task("stars", Regression()), Task("bought", Binary(classes=["no", "yes"]))]
+    targets = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, NAN, 1.0, 0.0]]).t()
+    outputs = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 1.0, 9.0, -1.0, 2.0]])
+    origins = make_rows(inputs(torch.zeros(5, 5)), targets.numpy()).origins_of_positions(5)
+    found = module.score(outputs, Labels(targets), tasks, origins, {1: Ranking(1, np.array([0, 0, 0, 1, 1]))})
+    assert found.primary == {"stars": "r2", "bought": "ndcg@1"}
+    assert list(found.tasks["bought"])[:4] == ["loss", "ndcg@1", "hr@1", "auroc"]
+    assert found.tasks["bought"]["hr@1"] == 0.5  # a row without a label is in no list
+    assert "hr@1" not in found.tasks["stars"]
+
+
+def test_curves_are_made_where_they_are_asked_for():
+    learner, rows = make_learner(three_kinds()), three_kind_rows(20)
+    assert _evaluate(learner, rows).curves == {}
+    assert list(evaluate(learner, rows, _tasks(learner), curves=True).curves) == NAMES
 
 
 def test_one_row_is_enough():
