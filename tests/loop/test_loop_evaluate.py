@@ -211,6 +211,16 @@ def test_evaluation_is_without_dropout_and_leaves_training_as_it_was():
     assert not learner.model.training
 
 
+def test_mixed_precision_is_evaluated_as_it_is_trained():
+    rows, learner = three_kind_rows(20), make_learner(three_kinds(), autocast=torch.bfloat16)
+    learner.model.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        expected = learner.model.outputs(rows.inputs).float()
+    assert torch.equal(module.predict(learner, rows), expected)
+    learner.autocast = None
+    assert not torch.equal(module.predict(learner, rows), expected)
+
+
 def test_flat_names_are_split_task_metric():
     flat = _evaluate(make_learner(three_kinds()), three_kind_rows(20)).flat("test")
     assert {"test/amount/r2", "test/amount/loss", "test/churn/auroc", "test/loss", "test/mean", "test/worst"} <= set(

@@ -103,6 +103,11 @@ def test_quantile_scores_are_in_the_users_units(transform):
     assert scores["coverage"] == pytest.approx(inside.mean())
 
 
+def test_one_quantile_has_no_coverage():
+    kind, targets = _fit(Quantile(quantiles=[0.5]), AMOUNTS)
+    assert kind.score(torch.zeros(6, 1), targets)["coverage"] is None
+
+
 def test_quantiles_never_cross():
     kind, _ = _fit(Quantile(quantiles=[0.05, 0.25, 0.5, 0.75, 0.95]), AMOUNTS)
     assert (np.diff(kind.decode(20 * torch.randn(500, 5))["quantile"], axis=1) >= 0).all()

@@ -107,6 +107,19 @@ def test_cells_that_are_not_known_are_in_no_metric():
     assert kind.score(outputs, truth)["auroc"] == pytest.approx(np.mean(expected))
 
 
+def test_a_label_that_never_or_always_occurs_has_no_say_in_areas():
+    kind = Multilabel(classes=["some", "never", "always"])
+    outputs, truth = torch.randn(20, 3), torch.tensor([0.0, 0.0, 1.0]).repeat(20, 1)
+    truth[::3, 0], truth[::2, 1:] = 1.0, -1.0
+    probability = torch.sigmoid(outputs.double()).numpy()
+    scores = kind.score(outputs, truth)
+    assert scores["auroc"] == pytest.approx(oracle.roc_auc_score(truth[:, 0], probability[:, 0]))
+    assert scores["average_precision"] == pytest.approx(oracle.average_precision_score(truth[:, 0], probability[:, 0]))
+    chosen = probability > 0.5
+    f1 = [oracle.f1_score(truth[:, 0], chosen[:, 0]), oracle.f1_score(truth[1::2, 2], chosen[1::2, 2])]
+    assert scores["f1_macro"] == pytest.approx(np.mean(f1))
+
+
 def test_prediction_is_the_labels_above_one_half():
     kind = Multilabel(classes=["a", "b"], delimiter="|")
     columns = kind.columns(torch.tensor([[1.0, 2.0], [-1.0, 2.0], [-1.0, -2.0]]))
