@@ -1,5 +1,7 @@
 """Metrics: scikit-learn's, over a whole split, and None where they are not defined."""
 
+import warnings
+
 import numpy as np
 import pytest
 import sklearn.metrics as oracle
@@ -9,6 +11,7 @@ from worlds import column
 from mtl_cli.tasks._scores import binary_scores, defined, multiclass_scores, regression_scores
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.multiclass import Multiclass
+from mtl_cli.tasks.multilabel import Multilabel
 from mtl_cli.tasks.ordinal import Ordinal
 from mtl_cli.tasks.regression import Regression
 
@@ -152,18 +155,37 @@ def test_correlation_with_a_constant_prediction_is_0_and_with_constant_labels_un
     assert regression_scores(same, varied)["pearson"] is None
 
 
+def test_correlation_of_two_rows_which_is_1_or_minus_1_is_undefined():
+    truth = np.array([1.0, 2.0, 4.0])
+    assert regression_scores(truth[:2], truth[:2])["pearson"] is None
+    assert regression_scores(truth, truth)["pearson"] == pytest.approx(1.0)
+
+
 def test_log_loss_of_a_certain_mistake_is_finite():
     outputs = torch.tensor([[400.0], [-400.0]])
     scores = Binary(classes=_classes(2)).score(outputs, torch.tensor([0.0, 1.0]))
     assert scores["log_loss"] == pytest.approx(34.5, abs=0.1)  # -log 1e-15
     many = Multiclass(classes=_classes(3)).score(torch.tensor([[900.0, 0.0, 0.0]]), torch.tensor([1.0]))
     assert many["log_loss"] == pytest.approx(34.5, abs=0.1)
+    several = Multilabel(classes=_classes(2)).score(outputs.t(), torch.tensor([[0.0, 1.0]]))
+    assert several["log_loss"] == pytest.approx(34.5, abs=0.1)
 
 
 @pytest.mark.parametrize("outputs", [torch.nan, torch.inf], ids=["nan", "inf"])
 def test_outputs_that_are_not_finite_give_undefined_regression_scores(outputs):
     scores = Regression().score(torch.full((3, 1), outputs), torch.tensor([0.0, 1.0, 2.0]))
     assert scores == dict.fromkeys(Regression.metrics)
+
+
+def test_a_metric_that_warns_is_undefined_also_where_warnings_are_not_errors():
+    def ill_defined():
+        warnings.warn("only one class", UserWarning, stacklevel=1)
+        return 0.0
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a test run makes errors of them all
+        assert defined(ill_defined) is None
+    assert defined(lambda: 0.5) == 0.5
 
 
 def test_programming_errors_in_a_metric_are_not_hidden():
