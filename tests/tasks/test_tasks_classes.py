@@ -283,3 +283,28 @@ def test_many_classes_are_described_by_the_most_frequent():
 def test_lists_are_no_single_labels(kind):
     with pytest.raises(DataError, match=r"must hold one label in each cell, got type List\(.*kind: multilabel"):
         _fit(kind(), [["a"], ["b", "a"]])
+
+
+@pytest.mark.parametrize("kind", [Multiclass, Ordinal])
+def test_balanced_classes_count_the_same_over_the_labelled_training_rows(kind):
+    values, train = ["a", "a", "a", "b", None, "c"], np.arange(5)
+    kind = _fit(kind(classes=["a", "b", "c", "d"], class_weight="balanced"), values, train)
+    weights = kind.row_weights(kind.encode(column(values)))
+    assert weights[[0, 1, 2]].sum() == pytest.approx(weights[3])
+    assert weights[[0, 1, 2, 3]].sum() == pytest.approx(2.0)  # 4 rows, 2 of the 4 classes
+    assert weights[5] == 1.0  # of no training row: nothing is known of it
+
+
+def test_weights_are_of_the_classes_that_are_named_and_1_of_the_others():
+    values = [0.0, 1.0, 2.0, 1.0]
+    kind = _fit(Multiclass(class_weight={"1.0": 3.0}), values)
+    assert kind.row_weights(kind.encode(column(values))).tolist() == [1.0, 3.0, 1.0, 3.0]
+    assert _fit(Multiclass(), values).row_weights(kind.encode(column(values))) is None
+    with pytest.raises(DataError, match=r"column 'y': class_weight names '7', which is no class\. Known: 0, 1, 2\."):
+        _fit(Multiclass(class_weight={"1": 3.0, "7": 2.0}), values)
+
+
+def test_classes_that_no_row_has_are_unseen():
+    kind = _fit(Multiclass(classes=["a", "b", "c"]), ["a", "b", "c"])
+    assert kind.unseen(np.array([1.0, NAN, 1.0])) == ["a", "c"]
+    assert kind.unseen(np.array([NAN])) == []

@@ -131,6 +131,8 @@ def test_labels_are_described_by_their_share():
     kind, targets = _fit(["a;b", "b", None, "b"], pl.String)
     assert kind.counts(targets).balance == "b: 100%, a: 33%"
     assert kind.unseen(targets[1:]) == ["a"]
+    assert _fit(["a;b;c;d"])[0].describe(np.eye(4)) == "a: 25%, b: 25%, c: 25%, d: 25%"
+    assert _fit(["a;b;c;d;e"])[0].describe(np.eye(5)) == "a: 20%, b: 20%, c: 20%, d: 20%, 1 more"
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,13 @@ def test_wrong_labels_are_told(values, message):
     with pytest.raises(DataError) as caught:
         _fit(values)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("delimiter", ["|", ".", "("])
+def test_delimiter_is_a_text_and_no_pattern(delimiter):
+    assert _fit([f"a{delimiter}b", "b"], delimiter=delimiter)[0].classes == ["a", "b"]
+    with pytest.raises(DataError, match="no training row holds the delimiter"):
+        _fit(["a", "b"], delimiter=delimiter)
 
 
 def test_label_of_another_split_is_named_with_its_row():  # LAB-06

@@ -149,6 +149,11 @@ def test_kappa_of_labels_of_one_class_is_undefined_whatever_is_predicted(output,
     assert scores == {"qwk": None, "mae": mae, "accuracy": accuracy}
 
 
+def test_kappa_of_labels_of_two_classes_is_defined():
+    scores = Ordinal(classes=_classes(3)).score(torch.tensor([[-9.0, -9.0], [9.0, 9.0]]), torch.tensor([0.0, 2.0]))
+    assert scores["qwk"] == 1.0
+
+
 def test_correlation_with_a_constant_prediction_is_0_and_with_constant_labels_undefined():
     same, varied = np.zeros(4), np.array([1.0, 2.0, 4.0, 8.0])
     assert regression_scores(varied, same)["pearson"] == 0.0
