@@ -335,6 +335,15 @@ def test_gradnorm_with_a_zero_first_loss_keeps_its_weights_positive():  # BAL-09
     assert method.first.tolist() == [0.25, 1.0]
 
 
+def test_gradnorm_takes_a_task_without_a_first_loss_as_unchanged():
+    method, _ = _gradnorm(torch.tensor([0.0, 1.0]), torch.ones(2, 1), 3)
+    assert method.logits.tolist() == [0.0, 0.0]  # one ratio, one norm: nothing to bring together
+
+
+def test_gradnorm_never_gives_up_a_task():
+    _gradnorm(torch.ones(3), torch.tensor([[3.0], [1.0], [0.1]]), 5, lr=200.0)
+
+
 def test_gradnorm_observes_the_last_shared_layer_and_excess_mtl_all_of_them():
     first, last, bias = (nn.Parameter(torch.ones(shape)) for shape in ((2, 2), (3, 2), (3,)))
     for parameter in (first, last, bias):

@@ -94,6 +94,8 @@ def test_empty_training_or_validation_is_refused():
     hint = "Change data.split, or give more rows."
     one = table_of({"s": ["test", "val"]})
     assert error_of(DataError, one, column="s") == f"x.csv: no training rows, got 2 rows split by column 's'. {hint}"
+    one = table_of({"s": ["test", "train"]})  # which is not taken to choose by, either
+    assert error_of(DataError, one, column="s") == f"x.csv: no validation rows, got 2 rows split by column 's'. {hint}"
     how = "at random (0.1 val, 0.1 test, seed 0)"
     assert error_of(DataError, table_of({"s": []})) == (
         f"x.csv: no training rows, got 0 rows split {how}. {hint}\n"
@@ -111,6 +113,11 @@ def test_stratified_split_keeps_every_value_in_proportion():
             k: round(labels.count(k) * fraction) for k in ("a", "b", None)
         }
     assert splits.method == "stratified by 'y' (0.2 val, 0.1 test, seed 0)"
+
+
+def test_a_column_without_a_value_stratifies_as_one_value():
+    splits = split_rows(table_of({"y": pl.Series([None] * 20, dtype=pl.String)}), SplitOptions(stratify="y"))
+    assert [len(part) for part in lists(splits)] == [16, 2, 2]
 
 
 def test_stratified_totals_come_out_right_over_many_small_values():
