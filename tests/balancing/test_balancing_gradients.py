@@ -212,6 +212,20 @@ def test_imgrad_is_cagrad_where_mean_and_shortest_are_at_a_cosine_of_three_quart
     assert not torch.allclose(_update("imgrad", other, c=0.8), _update("cagrad", other, c=0.8), rtol=1e-3)
 
 
+@pytest.mark.parametrize("seed", [4, 15])
+def test_imgrad_minimises_what_it_says_to(seed):
+    jacobian, c = _random(3, seed) + 0.3, 0.8
+    mean = jacobian.mean(0)
+    w = torch.tensor([(i, j, 100 - i - j) for i in range(101) for j in range(101 - i)]) / 100.0
+    points = w @ jacobian
+    lengths = points.norm(dim=1)
+    similar = torch.cosine_similarity(points[lengths.argmin()], mean, dim=0)
+    goal = points[((1.5 - similar) * (points @ mean) + similar * c * mean.norm() * lengths).argmin()]
+    update = _update("imgrad", jacobian, c=c)
+    torch.testing.assert_close(update, mean + c * mean.norm() * goal / goal.norm(), rtol=0, atol=0.02)
+    assert not torch.allclose(update, _update("cagrad", jacobian, c=c), rtol=0, atol=0.1)
+
+
 def test_fairgrad_of_one_has_the_direction_of_nash_and_near_zero_that_of_dualproj():
     jacobian = _random(4, 5)
     fair, nash = _update("fairgrad", jacobian, alpha=1.0), _update("nash_mtl", jacobian)
@@ -271,8 +285,9 @@ def test_mgda_normalised_by_length_does_not_depend_on_lengths():
         torch.testing.assert_close(plain, scaled, rtol=1e-4, atol=1e-5)
 
 
-def test_moco_is_the_formula_by_hand():
-    method = BALANCINGS.build("moco", 2)
+@pytest.mark.parametrize("rho", [0.0, 0.5])
+def test_moco_is_the_formula_by_hand(rho):
+    method = BALANCINGS.build("moco", 2, rho=rho)
     shares, averages = torch.full((2,), 0.5), torch.zeros(2, 3)
     losses = torch.tensor([2.0, 0.5])
     for step, seed in enumerate(range(4), start=1):
@@ -280,7 +295,8 @@ def test_moco_is_the_formula_by_hand():
         update, weights = method.aggregate(jacobian, losses, torch.arange(2))
         goal = jacobian / jacobian.norm(dim=1, keepdim=True) * losses.unsqueeze(1)
         averages = averages - 0.5 / step**0.5 * (averages - goal)
-        shares = torch.softmax(shares - 0.1 / step**0.5 * (averages @ averages.t() @ shares), 0)
+        regularised = averages @ averages.t() + rho * torch.eye(2)
+        shares = torch.softmax(shares - 0.1 / step**0.5 * (regularised @ shares), 0)
         torch.testing.assert_close(weights, shares)
         torch.testing.assert_close(update, shares @ averages)
 

@@ -414,9 +414,20 @@ def test_coba_leaves_the_weights_alone_in_its_warm_up():
     assert method.weights(torch.ones(2), torch.arange(2)).tolist() == [1.0, 1.0]
 
 
-def test_coba_is_the_formula_written_out():
-    looks = [[2.0, 1.0, 4.0], [1.6, 0.9, 4.4], [1.5, 0.85, 4.0], [1.1, 0.8, 4.5], [1.0, 0.9, 4.3], [0.8, 0.7, 5.0]]
-    method = _coba(looks, warmup=3, history=4, tau=2.0)
+_MIXED = [[2.0, 1.0, 4.0], [1.6, 0.9, 4.4], [1.5, 0.85, 4.0], [1.1, 0.8, 4.5], [1.0, 0.9, 4.3], [0.8, 0.7, 5.0]]
+
+
+@pytest.mark.parametrize(
+    ("looks", "converges", "floored"),
+    [
+        (_MIXED, False, False),
+        ([[look[0], 0.5 * look[0], 4 - 0.1 * step**2] for step, look in enumerate(_MIXED)], True, False),
+        ([[1.0] * 4 + [1 + 0.1 * step] for step in range(6)], True, True),
+    ],
+    ids=["diverging", "converging", "one task behind"],
+)
+def test_coba_is_the_formula_written_out(looks, converges, floored):
+    method, k = _coba(looks, warmup=3, history=4, tau=2.0), len(looks[0])
     ratios = torch.tensor(looks, dtype=torch.float64) / torch.tensor(looks[0])
 
     def slope(y):
@@ -424,16 +435,16 @@ def test_coba_is_the_formula_written_out():
         return float(torch.linalg.lstsq(x, y.unsqueeze(1)).solution[0])
 
     ends = range(3, 7)  # looks after the warm-up, each with up to four looks behind it
-    slopes = torch.tensor([[slope(ratios[max(0, end - 4) : end, task]) for end in ends] for task in range(3)])
+    slopes = torch.tensor([[slope(ratios[max(0, end - 4) : end, task]) for end in ends] for task in range(k)])
     largest = torch.tensor([slope(ratios[max(0, end - 4) : end].amax(1)) for end in ends])
-    relative = torch.softmax(3 * slopes[:, -1] / slopes[:, -1].abs().sum(), 0)
-    absolute = torch.softmax(-4 * slopes[:, -1] / slopes.abs().sum(1), 0)
+    relative = torch.softmax(k * slopes[:, -1] / slopes[:, -1].abs().sum(), 0)
+    absolute = torch.softmax(-4 * slopes[:, -1] / slopes.abs().sum(1).clamp_min(1e-9), 0)
     factor = min(1.0, 4 * float(torch.softmax(-2.0 * 4 * largest / largest.abs().sum(), 0)[-1]))
-    expected = torch.softmax(3 * (factor * relative + (1 - factor) * absolute), 0)
-    if expected.min() < 1 / 30:
-        expected = expected * (1 - 3 / 30) + 1 / 30
-    torch.testing.assert_close(method.weights(LOSSES, EVERY), 3 * expected, rtol=1e-4, atol=1e-5)
-    assert 0 < factor < 1
+    expected = torch.softmax(k * (factor * relative + (1 - factor) * absolute), 0)
+    assert (factor == 1.0, bool(expected.min() < 1 / (10 * k))) == (converges, floored)
+    if floored:
+        expected = 0.9 * expected + 1 / (10 * k)
+    torch.testing.assert_close(method.weights(torch.ones(k), torch.arange(k)), k * expected, rtol=1e-4, atol=1e-5)
 
 
 def test_coba_gives_most_to_the_task_that_converges_slowly():
@@ -548,6 +559,14 @@ def test_auto_lambda_counts_every_task_as_primary_if_none_is_named():
     world = Quadratic(torch.eye(3), torch.zeros(3))
     _build("auto_lambda").before_step(world, EVERY)
     assert world.asked.tolist() == [1.0] * 3
+
+
+def test_auto_lambda_stays_where_the_validation_gradient_is_0():
+    world = Quadratic(torch.eye(3), torch.zeros(3), lr=0.0)
+    method = _build("auto_lambda")
+    method.before_step(world, EVERY)
+    assert method.values.tolist() == pytest.approx([0.1] * 3)
+    assert world.parameters.tolist() == [0.0] * 3
 
 
 def test_auto_lambda_refuses_positions_that_there_are_not():
