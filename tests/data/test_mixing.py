@@ -32,6 +32,10 @@ def test_counts(options, counts):
     assert Mixing(**options).drawn_before(SIZES, 5).tolist() == [5 * count for count in counts]
 
 
+def test_rows_that_do_not_come_out_even_go_where_most_is_left():
+    assert Mixing(epoch=10).counts(np.array([12, 38, 50]), 0).tolist() == [1, 4, 5]
+
+
 def test_annealed_shares_go_from_proportional_to_nearly_uniform():
     # PALs (Stickland and Murray 2019), section 4.1: exponent 1 - 0.8 (e - 1) / (E - 1) for epochs e = 1..E
     mixing = Mixing("annealed", anneal_epochs=5)

@@ -44,6 +44,24 @@ def test_views_stay_tied_after_loading_a_state_dict():
     assert float(model.heads.blocks[0].weight.detach().min()) == 2.0
 
 
+def test_vectors_that_it_moves_to_have_its_values_and_no_gradient():
+    model = MultiTaskModel(3, [2, 1], 4)
+    flat = _flat(model)
+    before, rows = flat.values.clone(), torch.ones(4, len(flat.values))
+    flat.move(rows[1], rows[2])
+    assert torch.equal(rows, torch.stack([torch.ones_like(before), before, 0 * before, torch.ones_like(before)]))
+    rows[1:3] = 7.0
+    assert all((p == 7.0).all() and (p.grad == 7.0).all() for p in model.parameters())
+
+
+def test_gradients_of_tasks_lie_in_the_same_memory_in_every_step():
+    flat = _flat(MultiTaskModel(3, [2, 1], 4))
+    first = flat.jacobian(2)
+    assert first.shape == (2, sum(p.numel() for p in flat.shared))
+    assert flat.jacobian(2).data_ptr() == flat.jacobian(1).data_ptr() == first.data_ptr()
+    assert flat.jacobian(3).shape[0] == 3
+
+
 def test_segments_follow_the_owners_and_are_complete():
     model = MultiTaskModel(3, [2, 1], 4)
     segments = _flat(model).segments

@@ -126,6 +126,18 @@ def test_a_task_that_was_absent_goes_on_as_if_those_steps_had_not_been(name, opt
 
 
 @pytest.mark.parametrize(("name", "options"), STATEFUL.values(), ids=STATEFUL)
+def test_tasks_that_share_nothing_are_absent_by_themselves_also_after_as_many_updates(name, options):
+    private = nn.Parameter(torch.randn(2, 2))
+    flat = FlatParameters([(private, 0, 0, 1), (private, 1, 1, 2)])
+    optimizer = OPTIMIZERS.build(name, flat, **options)
+    for absent in (0, 1):  # now each has had one
+        before = private[absent].detach().clone()
+        flat.gradient.fill_(1.0)
+        optimizer.step(1.0, absent=(absent,))
+        assert torch.equal(private[absent], before)
+
+
+@pytest.mark.parametrize(("name", "options"), STATEFUL.values(), ids=STATEFUL)
 def test_state_dict_goes_on_bit_for_bit(name, options):
     flat, *_, optimizer = _world(name, options)
     gradients = _gradients(10, len(flat.values))
