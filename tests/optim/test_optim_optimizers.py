@@ -20,6 +20,7 @@ PAIRS = {
     "adam": ("adam", {"lr": 0.05}, torch.optim.Adam, {"lr": 0.05}),
     "adam with decay": ("adam", {"lr": 0.05, "weight_decay": 0.3}, torch.optim.Adam, {"lr": 0.05, "weight_decay": 0.3}),
     "sgd": ("sgd", {"lr": 0.1}, torch.optim.SGD, {"lr": 0.1}),
+    "nesterov of no momentum": ("sgd", {"lr": 0.1, "nesterov": True}, torch.optim.SGD, {"lr": 0.1}),
     "sgd with decay": ("sgd", {"lr": 0.1, "weight_decay": 0.3}, torch.optim.SGD, {"lr": 0.1, "weight_decay": 0.3}),
     "momentum": (
         "sgd",
