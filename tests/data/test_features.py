@@ -386,6 +386,25 @@ def test_blocks_are_scaled_per_element():
     assert numeric(features, listed).tolist() == [[0, -1, -1, 0]]
 
 
+def test_a_constant_is_0_whatever_rounding_makes_of_its_deviation():
+    assert np.std([0.1] * 3) > 0
+    assert numeric(fit(table_of(x=[0.1] * 3)), table_of(x=[0.1, 0.2]))[:, 0].tolist() == [0, 0]
+
+
+def test_lists_of_truth_values_are_blocks_of_0_and_1():
+    table = table_of(v=[[True, False], [False, True], None])
+    features = fit(table)
+    assert types_of(features) == {"v": "block"}
+    assert numeric(features, table)[:2, :2].tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_later_table_may_lack_every_list():
+    table = table_of(v=[[1.0, 2.0], [3.0, 2.0]])
+    features = fit(table)
+    empty = numeric(features, table_of(v=pl.Series([None, None])))
+    assert torch.equal(empty, numeric(features, table_of(v=[None, None, [3.0, 2.0]]))[:2])
+
+
 def test_lists_of_other_lengths_are_refused_with_their_row():
     expected = "x.csv, column 'v', row 2 (line 3): must be a list of 2 numbers, got 3."
     assert error_of(fit, table_of(v=[[1, 2], [1, 2, 3]])) == expected
