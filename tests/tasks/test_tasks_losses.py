@@ -120,6 +120,32 @@ def test_multiclass_loss_is_the_cross_entropy_of_pytorch():
     torch.testing.assert_close(kind.loss(outputs, targets)[0], expected, rtol=0, atol=1e-12)
 
 
+def test_multiclass_label_smoothing_is_that_of_pytorch():
+    kind = Multiclass(classes=["a", "b", "c", "d"], label_smoothing=0.1)
+    outputs, targets = _batch(kind, 4, 1)
+    options = {"label_smoothing": 0.1, "reduction": "none"}
+    expected = functional.cross_entropy(outputs[0].t(), targets[0].long(), **options)
+    torch.testing.assert_close(kind.loss(outputs, targets)[0], expected, rtol=0, atol=1e-12)
+
+
+def test_binary_label_smoothing_aims_at_both_classes_alike():
+    kind = Binary(classes=["no", "yes"], label_smoothing=0.2)
+    outputs, targets = _batch(kind, 2, 1)
+    expected = functional.binary_cross_entropy_with_logits(outputs.squeeze(1), 0.1 + 0.8 * targets, reduction="none")
+    torch.testing.assert_close(kind.loss(outputs, targets), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("name", ["binary", "multiclass"])
+def test_focal_loss_counts_a_row_less_the_surer_its_class_is(name, gamma):
+    plain, classes = KINDS[name]
+    focal = type(plain)(classes=plain.classes, loss="focal", focal_gamma=gamma)
+    outputs, targets = _batch(plain, classes, 2)
+    entropy = plain.loss(outputs, targets)
+    expected = (1 - torch.exp(-entropy)) ** gamma * entropy  # the cross-entropy is -log of the class's probability
+    torch.testing.assert_close(focal.loss(outputs, targets), expected, rtol=0, atol=1e-12)
+
+
 def test_ordinal_loss_is_the_mean_over_the_steps():
     kind = Ordinal(classes=["low", "mid", "high"])
     outputs = torch.tensor([[[0.3], [-0.2]]], dtype=torch.float64)
@@ -132,7 +158,10 @@ def test_ordinal_loss_is_the_mean_over_the_steps():
 def test_tasks_with_other_losses_are_not_computed_together():
     keys = [Regression(loss=loss).group_key() for loss in ("mse", "mae", "huber")]
     keys += [Regression(loss="huber", huber_delta=2.0).group_key(), Binary().group_key()]
-    assert len(set(keys)) == 5
+    for kind in (Binary, Multiclass):
+        keys += [kind(classes=["a", "b"], label_smoothing=smoothing).group_key() for smoothing in (0.0, 0.1, 0.2)]
+        keys += [kind(classes=["a", "b"], loss="focal", focal_gamma=gamma).group_key() for gamma in (1.0, 2.0)]
+    assert len(set(keys)) == len(keys) - 1  # Binary() and the one without smoothing
     assert Regression(transform="log1p").group_key() == Regression().group_key()
 
 
