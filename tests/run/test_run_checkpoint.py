@@ -6,6 +6,7 @@ import pickle
 import random
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +197,17 @@ def test_a_truncated_checkpoint_is_refused(path, part):
     checkpoint.save(path, {"w": torch.randn(500)})
     os.truncate(path, int(path.stat().st_size * part))
     assert _message(path) == f"{path}: cannot be read as a checkpoint (it is cut short). {OTHER}"
+
+
+def test_a_file_that_unpacks_to_more_than_it_is_is_not_read(path):
+    checkpoint.save(path, {"w": torch.zeros(500)})
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():  # one of them is enough
+            archive.writestr(name, data, zipfile.ZIP_DEFLATED if name.endswith("/data/0") else zipfile.ZIP_STORED)
+    reason = "its content is compressed, as no checkpoint's is"
+    assert _message(path) == f"{path}: cannot be read as a checkpoint ({reason}). {OTHER}"
 
 
 def test_another_programs_torch_file_is_refused(path):

@@ -286,6 +286,36 @@ def test_json_of_a_run_comes_back_or_names_the_file(tmp_path):
     assert _message(lambda: run.status) == f"{tmp_path}/status.json: is damaged: it names no state of a run."
 
 
+def test_a_sealed_file_is_read_only_as_it_was_written(tmp_path):
+    run, told = RunFolder(tmp_path), f"{tmp_path}/data.json: "
+    run.write_sealed("data.json", {"format": 1, "mean": 0.5})
+    assert run.read_sealed("data.json", 1) == {"format": 1, "mean": 0.5}
+    assert _message(run.read_sealed, "data.json", 2).startswith(
+        f"{told}has format 1, this version of mtl-train reads 2."
+    )
+    written = run.read_json("data.json")
+    run.write_json("data.json", {**written, "mean": 0.25})
+    assert _message(run.read_sealed, "data.json", 1).startswith(f"{told}is damaged or edited: its checksum differs.")
+    run.write_json("data.json", {"format": 1, "mean": 0.5})
+    assert _message(run.read_sealed, "data.json", 1).startswith(f"{told}is damaged or edited: its checksum is missing.")
+    run.write_json("data.json", [])
+    assert _message(run.read_sealed, "data.json", 1) == f"{told}is damaged: it holds no mapping."
+
+
+@pytest.mark.parametrize("name", ["../best", "a/b", ".hidden", ".."])
+def test_a_checkpoint_lies_in_its_run(tmp_path, name):
+    run = RunFolder(tmp_path)
+    assert run.checkpoint("epoch-3") == tmp_path / "checkpoints" / "epoch-3.pt"
+    assert _message(run.checkpoint, name) == f"{tmp_path}: the name of a checkpoint is a plain word, got {name!r}."
+
+
+def test_clearing_leaves_what_no_run_wrote(tmp_path):
+    run = _run(tmp_path / "run", "failed")
+    (run / "notes.txt").write_text("mine")
+    RunFolder(run).clear()
+    assert [entry.name for entry in run.iterdir()] == ["notes.txt"]
+
+
 def test_opening_needs_no_lock(tmp_path, holder):
     run = RunFolder.open(tmp_path / "run")
     assert run.status["state"] == "running"
