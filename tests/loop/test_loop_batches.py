@@ -5,7 +5,7 @@ import pytest
 import torch
 from worlds import NAN, inputs, make_rows
 
-from mtl_cli.data.batches import Origins, batch_sizes, count_steps, plan_epoch
+from mtl_cli.data.batches import Origins, batch_sizes, count_steps, permutation, plan_epoch
 from mtl_cli.data.mixing import Mixing
 
 
@@ -69,12 +69,25 @@ def test_any_seed_will_do(seed):
     assert len(_plan(_rows(), 7, seed=seed).order) == 10
 
 
+def test_no_two_orders_are_one():
+    orders = {tuple(permutation(50, seed, lap, 0).tolist()) for seed in range(40) for lap in range(10)}
+    assert len(orders) == 400
+
+
 def test_labels_are_counted_batch_by_batch():
     targets = [[1.0, NAN], [1.0, NAN], [1.0, 2.0], [NAN, 2.0], [NAN, NAN], [NAN, 2.0], [1.0, 2.0]]
     epoch = _plan(_rows(targets=targets), weights=(1.0, 3.0), shuffle=False)
     assert epoch.counts.tolist() == [[3.0, 1.0], [0.0, 2.0], [1.0, 1.0]]
     torch.testing.assert_close(epoch.scale, torch.tensor([[1 / 3, 3.0], [0.0, 1.5], [1.0, 3.0]]))
     assert epoch.absent == ((), (0,), ())
+
+
+def test_a_task_of_weight_0_has_labels_and_no_say():
+    targets = [[1.0, NAN], [1.0, 2.0], [NAN, 2.0]]
+    epoch = _plan(_rows(targets=targets), batch_size=1, weights=(0.0, 2.0), shuffle=False)
+    assert epoch.absent == ((1,), (), (0,))
+    assert epoch.inactive == ((0, 1), (0,), (0,))
+    assert epoch.scale.tolist() == [[0.0, 0.0], [0.0, 2.0], [0.0, 2.0]]
 
 
 def test_complete_labels_need_no_counting():
