@@ -105,6 +105,21 @@ def test_update_is_that_of_torchjd(name, jacobian):
     torch.testing.assert_close(_update(name, jacobian) / scale, expected / scale, rtol=0, atol=accuracy)
 
 
+def test_imtl_g_is_that_of_torchjd_where_weights_that_project_alike_add_up_to_less_than_0():
+    jacobian = _random(3, 0, 4) * torch.tensor([[1.0], [5.0], [0.2]])
+    products = (jacobian @ jacobian.t()).double()
+    assert (torch.linalg.pinv(products) @ products.diagonal().sqrt()).sum() < 0
+    torch.testing.assert_close(_update("imtl_g", jacobian), IMTLG()(jacobian.double()).float(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", ["median", "rmse"])
+@pytest.mark.parametrize("k", [2, 3, 4, 8])
+def test_aligned_mtl_has_the_scales_of_torchjd(scale, k):
+    jacobian = _random(k, k)
+    expected = AlignedMTL(scale_mode=scale)(jacobian.double()).float()
+    torch.testing.assert_close(_update("aligned_mtl", jacobian, scale=scale), expected, rtol=1e-4, atol=1e-5)
+
+
 @every_matrix
 def test_mgda_is_as_short_as_that_of_torchjd_or_shorter(jacobian):
     ours, theirs = _update("mgda", jacobian), MGDA(epsilon=1e-6, max_iters=3000)(jacobian.double()).float()
@@ -243,6 +258,15 @@ def test_nash_weights_are_kept_between_solutions():
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])
     assert torch.equal(weights[2], weights[3])
+
+
+def test_nash_weights_are_solved_for_again_where_a_task_has_none_yet():
+    method, jacobian = BALANCINGS.build("nash_mtl", 3, update_every=9), _random(3, 1)
+    first = method.aggregate(jacobian[:2], torch.ones(2), torch.arange(2))[1]
+    again = method.aggregate(jacobian, torch.ones(3), torch.arange(3))[1]
+    alone = BALANCINGS.build("nash_mtl", 3).aggregate(jacobian, torch.ones(3), torch.arange(3))[1]
+    torch.testing.assert_close(again, alone)
+    assert not torch.allclose(again[:2], first)
 
 
 @every_matrix
