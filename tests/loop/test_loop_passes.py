@@ -97,6 +97,8 @@ def test_initial_scale_is_each_tasks_first_loss_and_stays():
     other = InitialScale(3)
     other.load_state_dict(scale.state_dict())
     assert other.factor(torch.arange(3), losses(1.0, 1.0, 1.0)).tolist() == [0.25, 2.0, 1.0]
+    other.load_state_dict({"first": torch.tensor([4.0, torch.nan, torch.nan])})  # of a step before the others came
+    assert other.factor(torch.arange(3), losses(9.0, 0.5, 0.1)).tolist() == pytest.approx([0.25, 2.0, 10.0])
 
 
 @pytest.mark.parametrize("piece", [None, 3])
