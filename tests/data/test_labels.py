@@ -106,12 +106,13 @@ def test_bad_weights_are_named_with_their_rows():  # LAB-14
 
 def test_columns_of_tasks_have_roles():
     tasks = {
-        "b": (["y"], TaskOptions(kind="binary", mask_by={"x": 1}, sample_weight="w")),
+        "b": (["y"], TaskOptions(kind="binary", mask_by={"x": 1, "asked": 1}, sample_weight="w")),
         "a": (["x"], TaskOptions(kind="binary")),
     }
     assert label_roles(tasks) == {
         "y": "target of task 'b'",
         "x": "target of task 'a'",
+        "asked": "mask_by of task 'b'",
         "w": "sample_weight of task 'b'",
     }
 
