@@ -134,6 +134,16 @@ def test_negatives_of_an_epoch_are_a_function_of_seed_and_epoch():
     assert len(set(draws)) == 25
 
 
+def test_every_item_that_a_user_has_not_taken_is_drawn_about_equally_often():
+    users, items = np.repeat([0, 1], 120), np.concatenate([np.arange(20)] * 12)
+    drawn = np.flatnonzero(np.arange(240) % 120 >= 10)  # either user has taken items 0 to 9
+    found = Negatives.of(drawn, 1, users, items).draw(0, 0)
+    for own in (found[:110], found[110:]):
+        counts = np.bincount(own, minlength=20)
+        assert not counts[:10].any()
+        assert 2 <= counts[10:].min() <= counts.max() <= 24  # 11 each
+
+
 def test_negatives_are_items_of_the_source_that_the_user_has_not_taken():
     own = negatives()
     assert own.items.tolist() == [1, 2, 3, 4]  # nobody took 3; 5 is of another source
