@@ -23,7 +23,7 @@ from mtl_cli.sweep.comparison import (
     pareto,
     relative_change,
 )
-from mtl_cli.sweep.method_table import as_json, method_columns
+from mtl_cli.sweep.method_table import as_json, method_columns, methods_title
 from mtl_cli.sweep.payoff import answer, is_clear, rows_needed, t_95, verdicts
 from mtl_cli.sweep.table import ranked
 
@@ -613,6 +613,22 @@ def test_a_failed_seed_is_seen_and_the_rest_is_compared(records):
     assert "3 done, 1 failed" in text
     assert "hard-9: boom" in text
     assert "+15.00 ± 0.00" in text
+
+
+def test_the_table_of_methods_says_what_they_cost(records):
+    table = {column.name: column.cells for column in method_columns(methods(records))}
+    assert list(table)[-7:] == ["delta-m %", "val mean", "mean rank", "parameters", "seconds", "rows/s", "pareto"]
+    assert [table[name] for name in ("parameters", "seconds", "rows/s")] == [[100, 300], [1.0, 1.0], [10, 10]]
+    assert table["val mean"] == ["0.1000 ± 0.0000"] * 2
+    counted = method_columns(methods([replace(job, flops_per_row=8) for job in records]))
+    assert next(column.cells for column in counted if column.name == "flops/row") == [8, 8]
+
+
+def test_the_title_of_methods_says_what_they_are_ranked_by(records):
+    assert methods_title(methods(records)) == "Methods, ranked by mean test score over the seeds"
+    on_val = [replace(job, metrics={"val/mean": 0.5, "val/a/auroc": 0.5, "val/b/rmse": 0.5}) for job in records]
+    assert methods_title(methods(on_val)) == "Methods, ranked by mean validation score over the seeds"
+    assert methods_title(methods([replace(job, status="failed") for job in records])) == "Methods"
 
 
 def test_the_files_of_a_sweep_hold_methods_and_jobs(tmp_path, records):
