@@ -42,6 +42,16 @@ def test_count_loss_is_half_the_deviance_in_multiples_of_the_mean():
     assert float(loss) == pytest.approx(deviance / 2 / np.mean(COUNTS), rel=1e-5)
 
 
+def test_count_loss_of_the_count_itself_never_rounds_below_0():
+    targets = torch.rand(1, 1000) * 50
+    loss = Count().loss(targets.log().unsqueeze(1), targets)
+    assert 0 <= float(loss.min()) <= float(loss.max()) < 1e-4
+
+
+def test_an_expected_count_that_overflows_is_infinite_and_warns_of_nothing():
+    assert Count().decode(torch.tensor([[1e4], [0.0]]))["pred"].tolist() == [np.inf, 1.0]
+
+
 def test_output_0_is_the_mean_count():
     kind, _ = _fit(Count(), COUNTS)
     assert kind.decode(torch.zeros(1, 1))["pred"].tolist() == pytest.approx([np.mean(COUNTS)])
