@@ -6,7 +6,7 @@ import pytest
 
 from mtl_cli.data import FeatureOptions, Features, SplitOptions, split_rows
 from mtl_cli.data.combine import combine, combine_splits, own_column_notes, rename_columns
-from mtl_cli.data.table import Part, Table
+from mtl_cli.data.table import Drawn, Part, Table
 from mtl_cli.errors import DataError
 from mtl_cli.schema import TextOptions
 
@@ -32,6 +32,19 @@ def test_rows_stand_below_each_other_with_their_source_and_place():
     assert combined.sources == ("books", "movies")
     assert combined.source_of_rows().tolist() == [0, 0, 0, 1, 1]
     assert combined.where("user", 4) == "movies.csv, column 'user', row 2 (line 3)"
+
+
+def test_a_column_named_source_is_one_like_others_where_none_is_added():
+    combined = combine({"a": table("a", {"source": ["x"]}), "b": table("b", {"source": ["y"]})})
+    assert combined.frame["source"].to_list() == ["x", "y"]
+    assert combined.missing.get("source", {}) == {}
+
+
+def test_drawn_rows_are_found_under_new_names_and_places():
+    ratings = table("r", {"who": ["u1"] * 3, "what": ["a", "b", "c"]}, drawn=(Drawn(1, 2, "who", "what"),))
+    renamed = rename_columns(ratings, {"who": "user", "what": "item"}, "data.sources.r.rename")
+    assert renamed.drawn == (Drawn(1, 2, "user", "item"),)
+    assert combine({"books": two()["books"], "r": renamed}).drawn == (Drawn(4, 2, "user", "item"),)
 
 
 def test_rows_of_other_sources_are_counted_apart_from_empty_cells():
