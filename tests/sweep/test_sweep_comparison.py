@@ -359,9 +359,17 @@ def test_a_problem_is_named_by_its_task_where_that_tells_it_apart():
 
 
 def test_the_methods_are_told_of_best_first(records):
-    worse = [_record("mmoe", seed, 0.4) for seed in range(3)]
-    shown = [line for line in answer(methods([*worse, *records])).splitlines() if line.startswith("sharing=")]
-    assert shown == [f"sharing={name} against separate (3 seeds):" for name in ("hard", "mmoe")]
+    others = [_record(name, seed, a) for name, a in (("mtan", None), ("mmoe", 0.4)) for seed in range(3)]
+    shown = [line for line in answer(methods([*others, *records])).splitlines() if line.startswith("sharing=")]
+    assert shown == [f"sharing={name} against separate (3 seeds):" for name in ("hard", "mmoe", "mtan")]
+
+
+def test_more_parameters_are_no_reason_to_share():
+    jobs = [_record(name, 0, 0.5, parameters=n) for name, n in (("hard", 600), ("separate", 300))]
+    alike = [replace(job, settings={**job.settings, "seed": seed}) for job in jobs for seed in range(3)]
+    told = answer(methods(alike)).splitlines()
+    assert told[0].startswith("Does sharing pay? No clear difference in scores (hard: mean change +0.00 %). ")
+    assert "  parameters  100 % more (600 against 300)" in told
 
 
 def test_without_a_count_of_parameters_nothing_is_said_of_them(records):
@@ -429,6 +437,22 @@ def test_the_tasks_apart_may_do_best_with_other_settings():
     }
     jobs = [_with_rate(sharing, lr, seed, *of[sharing, lr]) for seed in range(3) for sharing, lr in of]
     assert answer(methods(jobs)).startswith("Does sharing pay? No: the tasks score better apart")
+
+
+def _with_val(sharing, val, test, fraction=1.0):
+    made = [_record(sharing, seed, test + seed / 1000, fraction=fraction) for seed in range(3)]
+    return [replace(job, metrics={**job.metrics, "val/mean": val}) for job in made]
+
+
+def test_what_does_best_on_validation_rows_is_held_against_the_tasks_apart_on_as_many_rows():
+    jobs = [*_with_val("hard", 0.9, 0.6), *_with_val("separate", 0.8, 0.5), *_with_val("separate", 0.95, 0.7, 0.1)]
+    jobs += _with_val("mmoe", 0.85, 0.7)
+    assert answer(methods(jobs)).startswith("Does sharing pay? Yes: hard scores better (mean change +9.98 %")
+
+
+def test_a_method_without_a_validation_score_is_not_the_one_to_tell_of():
+    jobs = [*_with_val("hard", 0.9, 0.6), *_with_val("separate", 0.8, 0.5), *_with_val("mmoe", None, 0.9)]
+    assert answer(methods(jobs)).startswith("Does sharing pay? Yes: hard scores better")
 
 
 def test_jobs_of_other_data_are_no_seeds_of_the_same_method(records):
@@ -569,6 +593,8 @@ def test_claims_that_stand_together_are_of_the_same_seeds():
     seeds["hard"] = [0, 1, 2]
     three = [*_with_level({"hard": 0.1, "separate": 0.1}, seeds, 0.1), *_with_level(level, {**seeds, "hard": [0]})]
     assert "data        about " in answer(methods(three))
+    lucky = [_record("hard", seed, 0.45 + 2.0 * (seed > 0), fraction=0.1, rows=100) for seed in range(3)]
+    assert "data        about " in answer(methods([*lucky, *_with_level(level, {**seeds, "hard": [0]})]))
 
 
 def test_a_score_that_is_not_reached_without_a_clear_difference_says_so():
