@@ -295,6 +295,9 @@ def test_overrides_that_do_not_tell_methods_apart_are_no_labels():
     one, two = (replace(job, settings={**job.settings, "optimizer.lr": 0.001}) for job in (one, two))
     given = [replace(one, overrides=["optimizer.lr=1e-3"]), replace(two, overrides=["optimizer.lr=0.001"])]
     assert labels(methods(given)) == [{"sharing": "hard"}, {"sharing": "mmoe"}]
+    some = [(one, 8), (two, 8), (one, 16)]  # of two the same was swept
+    some = [replace(j, overrides=[f"x={n}"], settings={**j.settings, "x": n}) for j, n in some]
+    assert labels(methods(some)) == [{"sharing": j.settings["sharing.name"], "x": str(j.settings["x"])} for j in some]
     default = replace(one, overrides=["shared_dim=8"], settings={**one.settings, "shared_dim": 8})
     wider = replace(one, settings={**one.settings, "shared_dim": 16})
     assert labels(methods([default, wider])) == [{"shared_dim": "8"}, {"shared_dim": "16"}]
