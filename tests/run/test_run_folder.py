@@ -373,12 +373,13 @@ def test_unfinished_runs_are_found_the_newest_first(tmp_path):
         ("a/new", "failed", True),
         ("b/without", "interrupted", False),
         ("b/done", "done", True),
+        ("d/newest", "interrupted", True),
     ]:
         _run(tmp_path / name, state, checkpoint)
         time.sleep(0.002)
     _run(tmp_path / "c/damaged", "running")
     (tmp_path / "c/damaged/status.json").write_text("{")
-    assert find_resumable(tmp_path) == [tmp_path / "a/new", tmp_path / "a/old"]
+    assert find_resumable(tmp_path) == [tmp_path / "d/newest", tmp_path / "a/new", tmp_path / "a/old"]
     assert find_resumable(tmp_path / "a" / "old") == [tmp_path / "a/old"]
     assert find_resumable(tmp_path / "b") == []
 
