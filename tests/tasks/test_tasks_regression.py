@@ -206,3 +206,16 @@ def test_wrong_option_is_refused(options, message):
     with pytest.raises(ConfigError) as caught:
         Regression(**options)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("transform", "least", "beyond"),
+    [("log", 1e-9, 0.0), ("log1p", -0.999, -1.0), ("sqrt", 0.0, -1e-9), ("asinh", -1e9, None)],
+)
+def test_a_transform_takes_all_that_it_is_defined_for(transform, least, beyond):
+    kind, values = Regression(transform=transform), [least, 3.0]
+    kind.fit(column(values), every_row(values))
+    assert np.isfinite(kind.encode(column(values))).all()
+    if beyond is not None:
+        with pytest.raises(DataError, match=rf"row 2: {beyond} has no {transform}\."):
+            kind.encode(column([least, beyond]))
