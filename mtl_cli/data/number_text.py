@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from mtl_cli.notation import number_pattern
 _PROBE = 100  # rows that are looked at before a whole column is
 _DIGITS = 16  # float64 keeps all whole numbers with fewer
 _LARGEST = 3.4e38  # within float32
+_PADDED = r"^\s*[+-]?0\d"
 _PLAIN = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
 
@@ -43,6 +44,46 @@ def parse_numbers(text: pl.Series) -> tuple[pl.Series, pl.Series]:
     words = values.is_not_null() & ~values.is_finite() & ~stripped.str.contains(r"\d")
     values = pl.select(pl.when(~words.fill_null(False)).then(values)).to_series()
     return values, text.is_not_null() & values.is_null()
+
+
+def plain_spelling(text: pl.Series, decimal: str = ".", thousands: str | None = None) -> pl.Series:
+    """The plain spelling of numbers with some decimal sign and sign between groups of three digits.
+
+    Args:
+        text: N texts; null where missing.
+        decimal: The decimal sign.
+        thousands: The sign between groups, or None.
+
+    Returns:
+        N texts, null for what is no such number, and for codes with leading zeros.
+
+    Example:
+        >>> plain_spelling(pl.Series(["-1.200,5", " 7", "007", "1.2", "x", None]), ",", ".").to_list()
+        ['-1200.5', '7', None, None, None, None]
+    """
+    number = text.str.contains(number_pattern(decimal, thousands)) & ~text.str.contains(_PADDED)
+    return pl.select(pl.when(number).then(_respelt(text.str.strip_chars(), decimal, thousands))).to_series()
+
+
+def spells_one_of(numbers: Sequence[float], text: pl.Series, decimal: str, thousands: str | None) -> pl.Series:
+    """Whether each of N texts is one of some numbers in a spelling that ``plain_spelling`` knows, (N,) bool.
+
+    Example:
+        >>> spells_one_of([7.0], pl.Series(["7", "7.0", "07", "7,5", None]), ".", None).to_list()
+        [True, True, False, False, False]
+    """
+    values = _respelt(text.str.strip_chars(), decimal, thousands).cast(pl.Float64, strict=False)
+    found = values.is_in(list(numbers)).fill_null(False)
+    if found.any():  # few cells are, and patterns are slow
+        known = plain_spelling(text.filter(found), decimal, thousands).is_not_null()
+        found = found.scatter(found.arg_true(), known)
+    return found
+
+
+def _respelt(text: pl.Series, decimal: str, thousands: str | None) -> pl.Series:
+    """Numbers with other signs, with a decimal point and no sign between groups."""
+    ungrouped = text.str.replace_all(thousands, "", literal=True) if thousands else text
+    return ungrouped.str.replace(decimal, ".", literal=True) if decimal != "." else ungrouped
 
 
 def plain_numbers(table: Table, columns: Collection[str], *, decided: bool = False) -> Table:
@@ -125,8 +166,7 @@ def convert_numbers(
             hint = f"{either} all numbers of the table in one way."
             problems.append(Problem(table.where(name, row), what, hint))
             continue
-        plain = text.str.replace_all(thousands, "", literal=True) if thousands else text
-        plain = plain.str.replace(decimal, ".", literal=True)
+        plain = _respelt(text, decimal, thousands)
         changed.append(pl.select(pl.when(match).then(plain).otherwise(text).alias(name)).to_series())
     if problems:
         raise DataError(problems)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.markers import Markers
 from mtl_cli.data.sources._files import mark_missing
 from mtl_cli.data.table import AnyTable, Drawn, Facts, Part, Table
 from mtl_cli.errors import DataError, Problem
@@ -73,7 +74,7 @@ class StoredTable(AnyTable):
         files: The files.
         parts: The same, for messages.
         schema: The columns, and the types that all files can be brought to.
-        missing: Texts that mean "no value".
+        missing: What means "no value".
         reading: Turns errors of polars for a file into one that names it.
     """
 
@@ -82,7 +83,7 @@ class StoredTable(AnyTable):
         files: Sequence[StoredFile],
         parts: tuple[Part, ...],
         schema: Mapping[str, pl.DataType],
-        missing: list[str],
+        missing: Markers,
         reading: Callable[[str], AbstractContextManager[None]],
     ) -> None:
         self.parts = parts

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from typing import Any
 
 from mtl_cli.build import DATA_FORMAT
 from mtl_cli.data import Features
-from mtl_cli.errors import Problem, RunError
+from mtl_cli.errors import Problem, RunError, listed
 from mtl_cli.job.setting_up import Run
 from mtl_cli.loop import Trainer
 from mtl_cli.run import RunFolder
@@ -56,6 +58,21 @@ def refuse_other_data(run: Run) -> None:
         what = f"the data have changed since the run began (fingerprint {str(before)[:12]} -> {found[:12]})"
         hint = f"Put {run.data.table.files} back as they were, or start a new run."
         raise RunError(Problem(f"resume: {run.folder.path}", what, hint))
+    changes = _changes_of_missing(stored["features"], run.data.features)
+    if changes:
+        what = f"the data are read otherwise than when the run began ({listed(changes, 3)})"
+        hint = "Go on with the version of mtl-train that it began with, or start a new run."
+        raise RunError(Problem(f"resume: {run.folder.path}", what, hint))
+
+
+def _changes_of_missing(stored: Mapping[str, Any], features: Features) -> list[str]:
+    """The columns that have another number of missing cells than data.json says: other versions find others."""
+    missing = {row["column"]: row["missing"] for row in stored["rows"]}
+    return [
+        f"missing cells of '{row.column}': {missing[row.column]} -> {row.missing}"
+        for row in features.rows
+        if row.missing != missing.get(row.column, row.missing)
+    ]
 
 
 def go_on(trainer: Trainer) -> None:

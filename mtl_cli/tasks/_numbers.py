@@ -15,6 +15,9 @@ from mtl_cli.types import Column
 _LARGEST = 1e150  # sums of squares of millions of these are still numbers
 _ROUNDING = 8 * float(np.finfo(np.float64).eps)  # of millions of equal numbers, the deviation over the mean is below
 
+#: The way out of a number that means no label, for hints.
+NO_LABEL = "name the value in the task's `missing_label`"
+
 Transform = Literal["none", "log1p", "log", "sqrt", "asinh"]
 
 
@@ -108,7 +111,7 @@ class Units:
         values = read_numbers(column)
         pair = _TRANSFORMS[self.transform]
         outside = (values < pair.low) if pair.closed else (values <= pair.low)
-        refuse(column, outside, f"has no {self.transform}", "Use transform: none.", values)
+        refuse(column, outside, f"has no {self.transform}", f"Use transform: none, or {NO_LABEL}.", values)
         return pair.there(values)
 
 
@@ -150,8 +153,7 @@ def _no_number(column: Column, row: int, others: Sequence[str]) -> Problem:
     value = column.values[row]
     looks = notation(value, others) if isinstance(value, str) else None
     if looks is None:
-        hint = "Correct the cell, or name the value in the task's `missing_label`."
-        return Problem(column.where(row), f"{value!r} is not a number", hint)
+        return Problem(column.where(row), f"{value!r} is not a number", f"Correct the cell, or {NO_LABEL}.")
     hint = f"Set {looks.settings}, or correct the cell." if looks.settings else f"Write it as {looks.instead}."
     return Problem(column.where(row), f"{value!r} looks like {looks.like}", hint)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mtl_cli.registry import KINDS
-from mtl_cli.tasks._numbers import read_numbers, refuse, scaled
+from mtl_cli.tasks._numbers import NO_LABEL, read_numbers, refuse, scaled
 from mtl_cli.tasks._scores import count_scores
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column
@@ -106,5 +106,6 @@ class Count(Kind):
     def _read(column: Column) -> np.ndarray:
         counts = read_numbers(column)
         bad = (counts < 0) | (counts != np.rint(counts)) & ~np.isnan(counts)
-        refuse(column, bad, "is no count", "A count is a whole number from 0; for others use kind: regression.")
+        hint = f"A count is a whole number from 0; for others use kind: regression, or {NO_LABEL}."
+        refuse(column, bad, "is no count", hint)
         return counts

@@ -312,6 +312,24 @@ def test_changed_data_are_noticed_and_the_run_left_as_it_was(cli, customers, tmp
         assert after == before
 
 
+def test_cells_that_an_older_version_did_not_find_missing_are_told(cli, customers, tmp_path):
+    line = ["--config-dir", "conf", "task=customers", "hydra.run.dir=run"]
+    assert cli(*line).code == 0
+    folder = RunFolder.open(tmp_path / "run")
+    state = folder.read_sealed("data.json", DATA_FORMAT)
+    row = state["features"]["rows"][0]
+    found, row["missing"] = row["missing"], 7
+    folder.write_sealed("data.json", state)
+    before = {path: data for path, data in _bytes(tmp_path / "run").items() if path.name != "train.log"}
+    ended = cli("resume=run", "trainer.max_epochs=3")
+    assert (ended.code, ended.err) == (
+        2,
+        f"resume: run: the data are read otherwise than when the run began (missing cells of '{row['column']}': 7 -> "
+        f"{found}). Go on with the version of mtl-train that it began with, or start a new run.\n",
+    )
+    assert {path: data for path, data in _bytes(tmp_path / "run").items() if path.name != "train.log"} == before
+
+
 def test_stretched_schedule_says_the_rate_before_and_after(cli, tmp_path, records):
     # RES-04
     line = [*QUICK, "scheduler=cosine", "optimizer.lr=0.01"]

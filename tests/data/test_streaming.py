@@ -57,13 +57,13 @@ def _frame(rows=ROWS, seed=0):
     )
 
 
-def _source(group=7, files=("a.parquet",)):
+def _source(group=7, files=("a.parquet",), **options):
     """A table source over files that hold the rows between them."""
     frame = _frame()
     cuts = np.linspace(0, frame.height, len(files) + 1).astype(int)
     for name, start, stop in zip(files, cuts, cuts[1:], strict=False):
         frame[start:stop].write_parquet(name, row_group_size=group)
-    return SOURCES.build("table", path=list(files))
+    return SOURCES.build("table", path=list(files), **options)
 
 
 def _options(**options):
@@ -107,6 +107,19 @@ def test_what_is_decided_is_what_is_decided_in_memory(files, scale, monkeypatch)
     assert mine == other
     numbers = {column.name for column in theirs.numeric}
     assert numbers == {"number", "nan", "whole", "flag", "typed", "day", "list", "constant"}
+
+
+def test_missing_are_the_cells_that_are_so_in_memory(monkeypatch):
+    monkeypatch.setattr("mtl_cli.data.stored._PIECE_ROWS", 8)
+    source = _source(
+        files=("a.parquet", "b.parquet"), missing=["", "a", "3", f"{_frame()['whole'][2]}.0", "2024-01-02"]
+    )
+    whole, stored = source.read(), source.stored()
+    found = {name: dict(stored.facts(name).markers) for name in stored.schema}
+    assert {name: markers for name, markers in found.items() if markers} == whole.missing
+    assert {"whole", "city", "day", "constant"} <= whole.missing.keys()
+    for name in stored.schema:
+        assert stored.values(name).equals(whole.values(name))
 
 
 def test_scalars_have_the_very_statistics_of_rows_in_memory():

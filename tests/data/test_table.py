@@ -1,6 +1,7 @@
 """Reading: cell for cell what the file holds, or an error that names the place."""
 
 import csv
+import datetime
 import gzip
 import hashlib
 import io
@@ -68,6 +69,67 @@ def test_only_listed_markers_are_missing_and_counted():  # DAT-01
     table = read_text("a,b\nNA,\n?,NA\nx,NAN\n", missing=["", "NA", "?"])
     assert table.frame.rows() == [(None, None), (None, None), ("x", "NAN")]
     assert table.missing == {"a": {"?": 1, "NA": 1}, "b": {"empty": 1, "NA": 1}}
+
+
+NUMBERS = ["-200", "-200.0", " -2e2 ", "-20", "-200.5", "x"]
+
+
+@pytest.mark.parametrize("marker", ["-200", "-200.0", "-2E+2"])
+def test_marker_that_is_a_number_is_missing_in_every_spelling(marker):
+    table = read_text("a,b\n" + "".join(f"{cell},{cell}\n" for cell in NUMBERS), missing=["", marker])
+    assert table.frame["a"].to_list() == [None, None, None, *NUMBERS[3:]]
+    assert table.missing["a"] == {"-200": 1, "-200.0": 1, " -2e2 ": 1}
+
+
+@pytest.mark.parametrize("marker", ["-1299.5", "-1299,5", "-1.299,50"])
+def test_marker_that_is_a_number_has_the_signs_of_the_table_or_none(marker):
+    signs = {"sep": ";", "decimal": ",", "thousands": "."}
+    table = read_text("a;b\n-1.299,5;x\n-1299,50;y\n7,5;z\n", missing=[marker], **signs)
+    assert table.frame["a"].to_list() == [None, None, "7.5"]
+
+
+def test_codes_and_long_ids_are_no_other_spelling_of_a_marker():
+    cells = ["007", "00", "9007199254740993"]
+    table = read_text("a\n" + "\n".join(cells), missing=["7", "0", "9007199254740992"])
+    assert table.frame["a"].to_list() == cells
+
+
+def test_marker_that_is_a_number_or_a_day_is_missing_where_numbers_and_days_are_stored():
+    days = [datetime.date(1900, 1, 1), datetime.date(2024, 5, 1), None]
+    frame = pl.DataFrame(
+        {
+            "float": [-200.0, 1.5, float("nan")],
+            "short": pl.Series([-99.9, 1.5, -200.0], dtype=pl.Float32),
+            "whole": [-200, 3, None],
+            "small": pl.Series([200, 3, 56], dtype=pl.UInt8),
+            "large": [2**63 - 1, 2**63 - 2, 0],
+            "flag": [True, False, None],
+            "text": ["-200", "-200.0", "7"],
+            "code": ["007", "-0200", "7"],
+            "day": days,
+            "moment": pl.Series(days).cast(pl.Datetime("ms")),
+            "list": [[-200.0], [1.0], [2.0]],
+        }
+    )
+    frame.write_parquet("x.parquet")
+    source = SOURCES.build("table", path="x.parquet", missing=["", "-200", "-99.9", str(2**63 - 1), "1900-01-01"])
+    table = source.read()
+    assert table.missing == {
+        "float": {"-200": 1, "NaN": 1},
+        "short": {"-200": 1, "-99.9": 1},
+        "whole": {"-200": 1, "null": 1},
+        "large": {str(2**63 - 1): 1},
+        "flag": {"null": 1},
+        "text": {"-200": 1, "-200.0": 1},
+        "day": {"1900-01-01": 1, "null": 1},
+        "moment": {"1900-01-01": 1, "null": 1},
+    }
+    assert {name: table.frame[name].null_count() for name in frame.columns if name in table.missing} == {
+        name: sum(counts.values()) for name, counts in table.missing.items()
+    }
+    assert table.frame["large"].to_list() == [None, 2**63 - 2, 0]
+    assert pl.concat(part.frame for part in source.chunks(2)).equals(table.frame)
+    assert read(path="x.parquet").missing.keys() == {"float", "whole", "flag", "day", "moment"}
 
 
 def test_without_markers_an_empty_cell_is_an_empty_text():

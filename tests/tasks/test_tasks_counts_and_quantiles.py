@@ -66,7 +66,10 @@ def test_counts_of_nothing_but_0_are_learnt_as_they_are():
 def test_what_is_no_count_is_refused_with_its_row():
     with pytest.raises(DataError) as caught:
         _fit(Count(), [3.0, -1.0, 2.5, None])
-    hint = "A count is a whole number from 0; for others use kind: regression."
+    hint = (
+        "A count is a whole number from 0; for others use kind: regression, or name the value in the task's "
+        "`missing_label`."
+    )
     assert str(caught.value) == (
         f"people.csv, column 'y', row 2: -1.0 is no count. {hint}\n"
         f"people.csv, column 'y', row 3: 2.5 is no count. {hint}"

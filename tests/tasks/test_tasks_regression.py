@@ -108,9 +108,10 @@ def test_prediction_too_large_for_the_users_units_is_infinite_and_has_no_score()
 def test_log1p_of_minus_one_or_less_is_refused_with_its_row():
     with pytest.raises(DataError) as caught:
         _fit([3.0, -1.0, 0.0, -2.5], transform="log1p")
+    hint = "Use transform: none, or name the value in the task's `missing_label`."
     assert str(caught.value) == (
-        "people.csv, column 'y', row 2: -1.0 has no log1p. Use transform: none.\n"
-        "people.csv, column 'y', row 4: -2.5 has no log1p. Use transform: none."
+        f"people.csv, column 'y', row 2: -1.0 has no log1p. {hint}\n"
+        f"people.csv, column 'y', row 4: -2.5 has no log1p. {hint}"
     )
 
 

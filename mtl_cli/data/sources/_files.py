@@ -12,6 +12,7 @@ import polars as pl
 
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.column_types import lost_digits
+from mtl_cli.data.markers import Markers
 from mtl_cli.data.memory import free_memory
 from mtl_cli.data.table import Part, Table
 from mtl_cli.errors import ConfigError, DataError, Problem, nearest
@@ -230,27 +231,37 @@ def stack_frames(files: list[File]) -> pl.DataFrame:
     return pl.concat([file.frame.select(columns) for file in files], how="vertical_relaxed")
 
 
-def mark_missing(frame: pl.DataFrame, markers: list[str]) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
-    """Makes marked cells null and counts them per column and marker."""
+def mark_missing(frame: pl.DataFrame, markers: Markers) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
+    """Makes marked cells null and counts them per column: text by the cell, other values by the marker."""
     counts: dict[str, dict[str, int]] = {}
     changed = []
-    texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
-    marked = frame.lazy().select(pl.col(texts).is_in(markers).fill_null(False)).collect() if markers and texts else None
     for series in frame.iter_columns():
+        kept = series
         found = {"null": series.null_count()}
-        if series.dtype == pl.String and marked is not None:
-            flags = marked[series.name]
+        if series.dtype == pl.String:
+            flags = markers.in_text(series)
             if flags.any():
                 for value, count in sorted(series.filter(flags).value_counts().rows()):
                     found[value or "empty"] = count
-                changed.append(pl.select(pl.when(~flags).then(series).alias(series.name)).to_series())
-        elif series.dtype.is_float() and series.is_nan().any():
-            found["NaN"] = int(series.is_nan().sum())
-            changed.append(series.fill_nan(None))
+                kept = _without(series, flags)
+        else:
+            if series.dtype.is_float() and series.is_nan().any():
+                found["NaN"] = int(series.is_nan().sum())
+                kept = series.fill_nan(None)
+            for marker, flags in markers.in_values(kept):
+                found[marker] = int(flags.sum())
+                kept = _without(kept, flags) if flags.any() else kept
+        if kept is not series:
+            changed.append(kept)
         found = {marker: count for marker, count in found.items() if count}
         if found:
             counts[series.name] = found
     return frame.with_columns(changed), counts
+
+
+def _without(series: pl.Series, flags: pl.Series) -> pl.Series:
+    """The cells with the flagged ones null."""
+    return pl.select(pl.when(~flags).then(series).alias(series.name)).to_series()
 
 
 def _parts(files: list[File]) -> tuple[Part, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.markers import Markers
 from mtl_cli.data.sources._files import (
     File,
     Fingerprint,
@@ -88,7 +89,7 @@ class NpzSource(Source):
             DataError: Absent or damaged files, objects instead of numbers, arrays of unequal length.
         """
         table = read_files(self._files, self._read_file)
-        frame, missing = mark_missing(table.frame, [])
+        frame, missing = mark_missing(table.frame, Markers())
         return replace(table, frame=frame, missing=missing)
 
     def _read_file(self, name: str, split: str | None, fingerprint: Fingerprint) -> list[File]:

@@ -19,6 +19,7 @@ import polars as pl
 
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.column_types import EXACT, lost_digits
+from mtl_cli.data.markers import Markers
 from mtl_cli.data.number_text import convert_numbers
 from mtl_cli.data.sources._files import (
     File,
@@ -68,16 +69,21 @@ _JSON_LINES = (".jsonl", ".ndjson")
 
 @dataclass(frozen=True)
 class _Signs:
-    """How the cells of text columns are read, see ``TableSource``."""
+    """How cells are read, see ``TableSource``."""
 
     missing: list[str]
     decimal: str
     thousands: str | None
 
+    @property
+    def markers(self) -> Markers:
+        """What means "no value" in a cell."""
+        return Markers(self.missing, self.decimal, self.thousands)
+
     def read(self, table: Table, verbatim: Collection[str] = (), converted: Collection[str] | None = None) -> Table:
         """What the cells mean: which are missing, and other people's numbers; see ``Source.chunks``."""
         as_written = {name: table.frame[name] for name in verbatim if name in table.frame.columns}
-        frame, counts = mark_missing(table.frame, self.missing)
+        frame, counts = mark_missing(table.frame, self.markers)
         table = replace(table, frame=frame, missing=counts, as_written=as_written)
         if (self.decimal, self.thousands) == (".", None):
             return table
@@ -98,8 +104,9 @@ class TableSource(Source):
         train: Files whose rows are the training rows.
         val: Files whose rows are the validation rows.
         test: Files whose rows are the test rows.
-        missing: Texts that mean "no value" in text columns, whole cells only; null means ``[""]``. Nothing else is
-            taken as missing, except the nulls and NaNs of binary files.
+        missing: Texts that mean "no value", whole cells only (no elements of lists); null means ``[""]``. A number
+            among them is meant in any spelling, and in columns of numbers too; a day or moment, in columns of dates.
+            Nothing else is taken as missing, except the nulls and NaNs of binary files.
         sep: The character between cells of text files; null means tab for ``.tsv`` and comma otherwise.
         decimal: The decimal sign. With a comma, columns in which at least half of the cells are such numbers are
             rewritten with a point.
@@ -173,7 +180,7 @@ class TableSource(Source):
             for file, first in zip(files, starts, strict=False)
         )
         schema = stack_frames(empty).schema
-        return StoredTable(files, parts, schema, self._signs.missing, functools.partial(_readable, suffix=".parquet"))
+        return StoredTable(files, parts, schema, self._signs.markers, functools.partial(_readable, suffix=".parquet"))
 
     def chunks(self, rows: int, *, verbatim: Collection[str] = (), converted: Collection[str] = ()) -> Iterator[Table]:
         """Reads text and Parquet files piece by piece, other formats whole."""
