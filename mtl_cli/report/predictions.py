@@ -20,7 +20,7 @@ def prediction_plots(curves: Mapping[str, Any], order: Sequence[str]) -> list[Pl
             drawing = svg.matrix(found["classes"], found["classes"], found["confusion"], by_row=True)
             plots.append(Plot(f"confusion-{task}", title, drawing))
         if "calibration" in found:
-            of = found["classes"][1] if len(found["classes"]) == 2 else "the predicted class"
+            of = found["classes"][1] if len(found["classes"]) == 2 else "the likeliest class"
             told = f"mean distance {found['calibration_error']:.3f}; larger dots, more rows"
             title = f"{task}: calibration ({split}), {told}"
             x, y, rows = zip(*found["calibration"], strict=True)

@@ -15,9 +15,10 @@ MOST_POINTS = 300  # of predicted and true numbers
 def class_curves(
     chances: np.ndarray, codes: np.ndarray, classes: Sequence[str], predicted: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Confusion, and how often what is predicted with some chance is right.
+    """Confusion of what is predicted, and how often what is said to be so with some chance is so.
 
-    Calibration is of the second class for two classes, else of the class predicted.
+    Calibration is of the second class for two classes, else of the likeliest: a chance says nothing of another class,
+    which a kind may predict all the same (the expected level of classes in an order).
 
     Args:
         chances: (n, C), of each class.
@@ -35,7 +36,8 @@ def class_curves(
         >>> found["confusion"], found["calibration"]
         ([[1, 0], [1, 1]], [[0.1, 0.0, 1], [0.4, 1.0, 1], [0.8, 1.0, 1]])
     """
-    codes, predicted = codes.astype(np.int64), chances.argmax(1) if predicted is None else predicted
+    codes, likeliest = codes.astype(np.int64), chances.argmax(1)
+    predicted = likeliest if predicted is None else predicted
     found: dict[str, Any] = {"classes": list(classes)}
     if len(classes) <= MOST_CLASSES:
         confusion = np.zeros((len(classes), len(classes)), np.int64)
@@ -44,7 +46,7 @@ def class_curves(
     if len(classes) == 2:
         chance, right = chances[:, 1], codes == 1
     else:
-        chance, right = chances.max(1), codes == predicted
+        chance, right = chances.max(1), codes == likeliest
     bins = np.minimum((chance * BINS).astype(np.int64), BINS - 1)
     rows = [np.flatnonzero(bins == i) for i in range(BINS)]
     points = [(float(chance[own].mean()), float(right[own].mean()), len(own)) for own in rows if len(own)]

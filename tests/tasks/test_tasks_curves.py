@@ -8,6 +8,7 @@ from worlds import column, every_row, three_kinds
 
 from mtl_cli.tasks._curves import BINS, MOST_CLASSES, MOST_POINTS, class_curves, number_curves
 from mtl_cli.tasks.count import Count
+from mtl_cli.tasks.ordinal import Ordinal
 from mtl_cli.tasks.regression import Regression
 
 
@@ -32,6 +33,17 @@ def test_calibration_holds_every_row_once_and_finds_what_is_calibrated(chances):
     sure = np.eye(3)[chances[0].argmax(1)]  # the same predictions with far too much confidence
     right = (chances[0].argmax(1) == chances[1]).mean()
     assert class_curves(sure, chances[1], ["a", "b", "c"])["calibration_error"] == pytest.approx(1 - right, abs=1e-6)
+
+
+def test_calibration_is_of_the_likeliest_class_where_another_is_predicted():
+    # certain of an end, and divided between both: the expected level is the middle, which is never so
+    kind = Ordinal(classes=["low", "mid", "high"])
+    outputs, truth = torch.tensor([[0.3, 0.3]]).repeat(1000, 1), torch.zeros(1000)
+    truth[: round(1000 * float(torch.sigmoid(torch.tensor(0.3))))] = 2.0
+    found = kind.curves(outputs, truth)
+    assert found["confusion"] == [[0, 426, 0], [0, 0, 0], [0, 574, 0]]
+    assert found["calibration"] == [[pytest.approx(0.574443, abs=1e-6), 0.574, 1000]]
+    assert found["calibration_error"] < 0.001
 
 
 def test_many_classes_have_no_confusion_matrix():
