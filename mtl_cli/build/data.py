@@ -222,7 +222,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     fitted: dict[str, Fitted] = {}
     for name, task in config.tasks.items():
         with collecting(problems, f"tasks.{name}", UserError):
-            fitted[name] = fit_task(name, task, table, splits.train)
+            fitted[name] = fit_task(name, task, table, splits)
     roles = _reserved(config, table)
     reserved = {column: role for column, role in roles.items() if column not in config.data.allow_inputs}
     features, as_numbers = None, table

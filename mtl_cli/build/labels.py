@@ -12,7 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from mtl_cli.data import AnyTable
+from mtl_cli.data import AnyTable, Splits
 from mtl_cli.data.batches import TokenLabels
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.labels import label_column, row_weights
@@ -32,17 +32,21 @@ class Fitted(NamedTuple):
     shares: np.ndarray | None
 
 
-def fit_task(name: str, task: TaskConfig, table: AnyTable, train: np.ndarray) -> Fitted:
+def fit_task(name: str, task: TaskConfig, table: AnyTable, splits: Splits) -> Fitted:
     """Has a task's kind learn its labels from the training rows, and encodes those of all rows.
+
+    Its classes are those of all training rows: with a share of them the task is the same, on fewer rows.
 
     Raises:
         DataError: A cell is no label of the task.
     """
     kind = build_kind(task)
     column = _labels(name, task, table, some=True)
+    found_in, train = splits.all_train, splits.train
     if kind.per_token:
         column, rows = label_tokens(column)
-        train = np.flatnonzero(np.isin(rows, train))
+        found_in, train = (np.flatnonzero(np.isin(rows, own)) for own in (found_in, train))
+    kind.find_classes(column, found_in)
     kind.fit(column, train)
     _check_markers(task.common, kind)
     return _encode(name, task, table, kind)

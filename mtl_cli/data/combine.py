@@ -170,12 +170,12 @@ def combine_splits(splits: Mapping[str, Splits], sizes: Mapping[str, int]) -> Sp
     starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
     rows = {
         split: np.concatenate([getattr(own, split) + starts[name] for name, own in splits.items()])
-        for split in ("train", "val", "test")
+        for split in ("train", "val", "test", "all_train")
     }
     methods = {own.method for own in splits.values()}
     told = methods.pop() if len(methods) == 1 else "; ".join(f"{name} {own.method}" for name, own in splits.items())
     notes = tuple(f"{name}: {note}" for name, own in splits.items() for note in own.notes)
-    return Splits(rows["train"], rows["val"], rows["test"], told, notes)
+    return Splits(**rows, method=told, notes=notes)
 
 
 def own_column_notes(table: AnyTable, inputs: Mapping[str, str]) -> list[str]:

@@ -35,6 +35,7 @@ class Splits:
         train: Sorted row indices, int64.
         val: Sorted row indices, int64.
         test: Sorted row indices, int64; may be empty.
+        all_train: Sorted row indices, int64: the training rows that ``train`` is all or a share of.
         method: What was done, in words.
         notes: What the user should know about it.
     """
@@ -42,6 +43,7 @@ class Splits:
     train: np.ndarray
     val: np.ndarray
     test: np.ndarray
+    all_train: np.ndarray
     method: str
     notes: tuple[str, ...] = ()
 
@@ -74,16 +76,16 @@ def split_rows(table: AnyTable, options: SplitOptions) -> Splits:
     codes, text = make[method](table, options, notes)
     rows = {name: np.flatnonzero(codes == code).astype(np.int64) for code, name in enumerate(("train", "val", "test"))}
     _check_filled(table, rows, text)
+    rows["all_train"] = rows["train"]
     if options.train_fraction < 1:
-        whole = rows["train"]
-        rows["train"] = _some(whole, options.train_fraction, options.seed)
+        rows["train"] = _some(rows["all_train"], options.train_fraction, options.seed)
         notes.append(
-            f"Trained on {len(rows['train']):,} of {len(whole):,} training rows "
+            f"Trained on {len(rows['train']):,} of {len(rows['all_train']):,} training rows "
             f"(data.split.train_fraction={options.train_fraction:g})."
         )
     if len(rows["test"]) == 0:
         notes.append("There are no test rows: the final numbers are those of the validation rows.")
-    return Splits(rows["train"], rows["val"], rows["test"], text, tuple(notes))
+    return Splits(**rows, method=text, notes=tuple(notes))
 
 
 def _some(rows: np.ndarray, share: float, seed: int) -> np.ndarray:

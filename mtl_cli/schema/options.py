@@ -35,7 +35,8 @@ class SplitOptions:
         test: The same for the test rows; 0 for none.
         seed: Seed of the drawing; other than the training seed, so that all seeds of a study share their rows.
         train_fraction: Share of the training rows to train on, drawn with ``seed``; a smaller share is part of a larger
-            one. Validation and test rows stay the same, so that runs with different shares can be compared.
+            one. Validation and test rows stay the same, and so do the classes of the tasks, so that runs with different
+            shares can be compared.
     """
 
     method: Literal["auto", "files", "column", "random", "stratified", "group"] = "auto"

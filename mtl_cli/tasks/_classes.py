@@ -213,12 +213,16 @@ class ClassKind(Kind):
     ) -> None:
         self._declared = None if classes is None else label_texts(pl.Series([str(c) for c in classes])).to_list()
         self.classes = list(self._declared or [])
+        self._found: list[str] | None = None  # by find_classes
         self._class_weight = class_weight
         self._weights: np.ndarray | None = None  # (C,), known after fit
         self._trained = False  # its classes are those of a model, and no others
 
+    def find_classes(self, column: Column, rows: np.ndarray) -> None:
+        self._found = self._classes_of(column, rows)
+
     def fit(self, column: Column, train: np.ndarray) -> None:
-        self.classes = self._find_classes(column, train)
+        self.classes = self._classes_of(column, train) if self._found is None else self._found
         if self._class_weight is None:
             return
         if isinstance(self._class_weight, str):
@@ -256,7 +260,7 @@ class ClassKind(Kind):
         return TRAINED if self._trained else found
 
     @abstractmethod
-    def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:
+    def _classes_of(self, column: Column, train: np.ndarray) -> list[str]:
         """The classes, declared or found."""
 
     def _balanced(self, codes: np.ndarray) -> np.ndarray:

@@ -72,9 +72,19 @@ class Kind(ABC):
         what = "the first of its metrics is the primary one, which `mean` averages: it must be better when higher"
         return f"{what}, got '{primary}'. {better}"
 
+    def find_classes(self, column: Column, rows: np.ndarray) -> None:  # noqa: B027
+        """Learns which classes there are from the labels of some rows (int64 indices); nothing for kinds without.
+
+        It is called before ``fit`` with all training rows, of which ``fit`` may get a share
+        (``data.split.train_fraction``): then there are fewer rows, and the classes are the same.
+
+        Raises:
+            DataError: As ``fit``.
+        """
+
     @abstractmethod
     def fit(self, column: Column, train: np.ndarray) -> None:
-        """Learns classes or scale from the labels of the rows ``train`` (int64 indices).
+        """Learns from the labels of the rows ``train`` (int64 indices): the scale; classes, unless they were found.
 
         Raises:
             DataError: The column cannot serve as labels of this kind; names the place of the value.

@@ -111,7 +111,7 @@ class Binary(ClassKind):
         gamma = self._gamma if self._loss == "focal" else None
         return (type(self).__name__, self.num_outputs, self._loss, gamma, self._smoothing)
 
-    def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:
+    def _classes_of(self, column: Column, train: np.ndarray) -> list[str]:
         classes = fit_classes(column, train, self._declared)
         if len(classes) == 2:
             return classes

@@ -122,7 +122,7 @@ class Multiclass(ClassKind):
         origin = super()._origin()
         return f"as num_classes is {self._num_classes}" if counted and origin == FOUND else origin
 
-    def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:
+    def _classes_of(self, column: Column, train: np.ndarray) -> list[str]:
         classes = fit_classes(column, train, self._declared)
         found, wanted = len(classes), self._num_classes
         by_convention = [str(i) for i in range(wanted or 0)]

@@ -74,6 +74,7 @@ class Multilabel(Kind):
             raise ConfigError(Problem("kind.multilabel.delimiter", "must not be empty"))
         self._delimiter = delimiter
         self.classes: list[str] = list(self._declared or [])
+        self._found: list[str] | None = None  # by find_classes
         self._trained = False  # its labels are those of a model, and no others
 
     @property
@@ -84,32 +85,39 @@ class Multilabel(Kind):
     def num_targets(self) -> int:
         return len(self.classes)
 
+    def find_classes(self, column: Column, rows: np.ndarray) -> None:
+        self._found = self._classes_of(column, rows)
+
     def fit(self, column: Column, train: np.ndarray) -> None:
+        self.classes = self._classes_of(column, train) if self._found is None else self._found
+
+    def _classes_of(self, column: Column, train: np.ndarray) -> list[str]:
+        """The labels: as declared, the names of the columns, or those of the training rows in natural order."""
         where = f"column '{column.name}'"
         if isinstance(column.values.dtype, pl.Struct):
             if self._declared is not None:
                 hint = "With several columns their names are the labels."
                 raise DataError(Problem(where, "`classes` cannot be given with several columns", hint))
-            self.classes = [field.name for field in column.values.dtype.fields]
-            return
+            return [field.name for field in column.values.dtype.fields]
         if self._declared is not None:
-            return
+            return list(self._declared)
         if column.values.gather(train).null_count() == len(train):
             raise DataError(no_labels(column))
         rows, labels = _pairs(self._lists(column), column)
         trained = np.isin(rows, train)
         rows, labels = rows[trained], labels.filter(pl.Series(trained))
-        self.classes = sort_classes(labels.unique().to_list())
-        if len(self.classes) < 2:
-            shown = ", ".join(self.classes) or "none"
-            what = f"a multilabel task needs two or more labels in the training rows, got {len(self.classes)} ({shown})"
+        classes = sort_classes(labels.unique().to_list())
+        if len(classes) < 2:
+            shown = ", ".join(classes) or "none"
+            what = f"a multilabel task needs two or more labels in the training rows, got {len(classes)} ({shown})"
             raise DataError(Problem(where, what, "List the task's `classes`, or use kind: binary."))
-        refuse_spellings(column, self.classes, labels, rows)
+        refuse_spellings(column, classes, labels, rows)
         text = column.values.gather(train)
         if text.dtype == pl.String and not text.str.contains(self._delimiter, literal=True).any():
             what = f"no training row holds the delimiter {self._delimiter!r}, got {text.drop_nulls()[0]!r}"
             hint = "Write the task's `delimiter`, or use kind: multiclass if a row has one label."
             raise DataError(Problem(where, what, hint))
+        return classes
 
     def encode(self, column: Column) -> np.ndarray:
         if isinstance(column.values.dtype, pl.Struct):

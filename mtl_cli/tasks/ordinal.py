@@ -81,7 +81,7 @@ class Ordinal(ClassKind):
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
         return ordinal_scores(targets.cpu().numpy(), _positions(_chances_above(outputs)), len(self.classes))
 
-    def _find_classes(self, column: Column, train: np.ndarray) -> list[str]:
+    def _classes_of(self, column: Column, train: np.ndarray) -> list[str]:
         classes = fit_classes(column, train, self._declared)
         where = f"column '{column.name}'"
         if len(classes) < 2:

@@ -1,5 +1,6 @@
 """What is wrong with the data is told before time is spent on them."""
 
+import polars as pl
 import pytest
 import torch
 
@@ -90,6 +91,33 @@ def test_labels_that_are_all_the_same_in_training_get_a_note(tmp_path, kind):
     config = _config(tmp_path / "x.csv", ["x"], tasks=tasks, split={"column": "split"})
     note = "task 'same': all train rows have the same label; there is nothing to tell apart."
     assert [found for found in build_data(config).notes if found.startswith("task ")] == [note]
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+def test_a_share_of_the_training_rows_has_the_classes_of_all_of_them(tmp_path, sources):
+    kinds = {"m": "multiclass", "b": "binary", "o": "ordinal", "l": "multilabel", "t": "tagging", "r": "regression"}
+    rows = [
+        {"words": ["w", "v"], "m": "abc"[i % 3], "b": i % 2, "o": i % 4, "l": ["x", "y"][: i % 3], "r": float(i)}
+        | {"t": ["NN", "VB" if i % 2 else "IN"], "split": ["train", "train", "train", "val", "test"][i % 5]}
+        for i in range(60)
+    ]
+    path = tmp_path / "x.parquet"
+    pl.DataFrame(rows).write_parquet(path)
+    several = {"sources": {name: {"source": "table", "path": str(path)} for name in "pq"}}
+    where, more = (path, {}) if sources == 1 else (None, several)
+
+    def build(fraction):
+        split = {"column": "split", "train_fraction": fraction}
+        tasks = {name: {"kind": kind} for name, kind in kinds.items()}
+        return build_data(_config(where, ["words"], encoder="sequence", tasks=tasks, split=split, **more))
+
+    few, all_rows = build(0.02), build(1.0)
+    assert (len(few.splits.train), len(all_rows.splits.train)) == (sources, 36 * sources)
+    states = [{task.name: task.kind.state() for task in data.tasks} for data in (few, all_rows)]
+    assert states[0].pop("r") != states[1].pop("r")
+    assert states[0] == states[1]
+    assert states[0]["o"]["classes"] == ["0", "1", "2", "3"]
+    assert len([note for note in few.notes if "train row has class" in note]) == 5
 
 
 def test_places_of_labels_are_found_once_however_many_tasks_there_are(tmp_path, monkeypatch):

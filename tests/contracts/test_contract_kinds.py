@@ -241,6 +241,18 @@ def test_constant_labels_are_refused_with_a_reason_or_learnt(name):
 
 
 @every_kind
+def test_classes_are_found_in_all_training_rows_and_all_else_is_learnt_from_those_trained_on(name):
+    few = np.array([0, 3, 4, 6])  # one class alone
+    kind, alone = KINDS.build(name), KINDS.build(name)
+    kind.find_classes(column(LABELS), np.arange(len(LABELS)))
+    kind.fit(column(LABELS), few)
+    assert kind.classes == _fit(name)[0].classes
+    if not kind.classes:
+        alone.fit(column(LABELS), few)
+        assert kind.state() == alone.state() != _fit(name)[0].state()
+
+
+@every_kind
 def test_prediction_is_one_for_each_row(name):
     kind, _ = _fit(name)
     decoded = kind.decode(torch.randn(5, kind.num_outputs))

@@ -57,6 +57,14 @@ def test_long_whole_numbers_stay_different_classes(spelling):  # DAT-02: 19 digi
     assert label_texts(pl.Series(values)).to_list() == ["1234567890123456789", "1234567890123456790"]
 
 
+def test_classes_count_the_same_by_the_rows_that_are_trained_on():
+    labels = column(["a", "b", "b", "c", "b", "a"])
+    kind = Multiclass(class_weight="balanced")
+    kind.find_classes(labels, np.arange(6))
+    kind.fit(labels, np.array([0, 1, 2, 4]))
+    assert kind.state() == {"classes": ["a", "b", "c"], "class_weight": pytest.approx([4 / 3, 4 / 9, 1.0])}
+
+
 def test_numbers_are_sorted_as_numbers_and_words_as_words():
     assert sort_classes(["10", "9", "-1", "9"]) == ["-1", "9", "10"]
     assert sort_classes(["b", "10", "9"]) == ["10", "9", "b"]
