@@ -26,6 +26,7 @@ from mtl_cli.data import AnyTable, Features, Splits, Table
 from mtl_cli.data.batches import Origins, Ranking, Rows, TokenLabels
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.combine import SOURCE_COLUMN, own_column_notes
+from mtl_cli.data.file_states import file_states
 from mtl_cli.data.labels import label_roles
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
@@ -58,6 +59,7 @@ class Data:
         rankings: The lists that the rows of a task form, by the task's position.
         made: Rows by split and device.
         storage: Where the inputs are, in words, if that was to be decided.
+        files: Size and time of the last change of the files that the sources name, as they were before they were read.
     """
 
     table: AnyTable
@@ -71,6 +73,7 @@ class Data:
     rankings: Mapping[int, Ranking] = field(default_factory=dict)
     made: dict[tuple[str, torch.device], Rows] = field(default_factory=dict, repr=False)
     storage: str = ""
+    files: Mapping[str, list[int]] = field(default_factory=dict)
 
     @property
     def spec(self) -> InputSpec:
@@ -217,6 +220,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     encoder: type[Encoder] = ENCODERS.load(config.encoder.name)
     if not from_outside(encoder):  # which may read them all the same
         _refuse_unread(encoder, config.data)
+    files = file_states(config.sources)
     table, splits, storage = read_rows(config)
     problems: list[Problem] = []
     fitted: dict[str, Fitted] = {}
@@ -251,7 +255,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     tasks = tuple(build_task(config, name, fitted[name].kind) for name in names)
     labels, tokens = assemble_labels(names, fitted, config, table, features.spec, unreadable)
     rankings = find_rankings(config, table, names)
-    data = Data(table, features, splits, tasks, inputs, labels, (), tokens, rankings, storage=storage)
+    data = Data(table, features, splits, tasks, inputs, labels, (), tokens, rankings, storage=storage, files=files)
     _refuse_untaught(config, data)
     notes += _label_notes(data)
     notes += _chain_notes(config, fitted)

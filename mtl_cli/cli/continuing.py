@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mtl_cli.cli import session
 from mtl_cli.cli.composed import Job
-from mtl_cli.errors import Problem, RunError
+from mtl_cli.errors import Problem, RunError, UserError, listed
 from mtl_cli.run import RunFolder, flatten
 from mtl_cli.schema import RunConfig, seconds, with_tasks_by_name
 
@@ -178,6 +179,46 @@ def has_more_to_do(run: RunFolder, config: RunConfig) -> bool:
     now = (trainer.max_epochs, trainer.max_steps, trainer.max_time, trainer.early_stopping.patience)
     changed = any(stored.get(key) != limit for key, limit in zip(_LIMITS, now, strict=True))
     return more_epochs and more_steps and changed
+
+
+def refuse_edited_data(run: RunFolder, config: RunConfig) -> None:
+    """Finds that the files which a finished run has read hold other data now.
+
+    They are read again where their size or time of change is another one. Files that are not there, as of a run that
+    was moved, say nothing, nor does a run of an older version.
+
+    Raises:
+        RunError: They do, or cannot be read any more.
+    """
+    try:
+        done = run.read_json("summary.json")
+        before, fingerprint = dict(done.get("data_files", {})), str(done["data_fingerprint"])
+    except (RunError, KeyError, TypeError, ValueError, AttributeError):
+        return  # it is made anew
+    from mtl_cli.data.file_states import file_states
+
+    now = file_states(config.sources)
+    touched = [name for name, state in before.items() if now.get(name, state) != state]
+    if not touched:
+        return
+    try:
+        found = _fingerprint(config, now)
+    except UserError as error:
+        raise RunError(error.problems) from error
+    if found != fingerprint:
+        what = f"the data have changed since the run began (fingerprint {fingerprint[:12]} -> {found[:12]})"
+        hint = f"Put {listed(touched, 5)} back as they were, or start a new run."
+        raise RunError(Problem(f"resume: {run.path}", what, hint))
+
+
+def _fingerprint(config: RunConfig, states: Mapping[str, list[int]]) -> str:
+    """The fingerprint of the data as the files hold them now; read once for all finished runs of a command."""
+    known, key = session.current().fingerprints, repr((config.sources, config.data.in_memory, states))
+    if key not in known:
+        from mtl_cli.build.sources import read_rows
+
+        known[key] = read_rows(config)[0].fingerprint
+    return known[key]
 
 
 def best_score(run: RunFolder) -> float | None:

@@ -51,6 +51,7 @@ class Session:
         exit_code: What to end with if the command was interrupted by a signal.
         error: Of the job of a command that is no sweep: the command tells it, since Hydra would add a line of its own.
         told: What the user was told of the error that ended the command.
+        fingerprints: Of data that were read to see whether finished runs were trained on them.
         sweep: Its sweep.
     """
 
@@ -60,6 +61,7 @@ class Session:
     exit_code: int | None = None
     error: BaseException | None = None
     told: str = ""
+    fingerprints: dict[str, str] = field(default_factory=dict)
     sweep: SweepState = field(default_factory=SweepState)
 
 

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from mtl_cli.cli import session
 from mtl_cli.cli.composed import Job
 from mtl_cli.cli.console import label_lines, one_line
-from mtl_cli.cli.continuing import best_score, is_same_with_checkpoint, is_to_train_longer, refuse_changes
+from mtl_cli.cli.continuing import (
+    best_score,
+    is_same_with_checkpoint,
+    is_to_train_longer,
+    refuse_changes,
+    refuse_edited_data,
+)
 from mtl_cli.cli.job_folder import train_in_folder, try_in_folder
 from mtl_cli.cli.several_processes import check_processes
 from mtl_cli.errors import InUseError, MTLError, RunError, UserError
@@ -61,7 +67,7 @@ def job_of_sweep(
     state = run.status["state"]
     if state == "failed":
         return (yield from _after_failure(job, run, how))
-    if not _is_to_go_on(job, state):
+    if not _is_to_go_on(job, run, state):
         try:
             score = best_score(run)
         except (RunError, KeyError, TypeError):
@@ -86,7 +92,7 @@ def _after_failure(job: Job, run: RunFolder, how: dict[str, Any]) -> Steps[float
     return (yield from train_in_folder(job, resume=False, **how))
 
 
-def _is_to_go_on(job: Job, state: str) -> bool:
+def _is_to_go_on(job: Job, run: RunFolder, state: str) -> bool:
     """Whether there is training left to do for a job that did not fail.
 
     Raises:
@@ -94,7 +100,10 @@ def _is_to_go_on(job: Job, state: str) -> bool:
     """
     try:
         refuse_changes(job.folder, job.settings)
-        return state != "done" or is_to_train_longer(job.folder, job.settings)
+        if state != "done":
+            return True
+        refuse_edited_data(run, job.config)
+        return is_to_train_longer(job.folder, job.settings)
     except RunError as error:
         if state == "done":
             session.current().sweep.changed[job.folder.name] = "; ".join(p.what for p in error.problems)

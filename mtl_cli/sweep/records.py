@@ -21,7 +21,8 @@ class JobRecord:
     Args:
         job: Name of its folder.
         status: done, running, interrupted, failed, changed (done, but its numbers are not of the configuration that
-            stands in its folder, or that the sweep asks for), or damaged (its files cannot be read).
+            stands in its folder, or that the sweep asks for, or not of the data that there are now), or damaged (its
+            files cannot be read).
         overrides: What set it apart on the command line.
         metrics: Final numbers by flat key (``test/digit/accuracy``); None where a number was not finite.
         score: The monitored validation score of the best epoch; None if there is none.

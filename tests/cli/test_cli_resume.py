@@ -312,6 +312,20 @@ def test_changed_data_are_noticed_and_the_run_left_as_it_was(cli, customers, tmp
         assert after == before
 
 
+def test_a_finished_run_of_changed_data_is_not_done(cli, customers, tmp_path):
+    line = ["--config-dir", "conf", "task=customers", "hydra.run.dir=run"]
+    assert cli(*line).code == 0
+    before = _bytes(tmp_path / "run")
+    rows = customers["customers.csv"]
+    (tmp_path / "customers.csv").write_text(rows[: rows.rindex("\n", 0, -1) + 1])  # one row less
+    for arguments in (["resume=run"], [*line, "resume=auto"]):
+        ended = cli(*arguments)
+        assert (ended.code, ended.err.count("the data have changed since the run began")) == (2, 1)
+        assert _bytes(tmp_path / "run") == before
+    (tmp_path / "customers.csv").write_text(rows)
+    assert cli(*line, "resume=auto").out.endswith("run: is done, nothing to do\n")
+
+
 def test_cells_that_an_older_version_did_not_find_missing_are_told(cli, customers, tmp_path):
     line = ["--config-dir", "conf", "task=customers", "hydra.run.dir=run"]
     assert cli(*line).code == 0

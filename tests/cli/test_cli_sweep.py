@@ -13,6 +13,7 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
 from mtl_cli import build, together
+from mtl_cli.build import sources
 from mtl_cli.cli import entrypoint
 from mtl_cli.cli.hydra_launcher import OneByOneLauncher
 from mtl_cli.errors import TrainingError
@@ -154,6 +155,36 @@ def test_edited_configuration_is_not_taken_for_a_finished_job(cli, customers, wr
     for name, summary in before.items():
         assert (after[name] / "summary.json").read_bytes() == summary
         assert json.loads((after[name] / "status.json").read_text())["state"] == "done"
+
+
+def test_edited_data_are_not_taken_for_those_of_a_finished_job(cli, customers, write, tmp_path, monkeypatch):
+    common = ["--config-dir", "conf", "-m", "task=customers", "trainer.max_steps=1", "hydra.sweep.dir=sweep"]
+    assert cli(*common, "seed=0,1").code == 0
+    read_rows, reads = sources.read_rows, []
+    monkeypatch.setattr(sources, "read_rows", lambda config: reads.append(1) or read_rows(config))
+    for touch in (lambda: None, lambda: os.utime("customers.csv", ns=(1, 1))):  # as a copy of it
+        touch()
+        ended = cli(*common, "seed=0,1")
+        assert (ended.code, ended.out.count("done already")) == (0, 2)
+    assert len(reads) == 1  # of all jobs together
+
+    rows = customers["customers.csv"]
+    write({"customers.csv": rows.replace("c000", "d000")})  # as long as before
+    ended = cli(*common, "seed=0,1,2")
+    assert ended.code == 1
+    assert ended.out.count("job failed") == 2
+    what = r"the data have changed since the run began \(fingerprint \w{12} -> \w{12}\)"
+    assert len(re.findall(rf"resume: \S+: {what}\. Put customers\.csv back as they were, or start a", ended.out)) == 2
+    assert len(re.findall(rf"^2 jobs: {what}$", ended.out, re.MULTILINE)) == 1
+    assert sorted(row["status"] for row in _board(tmp_path / "sweep")) == ["changed", "changed", "done"]
+    write({"customers.csv": rows.replace("churned", "")})  # nor are data that cannot be read
+    assert cli(*common, "seed=0").code == 1
+
+    write({"customers.csv": rows})
+    ended = cli(*common, "seed=0,1")
+    assert (ended.code, ended.out.count("done already")) == (0, 2)
+    (tmp_path / "customers.csv").unlink()  # a run whose data are not here is what it is
+    assert cli(*common, "seed=0,1").code == 0
 
 
 def _edit(write, files, **trainer):

@@ -69,7 +69,7 @@ def test_run_folder_is_complete(cli, tmp_path, records):
         "format", "tasks", "monitor", "mode", "best", "weights", "metrics", "primary", "higher_is_better", "processes",
         "parameters", "rows", "rows_seen", "epochs", "steps", "skipped_steps",
         "seconds", "train_seconds", "rows_per_second", "seed",
-        "data_fingerprint", "versions", "device", "threads", "config", "flops_per_row", "labelled",
+        "data_fingerprint", "data_files", "versions", "device", "threads", "config", "flops_per_row", "labelled",
     }  # fmt: skip
     assert _summary(run)["rows"] == {"train": 1258, "val": 180, "test": 359}
     assert set(json.loads((run / "data.json").read_text())["tasks"]) == {"digit", "even", "ink"}

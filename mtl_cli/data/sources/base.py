@@ -5,14 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from mtl_cli.data.table import Table
 from mtl_cli.registry import options_of
 
 
 class Source(ABC):
-    """Rows from somewhere. Its keyword-only constructor arguments are the options of ``data``."""
+    """Rows from somewhere. Its keyword-only constructor arguments are the options of ``data``.
+
+    Attributes:
+        files: The options that name files or folders, by which a finished run knows that its data were changed.
+    """
+
+    files: ClassVar[tuple[str, ...]] = ("path", "train", "val", "test")
 
     @classmethod
     def further_rows(cls, path: str, options: Mapping[str, Any]) -> Source:

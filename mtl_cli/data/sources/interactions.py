@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -48,6 +48,8 @@ class InteractionsSource(Source):
     Raises:
         ConfigError: ``path`` is not given.
     """
+
+    files: ClassVar[tuple[str, ...]] = ("path", "candidates")
 
     def __init__(
         self,
