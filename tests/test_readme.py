@@ -53,7 +53,8 @@ def own_data(tmp_path, monkeypatch):
         labels = f"{'yes' if i % 3 else 'no'},{'' if i % 5 == 0 else i * 1.5},{'abc'[i % 3]}"
         rows.append(f"{i:04d},{20 + i % 50},{'FR' if i % 2 else 'US'},{labels}")
     (tmp_path / "customers.csv").write_text("\n".join(rows) + "\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    for folders in re.findall(r"^    export PYTHONPATH=(\S+)", TEXT, re.MULTILINE):
+        monkeypatch.syspath_prepend(folders.replace("$PWD", str(tmp_path)))
     return tmp_path
 
 

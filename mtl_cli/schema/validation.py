@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from mtl_cli.errors import ConfigError, Problem
@@ -55,8 +56,17 @@ def _load_plugins(plugins: Any) -> list[Problem]:
         try:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
-            hint = "Is it installed, or on PYTHONPATH?"
-            found.append(Problem("plugins", f"cannot import '{module}' ({error})", hint))
+            found.append(Problem("plugins", f"cannot import '{module}' ({error})", _how_to_find(error.name)))
         except Exception as error:  # whatever a module of the user's may raise
             found.append(Problem("plugins", f"cannot import '{module}' ({type(error).__name__}: {error})"))
     return found
+
+
+def _how_to_find(module: str | None) -> str:
+    """What makes Python find a module, or the package around it, that it does not find.
+
+    The working folder is not searched unasked: where it is a run from elsewhere, code in it could run.
+    """
+    if module and (Path(module).is_dir() or Path(f"{module}.py").is_file()):
+        return "It is in this folder: write `export PYTHONPATH=$PWD` first."
+    return "Is it installed, or on PYTHONPATH?"

@@ -823,6 +823,24 @@ MISTAKES = [
         ),
     ),
     _mistake(
+        "a plugin in a folder that Python does not search",
+        "task=digits plugins=[my_plugins.own]",
+        (
+            "plugins (command line): cannot import 'my_plugins.own' (No module named 'my_plugins'). It is in this "
+            "folder: write `export PYTHONPATH=$PWD` first."
+        ),
+        files={"my_plugins/own.py": ""},
+    ),
+    _mistake(
+        "a plugin of one file that Python does not search",
+        "task=digits plugins=[my_plugins]",
+        (
+            "plugins (command line): cannot import 'my_plugins' (No module named 'my_plugins'). It is in this "
+            "folder: write `export PYTHONPATH=$PWD` first."
+        ),
+        files={"my_plugins.py": ""},
+    ),
+    _mistake(
         "a plugin as text",
         "task=digits plugins=my_plugins.nothing",
         "plugins (command line): must be a list, got 'my_plugins.nothing'. Write [my_plugins.nothing].",
