@@ -496,13 +496,22 @@ def _check_options_on_init(cls: type, where: str) -> None:
         problems: list[Problem] = []
         for key, value in kwargs.items():
             if key in options:
-                kwargs[key], found = conform(value, options[key].annotation, f"{where}.{key}")
+                kwargs[key], found = conform(value, _in_constructor(options[key].annotation), f"{where}.{key}")
                 problems += found
         if problems:
             raise ConfigError(problems)
         original(self, *args, **kwargs)
 
     cls.__init__ = __init__  # type: ignore[misc]
+
+
+def _in_constructor(annotation: Any) -> Any:
+    """The type that an option may have in a call: what is given by names of tasks may be given by positions there."""
+    members = typing.get_args(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return typing.Union[tuple(map(_in_constructor, members))]  # noqa: UP007  of a tuple
+    marks = [mark for mark in members[1:] if isinstance(mark, option_types.TaskNames)]
+    return typing.Union[marks[0].by_position, annotation] if marks else annotation  # noqa: UP007  of any types
 
 
 SOURCES: Registry[Any] = Registry("source", "SOURCES", "data/sources", "data.sources.base:Source")

@@ -49,7 +49,14 @@ class Range:
 
 @dataclass(frozen=True)
 class TaskNames:
-    """Marks an option, a list or the keys of a mapping, that may hold names of declared tasks only."""
+    """Marks an option of a balancing method, a list or the keys of a mapping, that holds names of declared tasks only.
+
+    Args:
+        by_position: What the constructor is given instead: positions of the named tasks, or a value for each task, in
+            training order, which is not that of the configuration.
+    """
+
+    by_position: Any
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,8 @@ UpdateScale = Literal["none", "sum", "mean"]  # what a gradient method's update 
 GradientsOn = Literal["parameters", "features"]  # what a gradient method takes the gradients of
 Plain = str | bool | int | float  # one value as YAML writes it
 ClassNames = list[str | int | float]  # YAML's yes and no are no text, and have to be quoted
-PerTask = Annotated[dict[str, NonNegative], TaskNames()]
-TaskList = Annotated[list[str], TaskNames()]
+PerTask = Annotated[dict[str, NonNegative], TaskNames(list[NonNegative])]
+TaskList = Annotated[list[str], TaskNames(list[NonNegativeInt])]
 
 
 @dataclass(frozen=True)

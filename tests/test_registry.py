@@ -1,5 +1,6 @@
 """Names to classes, and options that are checked before anything is built."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,17 @@ from mtl_cli.registry import (
     options_of,
 )
 from mtl_cli.tasks.regression import Regression
-from mtl_cli.types import Fraction, InputSpec, NonNegativeInt, Positive, PositiveInt, ProperFraction, Range
+from mtl_cli.types import (
+    Fraction,
+    InputSpec,
+    NonNegativeInt,
+    PerTask,
+    Positive,
+    PositiveInt,
+    ProperFraction,
+    Range,
+    TaskList,
+)
 
 INF, NAN = float("inf"), float("nan")
 HUGE = 10**400  # YAML reads it as a whole number
@@ -159,6 +170,22 @@ def test_direct_construction_is_checked_like_a_configuration():
 def test_unknown_option_of_a_direct_construction_is_an_error_of_the_code():
     with pytest.raises(TypeError, match="dropuot"):
         MLP(InputSpec(3), 4, dropuot=0.1)
+
+
+@pytest.mark.usefixtures("_cleanup")
+@pytest.mark.parametrize("annotation", [PerTask, PerTask | None, TaskList])
+def test_option_by_names_of_tasks_may_be_given_by_their_positions(annotation):
+    @BALANCINGS.register("mine")
+    class Mine(WithoutTypes):
+        """Has an option for each task."""
+
+        def __init__(self, num_tasks, *, given: annotation):
+            super().__init__(num_tasks)
+            self.given = given
+
+    assert BALANCINGS.build("mine", 2, given=[0, 3]).given == [0, 3]
+    with pytest.raises(ConfigError, match=re.escape("balancing.mine.given[1]: must be at least 0, got -1")):
+        BALANCINGS.build("mine", 2, given=[0, -1])
 
 
 def _encoder(name="from_outside", module=__name__, qualname="Outside"):

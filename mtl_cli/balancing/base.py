@@ -50,7 +50,9 @@ class Balancing(nn.Module, ABC):
 
     A constructor takes ``(num_tasks, *, options)``. Losses are given for the tasks that have labels in this step and a
     weight above 0 only (k of K); ``tasks`` (k,) int64 says which, so that state kept per task stays untouched for the
-    others.
+    others. Tasks are numbered as they are trained, those that are alike side by side, not as they are declared: an
+    option that has a number for each task is a ``PerTask``, one that picks tasks a ``TaskList``. A configuration names
+    tasks there, and the constructor is given K numbers, or the positions.
     Parameters of a method are trained with the model's optimizer, without weight decay; row i belongs to task i, and
     one that cannot be divided into rows for K tasks belongs to all.
     A buffer whose size is known only with the first gradient is registered with 0 columns, (K, 0); it takes the size

@@ -97,3 +97,37 @@ def test_encoder_with_batch_norm_trains_or_is_refused_before_it_does(cli, base, 
     finally:
         ENCODERS._classes.pop("own", None)
     assert (ended.code, ended.err) == (2 if message else 0, message)
+
+
+BY_NAME = '''
+import torch
+from mtl_cli.balancing import LossBalancing
+from mtl_cli.registry import BALANCINGS
+from mtl_cli.types import PerTask
+
+
+@BALANCINGS.register("own")
+class Own(LossBalancing):
+    """Weights by name."""
+
+    def __init__(self, num_tasks, *, numbers: PerTask):
+        super().__init__()
+        self.register_buffer("numbers", torch.tensor(numbers))
+
+    def weights(self, losses, tasks):
+        return self.numbers[tasks]
+'''
+
+
+def test_option_for_each_task_goes_to_the_task_that_it_names(cli, base, write, tmp_path, records):
+    base()  # declares a before b, and b is trained as the first
+    write({"my_plugins/__init__.py": "", "my_plugins/own.py": BY_NAME, "conf/balancing/own.yaml": "name: own\n"})
+    sys.path.insert(0, str(tmp_path))
+    chosen = ["plugins=[my_plugins.own]", "balancing=own", "+balancing.numbers={a: 2, b: 3}", "hydra.run.dir=run"]
+    try:
+        ended = cli("--config-dir", "conf", "task=base", "trainer.max_epochs=1", *chosen)
+    finally:
+        BALANCINGS._classes.pop("own", None)
+    assert (ended.code, ended.err) == (0, "")
+    (record,) = records(tmp_path / "run", "train")
+    assert (record["train/a/weight"], record["train/b/weight"]) == (2.0, 3.0)
