@@ -147,9 +147,13 @@ class Registry(Generic[T]):
         """Makes component ``name`` from run-time facts and validated options.
 
         Raises:
-            ConfigError: The class, which is none of ours, leaves out the constructor of its base.
+            ConfigError: The constructor of the class, which is none of ours, does not take them, or leaves out that of
+                its base.
         """
-        made = self.load(name)(*runtime, **options)
+        cls = self.load(name)
+        if from_outside(cls):
+            _expect_constructor(cls, runtime, options)
+        made = cls(*runtime, **options)
         is_module = hasattr(type(made), "register_parameter")  # of PyTorch, which need not be there to be asked
         if is_module and "_parameters" not in vars(made):
             what = "its constructor does not call super().__init__()"
@@ -182,6 +186,8 @@ class Registry(Generic[T]):
         for name, found in _strange_types(cls).items():
             hint = "Write one that YAML has, such as list[float], dict[str, float] or Literal['a', 'b']."
             raise TypeError(f"{who}: option '{name}': {found} is no type of an option. {hint}")
+        for own, expected in _strange_methods(cls):
+            raise TypeError(f"{who}: {own} must take what {expected} takes")
         mistake = cls.mistake() if hasattr(cls, "mistake") else None
         if mistake is not None:
             raise TypeError(f"{who}: {mistake}")
@@ -241,6 +247,57 @@ def _defining(cls: type, method: str) -> str:
     return _place(next(base for base in reversed(cls.__mro__) if method in vars(base)))
 
 
+def _strange_methods(cls: type) -> Iterator[tuple[str, str]]:
+    """The methods of a class that cannot be called as those of our base, each with its signature, and the base's."""
+    ours = [base for base in reversed(cls.__mro__) if not from_outside(base)]
+    first = {name: base for base in reversed(ours) for name in vars(base) if not name.startswith("_")}
+    for name, base in first.items():
+        expected, own = _signature(base, name), _signature(cls, name)
+        if expected is not None and own is not None and not _takes_calls_of(expected, own):
+            yield f"{name}{own}", f"{_place(base)}.{name}{expected}"
+
+
+def _signature(cls: type, name: str) -> inspect.Signature | None:
+    """What a method takes besides the object, types left out; None: it is no method."""
+    member = inspect.getattr_static(cls, name)
+    function = getattr(member, "__func__", member)  # of a static or class method
+    if not isinstance(function, types.FunctionType):
+        return None
+    return _without_types(inspect.signature(member.__get__(cls, cls)))  # bound, to whatever it is
+
+
+def _without_types(signature: inspect.Signature) -> inspect.Signature:
+    """A signature as short as messages show it."""
+    parameters = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=signature.empty)
+
+
+def _expect_constructor(cls: type, runtime: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+    """Refuses a class whose constructor cannot be called with the facts and options of its kind of component."""
+    signature = _without_types(inspect.signature(cls))
+    try:
+        signature.bind(*runtime, **options)
+    except TypeError as error:
+        facts = ", ".join(type(fact).__name__ for fact in runtime)
+        given = " and ".join(filter(None, [facts, "the options by name"]))
+        what = f"its constructor takes {signature}, and is given {given} ({error})"
+        base = next(base for base in reversed(cls.__mro__) if not from_outside(base))
+        raise ConfigError(Problem(describe_component(cls), what, f"See {_place(base)}.")) from error
+
+
+def _takes_calls_of(expected: inspect.Signature, own: inspect.Signature) -> bool:
+    """Whether what is written for one signature can be called by another, with all arguments and with the fewest."""
+    for fewest in (False, True):
+        given = [p for p in expected.parameters.values() if not (fewest and p.default is not p.empty)]
+        by_name = {p.name: None for p in given if p.kind is p.KEYWORD_ONLY}
+        by_position = [p for p in given if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        try:
+            own.bind(*by_position, **by_name)
+        except TypeError:
+            return False
+    return True
+
+
 def from_outside(cls: type) -> bool:
     """Whether a class is none of this package's."""
     return not cls.__module__.startswith("mtl_cli.")
@@ -273,7 +330,8 @@ def expect_shape(component: object, what: str, value: Any, shape: tuple[int, ...
     found = getattr(value, "shape", None)
     if found != shape:
         given = f"a {type(value).__name__}" if found is None else f"{tuple(found)}"
-        raise ConfigError(Problem(describe_component(component), f"gives {given} as {what}, must be {tuple(shape)}"))
+        must = "must have shape" if found is None else "must be"
+        raise ConfigError(Problem(describe_component(component), f"gives {given} as {what}, {must} {tuple(shape)}"))
 
 
 @contextmanager

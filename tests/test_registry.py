@@ -410,6 +410,80 @@ def test_forgotten_constructor_of_the_base_is_told():
         ENCODERS.build("mine", InputSpec(3), 4)
 
 
+class Alone(LossBalancing):
+    """Takes nothing that is known at run time."""
+
+    def __init__(self, *, floor: float = 1e-3):  # noqa: ARG002
+        super().__init__()
+
+    def weights(self, losses, tasks):  # noqa: ARG002
+        return losses
+
+
+class Late(Alone):
+    """Wants something that nobody gives."""
+
+    def __init__(self, num_tasks, names, *, floor: float = 1e-3):  # noqa: ARG002
+        super().__init__()
+
+
+@pytest.mark.usefixtures("_cleanup")
+@pytest.mark.parametrize(
+    ("cls", "takes", "why"),
+    [
+        (Alone, "(*, floor=0.001)", "too many positional arguments"),
+        (Late, "(num_tasks, names, *, floor=0.001)", "missing a required argument: 'names'"),
+    ],
+)
+def test_constructor_that_does_not_take_what_it_is_given_is_told(cls, takes, why):
+    BALANCINGS.register("mine")(cls)
+    with pytest.raises(ConfigError) as caught:
+        BALANCINGS.build("mine", 2, floor=0.1)
+    assert str(caught.value) == (
+        f"balancing 'mine' (test_registry.{cls.__name__}): its constructor takes {takes}, and is given int and "
+        f"the options by name ({why}). See mtl_cli.balancing.base.Balancing."
+    )
+
+
+WEIGHTS = "mtl_cli.balancing.base.LossBalancing.weights(losses, tasks)"
+
+
+@pytest.mark.usefixtures("_cleanup")
+@pytest.mark.parametrize(
+    ("method", "takes", "told", "expected"),
+    [
+        ("weights", "self, losses", "(losses)", WEIGHTS),
+        ("weights", "losses, tasks", "(tasks)", WEIGHTS),
+        ("weights", "self, losses, tasks, names", "(losses, tasks, names)", WEIGHTS),
+        ("weights", "self, losses, *, tasks", "(losses, *, tasks)", WEIGHTS),
+        ("after_epoch", "self", "()", "mtl_cli.balancing.base.Balancing.after_epoch(losses)"),
+    ],
+)
+def test_method_that_cannot_be_called_as_that_of_the_base_is_refused_when_it_is_registered(
+    method, takes, told, expected
+):
+    cls = type("Own", (Alone,), {method: eval(f"lambda {takes}: None"), "__module__": __name__})
+    with pytest.raises(TypeError) as caught:
+        BALANCINGS.register("mine")(cls)
+    assert str(caught.value) == f"balancing 'mine' (test_registry.Own): {method}{told} must take what {expected} takes"
+
+
+@pytest.mark.usefixtures("_cleanup")
+@pytest.mark.parametrize(
+    ("takes", "wrapped"),
+    [
+        ("self, *given", None),
+        ("self, of_all, which=None, factor=1", None),
+        ("losses, tasks", staticmethod),
+        ("self, losses, tasks", torch.no_grad()),
+    ],
+)
+def test_method_that_can_be_called_as_that_of_the_base_is_taken(takes, wrapped):
+    weights = eval(f"lambda {takes}: None")
+    cls = type("Own", (Alone,), {"weights": wrapped(weights) if wrapped else weights, "__module__": __name__})
+    assert BALANCINGS.register("mine")(cls) is cls
+
+
 def test_every_shipped_component_derives_from_a_base_of_its_registry():
     for registry in ALL:
         for name in registry.names():

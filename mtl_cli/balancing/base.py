@@ -166,7 +166,7 @@ class LossBalancing(Balancing):
         """Weight of each loss, shape (k,), differentiable in the method's own parameters only."""
 
     def penalty(self, tasks: Tensor) -> Tensor | None:  # noqa: ARG002
-        """What is added to the weighted sum, a tensor of one value, or None."""
+        """What is added to the weighted sum, a tensor () of one value, or None."""
         return None
 
     def observe(self, gradients: Tensor, losses: Tensor, tasks: Tensor) -> None:

@@ -28,6 +28,7 @@ from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.backward import Backward, Jacobian
 from mtl_cli.optim import FlatParameters, Optimizer, Scheduler
 from mtl_cli.processes import ALONE, ProcessGroup
+from mtl_cli.registry import expect_shape
 from mtl_cli.types import Labels
 
 
@@ -251,8 +252,12 @@ def _add_penalty(learner: Learner, rows: int, absent: Sequence[int]) -> None:
     It may be a mean over the ``rows`` of this process that were read last: several processes add theirs up. What it
     asks of the parameters of ``absent`` tasks, which stay as they are, must not count for clipping.
     """
-    penalty = learner.model.sharing.penalty()
-    if penalty is None or not penalty.requires_grad:  # frozen parameters
+    sharing = learner.model.sharing
+    penalty = sharing.penalty()
+    if penalty is None:
+        return
+    expect_shape(sharing, "penalty", penalty, ())
+    if not penalty.requires_grad:  # frozen parameters
         return
     if learner.processes.size == 1:
         penalty.backward()

@@ -74,7 +74,7 @@ def _model(encoder, sharing):
         (Wide, HardSharing, "Wide: gives (4, 9) as features, must be (4, 8)."),
         (Wide, SeparateModels, "Wide: gives (4, 9) as features, must be (4, 8)."),
         (Fitting, Two, "Two: gives (2, 4, 8) as features, must be (3, 4, 8)."),
-        (Fitting, Listing, "Listing: gives a list as features, must be (4, 8)."),
+        (Fitting, Listing, "Listing: gives a list as features, must have shape (4, 8)."),
     ],
 )
 def test_features_of_another_shape_are_refused(encoder, sharing, message):
@@ -110,6 +110,34 @@ def test_weights_of_another_shape_are_refused(shape, linear):
     with pytest.raises(ConfigError) as caught:
         backward(x * 1.0, Weighting(torch.ones(shape), linear), [x])
     assert str(caught.value) == f"{__name__}.Weighting: gives {shape} as weights, must be (3,)."
+
+
+class Penalised(LossBalancing):
+    """Learns a number of each task, and gives ``given`` of them as penalty."""
+
+    def __init__(self, given):
+        super().__init__()
+        self.own, self.given = nn.Parameter(torch.zeros(3)), given
+
+    def weights(self, losses, tasks):  # noqa: ARG002
+        return self.own.exp()
+
+    def penalty(self, tasks):
+        return self.given(self.own[tasks])
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (lambda own: own.flatten()[:3], "gives (3,) as penalty, must be ()."),
+        (lambda own: 0.5, "gives a float as penalty, must have shape ()."),  # noqa: ARG005
+    ],
+)
+def test_penalty_that_is_no_tensor_of_one_number_is_refused(given, what):
+    x = nn.Parameter(torch.ones(3))
+    with pytest.raises(ConfigError) as caught:
+        backward(x * 1.0, Penalised(given), [x])
+    assert str(caught.value) == f"{__name__}.Penalised: {what}"
 
 
 class Combining(GradientBalancing):
@@ -207,7 +235,7 @@ def test_losses_and_derivatives_of_another_shape_are_refused(change, what):
 @pytest.mark.parametrize(
     ("given", "what"),
     [
-        ({"labels": list}, "gives a list as labels, must be (20,)."),
+        ({"labels": list}, "gives a list as labels, must have shape (20,)."),
         ({"labels": lambda labels: labels[1:]}, "gives (19,) as labels, must be (20,)."),
         ({"labels": lambda labels: labels, "state": {"a": np.ones(2)}}, "its state is no plain JSON: Object of"),
     ],

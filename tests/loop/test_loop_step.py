@@ -1,5 +1,6 @@
 """One training step: the same as by hand, in pieces, and with tasks that have no labels."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier
@@ -12,6 +13,7 @@ from torch.nn import functional
 from worlds import NAN, inputs, make_learner, make_rows, make_settled_learner, three_kind_rows, three_kinds
 
 from mtl_cli.data.batches import plan_epoch
+from mtl_cli.errors import ConfigError
 from mtl_cli.loop import train_step
 from mtl_cli.loop.diagnostics import gradient_norms
 from mtl_cli.loop.passes import ValidationBatches
@@ -250,6 +252,22 @@ def test_penalty_of_absent_tasks_does_not_count_for_clipping():
     whole, cut = steps
     assert whole.norm() > 0.05
     torch.testing.assert_close(cut, whole * 0.05 / whole.norm(), rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (0.5, "a float as penalty, must have shape ()"),
+        (torch.ones(2, requires_grad=True), "(2,) as penalty, must be ()"),
+    ],
+)
+def test_penalty_of_an_architecture_that_is_no_tensor_of_one_number_is_refused(given, what):
+    rows, learner = three_kind_rows(8), make_learner(three_kinds())
+    learner.model.sharing.penalty = lambda: given
+    with pytest.raises(
+        ConfigError, match=re.escape(f"sharing 'hard' (mtl_cli.model.sharing.hard.HardSharing): gives {what}.")
+    ):
+        _step(learner, rows, _plan(rows), 0, 0)
 
 
 class InThread(DistributedGroup):

@@ -56,9 +56,11 @@ class WeightingAccumulator(GradientAccumulator):
                 piece.add_gradient(weights.detach())
         self._processes.add_up(*self._parameters.gradients)
         if balancing.has_parameters:  # their gradient comes from losses of the whole batch
-            penalty = balancing.penalty(self._tasks)
-            total = (weights * losses).sum()
-            (total if penalty is None else total + penalty).backward()
+            total, penalty = (weights * losses).sum(), balancing.penalty(self._tasks)
+            if penalty is not None:
+                expect_shape(balancing, "penalty", penalty, ())
+                total = total + penalty
+            total.backward()
         return weights.detach(), None
 
 

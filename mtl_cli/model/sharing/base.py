@@ -76,7 +76,7 @@ class Sharing(nn.Module, ABC):
         return None
 
     def penalty(self) -> Tensor | None:
-        """What is added to the loss of a step, one number; None: nothing.
+        """What is added to the loss of a step, a tensor () of one value; None: nothing.
 
         It is computed from the parameters, or is a mean over the rows that were read last in training.
 
