@@ -85,7 +85,9 @@ def build_learner(
     optimizers = [OPTIMIZERS.build(config.optimizer.name, parameters, **config.optimizer.options)]
     if balancing.has_parameters:
         own = FlatParameters(by_rows(balancing.parameters(), len(names)))
-        options = {**config.optimizer.options, "weight_decay": 0.0}  # decay would pull what a method has learnt to 0
+        options = dict(config.optimizer.options)
+        if "weight_decay" in options:
+            options["weight_decay"] = 0.0  # decay would pull what a method has learnt to 0
         optimizers.append(OPTIMIZERS.build(config.optimizer.name, own, **options))
     torch.set_num_threads(choose_threads(config, model))
     keep_freed_memory()

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mtl_cli.registry import BALANCINGS, ENCODERS
+from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS
 
 QUICK = ["--config-dir", "conf", "task=digits", "hydra.run.dir=run", "plugins=[my_plugins.own]", "balancing=own"]
 OWN = '''
@@ -131,3 +131,36 @@ def test_option_for_each_task_goes_to_the_task_that_it_names(cli, base, write, t
     assert (ended.code, ended.err) == (0, "")
     (record,) = records(tmp_path / "run", "train")
     assert (record["train/a/weight"], record["train/b/weight"]) == (2.0, 3.0)
+
+
+PLAIN_DESCENT = '''
+from mtl_cli.optim import Optimizer
+from mtl_cli.registry import OPTIMIZERS
+
+
+@OPTIMIZERS.register("own")
+class Own(Optimizer):
+    """Plain gradient descent."""
+
+    def __init__(self, flat, *, lr: float = 0.1):
+        super().__init__(flat, lr, ())
+
+    def update(self, views, counts, lr):
+        for values, gradient in views:
+            values.sub_(gradient, alpha=lr)
+'''
+
+
+def test_optimizer_without_weight_decay_trains_what_a_method_learns(cli, base, write, tmp_path, records):
+    base()
+    files = {"my_plugins/__init__.py": "", "my_plugins/descent.py": PLAIN_DESCENT}
+    write({**files, "conf/optimizer/own.yaml": "name: own\nlr: 0.1\n"})
+    sys.path.insert(0, str(tmp_path))
+    chosen = ["plugins=[my_plugins.descent]", "optimizer=own", "balancing=uncertainty", "hydra.run.dir=run"]
+    try:
+        ended = cli("--config-dir", "conf", "task=base", "trainer.max_epochs=2", *chosen)
+    finally:
+        OPTIMIZERS._classes.pop("own", None)
+    assert (ended.code, ended.err) == (0, "")
+    first, second = records(tmp_path / "run", "train")
+    assert first["train/a/weight"] != second["train/a/weight"]
