@@ -415,6 +415,8 @@ def conform(value: Any, annotation: Any, where: str) -> tuple[Any, list[Problem]
     if origin in (typing.Union, types.UnionType):
         return _conform_union(value, args, where)
     if is_dataclass(annotation) and isinstance(annotation, type):
+        if isinstance(value, annotation):  # made of a mapping before, or by hand
+            return value, []
         if not isinstance(value, Mapping):
             return value, [Problem(where, f"must be a mapping, got {shown(value)}")]
         values, problems = conform_mapping(value, options_of(annotation), where)

@@ -83,6 +83,8 @@ FITS = [
     (0, NonNegativeInt, 0),
     (HUGE, NonNegativeInt, HUGE),
     ({"size": 2}, Inner, Inner(2)),
+    (Inner(2), Inner, Inner(2)),
+    ([Inner(2)], list[Inner] | None, [Inner(2)]),
 ]
 
 
@@ -226,6 +228,21 @@ def test_component_from_outside_is_a_component_like_any():
         "encoder.from_outside.gain: must be greater than 0, got 0.0.\n"
         "encoder.from_outside.mode: must be one of a, b, got 'c'."
     )
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_option_that_is_a_dataclass_is_checked_as_a_mapping_and_built_with_what_became_of_it():
+    @BALANCINGS.register("mine")
+    class Mine(WithoutTypes):
+        """Has an option with keys of its own."""
+
+        def __init__(self, num_tasks, *, inner: Inner | None = None):
+            super().__init__(num_tasks)
+            self.inner = inner
+
+    options, problems = conform_mapping({"inner": {"size": 2}}, BALANCINGS.options("mine"), "balancing")
+    assert problems == []
+    assert BALANCINGS.build("mine", 2, **options).inner == Inner(2)
 
 
 @pytest.mark.usefixtures("_cleanup")
