@@ -105,6 +105,10 @@ class Registry(Generic[T]):
         )
         return {} if init is None else _options_from_source(init)
 
+    def is_from_outside(self, name: str) -> bool:
+        """Whether component ``name`` is known, and none of this package's."""
+        return name in self._classes and from_outside(self._classes[name])
+
     def literal(self, name: str, attribute: str) -> Any:
         """A class attribute of component ``name`` that is a literal in its source (``metrics``)."""
         if name in self._classes:

@@ -38,12 +38,12 @@ from mtl_cli.data.batches import Origins, Rows, join_labels
 from mtl_cli.data.input_columns import Findings
 from mtl_cli.data.sources.table import FrameSource
 from mtl_cli.data.table import Part
-from mtl_cli.errors import ConfigError, DataError, Problem, RunError
+from mtl_cli.errors import ConfigError, DataError, Problem, RunError, listed
 from mtl_cli.loop.evaluate import EVALUATION_ROWS, Evaluation, forward, rows_at_once, score
 from mtl_cli.loop.progress import Progress
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.registry import SOURCES
-from mtl_cli.run import RunFolder, digest
+from mtl_cli.run import RunFolder, changed_code, digest
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, check_device, validate
 from mtl_cli.tasks import LabelCounts, Task, first_columns, target_columns
@@ -435,7 +435,17 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
         raise ConfigError(
             [replace(p, where="device", hint="Choose another one: cpu.") for p in error.problems]
         ) from None
-    return TrainedRun(folder, config, features, tasks, model, name, epoch, state, tuple(_unfinished(folder, epoch)))
+    return TrainedRun(
+        folder,
+        config,
+        features,
+        tasks,
+        model,
+        name,
+        epoch,
+        state,
+        (*_unfinished(folder, epoch), *_edited(config, folder)),
+    )
 
 
 def _neither_file_nor_frame(data: object) -> TypeError:
@@ -513,6 +523,12 @@ def _read_config(folder: RunFolder) -> RunConfig:
         return validate(folder.read_settings(), lambda _: str(file))
     except ConfigError as error:
         raise RunError(error.problems) from None
+
+
+def _edited(config: RunConfig, folder: RunFolder) -> Sequence[str]:
+    edited = changed_code(folder, config.plugins)
+    what = "has changed since the training, if only in a comment: the numbers may differ"
+    return [f"the code of {listed(edited, 5)} {what}."] if edited else ()
 
 
 def _unfinished(folder: RunFolder, epoch: int) -> Sequence[str]:

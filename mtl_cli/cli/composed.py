@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from mtl_cli import composition
 from mtl_cli.cli import session
 from mtl_cli.errors import ConfigError, Problem
-from mtl_cli.schema import RunConfig, validate, with_tasks_by_name
+from mtl_cli.schema import RunConfig, validate, with_own_options, with_tasks_by_name
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Job:
 
     Args:
         config: The configuration.
-        settings: The same as plain mappings, as the run's config.yaml has it: its tasks by their names.
+        settings: The same as plain mappings, as the run's config.yaml has it: its tasks by their names, and the options
+            of components from outside the package.
         overrides: Of the command line.
         folder: Its folder.
         number: Its place in a sweep; None for a single run.
@@ -55,7 +56,8 @@ def composed_job(composed: DictConfig) -> Job:
         raise no_task(composition.config_groups(folders))
     number = context.job.num if context.mode == RunMode.MULTIRUN else None
     config = validate(settings, origin)  # as it is written: its messages name the places
-    return Job(config, with_tasks_by_name(settings), overrides, Path(context.runtime.output_dir), number)
+    settings = with_own_options(with_tasks_by_name(settings))
+    return Job(config, settings, overrides, Path(context.runtime.output_dir), number)
 
 
 def given_overrides() -> list[str]:

@@ -13,7 +13,7 @@ from mtl_cli.cli import session
 from mtl_cli.cli.composed import Job
 from mtl_cli.errors import Problem, RunError, UserError, listed
 from mtl_cli.run import RunFolder, flatten
-from mtl_cli.schema import RunConfig, seconds, with_tasks_by_name
+from mtl_cli.schema import RunConfig, seconds, with_own_options, with_tasks_by_name
 
 log = logging.getLogger("mtl_cli")
 #: Keys that may differ between a run and its resumption: they do not change what has been trained so far.
@@ -62,8 +62,8 @@ class Changes:
         Raises:
             RunError: The folder does not say what its own settings are.
         """
-        stored = with_tasks_by_name(RunFolder.open(folder).read_settings())  # older versions stored a list as one
-        old, new = flatten(stored), flatten(with_tasks_by_name(settings))
+        stored = RunFolder.open(folder).read_settings()  # older versions stored a list as one, and not all options
+        old, new = (flatten(with_own_options(with_tasks_by_name(values))) for values in (stored, settings))
         if new.get(_ANNEAL_EPOCHS) is None and _ANNEAL_EPOCHS in old:  # see ``with_own_epochs``
             new[_ANNEAL_EPOCHS] = old[_ANNEAL_EPOCHS]
         return cls(old, new)

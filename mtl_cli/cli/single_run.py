@@ -23,7 +23,7 @@ from mtl_cli.commands.entry import say
 from mtl_cli.errors import ConfigError, Problem, RunError, listed
 from mtl_cli.paths import expanded
 from mtl_cli.run import RunFolder, find_resumable
-from mtl_cli.schema import validate, with_tasks_by_name
+from mtl_cli.schema import validate, with_own_options, with_tasks_by_name
 from mtl_cli.steps import run_alone
 
 log = logging.getLogger("mtl_cli")
@@ -63,6 +63,7 @@ def resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
     settings = _merged(settings, given)
     settings["resume"] = None  # what init_from= of the run itself does not go together with
     config = validate(settings, composition.origin_of(overrides, []))
+    settings = with_own_options(settings)  # a run of an older version may lack some
     refuse_changes(folder, settings)
     check_for_processes(config)
     if config.dry_run:

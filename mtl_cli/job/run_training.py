@@ -12,7 +12,7 @@ from pathlib import Path
 from mtl_cli.build import Data, build_data
 from mtl_cli.data import Features
 from mtl_cli.job.describe import describe
-from mtl_cli.job.resuming import finding_data, go_on, read_as_begun, refuse_other_data, stored_columns
+from mtl_cli.job.resuming import finding_data, go_on, read_as_begun, refuse_other_data, stored_columns, tell_edits
 from mtl_cli.job.setting_up import set_up
 from mtl_cli.job.stop_signals import signals
 from mtl_cli.job.summary import evaluate_and_record
@@ -21,7 +21,7 @@ from mtl_cli.loop import Trainer
 from mtl_cli.loop.progress import Limits
 from mtl_cli.processes import ALONE, ProcessGroup
 from mtl_cli.report_text import format_number
-from mtl_cli.run import RunFolder, digest
+from mtl_cli.run import RunFolder, digest, record_code
 from mtl_cli.run.atomic import write_error
 from mtl_cli.schema import RunConfig
 from mtl_cli.steps import Clock, Steps, run_alone
@@ -102,6 +102,9 @@ def training(
             hint = f"All of them must find {run.data.table.files} as they were for the first."
             processes.refuse_difference(lambda: run.data.table.fingerprint, "data", hint)
             folder.write_sealed("data.json", run.data.state(config))
+            if begun:
+                tell_edits(run)
+            record_code(folder, config.plugins)
             log.info("%s", describe(run))
             if run.start is not None:
                 folder.write_json("init.json", run.start.to_json())

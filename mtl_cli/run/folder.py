@@ -7,6 +7,7 @@
 * diagnostics.jsonl: how the gradients of the tasks relate, one object per look (trainer.diagnostics_every)
 * summary.json: final numbers (see ``summary_record`` of mtl_cli.job.summary)
 * data.json: what was learned from the training data (columns, categories, classes)
+* plugins.json: checksums of the code of plugins, if there are any
 * init.json: what the weights started from, if they did from another run's (``init_from``)
 * train.log: the log
 * curves.json: confusion, calibration, predicted and true numbers on the test rows, for the report
@@ -60,6 +61,7 @@ OURS = frozenset(
         "data.json",
         "sharing.json",
         "init.json",
+        "plugins.json",
         "train.log",
         CHECKPOINTS,
         "tensorboard",
@@ -337,7 +339,7 @@ class RunFolder:
 
     def description(self) -> dict[str, bytes]:
         """The files that say what the run is and how far it came, by name; for ``put_back``."""
-        names = (STATUS, CONFIG, OVERRIDES, "data.json")
+        names = (STATUS, CONFIG, OVERRIDES, "data.json", "plugins.json")
         return {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
 
     def put_back(self, description: Mapping[str, bytes]) -> None:

@@ -20,6 +20,7 @@ from mtl_cli.schema.options import (
     TextOptions,
     TrainerOptions,
 )
+from mtl_cli.schema.own_options import with_own_options
 from mtl_cli.schema.parts import TOP_KEYS
 from mtl_cli.schema.streaming import why_whole
 from mtl_cli.schema.tasks import with_tasks_by_name
@@ -54,5 +55,6 @@ __all__ = [
     "validate",
     "why_whole",
     "with_origin",
+    "with_own_options",
     "with_tasks_by_name",
 ]

@@ -75,6 +75,7 @@ class RunConfig:
         left_out: Tasks that ``only`` leaves out; their labels are no inputs all the same, so that subsets compare.
         loss_scale: ``none``, or ``initial``: each task's loss is divided by its first value before it is weighted.
         loggers: Trackers that the metrics go to as well, by name.
+        plugins: Modules with components of the user's own.
     """
 
     data: DataOptions
@@ -97,3 +98,4 @@ class RunConfig:
     freeze: tuple[str, ...]
     dry_run: bool
     loggers: Mapping[str, Component] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()

@@ -45,6 +45,7 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
         left_out={name: task for name, task in parts.tasks.items() if name not in kept}, trainer=top["trainer"],
         monitor=top["monitor"], seed=top["seed"], resume=top["resume"], init_from=top["init_from"],
         freeze=parts.freeze, dry_run=top["dry_run"], loss_scale=parts.loss_scale, loggers=parts.loggers,
+        plugins=tuple(top["plugins"]),
         **{group: component for group, component in parts.components.items() if component is not None},
     )  # fmt: skip
 

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from mtl_cli.commands.entry import run
+from mtl_cli.commands.evaluate import evaluate
 from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS
 
 QUICK = ["--config-dir", "conf", "task=digits", "hydra.run.dir=run", "plugins=[my_plugins.own]", "balancing=own"]
@@ -164,3 +166,60 @@ def test_optimizer_without_weight_decay_trains_what_a_method_learns(cli, base, w
     assert (ended.code, ended.err) == (0, "")
     first, second = records(tmp_path / "run", "train")
     assert first["train/a/weight"] != second["train/a/weight"]
+
+
+WITH_DEFAULT = '''
+import torch
+from mtl_cli.balancing import LossBalancing
+from mtl_cli.registry import BALANCINGS
+
+
+@BALANCINGS.register("own")
+class Own(LossBalancing):
+    """All weights alike."""
+
+    def __init__(self, num_tasks, *, weight: float = {default}):
+        super().__init__()
+        self.weight = weight
+
+    def weights(self, losses, tasks):
+        return torch.full_like(losses, self.weight)
+'''
+
+
+@pytest.fixture
+def edited(cli, base, write, tmp_path):
+    """A run with a method whose default weight was 2; its code now says 4.0625."""
+    base()
+    sys.path.insert(0, str(tmp_path))
+    files = {"my_plugins/__init__.py": "", "conf/balancing/own.yaml": "name: own\n"}
+    write({**files, "my_plugins/own.py": WITH_DEFAULT.replace("{default}", "2.0")})
+    given = ["--config-dir", "conf", "task=base", "plugins=[my_plugins.own]", "balancing=own"]
+    assert cli(*given, "trainer.max_epochs=1", "hydra.run.dir=run").code == 0
+    write({"my_plugins/own.py": WITH_DEFAULT.replace("{default}", "4.0625")})
+    del sys.modules["my_plugins.own"]
+    yield given
+    BALANCINGS._classes.pop("own", None)
+
+
+def test_run_goes_on_with_the_options_that_it_began_with_and_says_that_a_plugin_was_edited(
+    cli, edited, tmp_path, records
+):
+    ended = cli(*edited, "trainer.max_epochs=2", "resume=run")
+    assert ended.code == 2
+    assert "run: was made with another balancing.weight (2.0 -> 4.0625)." in ended.err
+    ended = cli("resume=run", "trainer.max_epochs=2")
+    told = "the code of my_plugins.own has changed since the run last trained"
+    assert (ended.code, ended.err, told in ended.out) == (0, "", True)
+    assert [record["train/a/weight"] for record in records(tmp_path / "run", "train")] == [2.0, 2.0]
+    ended = cli("resume=run", "trainer.max_epochs=3")  # the code is as it was for the last epoch
+    assert (ended.code, told in ended.out) == (0, False)
+
+
+def test_evaluation_says_that_a_plugin_was_edited(edited, capsys):
+    capsys.readouterr()
+    assert run(evaluate, ["run"]) == 0
+    told = (
+        "note: the code of my_plugins.own has changed since the training, if only in a comment: the numbers may differ."
+    )
+    assert told in capsys.readouterr().err
