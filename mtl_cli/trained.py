@@ -51,6 +51,7 @@ from mtl_cli.types import InputSpec, Labels
 
 ROW = "row"  # the column that numbers the rows of predictions where there is no id
 _INTO_FRAMES = {"pandas": "Call polars.from_pandas on it.", "pyarrow": "Call polars.from_arrow on it."}
+_SHOWN = 10  # tasks that a run is described by
 _CELLS = 4_000_000  # of a table at a time, so that wide tables need no more memory than long ones
 
 
@@ -73,7 +74,7 @@ class Evaluated:
     notes: tuple[str, ...]
 
 
-@dataclass
+@dataclass(repr=False)  # what data.json says alone fills pages
 class TrainedRun:
     """A trained model that reads tables as its training did. Made by ``load_run``.
 
@@ -106,6 +107,10 @@ class TrainedRun:
     state: dict[str, Any]
     notes: tuple[str, ...] = ()
     findings: Findings = field(default_factory=Findings, init=False)
+
+    def __repr__(self) -> str:
+        names = listed(list(self.config.tasks), _SHOWN)
+        return f"<TrainedRun {self.folder.path}: {self.checkpoint} weights (epoch {self.epoch}), tasks {names}>"
 
     @property
     def device(self) -> torch.device:

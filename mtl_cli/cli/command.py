@@ -35,7 +35,7 @@ _SHOWING = {"--cfg", "-c", "--help", "-h", "--info", "-i"}  # flags with which n
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The entry point of ``mtl-train``. Ends the process with the exit code."""
+    """The entry point of ``mtl-train``. Ends the process with the exit code; ``run_command`` returns it."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     wait_asleep()
     try:

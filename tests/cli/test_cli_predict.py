@@ -466,6 +466,7 @@ def test_library_predicts_frames_and_files(train_base):
     from_frame = trained.predict(pl.read_csv("val.csv"), id="")
     assert from_frame.columns[0] == "row"
     assert from_file.drop("id").equals(from_frame.drop("row"))
+    assert repr(trained) == "<TrainedRun run: best weights (epoch 1), tasks a, b>"  # the last line of a notebook's cell
 
 
 @pytest.mark.parametrize(
