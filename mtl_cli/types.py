@@ -102,7 +102,8 @@ class Column:
 
     Args:
         name: The column's name in the file.
-        values: N values; null where the cell is missing.
+        values: N values; null where the cell is missing. Of text files (CSV) they are text, numbers too, and of others
+            what the file holds: ``mtl_cli.tasks.read_numbers`` reads numbers of either.
         where: Gives the place of row ``i`` (0-based) for messages: ``people.csv, column 'age', row 7``.
         in_source: (N,) bool, the rows of those sources that have the column; None: all have it. The cells of the other
             rows are null, and not for lack of a value.

@@ -116,10 +116,15 @@ class Units:
 
 
 def read_numbers(column: Column) -> np.ndarray:
-    """(N,) float64, NaN where missing.
+    """The numbers of a label column (N,) in float64, NaN where missing: of text too, which is what a CSV file gives.
 
     Raises:
         DataError: Cells that are no finite numbers, or too large to be squared.
+
+    Example:
+        >>> from mtl_cli.types import Column
+        >>> read_numbers(Column("y", pl.Series(["1.5", None, "2"]), str)).tolist()
+        [1.5, nan, 2.0]
     """
     values = column.values
     if values.dtype.is_nested():

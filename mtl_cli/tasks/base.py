@@ -86,6 +86,8 @@ class Kind(ABC):
     def fit(self, column: Column, train: np.ndarray) -> None:
         """Learns from the labels of the rows ``train`` (int64 indices): the scale; classes, unless they were found.
 
+        Labels of text files are text.
+
         Raises:
             DataError: The column cannot serve as labels of this kind; names the place of the value.
         """

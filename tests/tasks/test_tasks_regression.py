@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from worlds import NAN, column, every_row
 
 from mtl_cli.errors import ConfigError, DataError
+from mtl_cli.tasks import read_numbers
 from mtl_cli.tasks._numbers import Units
 from mtl_cli.tasks.regression import Regression
 
@@ -160,6 +161,11 @@ def test_missing_target_is_nan_however_it_is_stored(values):
 def test_target_without_any_training_label_is_left_as_it_is():
     kind = _fit([None, 5.0], train=np.array([0]))
     assert kind.encode(column([None, 5.0]))[1] == 5.0
+
+
+@pytest.mark.parametrize("values", [["1.5", None, "2"], [1.5, None, 2.0]], ids=["of a text file", "of another"])
+def test_numbers_are_read_for_kinds_of_ones_own_whatever_the_file_holds(values):
+    np.testing.assert_array_equal(read_numbers(column(values)), [1.5, NAN, 2.0])
 
 
 def test_booleans_are_numbers_too():
