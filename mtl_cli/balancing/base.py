@@ -53,8 +53,8 @@ class Balancing(nn.Module, ABC):
     others. Tasks are numbered as they are trained, those that are alike side by side, not as they are declared: an
     option that has a number for each task is a ``PerTask``, one that picks tasks a ``TaskList``. A configuration names
     tasks there, and the constructor is given K numbers, or the positions.
-    Parameters of a method are trained with the model's optimizer, without weight decay; row i belongs to task i, and
-    one that cannot be divided into rows for K tasks belongs to all.
+    Parameters of a method are trained with the model's optimizer, without weight decay or clipping, as they are no
+    weights of the model; row i belongs to task i, and one that cannot be divided into rows for K tasks belongs to all.
     A buffer whose size is known only with the first gradient is registered with 0 columns, (K, 0); it takes the size
     of what is loaded into it.
 

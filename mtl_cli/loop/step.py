@@ -279,7 +279,7 @@ def _add_penalty_of_all(learner: Learner, penalty: Tensor, rows: int) -> None:
 
 
 def clip(learner: Learner) -> None:
-    """Makes the gradient as long as is allowed, if it is longer."""
+    """Makes the gradient by the model's parameters as long as is allowed, if it is longer."""
     if learner.clip is not None:
         norm = learner.parameters.gradient_norm()
         learner.parameters.gradient.mul_((learner.clip / (norm + 1e-6)).clamp(max=1.0))

@@ -237,6 +237,18 @@ def test_gradient_is_cut_to_the_longest_allowed():
     torch.testing.assert_close(short.parameters.gradient, whole * 0.1 / whole.norm(), rtol=1e-4, atol=0)
 
 
+def test_what_balancing_learns_is_no_part_of_the_gradient_that_is_cut():
+    rows = three_kind_rows(16)
+    long, short = (make_learner(three_kinds(), balancing="uncertainty", clip=clip) for clip in (None, 0.1))
+    for learner in (long, short):
+        _step(learner, rows, _plan(rows, 16), 0, 0)
+    whole = long.parameters.gradient
+    torch.testing.assert_close(short.parameters.gradient, whole * 0.1 / whole.norm(), rtol=1e-4, atol=0)
+    own, uncut = (learner.optimizers[1].flat.gradient for learner in (short, long))
+    assert torch.equal(own, uncut)
+    assert own.any()
+
+
 def test_penalty_of_absent_tasks_does_not_count_for_clipping():
     rows = three_kind_rows(16)
     targets = rows.labels.targets.numpy().copy()
