@@ -12,7 +12,14 @@ from typing import Any
 from mtl_cli.cli import session
 from mtl_cli.cli.composed import Job
 from mtl_cli.cli.console import RunLog, one_line
-from mtl_cli.cli.continuing import best_score, has_more_to_do, refuse_edited_data, tell_changes, with_own_epochs
+from mtl_cli.cli.continuing import (
+    best_score,
+    has_more_to_do,
+    refuse_edited_data,
+    tell_changes,
+    tell_edits,
+    with_own_epochs,
+)
 from mtl_cli.errors import MTLError, UserError
 from mtl_cli.processes import Work
 from mtl_cli.registry import mistakes_in_components
@@ -35,6 +42,7 @@ def train_in_folder(job: Job, *, resume: bool, **how: Any) -> Steps[float | None
         if resume and run.is_done and not has_more_to_do(run, job.config):
             refuse_edited_data(run, job.config)
             log.info("%s: is done, nothing to do", job.folder)
+            tell_edits(run, job.config)
             return best_score(run)
         from mtl_cli.job import training
 

@@ -18,6 +18,7 @@ from mtl_cli.cli.continuing import (
     is_to_train_longer,
     refuse_changes,
     refuse_edited_data,
+    tell_edits,
 )
 from mtl_cli.cli.job_folder import train_in_folder, try_in_folder
 from mtl_cli.cli.several_processes import check_processes
@@ -74,6 +75,7 @@ def job_of_sweep(
             pass  # it is made anew, as by resume=
         else:
             log.info("done already: %s", job.folder)
+            tell_edits(run, job.config)
             return score
     return (yield from train_in_folder(job, resume=True, **how))
 

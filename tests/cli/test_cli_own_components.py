@@ -189,13 +189,14 @@ class Own(LossBalancing):
 
 @pytest.fixture
 def edited(cli, base, write, tmp_path):
-    """A run with a method whose default weight was 2; its code now says 4.0625."""
+    """A run, and a sweep of one job, with a method whose default weight was 2; its code now says 4.0625."""
     base()
     sys.path.insert(0, str(tmp_path))
     files = {"my_plugins/__init__.py": "", "conf/balancing/own.yaml": "name: own\n"}
     write({**files, "my_plugins/own.py": WITH_DEFAULT.replace("{default}", "2.0")})
     given = ["--config-dir", "conf", "task=base", "plugins=[my_plugins.own]", "balancing=own"]
     assert cli(*given, "trainer.max_epochs=1", "hydra.run.dir=run").code == 0
+    assert cli("-m", *given, "+balancing.weight=1", "trainer.max_epochs=1", "hydra.sweep.dir=sweep").code == 0
     write({"my_plugins/own.py": WITH_DEFAULT.replace("{default}", "4.0625")})
     del sys.modules["my_plugins.own"]
     yield given
@@ -214,6 +215,15 @@ def test_run_goes_on_with_the_options_that_it_began_with_and_says_that_a_plugin_
     assert [record["train/a/weight"] for record in records(tmp_path / "run", "train")] == [2.0, 2.0]
     ended = cli("resume=run", "trainer.max_epochs=3")  # the code is as it was for the last epoch
     assert (ended.code, told in ended.out) == (0, False)
+
+
+@pytest.mark.parametrize(
+    "command", ["+balancing.weight=2 resume=run", "-m +balancing.weight=1 hydra.sweep.dir=sweep"], ids=["run", "sweep"]
+)
+def test_what_is_done_already_is_said_to_be_of_code_that_was_edited(cli, edited, command):
+    ended = cli(*edited, "trainer.max_epochs=1", *command.split())
+    assert ended.code == 0
+    assert "the code of my_plugins.own has changed since it was trained, if only in a comment: its num" in ended.out
 
 
 def test_evaluation_says_that_a_plugin_was_edited(edited, capsys):
