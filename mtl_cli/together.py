@@ -21,10 +21,11 @@ from mtl_cli.data import Features, Table
 from mtl_cli.loop.stacked import Stack, likeness, weighs_losses
 from mtl_cli.loop.step import StepResult
 from mtl_cli.loop.trainer import Step
-from mtl_cli.registry import BALANCINGS
+from mtl_cli.registry import BALANCINGS, KINDS
 from mtl_cli.schema import DataOptions, RunConfig, TaskConfig
 from mtl_cli.seeding import OwnGenerators
 from mtl_cli.steps import Clock, OwnTime, Steps
+from mtl_cli.tasks import Kind
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,7 +69,11 @@ def why_alone(config: RunConfig) -> str | None:
 
 def why_kin_alone(config: RunConfig) -> str | None:
     """The same of what all runs of one ``kinship`` have in common, for which their files are looked at."""
-    return f"data.in_memory={str(config.data.in_memory).lower()} (the data are streamed)" if streams(config) else None
+    silent = [name for name, task in config.tasks.items() if KINDS.load(task.kind.name).group_key is Kind.group_key]
+    reasons = [f"tasks.{name}.kind={config.tasks[name].kind.name} (it has no group_key)" for name in silent]
+    if streams(config):
+        reasons.append(f"data.in_memory={str(config.data.in_memory).lower()} (the data are streamed)")
+    return ", ".join(reasons) or None
 
 
 def kinship(config: RunConfig) -> Hashable:

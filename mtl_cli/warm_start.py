@@ -7,6 +7,7 @@ other run read them (scaling, bins, categories), since that is what its weights 
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import re
@@ -21,6 +22,7 @@ from mtl_cli.build import Data, build_sharing, tasks_with_head
 from mtl_cli.errors import ConfigError, Problem, listed
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.ownership import Ownership
+from mtl_cli.registry import KINDS
 from mtl_cli.report_text import text_table
 from mtl_cli.schema import RunConfig
 from mtl_cli.spelling import Spellings
@@ -225,10 +227,16 @@ def _other_meaning(there: Kind, here: Kind) -> str | None:
     if there.meaning() == here.meaning():
         return None
     if type(there) is not type(here):
-        return f"kind {type(there).__name__.lower()} there, {type(here).__name__.lower()} here"
+        return f"kind {_name(there)} there, {_name(here)} here"
     if not _same_classes(there.classes, here.classes):
         return f"other classes there: {', '.join(list(there.classes)[:8])}"
-    return None if here.classes and there.num_outputs == here.num_outputs else "other outputs there"
+    respelt = copy.copy(here)
+    respelt.classes = there.classes
+    return None if there.meaning() == respelt.meaning() else "other outputs there"
+
+
+def _name(kind: Kind) -> str:
+    return KINDS.name_of(type(kind)) or type(kind).__name__
 
 
 def _same_classes(there: Sequence[str], here: Sequence[str]) -> bool:

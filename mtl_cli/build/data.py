@@ -251,7 +251,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
         rows = splits.train[affirmed(fitted.values(), splits.train)]
         features = features.with_links(pairs, inputs.categorical.numpy()[rows])
     notes = [*own_column_notes(table, features.read_of_lacking()), *notes]
-    names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, str(fitted[name].kind.group_key())))
+    names = sorted(fitted, key=lambda name: (config.tasks[name].common.hidden, *_likely_neighbours(fitted[name].kind)))
     tasks = tuple(build_task(config, name, fitted[name].kind) for name in names)
     labels, tokens = assemble_labels(names, fitted, config, table, features.spec, unreadable)
     rankings = find_rankings(config, table, names)
@@ -270,6 +270,11 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
         rows = "1 training row has" if unlabelled == 1 else f"{unlabelled} training rows have"
         notes = [*notes, f"{rows} no label for any task: {'it teaches' if unlabelled == 1 else 'they teach'} nothing."]
     return replace(data, notes=(*table.notes, *splits.notes, *features.notes, *notes))
+
+
+def _likely_neighbours(kind: Kind) -> tuple[str, str, str]:
+    """Sorts tasks that are computed together, in the losses or in the heads, next to each other."""
+    return type(kind).__name__, str(kind.num_outputs), str(kind.group_key())
 
 
 def _refuse_unread(encoder: type[Encoder], options: DataOptions) -> None:

@@ -230,7 +230,7 @@ def _no_labels(name: str, table: AnyTable) -> Column:
 def build_kind(task: TaskConfig) -> Kind:
     """The kind of a task, which has not seen any label."""
     kind: Kind = KINDS.build(task.kind.name, **task.kind.options)
-    kind.chosen = tuple(task.common.metrics or ())
+    kind.chosen, kind.made_with = tuple(task.common.metrics or ()), task.kind.options
     return kind
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mtl_cli.model.sharing import Ordered
 from mtl_cli.registry import expect_shape, from_outside
-from mtl_cli.tasks import Kind, first_columns
+from mtl_cli.tasks import Kind, first_columns, likeness
 from mtl_cli.types import Labels
 
 _KEPT = 1024  # sets of tasks whose positions are kept on the device
@@ -48,7 +48,7 @@ class Objective:
         self.kinds = list(kinds)
         self.groups: list[Group] = []
         target = row = 0
-        for _, run in groupby(kinds, key=lambda kind: (kind.group_key(), kind.num_targets)):
+        for _, run in groupby(kinds, key=lambda kind: likeness(kind) or id(kind)):
             alike = list(run)
             k, outputs, numbers = len(alike), alike[0].num_outputs, alike[0].num_targets
             targets, rows = slice(target, target + k * numbers), slice(row, row + k * outputs)

@@ -21,6 +21,7 @@ from mtl_cli.loop.step import Learner, StepResult, clip, update
 from mtl_cli.loop.trainer import Step, Trainer
 from mtl_cli.model.stacked import likeness as model_likeness
 from mtl_cli.model.stacked import smallest_product, stack_models
+from mtl_cli.tasks import likeness as kind_likeness
 from mtl_cli.types import Inputs, Labels
 
 # Loops over elements work on so many at once and do the rest one by one, with another last bit; products depend on
@@ -40,10 +41,10 @@ def likeness(trainer: Trainer) -> Hashable | None:
     if trainer.train.changes or trainer.train.labels_tokens or trainer.train.streamed:
         return None
     model = model_likeness(learner.model)
-    if model is None:
+    kinds = tuple(map(kind_likeness, learner.objective.kinds))
+    if model is None or None in kinds:
         return None
     device, labels = learner.parameters.values.device, trainer.train.labels
-    kinds = tuple(kind.group_key() for kind in learner.objective.kinds)
     like = model, kinds, labels.targets.shape[1], labels.shares is None, device
     return like if device.type in ("cpu", "cuda") else None
 

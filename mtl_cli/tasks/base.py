@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mtl_cli.overriding import restore_general
 from mtl_cli.registry import expect_shape
 from mtl_cli.tasks._curves import class_curves, number_curves
 from mtl_cli.types import Column
@@ -38,6 +40,9 @@ class Kind(ABC):
     ``state`` gives that as plain JSON, so that a run can be used later without its training data. Labels are
     held as float32 numbers with NaN where a row has no label.
 
+    A subclass of a kind that overrides its loss inherits neither the derivative of that nor the ``group_key``; one that
+    overrides how labels are read or outputs decoded, no ``meaning``.
+
     Attributes:
         metrics: Name of each metric and whether higher is better (None: neither). The first is the primary one,
             which ``mean`` averages over tasks: it is better when higher, and at most 1.
@@ -49,6 +54,7 @@ class Kind(ABC):
             who use an exported model.
         scored_by: The module that ``score`` imports, if that takes long.
         chosen: The metrics that this task reports, the primary one first; all if empty.
+        made_with: The options that it was made with.
     """
 
     metrics: ClassVar[Mapping[str, bool | None]]
@@ -58,6 +64,14 @@ class Kind(ABC):
     formula: ClassVar[str] = ""
     scored_by: ClassVar[str] = ""
     chosen: tuple[str, ...] = ()
+    made_with: Mapping[str, Any] = MappingProxyType({})
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        losses = {"loss_and_gradient": "loss_and_gradient", "group_key": "group_key"}
+        restore_general(cls, Kind, losses, of=("loss", "loss_and_gradient"))
+        outputs = {"meaning": "meaning", "from_scale_of": "from_scale_of"}
+        restore_general(cls, Kind, outputs, of=("loss", "fit", "encode", "decode", "state"))
 
     @classmethod
     def mistake(cls) -> str | None:
@@ -211,8 +225,11 @@ class Kind(ABC):
         """Puts back what ``state`` gave."""
 
     def meaning(self) -> Hashable:
-        """What the outputs stand for: a trained head serves another data set if this is the same there."""
-        return (type(self).__name__, self.num_outputs, *self.classes)
+        """What the outputs stand for: a trained head serves another data set if this is the same there.
+
+        All that a kind is made with may matter, unless the kind says what does.
+        """
+        return (type(self), self.num_outputs, *self.classes, repr(sorted(self.made_with.items())))
 
     def from_scale_of(self, there: Kind) -> tuple[float, float] | None:
         """Factor and offset that make of an output of a task with the same ``meaning`` one that says the same here.
@@ -221,9 +238,12 @@ class Kind(ABC):
         """
         return (1.0, 0.0) if self.classes or self.state() == there.state() else None
 
-    def group_key(self) -> Hashable:
-        """Tasks with equal keys are computed together; the loss may depend on nothing else."""
-        return (type(self).__name__, self.num_outputs)
+    def group_key(self) -> Hashable | None:
+        """Tasks of one class with equal keys are computed together; the loss may depend on nothing else.
+
+        None: each is computed by itself, as it is where a kind does not say what its loss depends on.
+        """
+        return None
 
     def counts(self, targets: np.ndarray) -> LabelCounts:
         """Counts encoded labels (N,) or (N, T) with NaN where missing."""
@@ -247,6 +267,18 @@ class Task:
     kind: Kind
     weight: float = 1.0
     auxiliary: bool = False
+
+
+def likeness(kind: Kind) -> Hashable | None:
+    """Equal for kinds whose losses are computed together, by any of them; None for one that is computed by itself.
+
+    Example:
+        >>> from mtl_cli.tasks.regression import Regression
+        >>> likeness(Regression()) == likeness(Regression()), likeness(Regression()) == likeness(Regression(loss="mae"))
+        (True, False)
+    """
+    key = kind.group_key()
+    return None if key is None else (type(kind), kind.num_outputs, kind.num_targets, key)
 
 
 def target_columns(kinds: Sequence[Kind]) -> list[slice]:

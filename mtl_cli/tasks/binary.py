@@ -107,9 +107,12 @@ class Binary(ClassKind):
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
         return binary_scores(targets.cpu().numpy(), torch.sigmoid(outputs.squeeze(1).double()).cpu().numpy())
 
+    def meaning(self) -> Hashable:
+        return (type(self), *self.classes)
+
     def group_key(self) -> Hashable:
         gamma = self._gamma if self._loss == "focal" else None
-        return (type(self).__name__, self.num_outputs, self._loss, gamma, self._smoothing)
+        return (self._loss, gamma, self._smoothing)
 
     def _classes_of(self, column: Column, train: np.ndarray) -> list[str]:
         classes = fit_classes(column, train, self._declared)

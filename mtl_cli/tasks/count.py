@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -94,6 +94,12 @@ class Count(Kind):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self._mean = float(state["mean"])
+
+    def meaning(self) -> Hashable:
+        return type(self)
+
+    def group_key(self) -> Hashable:
+        return ()
 
     def from_scale_of(self, there: Kind) -> tuple[float, float] | None:
         return (1.0, math.log(there._mean / self._mean)) if isinstance(there, Count) else None

@@ -105,9 +105,12 @@ class Multiclass(ClassKind):
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
         return multiclass_scores(targets.cpu().numpy(), torch.softmax(outputs.double(), 1).cpu().numpy())
 
+    def meaning(self) -> Hashable:
+        return (type(self), *self.classes)
+
     def group_key(self) -> Hashable:
         gamma = self._gamma if self._loss == "focal" else None
-        return (type(self).__name__, self.num_outputs, self._loss, gamma, self._smoothing)
+        return (self._loss, gamma, self._smoothing)
 
     def _row_loss(self, log_probability: Tensor, index: Tensor) -> Tensor:
         chosen = log_probability.gather(-2, index).squeeze(-2)

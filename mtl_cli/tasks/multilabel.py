@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -177,6 +177,12 @@ class Multilabel(Kind):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.classes, self._trained = list(state["classes"]), True
+
+    def meaning(self) -> Hashable:
+        return (type(self), *self.classes)
+
+    def group_key(self) -> Hashable:
+        return ()
 
     def _lists(self, column: Column) -> pl.Series:
         """The labels of every row as a list, null where the cell is missing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -80,6 +80,12 @@ class Ordinal(ClassKind):
 
     def score(self, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
         return ordinal_scores(targets.cpu().numpy(), _positions(_chances_above(outputs)), len(self.classes))
+
+    def meaning(self) -> Hashable:
+        return (type(self), *self.classes)
+
+    def group_key(self) -> Hashable:
+        return ()  # the classes are in the number of outputs
 
     def _classes_of(self, column: Column, train: np.ndarray) -> list[str]:
         classes = fit_classes(column, train, self._declared)

@@ -117,10 +117,10 @@ class Quantile(Kind):
         self._units.load_state(state)
 
     def meaning(self) -> Hashable:
-        return (*self.group_key(), self._units.transform)  # type: ignore[misc]
+        return (type(self), *self.quantiles, self._units.transform)
 
     def group_key(self) -> Hashable:
-        return (type(self).__name__, self.num_outputs, *self.quantiles)
+        return tuple(self.quantiles)
 
     def _as_column(self, like: Tensor) -> Tensor:
         """The quantiles (C, 1), filled in on the device of ``like``: a copy from the host would wait for the device."""

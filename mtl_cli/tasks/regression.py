@@ -101,7 +101,7 @@ class Regression(Kind):
         return self._units.from_scale_of(there._units) if isinstance(there, Regression) else None
 
     def meaning(self) -> Hashable:
-        return (type(self).__name__, self.num_outputs, self._units.transform)
+        return (type(self), self._units.transform)
 
     def group_key(self) -> Hashable:
-        return (type(self).__name__, self.num_outputs, self._loss, self._delta if self._loss == "huber" else None)
+        return (self._loss, self._delta if self._loss == "huber" else None)

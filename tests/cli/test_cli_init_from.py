@@ -10,7 +10,9 @@ import yaml
 
 from mtl_cli.commands import predict
 from mtl_cli.commands.entry import run
+from mtl_cli.registry import KINDS
 from mtl_cli.run.checkpoint import load
+from mtl_cli.tasks.regression import Regression
 
 STILL = ["optimizer.lr=1e-12", "optimizer.weight_decay=0", "trainer.max_steps=1"]  # weights stay where they start
 LINE = ["--config-dir", "conf", "task=customers"]
@@ -260,6 +262,37 @@ def test_head_of_other_classes_is_not_taken(cli, old, customers, tmp_path):
     assert cli(*LINE, "only=[segment]", "init_from=old", *STILL, "hydra.run.dir=new").code == 0
     outcomes, _ = _outcomes(tmp_path / "new")
     assert outcomes["heads.segment.weight"] == outcomes["heads.segment.bias"] == "other classes there: A, B, C"
+
+
+@pytest.fixture
+def _one_quantile():
+    @KINDS.register("one_quantile")
+    class OneQuantile(Regression):
+        """A quantile of a number."""
+
+        def __init__(self, *, tau: float = 0.5) -> None:
+            super().__init__()
+            self.tau = tau
+
+        def loss(self, outputs, targets):
+            error = targets - outputs.squeeze(-2)
+            return torch.maximum(self.tau * error, (self.tau - 1) * error)
+
+    yield
+    KINDS._classes.pop("one_quantile")
+
+
+@pytest.mark.usefixtures("_one_quantile")
+@pytest.mark.parametrize(("tau", "outcome"), [(0.1, "loaded"), (0.9, "other outputs there")])
+def test_head_of_a_kind_of_ones_own_is_taken_if_it_was_made_with_the_same_options(
+    cli, customers, tmp_path, tau, outcome
+):
+    line = [*LINE, "only=[income]", "trainer.max_steps=1", "tasks.income.kind=one_quantile", "~tasks.income.transform"]
+    assert cli(*line, "+tasks.income.tau=0.1", "hydra.run.dir=old").code == 0
+    assert cli(*line, f"+tasks.income.tau={tau}", "init_from=old", "hydra.run.dir=new").code == 0
+    outcomes, _ = _outcomes(tmp_path / "new")
+    assert outcomes["heads.income.weight"] == outcome
+    assert outcomes["sharing.encoder.layers.1.weight"] == "loaded"
 
 
 def test_shapes_and_kinds_that_differ_are_told(cli, old, tmp_path):

@@ -11,7 +11,7 @@ from mtl_cli.errors import DataError
 from mtl_cli.loop import Objective, evaluate
 from mtl_cli.registry import KINDS
 from mtl_cli.schema import Component, TaskConfig, TaskOptions, is_higher_better
-from mtl_cli.tasks import Kind, Task
+from mtl_cli.tasks import Kind, Task, likeness
 
 LABELS = [0, 1, 1, 0, None, 1, 0, 1]  # a column that any kind can read
 # Options that change the loss, beside the defaults of every kind.
@@ -55,6 +55,14 @@ def _batch(name, options, tasks=2):
     kind, targets = _fit(name, **options)
     labels = _known(targets).double().t().expand(tasks, *_known(targets).t().shape)
     return kind, 2 * torch.randn(tasks, kind.num_outputs, 7, dtype=torch.float64), labels
+
+
+def _with_other_loss(name):
+    class Other(KINDS.load(name)):
+        def loss(self, outputs, targets):
+            return super().loss(outputs, targets).square() + 1
+
+    return Other
 
 
 def _rows(kind, targets):
@@ -129,6 +137,31 @@ def test_gradient_is_the_slope_of_the_loss(name, options):
         shift[:, i] = step
         slope = (kind.loss(outputs + shift, targets) - kind.loss(outputs - shift, targets)) / (2 * step)
         torch.testing.assert_close(slope, gradient[:, i], rtol=0, atol=1e-6)
+
+
+@every_variant
+def test_subclass_with_another_loss_is_trained_by_it(name, options):
+    kind, outputs, targets = _batch(name, options)
+    other = _with_other_loss(name)(**options)
+    other.load_state(kind.state())
+    rows, gradient = other.loss_and_gradient(outputs, targets)
+    mean, slope = kind.loss_and_gradient(outputs, targets)
+    torch.testing.assert_close(rows, mean.square() + 1)
+    torch.testing.assert_close(gradient, 2 * mean.unsqueeze(1) * slope)
+    assert likeness(other) is None
+
+
+@every_kind
+def test_meaning_of_a_subclass_that_decodes_otherwise_is_what_it_was_made_with(name):
+    cls = KINDS.load(name)
+    kind, same = _fit(name)[0], type("Same", (cls,), {})()
+    other = type("Other", (cls,), {"decode": lambda self, outputs: cls.decode(self, -outputs)})()
+    for own in (same, other):
+        own.load_state(kind.state())
+        before = own.meaning()
+        assert before != kind.meaning()
+        own.made_with = {"power": 2}
+        assert (own.meaning() == before) == (own is same)
 
 
 @every_variant
@@ -285,11 +318,11 @@ def test_chosen_metrics_are_reported_in_their_order(name):
 def test_tasks_of_one_group_have_one_loss(name, options):
     """Equal keys let tasks be computed together, by the kind of the first of them."""
     kind, outputs, targets = _batch(name, options)
-    assert hash(kind.group_key()) == hash(_fit(name, **options)[0].group_key())
+    assert hash(likeness(kind)) == hash(likeness(_fit(name, **options)[0]))
     others = [_fit(name, **options)[0] for options in [o for n, o in VARIANTS if n == name]]
     if "classes" not in KINDS.options(name):
         others += [_fit(name, ["7", "0", "3", "12"], **options)[0]]
-    alike = [other for other in others if other.group_key() == kind.group_key()]
+    alike = [other for other in others if likeness(other) == likeness(kind) is not None]
     assert alike
     for other in alike:
         assert torch.equal(other.loss(outputs, targets), kind.loss(outputs, targets))

@@ -8,6 +8,7 @@ from worlds import CPU, NAN, make_rows, three_kinds
 from mtl_cli.data.batches import plan_epoch
 from mtl_cli.loop import Objective
 from mtl_cli.model.sharing import Ordered
+from mtl_cli.tasks import Kind
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.regression import Regression
 from mtl_cli.types import Labels
@@ -61,6 +62,41 @@ def test_losses_and_gradients_are_those_of_the_tasks_one_by_one(missing):
     (expected_gradient,) = torch.autograd.grad((expected * upstream).sum(), outputs)
     torch.testing.assert_close(losses, expected, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-6, atol=1e-6)
+
+
+class Pinball(Regression):
+    """A kind of one's own, of which the loss is all that it says."""
+
+    def __init__(self, tau):
+        super().__init__()
+        self.tau = tau
+
+    def loss(self, outputs, targets):
+        error = targets - outputs.squeeze(-2)
+        return torch.maximum(self.tau * error, (self.tau - 1) * error)
+
+
+def test_tasks_whose_kind_does_not_say_what_its_loss_depends_on_have_their_own():
+    kinds = [Regression(), Pinball(0.1), Pinball(0.9), Regression(), Regression()]
+    outputs, targets = torch.randn(5, 7), torch.randn(7, 5)
+    leaf = outputs.clone().requires_grad_()
+    losses, _ = _losses(kinds, leaf, targets)
+    expected = _by_hand(kinds, outputs, targets, [1.0] * 5)
+    torch.testing.assert_close(losses, expected)
+    by_hand = outputs.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+    (expected,) = torch.autograd.grad(_by_hand(kinds, by_hand, targets, [1.0] * 5).sum(), by_hand)
+    torch.testing.assert_close(gradient, expected)
+    assert [group.shape[0] for group in Objective(kinds, CPU).groups] == [1, 1, 1, 2]
+
+
+def test_a_key_of_its_own_lets_tasks_of_a_kind_be_computed_together():
+    class Keyed(Pinball):
+        def group_key(self):
+            return self.tau
+
+    assert Pinball(0.1).group_key() is Kind.group_key(Pinball(0.1)) is None
+    assert [group.shape[0] for group in Objective([Keyed(t) for t in (0.1, 0.1, 0.9)], CPU).groups] == [2, 1]
 
 
 def test_gradients_of_single_tasks_can_be_had_in_one_batch():

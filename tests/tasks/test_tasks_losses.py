@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mtl_cli.tasks.base import Kind
+from mtl_cli.tasks import Kind, count, likeness
 from mtl_cli.tasks.binary import Binary
+from mtl_cli.tasks.count import Count
 from mtl_cli.tasks.multiclass import Multiclass
 from mtl_cli.tasks.ordinal import Ordinal
 from mtl_cli.tasks.regression import Regression
@@ -156,13 +157,13 @@ def test_ordinal_loss_is_the_mean_over_the_steps():
 
 
 def test_tasks_with_other_losses_are_not_computed_together():
-    keys = [Regression(loss=loss).group_key() for loss in ("mse", "mae", "huber")]
-    keys += [Regression(loss="huber", huber_delta=2.0).group_key(), Binary().group_key()]
+    keys = [likeness(Regression(loss=loss)) for loss in ("mse", "mae", "huber")]
+    keys += [likeness(kind) for kind in (Regression(loss="huber", huber_delta=2.0), Binary(), Count())]
     for kind in (Binary, Multiclass):
-        keys += [kind(classes=["a", "b"], label_smoothing=smoothing).group_key() for smoothing in (0.0, 0.1, 0.2)]
-        keys += [kind(classes=["a", "b"], loss="focal", focal_gamma=gamma).group_key() for gamma in (1.0, 2.0)]
+        keys += [likeness(kind(classes=["a", "b"], label_smoothing=smoothing)) for smoothing in (0.0, 0.1, 0.2)]
+        keys += [likeness(kind(classes=["a", "b"], loss="focal", focal_gamma=gamma)) for gamma in (1.0, 2.0)]
     assert len(set(keys)) == len(keys) - 1  # Binary() and the one without smoothing
-    assert Regression(transform="log1p").group_key() == Regression().group_key()
+    assert likeness(Regression(transform="log1p")) == likeness(Regression())
 
 
 def test_subclass_with_a_loss_of_its_own_is_not_computed_with_its_base():
@@ -170,4 +171,12 @@ def test_subclass_with_a_loss_of_its_own_is_not_computed_with_its_base():
         def loss(self, outputs, targets):
             return (outputs.squeeze(-2) - targets).abs() ** 3
 
-    assert Cubic().group_key() != Regression().group_key()
+    assert likeness(Cubic()) != likeness(Regression())
+
+
+def test_another_class_of_the_same_name_is_not_computed_with_it():
+    class Count(count.Count):
+        pass
+
+    assert likeness(Count()) == likeness(Count()) != likeness(count.Count())
+    assert Count().meaning() == Count().meaning() != count.Count().meaning()
