@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_cli.errors import ConfigError, Problem, TrainingError
+from mtl_cli.overriding import restore_general
 from mtl_cli.registry import describe_component, expect_shape
 from mtl_cli.types import GradientsOn, UpdateScale
 
@@ -145,7 +146,8 @@ class LossBalancing(Balancing):
     """A method that combines the losses into one number, whose gradient is the update."""
 
     #: The weights do not depend on the losses of this step, so that a batch may be worked off in pieces. They are then
-    #: asked for once per step, before ``observe``; else when the losses of the whole batch are known, after it.
+    #: asked for once per step, before ``observe``; else when the losses of the whole batch are known, after it. A
+    #: subclass that overrides ``weights`` says it anew.
     linear: ClassVar[bool] = False
 
     #: Gradients of each task that ``observe`` is shown: on the last shared layer (``Sharing.last_layer``), or on all
@@ -156,6 +158,7 @@ class LossBalancing(Balancing):
         super().__init_subclass__(**options)
         if cls.observes != "nothing":
             cls.needs_shared = True
+        restore_general(cls, LossBalancing, {"linear": "linear"}, of=("weights",))
 
     @property
     def measures_gradients(self) -> bool:

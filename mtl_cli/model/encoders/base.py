@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.backward import Backward, Jacobian, by_autograd
+from mtl_cli.overriding import is_own_form, restore_general
 from mtl_cli.registry import ENCODERS, describe_component
 from mtl_cli.types import Block, Inputs, InputSpec
 
@@ -25,6 +26,9 @@ class Encoder(nn.Module, ABC):
 
     An encoder may be a chain of stages, between which an architecture can look and mix; one stage, the whole, is the
     default. Stages run one after another are the encoder, also on a stack of copies.
+
+    A subclass of an encoder that overrides what the encoder computes inherits neither the faster forms of that nor the
+    stages: of those that it does not write itself, all are made from its own ``forward``.
 
     Attributes:
         reads: The type of ``Inputs.blocks`` that it reads besides numbers and categories (``image``), or None.
@@ -42,6 +46,12 @@ class Encoder(nn.Module, ABC):
     takes_rows_of_copies: ClassVar[bool] = False
     reads_links: ClassVar[bool] = False
     inner_widths: Sequence[int] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        copies = {"stack": "_stack_one_by_one", "tables": "tables"}
+        faster = {"with_backward": "with_backward", "with_jacobian": "with_jacobian", **copies}
+        restore_general(cls, Encoder, faster, of=("forward", "stage", "stage_of_slices", "placed"))
 
     @classmethod
     def blocks_of(cls, spec: InputSpec) -> tuple[Block, ...]:
@@ -175,6 +185,11 @@ class Encoder(nn.Module, ABC):
         (copies, B, F) and categorical (copies, B, number of columns), without blocks.
         """
         return VmapStack(encoders)
+
+    @classmethod
+    def _stack_one_by_one(cls, encoders: Sequence[Encoder]) -> nn.Module:
+        """The form for subclasses of an encoder with a ``stack`` of its own: its layers need not run under ``vmap``."""
+        return LoopStack(encoders)
 
 
 class TableEncoder(Encoder):
@@ -328,9 +343,22 @@ class VmapStack(nn.Module):
         return {name: self.get_buffer(own) for name, own in self._constants.items()}
 
     def _each(self, one: Callable[..., Any], *slices: Tensor) -> Tensor:
-        parameters = {name: self.stacked[place] for name, place in self._places.items()}
-        features: Tensor = torch.func.vmap(one, randomness="different")(parameters, *slices)
+        features: Tensor = torch.func.vmap(one, randomness="different")(self._named_parameters(), *slices)
         return features
+
+    def _named_parameters(self) -> dict[str, Tensor]:
+        """The stacked values by the names that one encoder has for them."""
+        return {name: self.stacked[place] for name, place in self._places.items()}
+
+
+class LoopStack(VmapStack):
+    """The same, computed one copy after another."""
+
+    def _each(self, one: Callable[..., Any], *slices: Tensor) -> Tensor:
+        parameters = {name: values.unbind(0) for name, values in self._named_parameters().items()}
+        copies = range(len(self.stacked[0]))
+        own = [{name: values[copy] for name, values in parameters.items()} for copy in copies]
+        return torch.stack([one(own[copy], *(given[copy] for given in slices)) for copy in copies])
 
 
 class _Stage(nn.Module):
@@ -356,7 +384,9 @@ def known_widths(encoder: type[Encoder], options: Mapping[str, Any]) -> Sequence
 
 def stage_widths(encoder: Encoder, shared_dim: int) -> list[int]:
     """Channels of the output of each stage."""
-    return [*encoder.inner_widths, shared_dim]
+    # Of an encoder that overrides more than the stages, those that it inherits are no parts.
+    staged = is_own_form(type(encoder), Encoder, "stage", of=("forward",))
+    return [*(encoder.inner_widths if staged else ()), shared_dim]
 
 
 def run_stages(
@@ -371,7 +401,7 @@ def run_stages(
 
     Args:
         encoder: An ``Encoder``, or what its ``stack`` made.
-        stages: Their number.
+        stages: Their number, as ``stage_widths`` says; one is the whole.
         inputs: The rows.
         between: ``(index, output of that stage)`` to what the next stage reads; after the last stage too.
         slices: ``encoder`` is a single one, and ``between`` gives it slices (K, B, channels, ...) of these rows, see
@@ -382,7 +412,9 @@ def run_stages(
     """
     x: Tensor | None = None
     for index in range(stages):
-        if index and slices is not None:
+        if stages == 1:
+            x = encoder(inputs)
+        elif index and slices is not None:
             x = encoder.stage_of_slices(index, x, slices)  # type: ignore[operator]
         else:
             x = encoder.stage(index, x, inputs)  # type: ignore[operator]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mtl_cli.errors import ConfigError, Problem, did_you_mean
+from mtl_cli.model.encoders.base import Encoder, stacked_copy
 from mtl_cli.model.encoders.fm import FactorizationMachine
 from mtl_cli.model.layers import first_rows
 from mtl_cli.registry import ENCODERS
@@ -104,6 +105,10 @@ class GraphEncoder(FactorizationMachine):
             along, plain = pair.chunk(2, -1)
             products = products + speaks * (along - plain)
         return products
+
+    @classmethod
+    def stack(cls, encoders: Sequence[Encoder]) -> nn.Module:
+        return stacked_copy(encoders)
 
 
 class _Graph(nn.Module):

@@ -15,6 +15,7 @@ from mtl_cli.model.encoders.base import VmapStack
 from mtl_cli.model.findings import Finding
 from mtl_cli.model.gates import GateInputs, Gates
 from mtl_cli.model.ownership import Ownership, shared
+from mtl_cli.overriding import restore_general
 from mtl_cli.types import Inputs, Surroundings
 
 
@@ -50,6 +51,11 @@ class Sharing(nn.Module, ABC):
     shares: ClassVar[bool] = True
     chain: ClassVar[str | None] = None
     common_features: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        faster = {"with_backward": "with_backward", "with_jacobian": "with_jacobian"}
+        restore_general(cls, Sharing, faster, of=("forward",))
 
     @classmethod
     def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:  # noqa: ARG003

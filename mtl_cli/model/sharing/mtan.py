@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.encoders.base import stage_widths
+from mtl_cli.model.encoders.base import run_stages, stage_widths
 from mtl_cli.model.layers import LayerNorm, Linear
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing
@@ -49,13 +49,16 @@ class MultiTaskAttention(Sharing):
         )
 
     def forward(self, inputs: Inputs) -> Tensor:
-        x: Tensor | None = None
         own: Tensor | None = None
-        for index, attention in enumerate(self.attention):
-            x = self.encoder.stage(index, x, inputs)
+
+        def between(index: int, x: Tensor) -> Tensor:
+            nonlocal own
             if own is not None and index == len(self.attention) - 1:
                 own = self.encoder.placed(own, inputs)
-            own = attention(x.expand(self._num_tasks, *x.shape), own)
+            own = self.attention[index](x.expand(self._num_tasks, *x.shape), own)
+            return x
+
+        run_stages(self.encoder, len(self.attention), inputs, between)
         if own is None:
             raise RuntimeError("an encoder without stages")
         return own

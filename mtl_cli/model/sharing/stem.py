@@ -35,7 +35,8 @@ class SharedAndTaskEmbeddings(Sharing):
         Inputs of B rows -> (K, B, D).
 
     Raises:
-        ConfigError: No input is a category, or the encoder has no table of them to copy.
+        ConfigError: No input is a category, or the encoder has no table of them to copy, or copies that compute
+            something else than its layers over what they read.
 
     Example:
         >>> import torch
@@ -97,6 +98,6 @@ def _nothing_to_embed(why: str) -> Problem:
 
 def _stack(experts: Sequence[Encoder]) -> TableEncoder:
     stack = type(experts[0]).stack(experts)
-    if not isinstance(stack, TableEncoder):
-        raise TypeError("copies of an encoder of tables are one")
+    if not isinstance(stack, TableEncoder) or type(stack).forward is not TableEncoder.forward:
+        raise ConfigError(_nothing_to_embed("this encoder does not only run its layers over the table's rows"))
     return stack
