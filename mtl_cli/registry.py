@@ -393,7 +393,8 @@ def options_of(cls: type) -> Mapping[str, Option]:
     parameters = [p for p in inspect.signature(init).parameters.values() if p.kind is p.KEYWORD_ONLY]
     if not parameters:
         return {}
-    hints = typing.get_type_hints(init, {**_ANNOTATION_NAMES, **vars(inspect.getmodule(cls))}, include_extras=True)
+    names = {**_ANNOTATION_NAMES, **init.__globals__}  # of the module that it stands in: a subclass may inherit it
+    hints = typing.get_type_hints(init, names, include_extras=True)
     return {p.name: Option(hints[p.name], REQUIRED if p.default is p.empty else p.default) for p in parameters}
 
 

@@ -15,6 +15,7 @@ from mtl_cli.balancing import LossBalancing
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.encoders import Encoder
 from mtl_cli.model.encoders.mlp import MLP
+from mtl_cli.model.sharing.mmoe import MultiGateMixtureOfExperts
 from mtl_cli.registry import (
     ALL,
     BALANCINGS,
@@ -253,6 +254,12 @@ def test_component_from_outside_may_build_on_a_shipped_one():
 
     assert ENCODERS.options("wide_mlp") == ENCODERS.options("mlp")
     assert len(ENCODERS.build("wide_mlp", InputSpec(3), 4, hidden=[5]).layers) == 2
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_options_that_are_inherited_are_read_where_they_are_written():
+    own = type("Mine", (MultiGateMixtureOfExperts,), {"__module__": "json"})  # which knows none of the types
+    assert options_of(own) == SHARINGS.options("mmoe")
 
 
 def test_component_from_outside_is_gone_after_the_test():

@@ -21,7 +21,7 @@ from mtl_cli.loop.monitor import Monitor
 from mtl_cli.loop.step import compile_trunk
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
-from mtl_cli.model.encoders.base import VmapStack
+from mtl_cli.model.encoders.base import VmapStack, run_stages, stage_widths
 from mtl_cli.model.ownership import by_rows, find_flaw
 from mtl_cli.model.sharing import Sharing
 from mtl_cli.model.statistics import layers_over_rows
@@ -199,13 +199,31 @@ def check_features(model: MultiTaskModel, inputs: Inputs) -> None:
     training = model.training
     model.eval()
     shape = (kinds[0].positions(inputs) if kinds else len(inputs.numeric), model.shared_dim)
-    if encoders:
-        copies = encoders[0](inputs)
-        expect_shape(kinds[0], "features", copies[0] if isinstance(encoders[0], VmapStack) else copies, shape)
+    if encoders and from_outside(type(kinds[0])):
+        _check_encoder(kinds[0], encoders[0], inputs, shape)
     features = sharing.forward(inputs)  # not called: a compiled module would be compiled for it
     own = getattr(features, "ndim", 2) == 3  # features for each task
     expect_shape(sharing, "features", features, (len(model.with_head), *shape) if own else shape)
     model.train(training)
+
+
+def _check_encoder(encoder: Encoder, module: nn.Module, inputs: Inputs, shape: tuple[int, int]) -> None:
+    """Whether an encoder gives features of a shape, and its stages the same.
+
+    Args:
+        encoder: The encoder.
+        module: It, or a stack of its copies.
+        inputs: The rows.
+        shape: (positions, D).
+    """
+    features = module(inputs)
+    of_copies = isinstance(module, VmapStack) or getattr(features, "shape", ())[1:] == shape
+    expect_shape(encoder, "features", features[0] if of_copies else features, shape)
+    widths = stage_widths(encoder, shape[1])
+    staged = features if len(widths) == 1 else run_stages(module, len(widths), inputs, lambda _, x: x)
+    if not torch.allclose(staged, features, rtol=1e-3, atol=1e-4, equal_nan=True):
+        what = "gives other features by its stages, one after another, than by its forward"
+        raise ConfigError(Problem(describe_component(encoder), what, "Override both, or none."))
 
 
 def build_loggers(config: RunConfig, run: RunFacts) -> dict[str, Logger]:

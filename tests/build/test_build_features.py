@@ -1,5 +1,7 @@
 """What encoders, architectures, methods and kinds of one's own give is looked at once, and who gives it is named."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -14,8 +16,10 @@ from mtl_cli.loop import Objective
 from mtl_cli.loop.evaluate import score
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
+from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.sharing import Sharing
 from mtl_cli.model.sharing.hard import HardSharing
+from mtl_cli.model.sharing.mmoe import MultiGateMixtureOfExperts
 from mtl_cli.model.sharing.separate import SeparateModels
 from mtl_cli.optim import Scheduler
 from mtl_cli.schema import validate
@@ -90,6 +94,29 @@ def test_features_that_fit_are_looked_at_and_nothing_is_changed(sharing):
     check_features(model, ROWS)
     assert model.training
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Experts(MultiGateMixtureOfExperts):
+    """The shipped one under another name: its encoders are copies that are computed together."""
+
+
+@pytest.mark.parametrize("encoder", [MLP, Fitting, type("Own", (MLP,), {"__module__": __name__})])
+def test_copies_of_an_encoder_that_are_computed_together_fit(encoder):
+    check_features(_model(encoder, Experts), ROWS)
+
+
+@pytest.mark.parametrize("sharing", [HardSharing, SeparateModels])
+def test_stages_that_are_not_the_encoder_are_refused(sharing):
+    def stage(self, index, x, inputs):
+        return 2 * MLP.stage(self, index, x, inputs)
+
+    own = type("Own", (MLP,), {"stage": stage, "__module__": __name__})
+    with pytest.raises(ConfigError) as caught:
+        check_features(_model(partial(own, hidden=[4]), sharing), ROWS)
+    assert str(caught.value) == (
+        f"{__name__}.Own: gives other features by its stages, one after another, than by its forward. Override both, "
+        "or none."
+    )
 
 
 class Weighting(LossBalancing):
