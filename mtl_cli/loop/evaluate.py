@@ -265,7 +265,7 @@ def _all_known(values: Sequence[float | None]) -> list[float]:
 
 
 def _measured(kind: Kind, outputs: Tensor, targets: Tensor) -> dict[str, float | None]:
-    """What a kind scores.
+    """What a kind scores, as plain numbers.
 
     Raises:
         ConfigError: It is not a number, or None, for each of its metrics.
@@ -281,7 +281,8 @@ def _measured(kind: Kind, outputs: Tensor, targets: Tensor) -> dict[str, float |
         if value is not None and not isinstance(value, int | float):
             what = f"its score gives a {type(value).__name__} as '{metric}', must be a number (float) or None"
             raise ConfigError(Problem(describe_component(kind), what))
-    return measured
+    # A float of NumPy's is one of Python's, and yet none that a checkpoint holds.
+    return {metric: None if (value := measured[metric]) is None else float(value) for metric in kind.metrics}
 
 
 def _mean_loss(kind: Kind, outputs: Tensor, targets: Tensor, shares: Tensor | None, rows: Tensor) -> float:

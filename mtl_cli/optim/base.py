@@ -123,7 +123,7 @@ class Scheduler(ABC):
         if not isinstance(factor, int | float) or not 0 <= factor < math.inf:
             what = f"gives {factor!r} as the factor at progress {progress:.3g}, must be a number from 0"
             raise ConfigError(Problem(describe_component(self), what))
-        return factor
+        return float(factor)  # which a number of NumPy's need not be
 
     @abstractmethod
     def after_warmup(self, progress: float) -> float:

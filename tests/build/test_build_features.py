@@ -197,8 +197,6 @@ def test_direction_of_another_shape_is_refused(given, what):
 class Mean(Regression):
     """Gives one loss for all rows."""
 
-    loss_and_gradient = Regression.__mro__[1].loss_and_gradient
-
     def loss(self, outputs, targets):
         return (outputs.squeeze(1) - targets).abs().mean()
 
@@ -279,6 +277,15 @@ def test_labels_and_states_of_another_form_are_refused(tmp_path, monkeypatch, gi
     with pytest.raises((ConfigError, DataError)) as caught:
         build_data(config).state(config)
     assert f"{__name__}.Wrong: {what}" in str(caught.value)
+
+
+def test_numbers_of_numpy_are_scores_and_factors_that_a_checkpoint_holds():
+    kind = Wrong(score=lambda found: {**found, "r2": np.float64(0.5), "pearson": None})
+    parts = torch.zeros(1, 4), Labels(torch.arange(4.0)[:, None]), [Task("a", kind)]
+    found = score(*parts, Origins(("",), np.zeros(4, np.int64))).tasks["a"]
+    assert (found["r2"], found["pearson"]) == (0.5, None)
+    schedule = type("Own", (Scheduler,), {"after_warmup": lambda *_: np.float64(0.5)})(10, 0)
+    assert {type(found["r2"]), type(schedule.factor(6))} == {float}
 
 
 def test_weights_of_another_precision_are_taken():
