@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from mtl_cli.build.labels import (
     build_kind,
     build_task,
     fit_task,
+    plain_state,
 )
 from mtl_cli.build.sources import read_rows
 from mtl_cli.data import AnyTable, Features, Splits, Table
@@ -34,7 +34,7 @@ from mtl_cli.data.stored import StoredTable
 from mtl_cli.data.streaming import Stream, StreamedRows, open_stream
 from mtl_cli.errors import ConfigError, DataError, Problem, UserError, listed
 from mtl_cli.model.encoders import Encoder
-from mtl_cli.registry import ENCODERS, describe_component, from_outside
+from mtl_cli.registry import ENCODERS, from_outside
 from mtl_cli.schema import EVERY_COLUMN, DataOptions, RunConfig, input_entries
 from mtl_cli.tasks import Kind, LabelCounts, Task, first_columns, target_columns
 from mtl_cli.types import Inputs, InputSpec, Labels
@@ -163,7 +163,7 @@ class Data:
                 task.name: {
                     "kind": config.tasks[task.name].kind.name,
                     "target": config.tasks[task.name].targets(task.name),
-                    "state": _plain_state(task.kind),
+                    "state": plain_state(task.kind),
                 }
                 for task in self.tasks
             },
@@ -178,20 +178,6 @@ class Data:
                 for source in self.table.sources
             },
         }
-
-
-def _plain_state(kind: Kind) -> dict[str, Any]:
-    """What a kind has learnt.
-
-    Raises:
-        ConfigError: JSON cannot hold it.
-    """
-    state = kind.state()
-    try:
-        json.dumps(state)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(Problem(describe_component(kind), f"its state is no plain JSON: {error}")) from error
-    return state
 
 
 def model_spec(features: Features, tasks: Sequence[Task]) -> InputSpec:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -17,11 +18,14 @@ from mtl_cli.data.batches import TokenLabels
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.labels import label_column, row_weights
 from mtl_cli.data.token_labels import label_tokens, spread_targets
-from mtl_cli.errors import DataError, Problem, UserError
-from mtl_cli.registry import KINDS, expect_shape
+from mtl_cli.errors import ConfigError, DataError, Problem, UserError, listed
+from mtl_cli.registry import KINDS, describe_component, expect_shape, from_outside
 from mtl_cli.schema import RunConfig, TaskConfig, TaskOptions
 from mtl_cli.tasks import Kind, Task
 from mtl_cli.types import Column, InputSpec, Labels
+
+_LOOKED_AT = 64  # labels by which a kind is compared with itself
+_SHOWN = 5  # names in a message
 
 
 class Fitted(NamedTuple):
@@ -49,7 +53,10 @@ def fit_task(name: str, task: TaskConfig, table: AnyTable, splits: Splits) -> Fi
     kind.find_classes(column, found_in)
     kind.fit(column, train)
     _check_markers(task.common, kind)
-    return _encode(name, task, table, kind)
+    fitted = _encode(name, task, table, kind)
+    if from_outside(type(kind)):
+        _check_state(task, column, fitted)
+    return fitted
 
 
 def _encode(name: str, task: TaskConfig, table: AnyTable, kind: Kind) -> Fitted:
@@ -60,6 +67,54 @@ def _encode(name: str, task: TaskConfig, table: AnyTable, kind: Kind) -> Fitted:
     flat = kind.num_targets == 1 and getattr(targets, "ndim", 1) == 1
     expect_shape(kind, "labels", targets, (table.height,) if flat else (table.height, kind.num_targets))
     return Fitted(kind, targets, _shares(task.common, kind, targets, table))
+
+
+def _check_state(task: TaskConfig, column: Column, fitted: Fitted) -> None:
+    """Whether the state of a kind is all that it has learnt, by the first labels that there are.
+
+    Raises:
+        ConfigError: With the same state it is another one.
+    """
+    kind, again = fitted.kind, build_kind(task)
+    again.load_state(json.loads(json.dumps(plain_state(kind))))
+    labels = np.asarray(fitted.targets, np.float32)
+    rows = np.flatnonzero(~np.isnan(labels.reshape(len(labels), -1)[:, 0]))[:_LOOKED_AT]
+    some = Column(column.name, column.values.gather(rows), lambda row: column.where(int(rows[row])))
+    targets = torch.from_numpy(labels[rows])
+    outputs = torch.linspace(-2, 2, len(rows) * kind.num_outputs).view(len(rows), kind.num_outputs)
+
+    def given(own: Kind) -> dict[str, Any]:
+        loss = own.loss(outputs.t().unsqueeze(0), targets.t().unsqueeze(0))
+        return {"loss": loss, "labels": own.encode(some), **own.columns(outputs)}
+
+    if again.num_outputs == kind.num_outputs:
+        here, there = given(kind), given(again)
+        others = [what for what, values in here.items() if not _same(values, there.get(what))]
+    else:
+        others = ["outputs"]
+    if others:
+        what = f"one with the same state() gives other {listed(others, _SHOWN)}"
+        hint = "state() has to hold all that fit learns: whatever loads the run has nothing else."
+        raise ConfigError(Problem(describe_component(kind), what, hint))
+
+
+def _same(value: Any, other: Any) -> bool:
+    a, b = np.asarray(value), np.asarray(other)
+    return a.shape == b.shape and bool(((a == b) | ((a != a) & (b != b))).all())  # NaN is NaN
+
+
+def plain_state(kind: Kind) -> dict[str, Any]:
+    """What a kind has learnt.
+
+    Raises:
+        ConfigError: JSON cannot hold it.
+    """
+    state = kind.state()
+    try:
+        json.dumps(state)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(Problem(describe_component(kind), f"its state is no plain JSON: {error}")) from error
+    return state
 
 
 def encode_labels(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.loop import Learner, Objective
 from mtl_cli.loop.monitor import Monitor
 from mtl_cli.loop.step import compile_trunk
+from mtl_cli.loop.unsaved import unregistered
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.base import VmapStack, run_stages, stage_widths
@@ -43,6 +45,8 @@ from mtl_cli.schema import Component, RunConfig, TaskConfig, is_higher_better, i
 from mtl_cli.seeding import seed_everything
 from mtl_cli.tasks import Task
 from mtl_cli.types import Inputs, InputSpec
+
+log = logging.getLogger(__name__)
 
 # Below this many multiply-adds per step a second thread gains little, and with a busy neighbour it costs time.
 MANY_OPERATIONS = 200_000_000
@@ -182,7 +186,7 @@ def check_owners(model: MultiTaskModel) -> None:
 
 @torch.no_grad()
 def check_features(model: MultiTaskModel, inputs: Inputs) -> None:
-    """Runs an encoder and a sharing architecture that are none of ours on a few rows.
+    """Runs an encoder and a sharing architecture that are none of ours on a few rows, and looks for lost layers.
 
     Args:
         model: The model.
@@ -198,6 +202,8 @@ def check_features(model: MultiTaskModel, inputs: Inputs) -> None:
         return
     training = model.training
     model.eval()
+    for message in unregistered(model):
+        log.warning("%s", message)
     shape = (kinds[0].positions(inputs) if kinds else len(inputs.numeric), model.shared_dim)
     if encoders and from_outside(type(kinds[0])):
         _check_encoder(kinds[0], encoders[0], inputs, shape)

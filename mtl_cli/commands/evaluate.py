@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -102,8 +103,21 @@ def _differences(trained: TrainedRun, split: str, found: Evaluated) -> list[str]
         return []
     differing = [key for key in now if now[key] != before.get(key)]
     pairs = listed([f"{key} {before.get(key)} -> {now[key]}" for key in differing], 3)
-    why = "Another machine, device, number of threads or version of PyTorch changes the last digits."
+    if all(_nearly(now[key], before.get(key)) for key in differing):
+        why = "Another machine, device, number of threads or version of PyTorch changes the last digits."
+    else:
+        why = (
+            "Another machine changes the last digits, and these are more: it is other code than in the training, or a "
+            "component of one's own kept what no checkpoint holds (train.log warns of that)."
+        )
     return [f"not the numbers of summary.json: {pairs}. {why}"]
+
+
+def _nearly(value: float | None, other: float | None) -> bool:
+    """Whether what differs in two numbers may be the arithmetic alone."""
+    if value is None or other is None:
+        return value is other
+    return math.isclose(value, other, rel_tol=0.01, abs_tol=0.001)
 
 
 def _record(trained: TrainedRun, split: str, data: str | None, found: Evaluated) -> dict[str, Any]:

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from mtl_cli.balancing.unsaved import Unsaved
 from mtl_cli.errors import RunError
 from mtl_cli.loop.monitor import Scores, checkpoint_of, is_of_an_epoch
 from mtl_cli.loop.progress import Progress
 from mtl_cli.loop.step import Learner
 from mtl_cli.loop.totals import Totals
-from mtl_cli.registry import describe_component, from_outside
+from mtl_cli.loop.unsaved import watch
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import checksum, load
 from mtl_cli.run.metrics_log import MetricsLog
@@ -51,8 +50,7 @@ class Checkpoints:
         self._folder, self._tasks = folder, list(tasks)
         self._learner, self._progress, self._totals, self._scores = learner, progress, totals, scores
         self._metrics, self._diagnostics = metrics, diagnostics
-        # What is shipped keeps nothing else than its state dict.
-        self._unsaved = Unsaved(learner.balancing) if from_outside(type(learner.balancing)) else None
+        self._unsaved = watch(learner)  # what is shipped keeps nothing else than its state dict
 
     def save(self, *names: str) -> None:
         """Writes the whole state as a checkpoint, under one or more names in this order.
@@ -146,15 +144,11 @@ class Checkpoints:
         )
 
     def _warn_of_what_is_lost(self) -> None:
-        """Once, of what a method of the user's has learnt and no checkpoint holds."""
-        names = [] if self._unsaved is None else self._unsaved.changed()
-        if names:
-            self._unsaved = None
-            log.warning(
-                "%s: what it keeps in %s is no buffer: no checkpoint holds it, and resume begins it anew. Keep it with "
-                "register_buffer.",
-                describe_component(self._learner.balancing), ", ".join(f"self.{name}" for name in names),
-            )  # fmt: skip
+        """Once, of what a component of the user's has learnt and no checkpoint holds."""
+        messages = {unsaved: unsaved.message() for unsaved in self._unsaved}
+        for message in dict.fromkeys(filter(None, messages.values())):  # copies of an encoder say the same
+            log.warning("%s", message)
+        self._unsaved = [unsaved for unsaved, message in messages.items() if message is None]
 
     def _load_learner(self, state: Mapping[str, Any]) -> None:
         """All of the learner but the model's weights."""

@@ -257,6 +257,16 @@ def test_losses_and_derivatives_of_another_shape_are_refused(change, what):
     assert str(caught.value) == f"{__name__}.Wrong: {what}"
 
 
+def _config(folder):
+    (folder / "rows.csv").write_text("x,y\n" + "".join(f"{i},{i % 7}\n" for i in range(20)))
+    return validate({
+        "data": {"source": "table", "path": str(folder / "rows.csv"), "inputs": ["x"]},
+        "tasks": {"y": {"kind": "regression"}}, "encoder": {"name": "mlp"}, "sharing": {"name": "hard"},
+        "balancing": {"name": "equal"}, "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"},
+        "trainer": {},
+    })  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("given", "what"),
     [
@@ -266,17 +276,48 @@ def test_losses_and_derivatives_of_another_shape_are_refused(change, what):
     ],
 )  # fmt: skip
 def test_labels_and_states_of_another_form_are_refused(tmp_path, monkeypatch, given, what):
-    (tmp_path / "rows.csv").write_text("x,y\n" + "".join(f"{i},{i % 7}\n" for i in range(20)))
-    config = validate({
-        "data": {"source": "table", "path": str(tmp_path / "rows.csv"), "inputs": ["x"]},
-        "tasks": {"y": {"kind": "regression"}}, "encoder": {"name": "mlp"}, "sharing": {"name": "hard"},
-        "balancing": {"name": "equal"}, "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"},
-        "trainer": {},
-    })  # fmt: skip
+    config = _config(tmp_path)
     monkeypatch.setattr("mtl_cli.build.labels.build_kind", lambda _: Wrong(**given))
     with pytest.raises((ConfigError, DataError)) as caught:
-        build_data(config).state(config)
+        build_data(config)
     assert f"{__name__}.Wrong: {what}" in str(caught.value)
+
+
+class Scaled(Regression):
+    """Learns one number more, and may forget it."""
+
+    def __init__(self, kept):
+        super().__init__()
+        self._kept, self.most = kept, 1.0
+
+    def fit(self, column, train):
+        super().fit(column, train)
+        self.most = float(column.values.max())
+
+    def decode(self, outputs):
+        return {"pred": np.minimum(super().decode(outputs)["pred"], self.most)}
+
+    def state(self):
+        return {**super().state(), "most": self.most}
+
+    def load_state(self, state):
+        super().load_state(state)
+        self.most = state["most"] if self._kept else 1.0
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_kind_that_forgets_what_it_has_learnt_is_refused(tmp_path, monkeypatch, kept):
+    config = _config(tmp_path)
+    monkeypatch.setattr("mtl_cli.build.labels.build_kind", lambda _: Scaled(kept))
+    if kept:
+        assert build_data(config).state(config)["tasks"]["y"]["state"]["most"] == 6.0
+        return
+    with pytest.raises(DataError) as caught:
+        build_data(config)
+    assert str(caught.value) == (
+        f"tasks.y: {__name__}.Scaled: one with the same state() gives other pred. state() has to hold all that fit "
+        "learns: whatever loads the run has nothing else."
+    )
 
 
 def test_numbers_of_numpy_are_scores_and_factors_that_a_checkpoint_holds():

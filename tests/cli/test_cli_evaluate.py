@@ -168,11 +168,17 @@ def test_undefined_numbers_are_null_and_told_with_the_labels(cli, customers, eva
 def test_numbers_that_differ_from_the_summarys_are_told(cli, customers, evaluate):
     cli(*CUSTOMERS)
     summary = _json("run/summary.json")
-    summary["metrics"]["test/income/mae"] = 0.5
-    Path("run/summary.json").write_text(json.dumps(summary))
-    code, _, err = evaluate("run")
-    assert code == 0
-    assert "note: not the numbers of summary.json: test/income/mae 0.5 -> " in err
+    own = summary["metrics"]["test/income/mae"]
+    for mae, why in [
+        (own * (1 + 1e-6), "changes the last digits.\n"),
+        (0.5, "and these are more: it is other code than"),
+    ]:
+        summary["metrics"]["test/income/mae"] = mae
+        Path("run/summary.json").write_text(json.dumps(summary))
+        code, _, err = evaluate("run")
+        assert code == 0
+        assert f"note: not the numbers of summary.json: test/income/mae {mae} -> {own}. Another machine" in err
+        assert why in err
     assert "not the numbers" not in evaluate("run", "--checkpoint", "last", "--split", "train")[2]
 
 
