@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mtl_cli.errors import listed
 from mtl_cli.loop.step import Learner
-from mtl_cli.optim import Optimizer
+from mtl_cli.optim import Optimizer, Scheduler
 from mtl_cli.registry import describe_component, from_outside
 
 _OF_MODULES = frozenset(vars(nn.Module()))
@@ -23,7 +23,7 @@ class Unsaved:
     What stays as the constructor made it is no state: constants may be kept anywhere.
 
     Args:
-        component: A module or an optimizer, before it is used.
+        component: A module, an optimizer or a schedule, before it is used.
 
     Example:
         >>> from mtl_cli.balancing.equal import Equal
@@ -34,7 +34,7 @@ class Unsaved:
         ['steps']
     """
 
-    def __init__(self, component: nn.Module | Optimizer) -> None:
+    def __init__(self, component: nn.Module | Optimizer | Scheduler) -> None:
         self.component = component
         self._before = _values(component)
 
@@ -50,6 +50,8 @@ class Unsaved:
         kept, hint = "is no buffer", "Keep it with register_buffer."
         if isinstance(self.component, Optimizer):
             kept, hint = "is none of its buffers", "Name vectors to super().__init__, add other things to state_dict."
+        if isinstance(self.component, Scheduler):
+            kept, hint = "changes", "Make the factor from the progress alone."
         return (
             f"{describe_component(self.component)}: what it keeps in {_attributes(names)} {kept}: no checkpoint holds "
             f"it; resume, and whatever loads the run, begins it anew. {hint}"
@@ -60,7 +62,7 @@ def watch(learner: Learner) -> list[Unsaved]:
     """All parts of a learner that are none of ours and whose whole state should be in a checkpoint."""
     methods = learner.balancing.modules() if _is_own(learner.balancing) else ()
     optimizers = [own for own in learner.optimizers if type(own).state_dict is Optimizer.state_dict]
-    parts = [*methods, *_modules(learner.model.sharing), *optimizers]
+    parts = [*methods, *_modules(learner.model.sharing), *optimizers, learner.scheduler]
     return [Unsaved(part) for part in parts if _is_own(part)]
 
 

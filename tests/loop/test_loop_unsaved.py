@@ -14,11 +14,13 @@ from worlds import (
 )
 
 from mtl_cli.balancing.equal import Equal
+from mtl_cli.errors import ConfigError
 from mtl_cli.loop.unsaved import Unsaved, unregistered, watch
-from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.base import LoopStack, VmapStack
 from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.sharing.hard import HardSharing
+from mtl_cli.optim import Scheduler
 from mtl_cli.optim.optimizers.sgd import SGD
 from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS, SHARINGS
 from mtl_cli.run import RunFolder
@@ -139,6 +141,25 @@ def test_optimizers_are_told_unless_they_write_their_state_themselves(tmp_path, 
     ] == [True] * len(told)
 
 
+def test_schedule_that_counts_for_itself_is_told():
+    class Halving(Scheduler):
+        """Halves its factor whenever it is asked."""
+
+        def __init__(self):
+            super().__init__(10, 0)
+            self.now = 1.0
+
+        def after_warmup(self, progress):  # noqa: ARG002
+            self.now /= 2
+            return self.now
+
+    learner = make_learner(three_kinds())
+    learner.scheduler = Halving()
+    (watched,) = watch(learner)
+    learner.lr(0)
+    assert "Halving: what it keeps in self.now changes: no checkpoint holds it; resume, and" in watched.message()
+
+
 def test_architecture_and_encoder_are_told_once_with_their_names(tmp_path, caplog):
     learner = make_learner(three_kinds())
     learner.model.sharing = Annealing(EncoderMaker(Counting, InputSpec(5), 8), ["task0", "task1", "task2"])
@@ -159,6 +180,23 @@ def test_encoder_that_copies_are_made_of_is_looked_at_too(stack):
     watched = watch(learner)
     learner.model.sharing.encoder(three_kind_rows(4).inputs)
     assert [name for own in watched for name in own.changed()] == ["calls"]
+
+
+def test_copies_of_an_encoder_without_parameters_are_refused():
+    class Forgotten(Encoder):
+        """Has its only layer in a list."""
+
+        def __init__(self):
+            super().__init__()
+            self.layers = [nn.Linear(3, 4)]
+
+        def forward(self, inputs):
+            return self.layers[0](inputs.numeric)
+
+    with pytest.raises(
+        ConfigError, match="Forgotten: has no parameters, and tasks are to have copies of it that differ"
+    ):
+        SHARINGS.build("separate", Forgotten, ["a", "b"])
 
 
 class Listing(MLP):

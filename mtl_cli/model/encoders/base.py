@@ -285,6 +285,10 @@ class VmapStack(nn.Module):
         places = {parameter: i for i, parameter in enumerate(encoders[0].parameters())}
         named = encoders[0].named_parameters(remove_duplicate=False)  # tied weights have several names
         self._places = {name: places[parameter] for name, parameter in named}
+        if not self._places:
+            what = "has no parameters, and tasks are to have copies of it that differ"
+            hint = "Layers in a list belong into an nn.ModuleList; one encoder for all tasks is sharing=hard."
+            raise ConfigError(Problem(describe_component(encoders[0]), what, hint))
         self.stacked = nn.ParameterList(
             nn.Parameter(torch.stack([e.get_parameter(name).detach() for e in encoders]), parameter.requires_grad)
             for name, parameter in encoders[0].named_parameters()
