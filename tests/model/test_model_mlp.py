@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
 from worlds import inputs
 
 from mtl_cli.errors import ConfigError
@@ -22,6 +23,34 @@ def test_encoder_is_linear_layers_each_with_an_activation(activation):
         )
     assert [tuple(layer.weight.shape) for layer in encoder.layers] == [(6, 4), (5, 6), (3, 5)]
     assert torch.equal(encoder(inputs(x)), expected)
+
+
+class Sine(MLP):
+    """Has another activation."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        self._activation = torch.sin
+
+
+class Weighed(MLP):
+    """Has a layer whose weight is made of other parameters."""
+
+    def __init__(self, *given):
+        super().__init__(*given)
+        parametrize.register_parametrization(self.layers[0], "weight", nn.Softplus())
+
+
+@pytest.mark.parametrize("own", [Sine, Weighed])
+def test_what_a_subclass_puts_in_place_of_layers_is_what_is_trained(own):
+    encoder, rows = own(InputSpec(4), 3), inputs(torch.randn(7, 4))
+    assert encoder.with_jacobian(rows) is None
+    features, backward = encoder.with_backward(rows)
+    assert torch.equal(features, encoder(rows))
+    backward(torch.ones_like(features))
+    gradients = [parameter.grad for parameter in encoder.parameters()]
+    expected = torch.autograd.grad(encoder(rows).sum(), list(encoder.parameters()))
+    torch.testing.assert_close(gradients, list(expected))
 
 
 def test_norm_comes_before_the_activation():

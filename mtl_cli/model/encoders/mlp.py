@@ -138,6 +138,8 @@ class MLP(TableEncoder):
         """Weight and bias of each layer, if the passes that are written out below are those of this encoder."""
         if not self._plain or (self._has_categories and not self.embedding.requires_grad):
             return None
+        if self._activation is not torch.relu_ or any(type(layer) is not Linear for layer in self.layers):
+            return None  # the constructor of a subclass has put others there
         found: list[tuple[nn.Parameter, nn.Parameter]] = [(layer.weight, layer.bias) for layer in self.layers]  # type: ignore[misc]
         return found if all(weight.requires_grad and bias.requires_grad for weight, bias in found) else None
 
