@@ -94,6 +94,20 @@ def test_shared_parameters_are_heard_by_several_tasks(name):
     assert (heard >= 2).all() or name == "hyper"  # whose f_phi starts at 0
 
 
+def test_a_subclass_of_hard_sharing_may_put_any_module_in_place_of_the_encoder():
+    class Bounded(HardSharing):
+        def __init__(self, *given):
+            super().__init__(*given)
+            self.encoder = nn.Sequential(self.encoder, nn.Tanh())
+
+    rows, sharing = inputs(torch.randn(5, 3)), Bounded(EncoderMaker(MLP, InputSpec(3), 4), ["a", "b"])
+    features, backward = sharing.with_backward(rows)
+    assert torch.equal(features, sharing.encoder[0](rows).tanh())
+    backward(torch.ones_like(features))
+    assert sharing.encoder[0].layers[0].weight.grad.abs().max() > 0
+    assert sharing.with_jacobian(rows) is None
+
+
 def test_hard_sharing_is_one_encoder():
     made = []
     sharing = HardSharing(_recorded(lambda: MLP(SPEC, 8), made), NAMES)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from mtl_cli.model.backward import Backward, Jacobian, by_autograd
+from mtl_cli.model.backward import Backward, Jacobian, by_autograd, with_backward
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.sharing.base import Sharing
 from mtl_cli.registry import SHARINGS
@@ -43,7 +43,8 @@ class HardSharing(Sharing):
     def with_backward(self, inputs: Inputs) -> tuple[Tensor, Backward]:
         if self._compiled_call_impl is not None:
             return by_autograd(self, inputs)
-        return self.encoder.with_backward(inputs)
+        return with_backward(self.encoder, inputs)
 
     def with_jacobian(self, inputs: Inputs) -> tuple[Tensor, Backward, Jacobian] | None:
-        return None if self._compiled_call_impl is not None else self.encoder.with_jacobian(inputs)
+        own = getattr(self.encoder, "with_jacobian", None)  # a subclass may have put any module in its place
+        return None if own is None or self._compiled_call_impl is not None else own(inputs)
