@@ -185,7 +185,7 @@ def text_ids(text: str, options: TextOptions, seed: int = 0, version: int = VERS
     words = _words(version).findall(_composed(text.lower() if options.lowercase else text, version))
     low, high = options.pieces or (1, 0)
     ids = [number for word in words for number in _word_ids(word, low, high, options.ids, seed)]
-    for size in range(2, options.words + 1):
+    for size in range(2, min(options.words, len(words)) + 1):
         runs = (" ".join(words[i : i + size]) for i in range(len(words) - size + 1))
         ids += [_number("w", run, options.ids, seed) for run in runs]
     return ids

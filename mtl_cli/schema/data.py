@@ -10,7 +10,7 @@ from mtl_cli.errors import Problem, did_you_mean, shown
 from mtl_cli.registry import SOURCES, Option, conform, conform_mapping, options_of
 from mtl_cli.schema.config import NAME, Component, SourceConfig
 from mtl_cli.schema.inputs import input_entries
-from mtl_cli.schema.options import DataOptions, SplitOptions
+from mtl_cli.schema.options import DataOptions, ImageOptions, SplitOptions, TextOptions
 
 Sources = Mapping[str, SourceConfig]
 _SOURCE_KEYS = ("source", "sources")  # which source there is: neither options of data nor of a source
@@ -76,7 +76,24 @@ def _read_options(node: Mapping[str, Any], options: Mapping[str, Option]) -> tup
     values, problems = conform_mapping(node, options, "data", ignore=_SOURCE_KEYS)
     if "data.inputs" not in {problem.where for problem in problems}:
         problems += input_entries(values["inputs"])[1]
+    if isinstance(values["image"], ImageOptions):  # else it is wrong by itself
+        problems += _check_size(values["image"].size)
+    if isinstance(values["text"], TextOptions):
+        problems += _check_pieces(values["text"].pieces)
     return values, problems
+
+
+def _check_size(size: list[int] | None) -> list[Problem]:
+    if size is None or len(size) == 2:
+        return []
+    hint = "Write null for images as they are stored."
+    return [Problem("data.image.size", f"must be [height, width], got {shown(size)}", hint)]
+
+
+def _check_pieces(pieces: list[int] | None) -> list[Problem]:
+    if pieces is None or (len(pieces) == 2 and pieces[0] <= pieces[1]):
+        return []
+    return [Problem("data.text.pieces", f"must be [shortest, longest], got {shown(pieces)}", "Write null for none.")]
 
 
 def _with_place_in_source(problem: Problem) -> Problem:

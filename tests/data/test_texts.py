@@ -47,6 +47,14 @@ def test_number_of_a_feature_is_its_crc():  # so it is the same on every machine
     assert pairs == [zlib.crc32(b"w a b") % (1 << 31), zlib.crc32(b"w b c") % (1 << 31)]
 
 
+def test_runs_of_words_end_with_the_text(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(mtl_cli.data.texts, "range", lambda *ends: sizes.append(range(*ends)) or sizes[-1], False)
+    longest = text_ids("a b c", TextOptions(words=100_000, pieces=None))
+    assert longest == text_ids("a b c", TextOptions(words=3, pieces=None))
+    assert max(map(len, sizes)) <= 3
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -77,3 +77,26 @@ def test_number_for_the_name_of_a_task(number):
         wrong,
         "balancing.weights.buyz: no task 'buyz'. Did you mean 'buys'?",
     ]
+
+
+@pytest.mark.parametrize("size", [[], [8], [8, 8, 3]], ids=str)
+def test_size_of_images_is_two_numbers(size):
+    wrong = f"data.image.size: must be [height, width], got {size}. Write null for images as they are stored."
+    assert _mistakes(data={**FINE["data"], "image": {"size": size}}) == [wrong]
+
+
+@pytest.mark.parametrize("pieces", [[], [5], [3, 4, 5], [5, 3]], ids=str)
+def test_pieces_of_words_are_from_shortest_to_longest(pieces):
+    wrong = f"data.text.pieces: must be [shortest, longest], got {pieces}. Write null for none."
+    assert _mistakes(data={**FINE["data"], "text": {"pieces": pieces}}) == [wrong]
+    assert _mistakes(data={"sources": {"shop": {"path": "shop.csv"}}, "text": {"pieces": pieces}}) == [wrong]
+
+
+def test_pieces_of_one_length_and_none_are_right():
+    for pieces in ([4, 4], None):
+        assert validate({**FINE, "data": {**FINE["data"], "text": {"pieces": pieces}}}).data.text.pieces == pieces
+
+
+def test_length_of_a_list_with_wrong_numbers_is_not_told():
+    wrong = "data.image.size[0]: must be at least 1, got 0."
+    assert _mistakes(data={**FINE["data"], "image": {"size": [0]}}) == [wrong]
