@@ -479,7 +479,8 @@ def _conform_union(value: Any, args: tuple[Any, ...], where: str) -> tuple[Any, 
     members = [a for a in args if a is not type(None)]
     if value is None and len(members) < len(args):
         return None, []
-    if isinstance(value, str) and value.lower() in ("none", "null") and len(members) < len(args):
+    any_value = all(kind in members for kind in typing.get_args(option_types.Plain))  # a text of a table, not a name
+    if isinstance(value, str) and value.lower() in ("none", "null") and len(members) < len(args) and not any_value:
         return value, [
             Problem(where, f"is the text {value!r}, not an empty value", f"Write {where.rpartition('.')[2]}=null.")
         ]

@@ -35,6 +35,7 @@ from mtl_cli.types import (
     InputSpec,
     NonNegativeInt,
     PerTask,
+    Plain,
     Positive,
     PositiveInt,
     ProperFraction,
@@ -79,6 +80,8 @@ FITS = [
     ({"a": 1}, dict[str, float], {"a": 1.0}),
     ("x", str | list[str], "x"),
     (["x"], str | list[str], ["x"]),
+    ("None", Plain | list[Plain] | None, "None"),  # what a cell of a table may hold
+    (None, Plain | list[Plain] | None, None),
     (0, ProperFraction, 0.0),
     (1, Fraction, 1.0),
     (0, NonNegativeInt, 0),
