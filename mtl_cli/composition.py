@@ -57,66 +57,73 @@ def config_dir() -> Path:
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separates flags (with their values) from overrides, so that they may be given in any order.
+    """Separates flags, each joined with its value, from overrides, so that they may be given in any order.
 
     Example:
         >>> split_arguments(["task=digits", "--config-dir", "conf", "seed=1", "-m"])
-        (['--config-dir', 'conf', '-m'], ['task=digits', 'seed=1'])
+        (['--config-dir=conf', '-m'], ['task=digits', 'seed=1'])
     """
     flags, overrides, rest = [], [], list(argv)
     while rest:
         argument = rest.pop(0)
         if not argument.startswith("-"):
             overrides.append(argument)
-            continue
-        flags.append(argument)
-        if argument in ("--info", "-i") and (not rest or "=" in rest[0]):
-            flags.append("all")  # what Hydra takes it for, but not in front of an override
+        elif argument in ("--info", "-i") and (not rest or "=" in rest[0]):
+            flags.append(f"{argument}=all")  # what Hydra takes it for, but not in front of an override
         elif argument in FLAGS_WITH_VALUE and rest:
-            flags.append(rest.pop(0))
+            flags.append(f"{argument}={rest.pop(0)}")
+        else:
+            flags.append(argument)
     return flags, overrides
+
+
+def flag_names(flags: Sequence[str]) -> set[str]:
+    """The flags without their values."""
+    return {flag.partition("=")[0] for flag in flags}
 
 
 def user_config_dir(flags: Sequence[str]) -> Path | None:
     """The folder given with ``--config-dir``."""
-    for flag, value in zip(flags, [*flags, ""][1:], strict=True):
-        if flag in _CONFIG_DIR:
-            return Path(value)
-        if flag.startswith("--config-dir="):
-            return Path(flag.partition("=")[2])
-    return None
+    folders = _config_dirs(flags)
+    return Path(folders[-1]) if folders else None
 
 
 def without_config_dir(flags: Sequence[str]) -> list[str]:
     """The other flags.
 
     Example:
-        >>> without_config_dir(["--config-dir", "conf", "-m", "--config-dir=more"])
+        >>> without_config_dir(["--config-dir=conf", "-m", "-cd=more"])
         ['-m']
     """
-    own = [flag in _CONFIG_DIR or before in _CONFIG_DIR for before, flag in zip(["", *flags], flags, strict=False)]
-    return [flag for flag, is_own in zip(flags, own, strict=True) if not (is_own or flag.startswith("--config-dir="))]
+    return [flag for flag in flags if flag.partition("=")[0] not in _CONFIG_DIR]
 
 
 def check_flags(flags: Sequence[str]) -> None:
-    """Finds flags that there are not, and those that lack their value.
+    """Finds flags that there are not, those that lack their value, and a second folder of configuration files.
 
     Raises:
         ConfigError: Every such flag.
     """
-    problems, rest = [], list(flags)
-    while rest:
-        flag, equals, value = rest.pop(0).partition("=")
+    problems = []
+    for given in flags:
+        flag, _, value = given.partition("=")
         if flag not in (*FLAGS_WITH_VALUE, *OTHER_FLAGS):
             key = flag.lstrip("-")
             hint = f"Keys are set without dashes: {key}={value or '...'}. Flags: mtl-train --hydra-help."
             problems.append(Problem(flag, "unknown flag", hint))
-        elif flag in FLAGS_WITH_VALUE and not equals:
-            if not rest:
-                problems.append(Problem(flag, "needs a value", f"Write {flag} VALUE."))
-            del rest[:1]
+        elif flag in FLAGS_WITH_VALUE and not value:
+            problems.append(Problem(flag, "needs a value", f"Write {flag} VALUE."))
+    folders = _config_dirs(flags)
+    if len(folders) > 1:  # Hydra would take the last, and say nothing of the others
+        what = f"must be given once, got {' and '.join(folders)}"
+        problems.append(Problem("--config-dir", what, "Put the files of both into one folder."))
     if problems:
         raise ConfigError(problems)
+
+
+def _config_dirs(flags: Sequence[str]) -> list[str]:
+    pairs = (flag.partition("=") for flag in flags)
+    return [folder for flag, _, folder in pairs if flag in _CONFIG_DIR and folder]
 
 
 def check_shadowed(own: Path) -> None:

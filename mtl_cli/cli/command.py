@@ -95,7 +95,7 @@ def _run(flags: list[str], overrides: list[str], own: Path | None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _SHOWING & set(flags):
+        if isinstance(error, BrokenPipeError) and _SHOWING & composition.flag_names(flags):
             print_nowhere(sys.stdout, error)
             return 128 + signal.SIGPIPE
         code, command.told = _explain(error, overrides)
@@ -141,7 +141,7 @@ def _carry_out(flags: list[str], overrides: list[str], own: Path | None) -> int:
 
 def _check(flags: list[str], overrides: list[str], own: Path | None) -> Mapping[str, list[str]]:
     """Finds what is wrong with a command line before anything is composed; gives the config groups."""
-    sweeps = bool(_SWEEPING & set(flags))
+    sweeps = bool(_SWEEPING & composition.flag_names(flags))
     check_processes(sweeps=sweeps)
     if own is not None and not own.is_dir():
         raise ConfigError(Problem("--config-dir", f"there is no folder '{own}' in {Path.cwd()}"))
@@ -149,7 +149,7 @@ def _check(flags: list[str], overrides: list[str], own: Path | None) -> Mapping[
         composition.check_shadowed(own)
     groups = composition.config_groups(session.current().folders)
     composition.check_overrides(overrides, sweeps, groups)
-    trains = sweeps and not _SHOWING & set(flags)
+    trains = sweeps and not _SHOWING & composition.flag_names(flags)
     # Else each job would fail with the same message. An experiment, or a value of `tasks`, may bring the tasks.
     if trains and not any(o.lstrip("+").startswith(("task", "experiment", "hydra.sweeper")) for o in overrides):
         raise no_task(groups)

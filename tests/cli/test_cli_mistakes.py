@@ -198,6 +198,21 @@ MISTAKES = [
         "task=digits hydra.run.dir=people.csv",
         "people.csv: is a file, not a folder. Choose another folder.",
     ),
+    *(
+        _mistake(
+            f"a file that ours would hide, with {flag}",
+            f"{flag}conf task=digits",
+            "conf/task/digits.yaml: would be ignored: mtl-train ships a file of that name. Give yours another name.",
+            files={"conf/task/digits.yaml": DATA + TASKS},
+        )
+        for flag in ("--config-dir=", "-cd=")
+    ),
+    _mistake(
+        "two folders of configuration files",
+        "--config-dir conf task=mine -cd=more",
+        "--config-dir: must be given once, got conf and more. Put the files of both into one folder.",
+        mine=DATA + TASKS,
+    ),
     # groups and choices
     _mistake(
         "a misspelt group", "task=digits sharig=hard", "sharig (command line): unknown key. Did you mean 'sharing'?"
