@@ -309,7 +309,7 @@ def plain(config: DictConfig, origin: Origin = lambda _: None, must_be_set: Sequ
     return dict(value)
 
 
-def unset(files: Sequence[Path], overrides: Sequence[str]) -> list[str]:
+def unset(files: Sequence[Path], overrides: Sequence[str], groups: Iterable[str] = ()) -> list[str]:
     """Key paths that a file says must be set (``???``) and that nobody sets after it.
 
     Where there is a value before it, OmegaConf would keep that without a word.
@@ -317,6 +317,7 @@ def unset(files: Sequence[Path], overrides: Sequence[str]) -> list[str]:
     Args:
         files: The files that were composed, the one that wins last.
         overrides: Of the command line.
+        groups: As in ``origin_of``.
     """
     waiting: list[str] = []
     for file in files:
@@ -324,7 +325,7 @@ def unset(files: Sequence[Path], overrides: Sequence[str]) -> list[str]:
         given = [path for path, value in values.items() if value != "???"]
         waiting = [path for path in waiting if not any(_meet(path, other) for other in given)]
         waiting += [path for path, value in values.items() if value == "???"]
-    given = [override.lstrip("+").partition("=")[0] for override in overrides]
+    given = [key for override in overrides if (key := override.lstrip("+").partition("=")[0]) not in groups]
     return [path for path in dict.fromkeys(waiting) if not any(_meet(path, other) for other in given)]
 
 

@@ -50,10 +50,11 @@ def composed_job(composed: DictConfig) -> Job:
         choices["logger"] = list(composed.logger)
     files = composition.composed_files(folders, choices)
     composition.check_headers(composed, files)
-    origin = composition.origin_of(overrides, files, composition.config_groups(folders))
-    settings = composition.plain(composed, origin, composition.unset(files, overrides))
+    groups = composition.config_groups(folders)
+    origin = composition.origin_of(overrides, files, groups)
+    settings = composition.plain(composed, origin, composition.unset(files, overrides, groups))
     if not settings.get("tasks") and not any(o.startswith("task=") for o in overrides):
-        raise no_task(composition.config_groups(folders))
+        raise no_task(groups)
     number = context.job.num if context.mode == RunMode.MULTIRUN else None
     config = validate(settings, origin)  # as it is written: its messages name the places
     settings = with_own_options(with_tasks_by_name(settings))

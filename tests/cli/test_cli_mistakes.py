@@ -376,6 +376,12 @@ MISTAKES = [
         experiment="data: {batch_size: 8}\n",
     ),
     _mistake(
+        "three question marks in a group that is chosen",
+        "--config-dir conf task=mine encoder=mlp",
+        "encoder.dropout (conf/task/mine.yaml, line 2): must be set, got ???. Example: encoder.dropout=...",
+        mine="encoder: {dropout: '???'}\n" + DATA + TASKS,
+    ),
+    _mistake(
         "an interpolation of nothing",
         "--config-dir conf task=mine",
         (
