@@ -50,21 +50,22 @@ def find_resumable(root: Path) -> list[Path]:
     Returns:
         Folders with ``checkpoints/last.pt`` whose state is running, interrupted or failed.
     """
-    ages = {folder: _age_if_resumable(RunFolder(folder)) for folder in _run_folders(root)}
-    known = [(age, folder) for folder, age in ages.items() if age is not None]
+    times = {folder: _last_written_if_resumable(RunFolder(folder)) for folder in _run_folders(root)}
+    known = [(time, folder) for folder, time in times.items() if time is not None]
     return [folder for _, folder in sorted(known, reverse=True)]
 
 
-def _age_if_resumable(run: RunFolder) -> tuple[str, int] | None:
-    """Time of the last word of an unfinished run, its checkpoint's as tie-break; None if it cannot be resumed."""
+def _last_written_if_resumable(run: RunFolder) -> int | None:
+    """When an unfinished run was last written to, in nanoseconds; None if it cannot be resumed.
+
+    Its status is of when it began or ended. One that was killed has only its checkpoint to tell how far it came.
+    """
     try:
         status = run.status
-        written = run.checkpoint("last").stat().st_mtime_ns
+        written = max(file.stat().st_mtime_ns for file in (run.path / STATUS, run.checkpoint("last")))
     except (RunError, OSError):
         return None
-    if status["state"] == "done" or is_locked(run.path):
-        return None
-    return str(status.get("updated", "")), written
+    return None if status["state"] == "done" or is_locked(run.path) else written
 
 
 def _run_folders(root: Path) -> Iterable[Path]:

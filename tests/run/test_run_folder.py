@@ -384,6 +384,17 @@ def test_unfinished_runs_are_found_the_newest_first(tmp_path):
     assert find_resumable(tmp_path / "b") == []
 
 
+def test_a_killed_run_is_as_new_as_its_last_checkpoint(tmp_path):
+    """Its status.json still says when it started."""
+    first, second = (_run(tmp_path / name, "running", checkpoint=True) for name in ("first", "second"))
+    for path, written in [(first, (1, 9)), (second, (2, 3))]:
+        for name, seconds in zip(("status.json", "checkpoints/last.pt"), written, strict=True):
+            os.utime(path / name, (seconds, seconds))
+    assert find_resumable(tmp_path) == [first, second]
+    os.utime(second / "status.json", (10, 10))
+    assert find_resumable(tmp_path) == [second, first]
+
+
 def test_a_run_with_a_live_process_is_not_found_until_it_dies(tmp_path, holder):
     (tmp_path / "run" / "checkpoints").mkdir()
     (tmp_path / "run" / "checkpoints" / "last.pt").touch()
