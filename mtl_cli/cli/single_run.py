@@ -97,8 +97,14 @@ def _folder_to_train_in(job: Job) -> tuple[Path, bool]:
     if (job.folder / "status.json").exists():  # the same fixed hydra.run.dir again
         refuse_changes(job.folder, job.settings)
         return job.folder, True
-    folder = _unfinished_with(job.settings, job.folder.parent)
+    folder = None if _is_folder_given() else _unfinished_with(job.settings, job.folder.parent)
     return (job.folder, False) if folder is None else (folder, True)
+
+
+def _is_folder_given() -> bool:
+    """Whether the command line names the run's folder: one, and not a new one each time as with ``${now:...}``."""
+    overrides = composition.unresolved(HydraConfig.get().overrides.hydra)  # type: ignore[arg-type]
+    return any(o.lstrip("+").startswith("hydra.run.dir=") and "${" not in o for o in overrides)
 
 
 def _unfinished_with(settings: Mapping[str, Any], root: Path) -> Path | None:

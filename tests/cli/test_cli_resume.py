@@ -466,18 +466,28 @@ def _interrupted(cli, monkeypatch, *arguments):
 
 
 def test_resume_auto_finds_the_run_with_its_own_configuration_among_others(cli, tmp_path, monkeypatch):
-    line = [o for o in QUICK if not o.startswith("hydra.run.dir")]
+    line, each_time = [o for o in QUICK if not o.startswith("hydra.run.dir")], "hydra.run.dir=runs/${now:%H-%M-%S}"
     for seed in (0, 1):
         _interrupted(cli, monkeypatch, *line, f"seed={seed}", f"hydra.run.dir=runs/{seed}")
-    ended = cli(*line, "seed=0", "hydra.run.dir=runs/new", "resume=auto")
+    ended = cli(*line, "seed=0", each_time, "resume=auto")
     assert (ended.code, ended.err) == (0, "")
     assert _status(tmp_path / "runs/0")["state"] == "done"
-    assert not (tmp_path / "runs/new").exists()
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["0", "1"]
     _interrupted(cli, monkeypatch, *line, "seed=2", "hydra.run.dir=runs/2")
-    ended = cli(*line, "seed=3", "hydra.run.dir=runs/new", "resume=auto")
+    ended = cli(*line, "seed=3", each_time, "resume=auto")
     one, other = (f"runs/{seed} has another configuration (seed ({seed} -> 3))" for seed in (2, 1))
     assert f"resume=auto: {one}; {other}; starting anew" in ended.out.replace(f"{tmp_path}/", "")
-    assert _status(tmp_path / "runs/new")["state"] == "done"
+    (new,) = (path for path in (tmp_path / "runs").iterdir() if path.name not in "012")
+    assert _status(new)["state"] == "done"
+
+
+def test_resume_auto_keeps_to_a_folder_that_is_given(cli, tmp_path, monkeypatch):
+    """The run beside it has the same configuration, but is another job's."""
+    line = [o for o in QUICK if not o.startswith("hydra.run.dir")]
+    _interrupted(cli, monkeypatch, *line, "hydra.run.dir=runs/one")
+    assert cli(*line, "hydra.run.dir=runs/other", "resume=auto").code == 0
+    states = {name: _status(tmp_path / "runs" / name)["state"] for name in ("one", "other")}
+    assert states == {"one": "interrupted", "other": "done"}
 
 
 def test_a_signal_in_the_last_evaluation_lets_it_end_and_a_second_one_does_not(cli, tmp_path, monkeypatch):
