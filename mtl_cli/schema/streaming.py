@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
+from typing import Any
 
-from mtl_cli.registry import ENCODERS, KINDS
+from mtl_cli.registry import ENCODERS, KINDS, SOURCES
 from mtl_cli.schema.components import class_attribute
 from mtl_cli.schema.config import SourceConfig, TaskConfig
 
@@ -30,7 +32,7 @@ def why_whole(
     files = [file for value in given for file in ([value] if isinstance(value, str) else value)]
     other = next((file for file in files if not file.lower().endswith((".parquet", ".pq"))), None)
     if other is not None:
-        return f"{other} is no Parquet file", _as_parquet(other)
+        return f"{other} is no Parquet file", _as_parquet(other, options)
     if options.get("decimal", ".") != "." or options.get("thousands") is not None:
         what = "data.decimal and data.thousands say how numbers are written as text, which is decided over all rows"
         return what, "Write the Parquet file with numbers as numbers."
@@ -43,14 +45,36 @@ def why_whole(
     return None
 
 
-def _as_parquet(file: str) -> str:
-    """How a table in another format becomes a Parquet file, without being read whole."""
+def _as_parquet(file: str, options: Mapping[str, Any]) -> str:
+    """How a table in another format becomes a Parquet file; without being read whole, where its encoding allows it."""
     path = PurePath(file)
-    suffix = next((s for s in reversed(path.suffixes) if s not in (".gz", ".zst")), "")
-    readers = dict.fromkeys((".jsonl", ".ndjson"), "scan_ndjson('{}')") | dict.fromkeys(
-        (".arrow", ".feather"), "scan_ipc('{}')"
-    )
-    text = "scan_csv('{}', infer_schema=False" + (", separator='\\t')" if suffix == ".tsv" else ")")
-    reader = readers.get(suffix, text).format(file)
-    target = path.parent / f"{path.name.removesuffix(''.join(path.suffixes))}.parquet"
-    return f"Write it as Parquet once: polars.{reader}.sink_parquet('{target}')."
+    name = re.sub(r"\.(gz|zst)$", "", path.name, flags=re.IGNORECASE)
+    stem, dot, suffix = name.rpartition(".")
+    target = str(path.parent / f"{stem if dot else name}.parquet")
+    scan, write, arguments = "scan_csv", "sink_parquet", [repr(file)]
+    if suffix.lower() in ("jsonl", "ndjson"):
+        scan = "scan_ndjson"
+    elif suffix.lower() in ("arrow", "feather"):
+        scan = "scan_ipc"
+    else:
+        arguments += _text_arguments(suffix.lower(), options)
+        if not _is_utf8(encoding := options.get("encoding", "utf-8")):
+            scan, write = "read_csv", "write_parquet"
+            arguments.append(f"encoding={encoding!r}")
+    return f"Write it as Parquet once: polars.{scan}({', '.join(arguments)}).{write}({target!r})."
+
+
+def _text_arguments(suffix: str, options: Mapping[str, Any]) -> list[str]:
+    """How the cells of a text file are told apart, and that they stay the text that they are."""
+    found = ["infer_schema=False"]
+    sep = options.get("sep") or ("\t" if suffix == "tsv" else ",")
+    sep = class_attribute(SOURCES, "table", "spelt", {}).get(sep, sep)
+    if sep != ",":
+        found.append(f"separator={sep!r}")
+    if not options.get("header", True):
+        found.append(f"has_header=False, new_columns={options.get('columns')!r}")
+    return found
+
+
+def _is_utf8(encoding: str) -> bool:
+    return encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig")

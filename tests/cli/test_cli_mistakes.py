@@ -47,7 +47,7 @@ MISTAKES = [
         "--config-dir conf task=mine data.in_memory=false data.path=[a.parquet,old/b.v2.jsonl]",
         (
             "data.in_memory (command line): cannot be false: old/b.v2.jsonl is no Parquet file. Write it as Parquet "
-            "once: polars.scan_ndjson('old/b.v2.jsonl').sink_parquet('old/b.parquet')."
+            "once: polars.scan_ndjson('old/b.v2.jsonl').sink_parquet('old/b.v2.parquet')."
         ),
         mine=DATA + TASKS,
     ),

@@ -8,7 +8,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -119,6 +119,9 @@ class TableSource(Source):
         ConfigError: The options contradict each other.
     """
 
+    #: Other ways to write a separator: shells cannot type a tab.
+    spelt: ClassVar[Mapping[str, str]] = {"\\t": "\t", "tab": "\t"}
+
     def __init__(
         self,
         *,
@@ -135,7 +138,7 @@ class TableSource(Source):
         columns: list[str] | None = None,
     ) -> None:
         given = {"path": path, "train": train, "val": val, "test": test}
-        self._sep = {"\\t": "\t", "tab": "\t"}.get(sep, sep) if sep is not None else None  # shells cannot type a tab
+        self._sep = None if sep is None else self.spelt.get(sep, sep)
         wrong = [*_text_problems(self._sep, decimal, thousands), *_column_problems(header, columns)]
         self._files = check_paths(given, wrong)
         self._signs = _Signs([""] if missing is None else list(missing), decimal, thousands)
