@@ -45,10 +45,17 @@ def results_table(config: RunConfig, evaluation: Evaluation, split: str, everyth
     return f"{table}\nmean{note}: {format_number(evaluation.mean)}"
 
 
-def undefined_notes(evaluation: Evaluation, counts: Mapping[str, LabelCounts], split: str) -> list[str]:
-    """One line for each task some of whose metrics are not defined for its labels, or spoilt by its predictions."""
+def undefined_notes(
+    config: RunConfig, evaluation: Evaluation, counts: Mapping[str, LabelCounts], split: str
+) -> list[str]:
+    """One line for each task some of whose metrics are not defined for its labels, or spoilt by its predictions.
+
+    None for a task that is meant to have no labels.
+    """
     notes = []
     for name, scores in evaluation.tasks.items():
+        if not config.tasks[name].common.labelled:
+            continue
         spoilt = evaluation.spoilt.get(name, ())
         if spoilt:
             what = f"{split}: predictions of task '{name}' are not finite, or too large to score"

@@ -243,7 +243,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     rankings = find_rankings(config, table, names)
     data = Data(table, features, splits, tasks, inputs, labels, (), tokens, rankings, storage=storage, files=files)
     _refuse_untaught(config, data)
-    notes += _label_notes(data)
+    notes += _label_notes(config, data)
     notes += _chain_notes(config, fitted)
     allowed = [column for column in config.data.allow_inputs if column in roles]
     notes += [
@@ -416,13 +416,15 @@ def _refuse_untaught(config: RunConfig, data: Data) -> None:
         raise DataError(problems)
 
 
-def _label_notes(data: Data) -> list[str]:
-    """Tasks without a label in a split, classes without a row or token in one, and labels that are all the same."""
+def _label_notes(config: RunConfig, data: Data) -> list[str]:
+    """Tasks that lack labels in a split, classes without a row or token in one, and labels that are all the same."""
     notes = []
     for split in ("train", "val", "test"):
         if not len(getattr(data.splits, split)):
             continue
         for i, task in enumerate(data.tasks):
+            if not config.tasks[task.name].common.labelled:  # as it is meant
+                continue
             own = data.targets(i, split)
             absent = task.kind.unseen(own)
             if np.isnan(own).all():

@@ -42,7 +42,7 @@ def evaluate_and_record(run: Run, train_seconds: float) -> dict[str, Any]:
     log.info("\n%s\n%s", told, results_table(run.config, evaluations[shown], shown))
     for split, evaluation in evaluations.items():
         labels = {name: counts[split] for name, counts in run.data.label_counts.items()}
-        for note in undefined_notes(evaluation, labels, split):
+        for note in undefined_notes(run.config, evaluation, labels, split):
             log.warning("%s", note)
     _write_findings(run)  # before the pass that counts FLOPs: gates tell of the last rows that they have seen
     return summary_record(run, weights, evaluations, train_seconds=train_seconds, flops_per_row=run.flops_per_row())

@@ -29,12 +29,10 @@ def check_links(tasks: Tasks) -> list[Problem]:
 
 def check_needed(tasks: Tasks, kept: Tasks) -> list[Problem]:
     """Whether tasks that are trained have those that they need: a task without labels needs a product of it."""
-    factors = {factor for task in tasks.values() for factor in task.common.product_of or ()}
     found = []
     for name, task in kept.items():
-        if not task.common.labelled and name not in factors:
-            hint = "Write labelled: true, or name it in the `product_of` of another task."
-            found.append(Problem(f"tasks.{name}.labelled", "is false, and no task is a product of it", hint))
+        if not task.common.labelled:
+            found += _check_trained_by_products(name, tasks, kept)
         links = {"product_of": task.common.product_of or [], "after": [task.common.after] if task.common.after else []}
         for key, others in links.items():
             for other in others:
@@ -42,6 +40,18 @@ def check_needed(tasks: Tasks, kept: Tasks) -> list[Problem]:
                     hint = f"Keep '{other}' too, or leave '{name}' out."
                     found.append(Problem("only", f"leaves out '{other}', which tasks.{name}.{key} names", hint))
     return found
+
+
+def _check_trained_by_products(name: str, tasks: Tasks, kept: Tasks) -> list[Problem]:
+    """Whether something trains a task without labels."""
+    products = [other for other, task in tasks.items() if name in (task.common.product_of or ())]
+    if not products:
+        hint = "Write labelled: true, or name it in the `product_of` of another task."
+        return [Problem(f"tasks.{name}.labelled", "is false, and no task is a product of it", hint)]
+    if any(product in kept for product in products):
+        return []
+    what = f"leaves out {' and '.join(map(repr, products))}, without which nothing trains '{name}'"
+    return [Problem("only", what, f"Keep '{products[0]}' too, or leave '{name}' out.")]
 
 
 def check_support(kept: Tasks, sharing: Component, balancing: Component | None) -> list[Problem]:

@@ -60,10 +60,11 @@ def best_by(monitor: str, of_checkpoint: str | None) -> str:
 
 
 def monitor_names(tasks: Mapping[str, TaskConfig]) -> list[str]:
-    """Everything that ``monitor`` may be."""
+    """Everything that ``monitor`` may be: a task without labels has no number."""
+    labelled = {name: task for name, task in tasks.items() if task.common.labelled}
     names = ["mean", "worst", "loss", "val/mean", "val/worst", "val/loss"]
     return names + [
         f"val/{task}/{metric}"
-        for task, metrics in task_metrics(tasks).items()
+        for task, metrics in task_metrics(labelled).items()
         for metric in ("loss", *(m for m, better in metrics.items() if better is not None))
     ]

@@ -104,7 +104,8 @@ def test_conversion_can_be_evaluated_on_clicks_without_being_trained_on_them(cli
 
 
 def test_evaluation_of_a_product_is_that_of_its_training(cli, folder, capsys):
-    _train(cli, "sharing=esmm", "trainer.max_epochs=2")
+    ended = _train(cli, "sharing=esmm", "trainer.max_epochs=2")
+    assert "'conversion'" not in ended.out + ended.err  # it is meant to have no labels, and there is no note of it
     assert run(evaluate.evaluate, ["run", "--out", "again.json"]) == 0
     summary = json.loads((folder / "run/summary.json").read_text())["metrics"]
     again = json.loads((folder / "again.json").read_text())["metrics"]

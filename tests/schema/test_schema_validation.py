@@ -54,6 +54,26 @@ def test_tasks_that_only_leaves_out_are_named_with_those_that_need_them():
     ]
 
 
+_CHAIN = {
+    "click": {"kind": "binary"},
+    "buy": {"kind": "binary", "labelled": False},
+    "both": {"kind": "binary", "product_of": ["click", "buy"]},
+}
+
+
+def test_only_keeps_what_trains_a_task_without_labels():
+    assert _mistakes(tasks=_CHAIN, only=["click", "buy"]) == [
+        "only: leaves out 'both', without which nothing trains 'buy'. Keep 'both' too, or leave 'buy' out."
+    ]
+    assert list(validate({**FINE, "tasks": _CHAIN, "only": ["click"]}).tasks) == ["click"]
+
+
+def test_task_without_labels_has_no_number_to_monitor():
+    assert _mistakes(tasks=_CHAIN, monitor="val/buy/auroc") == [
+        "monitor: there is no number 'val/buy/auroc' to monitor. Did you mean 'val/both/auroc'?"
+    ]
+
+
 def test_freeze_that_is_no_text():
     assert _mistakes(freeze=3, balancing={"name": "pcgrad"}) == ["freeze: must be text or a list, got 3."]
 
