@@ -359,7 +359,7 @@ def _values_in(text: str, package: str) -> dict[str, str]:
 
 def _package(file: Path, text: str) -> str:
     """The key path below which a file's own keys stand: its group, or what a ``# @package`` header says."""
-    header = re.match(r"# @package (\S+)", text)
+    header = re.match(r"\s*#\s*@package[ \t]+(\S+)", text)  # whatever Hydra takes for one
     package = header[1] if header else file.parent.name
     return "" if package == "_global_" else package
 

@@ -375,6 +375,15 @@ MISTAKES = [
         mine="data: {source: table, path: '???', batch_size: '???'}\noptimizer: {lr: '???'}\nshared_dim: ???\n" + TASKS,
         experiment="data: {batch_size: 8}\n",
     ),
+    *(
+        _mistake(
+            f"three question marks below {header!r}",
+            "--config-dir conf task=mine",
+            f"optimizer.lr (conf/task/mine.yaml, line {line}): must be set, got ???. Example: optimizer.lr=...",
+            files={"conf/task/mine.yaml": header + "optimizer: {lr: '???'}\n" + DATA + TASKS},
+        )
+        for header, line in (("#@package _global_\n", 2), ("#  @package   _global_\n", 2), ("\n" + HEAD, 3))
+    ),
     _mistake(
         "three question marks in a group that is chosen",
         "--config-dir conf task=mine encoder=mlp",
