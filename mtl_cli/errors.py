@@ -82,6 +82,26 @@ class TrainingError(MTLError):
     """Training cannot go on, and no other configuration key would have been refused before."""
 
 
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory: of the machine or of a GPU, as Python or PyTorch tell it.
+
+    Example:
+        >>> is_lack_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"))
+        True
+    """
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # PyTorch's, which may not be loaded
+        or "DefaultCPUAllocator" in str(error)
+    )
+
+
+def unexpected(error: BaseException) -> str:
+    """What is told of an error that is none of ours, behind what it says itself."""
+    cause = "not enough memory;" if is_lack_of_memory(error) else "a bug?"
+    return f"({cause} HYDRA_FULL_ERROR=1 shows where)"
+
+
 def shown(value: object) -> str:
     """A value of a configuration as messages show it: as Python does, but nothing is ``null``, as in YAML.
 

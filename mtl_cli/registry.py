@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import mtl_cli.types as option_types
-from mtl_cli.errors import ConfigError, MTLError, Problem, did_you_mean, nearest, shown
+from mtl_cli.errors import ConfigError, MTLError, Problem, did_you_mean, is_lack_of_memory, nearest, shown
 
 T = TypeVar("T")
 REQUIRED = object()
@@ -351,7 +351,7 @@ def mistakes_in_components() -> Iterator[None]:
         raise
     except Exception as error:
         where = _own_line(error)
-        if where is None or type(error).__name__ == "OutOfMemoryError":  # of a GPU: not the component's mistake
+        if where is None or is_lack_of_memory(error):  # not the component's mistake
             raise
         lines = str(error).strip().splitlines() or [""]
         problem = Problem(where, f"{type(error).__name__}: {lines[0][:300]}", "HYDRA_FULL_ERROR=1 shows all of it.")
@@ -415,7 +415,9 @@ def conform(value: Any, annotation: Any, where: str) -> tuple[Any, list[Problem]
         value, problems = conform(value, args[0], where)
         bounds = [m for m in args[1:] if isinstance(m, option_types.Range)]
         if not problems:
-            problems = [Problem(where, f"must be {b}, got {shown(value)}") for b in bounds if value not in b]
+            problems = [
+                Problem(where, f"must be {b.wanted(value)}, got {shown(value)}") for b in bounds if value not in b
+            ]
         return value, problems
     if origin in (typing.Union, types.UnionType):
         return _conform_union(value, args, where)

@@ -39,6 +39,18 @@ class Range:
         below = value < self.high if self.open_high else value <= self.high
         return above and below
 
+    def wanted(self, value: object) -> str:
+        """What a value that is not in here must be.
+
+        Example:
+            >>> Range(0).wanted(-1), Range(0).wanted(math.inf)
+            ('at least 0', 'finite and at least 0')
+        """
+        unbounded = math.isinf(self.high) and not math.isinf(self.low)
+        return (
+            f"finite and {self}" if unbounded and isinstance(value, float) and not math.isfinite(value) else str(self)
+        )
+
     def __str__(self) -> str:
         if math.isinf(self.high):
             if math.isinf(self.low):

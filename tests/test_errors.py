@@ -2,7 +2,17 @@
 
 import pytest
 
-from mtl_cli.errors import ConfigError, DataError, MTLError, Problem, RunError, TrainingError, UserError, did_you_mean
+from mtl_cli.errors import (
+    ConfigError,
+    DataError,
+    MTLError,
+    Problem,
+    RunError,
+    TrainingError,
+    UserError,
+    did_you_mean,
+    unexpected,
+)
 
 
 def test_problem_says_where_what_and_the_way_out():
@@ -25,6 +35,23 @@ def test_a_failed_training_is_not_the_users_error():
     assert issubclass(TrainingError, MTLError)
     assert not issubclass(TrainingError, UserError)
     assert all(issubclass(error, UserError) for error in (ConfigError, DataError, RunError))
+
+
+class OutOfMemoryError(RuntimeError):
+    """As PyTorch calls that of a GPU."""
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (MemoryError(), "not enough memory;"),
+        (OutOfMemoryError("CUDA out of memory"), "not enough memory;"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "not enough memory;"),
+        (RuntimeError("shapes do not match"), "a bug?"),
+    ],
+)
+def test_want_of_memory_is_no_bug(error, cause):
+    assert unexpected(error) == f"({cause} HYDRA_FULL_ERROR=1 shows where)"
 
 
 @pytest.mark.parametrize(

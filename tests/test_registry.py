@@ -131,7 +131,7 @@ MISFITS = [
     (HUGE, Positive, f"key: must be a number within the range of 64 bits, got {HUGE}."),
     (HUGE, Fraction | None, f"key: must be a number within the range of 64 bits, got {HUGE}."),
     (-HUGE, PositiveInt, f"key: must be at least 1, got {-HUGE}."),
-    (INF, Positive, "key: must be greater than 0, got inf."),
+    (INF, Positive, "key: must be finite and greater than 0, got inf."),
     (NAN, Fraction, "key: must be in [0, 1], got nan."),
     (NAN, Annotated[float, Range()], "key: must be a finite number, got nan."),
     ({"sizes": 2}, Inner, "key.sizes: unknown key. Did you mean 'size'?\nkey.size: must be given."),

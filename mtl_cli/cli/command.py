@@ -25,7 +25,7 @@ from mtl_cli.cli.several_processes import check_processes
 from mtl_cli.cli.single_run import folder_to_resume, resume_from_folder
 from mtl_cli.cli.sweep_end import is_of_a_job, told_of_failures, told_of_unfinished, write_leaderboard
 from mtl_cli.commands.entry import flush_output, leave, print_nowhere, say
-from mtl_cli.errors import ConfigError, MTLError, Problem, UserError
+from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, unexpected
 from mtl_cli.helper import help_the_first
 from mtl_cli.processes import Ending, Meeting
 from mtl_cli.threads import wait_asleep
@@ -181,4 +181,4 @@ def _explain_own(error: Exception, overrides: Sequence[str]) -> tuple[int, str]:
     if isinstance(error, MTLError):
         return (2 if isinstance(error, UserError) else 1), str(error)
     message = composition.friendly(error, overrides, session.current().folders)
-    return (1, f"{one_line(error)} (a bug? HYDRA_FULL_ERROR=1 shows where)") if message is None else (2, message)
+    return (1, f"{one_line(error)} {unexpected(error)}") if message is None else (2, message)

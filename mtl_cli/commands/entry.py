@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import NoReturn, TextIO
 
 from mtl_cli import __version__, processes
-from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, did_you_mean
+from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, did_you_mean, unexpected
 from mtl_cli.paths import expanded
 from mtl_cli.registry import mistakes_in_components
 from mtl_cli.run import RunFolder
@@ -93,7 +93,7 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
             print_nowhere(sys.stdout, error)  # files of ours that cannot be written are MTLErrors
             return 1
         lines = str(error).strip().splitlines() or [""]
-        text = f"{type(error).__name__}: {lines[0][:300]} (a bug? HYDRA_FULL_ERROR=1 shows where)"
+        text = f"{type(error).__name__}: {lines[0][:300]} {unexpected(error)}"
         return _failed(error, text, 1)
     return 0
 

@@ -61,5 +61,5 @@ def check_device(name: str, where: str) -> list[Problem]:
 def _is_positive_time(text: str | float) -> bool:
     try:
         return seconds(text) > 0
-    except ValueError:
+    except (ValueError, OverflowError):  # a number of 400 digits
         return False

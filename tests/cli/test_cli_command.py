@@ -16,6 +16,12 @@ def test_what_ended_a_sweep_is_told_though_jobs_had_failed_before(monkeypatch):
     assert command._explain(OSError("a worker was killed"), []) == (1, f"{why}\n{counted}")
 
 
+def test_model_that_no_memory_holds_is_no_bug(cli):
+    ended = cli("task=digits", "shared_dim=99999999999999", "dry_run=true")
+    assert ended.code == 1
+    assert ended.err.endswith(" (not enough memory; HYDRA_FULL_ERROR=1 shows where)\n")
+
+
 @pytest.mark.parametrize("broken", [TrainingError("leaderboard.csv: cannot be written."), OSError("no such disk")])
 @pytest.mark.parametrize(("error", "code"), [(None, 1), (ConfigError(Problem("seed", "must be a number")), 2)])
 def test_a_leaderboard_that_cannot_be_written_hides_no_error_and_is_one(cli, monkeypatch, broken, error, code):

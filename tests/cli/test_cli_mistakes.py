@@ -391,6 +391,11 @@ MISTAKES = [
         mine="encoder: {dropout: '???'}\n" + DATA + TASKS,
     ),
     _mistake(
+        "hours that no number holds",
+        f"task=digits trainer.max_time={'9' * 400}:00:00",
+        f"trainer.max_time (command line): must be seconds or HH:MM:SS, got '{'9' * 400}:00:00'. Example: 01:30:00.",
+    ),
+    _mistake(
         "an interpolation of nothing",
         "--config-dir conf task=mine",
         (
