@@ -107,3 +107,28 @@ def test_wandb_tries_again_with_the_same_name_of_the_run(tmp_path, monkeypatch):
         with pytest.raises(ConnectionError):
             logger.open(known, -1)
     assert tried[0] == tried[1] != tried[2] == "earlier"
+
+
+def test_what_was_sent_before_the_log_was_cut_back_is_not_missing(follow, caplog, tmp_path):
+    """A hard kill takes back records that the tracker has; it is down when the run goes on."""
+    (tmp_path / "run/loggers.json").write_text('{"mlflow": {"run": "run 0", "records": 12, "step": 11}}')
+    server = _Server("params")
+    server.runs.append("run 0")
+    followers = follow(server, lambda: 0.0)
+    for step in range(10):
+        followers.follow({"step": step, "loss": 1.0})
+    followers.close("done")
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith("logger mlflow does not work (ConnectionError: no answer).")
+
+
+@pytest.mark.parametrize("position", ['{"records": null}', '{"step": "3"}', "7"])
+def test_damaged_position_starts_a_new_run_in_the_tracker(follow, caplog, tmp_path, position):
+    (tmp_path / "run/loggers.json").write_text(f'{{"mlflow": {position}}}')
+    server = _Server()
+    followers = follow(server, lambda: 0.0)
+    followers.follow({"step": 0, "loss": 1.0})
+    followers.close("done")
+    assert (server.runs, server.steps) == (["run 0"], [0])
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"{tmp_path}/run/loggers.json: cannot be used (")

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 from mtl_cli.errors import MTLError
@@ -39,13 +40,15 @@ class Followers:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder, self._records = folder, list(records)
-        positions: dict[str, Any] = {}
+        positions: dict[str, _Position] = {}
         if loggers and (folder.path / FILE).exists():
             try:
-                positions = dict(folder.read_json(FILE))
+                positions = {name: _Position(**told) for name, told in dict(folder.read_json(FILE)).items()}
             except (MTLError, TypeError, ValueError) as error:
                 log.warning("%s: cannot be used (%s); trackers start new runs.", folder.path / FILE, error)
-        self._followers = [_Follower(name, one, positions.get(name), clock) for name, one in loggers.items()]
+        self._followers = [
+            _Follower(name, one, positions.get(name, _Position()), clock) for name, one in loggers.items()
+        ]
 
     def start(self) -> None:
         """Opens the trackers' runs, and sends what was not sent yet."""
@@ -68,25 +71,44 @@ class Followers:
         if list(after.values()) == before:
             return
         try:
-            self._folder.write_json(FILE, after)
+            self._folder.write_json(FILE, {name: asdict(position) for name, position in after.items()})
         except MTLError as error:  # what else is written to that disk says whether training can go on
             log.warning("%s Trackers may be told twice after a resume.", error)
+
+
+@dataclass(frozen=True)
+class _Position:
+    """How far a tracker has come, which a resumed run has to know.
+
+    Args:
+        run: What the tracker calls its run; None before there is one.
+        records: How many were sent.
+        step: That of the last of them.
+        ended: Whether the tracker's run was ended, with nothing left to send.
+    """
+
+    run: str | None = None
+    records: int = 0
+    step: int = -1
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(type(number) is int for number in (self.records, self.step)):
+            raise TypeError(f"records and step are no whole numbers, got {self.records!r} and {self.step!r}")
 
 
 class _Follower:
     """One tracker, how far it has come, and whether it works."""
 
-    def __init__(self, name: str, logger: Logger, position: Any, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, logger: Logger, position: _Position, clock: Callable[[], float]) -> None:
         self.name, self._logger, self._clock = name, logger, clock
-        known = position if isinstance(position, Mapping) else {}
-        self._run, self._sent, self._step = known.get("run"), int(known.get("records", 0)), int(known.get("step", -1))
-        self._ended = bool(known.get("ended", False))
+        self._run, self._sent, self._step, self._ended = astuple(position)
         self._is_open = self._warned = False
         self._not_before = -float("inf")
 
-    def position(self) -> dict[str, Any]:
-        """What a resumed run has to know."""
-        return {"run": self._run, "records": self._sent, "step": self._step, "ended": self._ended}
+    def position(self) -> _Position:
+        """How far it has come."""
+        return _Position(self._run, self._sent, self._step, self._ended)
 
     def catch_up(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Sends what was not sent yet, unless the tracker failed just now."""
@@ -103,8 +125,8 @@ class _Follower:
         if self._is_open:
             self._try(lambda: self._logger.close(state))
             self._ended = complete and state == "done"
-        if not complete:
-            missing = len(records) - self._sent
+        missing = len(records) - self._sent  # below 0 where a hard kill has cut metrics.jsonl back
+        if not complete and missing > 0:
             told = "logger %s: %d of %d records are not there; metrics.jsonl has all."
             log.warning(told, self.name, missing, len(records))
 
