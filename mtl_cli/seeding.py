@@ -77,23 +77,29 @@ class OwnGenerators:
         self._python = random.getstate()
         self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
         self._cpu = torch.Generator()
-        self._cuda = [torch.Generator(torch.device("cuda", i)) for i in range(torch.cuda.device_count())]
+        self._cuda: list[torch.Generator] = []
 
     def on(self, device: torch.device) -> torch.Generator:
         """What the run draws from on a device, for those who draw for it while this is not entered."""
-        return self._cuda[device.index or 0] if device.type == "cuda" else self._cpu
+        return self._on_gpus()[device.index or 0] if device.type == "cuda" else self._cpu
+
+    def _on_gpus(self) -> list[torch.Generator]:
+        """One of each GPU, once something uses one: else nothing was drawn there; see ``rng_state``."""
+        if not self._cuda and torch.cuda.is_initialized():
+            self._cuda = [torch.Generator(torch.device("cuda", i)) for i in range(torch.cuda.device_count())]
+        return self._cuda
 
     def __enter__(self) -> None:
         random.setstate(self._python)
         if self._numpy is not None:
             sys.modules["numpy"].random.set_state(self._numpy)
         torch.set_rng_state(self._cpu.get_state())
-        for i, generator in enumerate(self._cuda):
+        for i, generator in enumerate(self._on_gpus()):
             torch.cuda.set_rng_state(generator.get_state(), i)
 
     def __exit__(self, *_: object) -> None:
         self._python = random.getstate()
         self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
         self._cpu.set_state(torch.get_rng_state())
-        for i, generator in enumerate(self._cuda):
+        for i, generator in enumerate(self._on_gpus()):
             generator.set_state(torch.cuda.get_rng_state(i))

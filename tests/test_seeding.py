@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtl_cli.seeding import rng_state, seed_everything, set_rng_state
+from mtl_cli.seeding import OwnGenerators, rng_state, seed_everything, set_rng_state
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +71,19 @@ def test_state_is_that_of_an_apple_gpu_too(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     set_rng_state(state)  # gone on with elsewhere
     assert len(of_gpu) == 3
+
+
+def test_run_that_uses_no_gpu_leaves_them_alone(monkeypatch):
+    """One of a sweep that is trained on the processor of a machine that has two."""
+
+    def touched(*_):
+        raise AssertionError("takes hold of a GPU")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    for name in ("get_rng_state", "set_rng_state", "_lazy_init"):
+        monkeypatch.setattr(torch.cuda, name, touched)
+    own = OwnGenerators()
+    for _ in range(2):
+        with own:
+            torch.rand(1)
