@@ -6,7 +6,7 @@ import functools
 import platform
 from importlib import metadata
 
-_PACKAGES = ("torch", "mtl-train", "polars", "hydra-core", "omegaconf", "scikit-learn", "numpy")
+_PACKAGES = ("torch", "mtl-train", "polars", "hydra-core", "omegaconf", "scikit-learn", "numpy", "pillow", "torchjd")
 
 
 def versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ def test_versions_names_python_and_what_is_installed():
     found = versions()
     assert found["python"] == platform.python_version()
     assert found["torch"] == metadata.version("torch")
-    assert set(found) >= {"polars", "hydra-core", "omegaconf", "scikit-learn", "numpy"}
+    assert set(found) >= {"polars", "hydra-core", "omegaconf", "scikit-learn", "numpy", "pillow", "torchjd"}
 
 
 def test_what_is_not_installed_is_left_out(monkeypatch):
@@ -21,4 +21,5 @@ def test_what_is_not_installed_is_left_out(monkeypatch):
 
     monkeypatch.setattr(metadata, "version", version)
     monkeypatch.setattr(package_versions, "_version", package_versions._version.__wrapped__)  # without its memory
-    assert list(versions()) == ["python", "torch", "mtl-train", "hydra-core", "omegaconf", "scikit-learn", "numpy"]
+    rest = ["hydra-core", "omegaconf", "scikit-learn", "numpy", "pillow", "torchjd"]
+    assert list(versions()) == ["python", "torch", "mtl-train", *rest]
