@@ -21,7 +21,8 @@ TEMPORARY_SUFFIX = ".mtl-tmp"
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Opens a temporary file that takes the place of ``path`` when the block ends without an error.
 
-    Whatever goes wrong in the block, the file that was at ``path`` stays as it was and the temporary one is removed.
+    Whatever goes wrong until then, the file that was at ``path`` stays as it was and the temporary one is removed. The
+    new file is there, though a power cut may take it back, where the folder alone cannot be synced after that.
 
     Args:
         path: The file to write; its folder must exist.
@@ -55,7 +56,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Writes ``data`` to ``path``, whole or not at all.
 
     Raises:
-        TrainingError: The file cannot be written; the file before it is kept.
+        TrainingError: The file cannot be written; see ``replacing``.
 
     Example:
         >>> import tempfile
@@ -72,7 +73,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes ``text`` as UTF-8 to ``path``, whole or not at all.
 
     Raises:
-        TrainingError: The file cannot be written; the file before it is kept.
+        TrainingError: The file cannot be written; see ``replacing``.
     """
     write_bytes(path, text.encode("utf-8"))
 
@@ -81,7 +82,7 @@ def write_json(path: Path, obj: object) -> None:
     """Writes ``obj`` as indented JSON to ``path``, whole or not at all. Numbers that are not finite become null.
 
     Raises:
-        TrainingError: The file cannot be written; the file before it is kept.
+        TrainingError: The file cannot be written; see ``replacing``.
         TypeError: ``obj`` holds something that JSON has no word for.
     """
     write_text(path, json.dumps(finite(obj), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
