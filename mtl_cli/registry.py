@@ -91,6 +91,10 @@ class Registry(Generic[T]):
         """Every known name, sorted."""
         return sorted({*self._shipped(), *self._classes})
 
+    def is_shipped(self, name: str) -> bool:
+        """Whether component ``name`` is one of this package's."""
+        return name in self._shipped()
+
     def options(self, name: str) -> Mapping[str, Option]:
         """The options of component ``name``, read without importing it where it is a shipped one."""
         if name in self._classes:

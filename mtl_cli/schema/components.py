@@ -87,10 +87,14 @@ def missing_package(component: Component, registry: Registry[Any], where: str) -
     package = class_attribute(registry, component.name, "requires", None)
     if package is None:
         return []
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # of `a.b` there is no `a`
+        spec = None
     if spec is not None and spec.origin is not None:  # none: a mere folder of that name, such as trackers leave behind
         return []
-    hint = f'Install it: pip install "mtl-train[{package}]".'
+    extra = registry.is_shipped(component.name)  # other people's components name packages that are no extras of ours
+    hint = f'Install it: pip install "mtl-train[{package}]".' if extra else ""
     return [Problem(where, f"'{component.name}' needs the package {package}, which is not installed", hint)]
 
 

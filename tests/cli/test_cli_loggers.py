@@ -144,6 +144,20 @@ def test_mistakes_of_trackers_are_found_before_anything_is_done(diary, monkeypat
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("package", ["no_such_package", "no_such_package.part"])
+def test_package_of_a_tracker_of_ones_own_is_no_extra_of_ours(diary, write, package):
+    write(
+        {
+            "my_plugins/diary.py": PLUGIN.replace(
+                "    def __init__", f'    requires = "{package}"\n\n    def __init__', 1
+            )
+        }
+    )
+    ended = diary.run("logger=diary")
+    where = "logger.diary (conf/logger/diary.yaml, line 1)"
+    assert ended.err == f"{where}: 'diary' needs the package {package}, which is not installed.\n"
+
+
 def test_a_folder_that_a_tracker_left_is_not_taken_for_its_package(diary, tmp_path):
     if importlib.util.find_spec("wandb") is not None:
         pytest.skip("wandb is installed")

@@ -35,7 +35,7 @@ class Logger(ABC):
         run: The run.
 
     Attributes:
-        requires: The package that it needs, which is also the name of the extra that installs it.
+        requires: The package that it needs, of one that is shipped also the name of the extra that installs it.
     """
 
     requires: ClassVar[str]
