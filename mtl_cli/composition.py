@@ -278,7 +278,7 @@ def _reads(parser: OverridesParser, override: str) -> bool:
     return True
 
 
-def shown(overrides: Sequence[str]) -> list[str]:
+def as_written(overrides: Sequence[str]) -> list[str]:
     """Overrides as the user wrote them."""
     return [override.removeprefix("++") for override in overrides]
 

@@ -63,7 +63,7 @@ def composed_job(composed: DictConfig) -> Job:
 
 def given_overrides() -> list[str]:
     """The overrides of the job that Hydra has composed, as the user wrote them."""
-    return composition.shown(composition.unresolved(HydraConfig.get().overrides.task))  # type: ignore[arg-type]
+    return composition.as_written(composition.unresolved(HydraConfig.get().overrides.task))  # type: ignore[arg-type]
 
 
 def no_task(groups: Mapping[str, list[str]]) -> ConfigError:

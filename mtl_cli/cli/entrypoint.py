@@ -27,7 +27,7 @@ _VERSION_BASE: dict[str, Any] = {} if _HYDRA_VERSION >= (1, 4) else {"version_ba
 
 OmegaConf.register_new_resolver("mtl.pid", os.getpid, replace=True)
 OmegaConf.register_new_resolver(
-    "mtl.job_name", lambda overrides: job_name(composition.shown(composition.unresolved(overrides))), replace=True
+    "mtl.job_name", lambda overrides: job_name(composition.as_written(composition.unresolved(overrides))), replace=True
 )
 
 
