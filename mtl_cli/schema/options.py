@@ -162,6 +162,11 @@ class DataOptions(MixingOptions, FeatureOptions):
             is free.
         shuffle_buffer: Of data that stay in their files: least number of rows that are shuffled together, row groups
             being read whole. As many are read ahead.
+        id: Column that names a row; never an input.
+        split: How the rows are split.
+        batch_size: Rows of a step, of all processes together.
+        shuffle: Whether each epoch has a new order of the rows.
+        drop_last: Whether a last batch that is smaller than ``batch_size`` is left out.
     """
 
     in_memory: Literal["auto"] | bool = "auto"
@@ -188,7 +193,24 @@ class RankingOptions:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """The keys of a task that every kind has."""
+    """The keys of a task that every kind has.
+
+    Args:
+        kind: What it predicts, by the name of a registered kind.
+        target: Column with the labels, or several that make up the label together; null: the task's name.
+        weight: Factor on its loss; 0: the loss is reported, and trains nothing.
+        hidden: Widths of the hidden layers of its head; empty: a linear head.
+        missing_label: Values of the target that mean "no label", beside empty cells.
+        mask_by: Other columns, each with the value, or one of several, that it must hold for the label to count.
+        sample_weight: Column of numbers from 0: what each row counts in the loss. A row with 0 has no label.
+        metrics: What is reported of the kind's metrics, the primary one first; null: all.
+        source: With ``data.sources``, the ones whose rows have labels; null: all that have the target column.
+        ranking: The lists that its rows form, of a binary task.
+        labelled: Whether it has labels of its own; false: it is trained as a factor of a product alone.
+        auxiliary: Whether it is trained for the others' sake: means over tasks and comparisons leave it out.
+        product_of: The binary tasks whose probabilities multiply to its own.
+        after: The binary task that has to happen before it.
+    """
 
     kind: str
     target: str | list[str] | None = None
@@ -208,7 +230,13 @@ class TaskOptions:
 
 @dataclass(frozen=True)
 class EarlyStoppingOptions:
-    """When to stop before the limits."""
+    """When to stop before the limits; the keys of ``trainer.early_stopping``.
+
+    Args:
+        monitor: The number that is watched; null: that of the run.
+        patience: Evaluations without improvement after which to stop; null: never.
+        min_delta: An improvement must be larger than this.
+    """
 
     monitor: str | None = None
     patience: PositiveInt | None = None
@@ -217,7 +245,13 @@ class EarlyStoppingOptions:
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """Which checkpoints to keep."""
+    """Which checkpoints to keep besides the last; the keys of ``trainer.checkpoint``.
+
+    Args:
+        monitor: What the best epochs are chosen by; null: the number of the run.
+        save_top_k: How many of the best to keep; 0: none, -1: all.
+        every_n_steps: Steps after which the last one is saved inside an epoch too; null: at the end of an epoch only.
+    """
 
     monitor: str | None = None
     save_top_k: int = 1
@@ -226,7 +260,25 @@ class CheckpointOptions:
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """The loop."""
+    """The loop; the keys of ``trainer``. The first of the three limits that is reached ends it.
+
+    Args:
+        max_epochs: Most passes over the training rows; null: no limit.
+        max_steps: Most optimizer steps.
+        max_time: Longest time, in seconds or as ``HH:MM:SS`` or ``DD:HH:MM:SS``.
+        precision: Of the forward pass.
+        gradient_clip_val: Longest gradient allowed (2-norm over all parameters).
+        accumulate_grad_batches: Batches of an optimizer step.
+        check_val_every_n_epoch: Epochs between evaluations.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        threads: CPU threads; ``auto``: one for small steps, else all cores or ``OMP_NUM_THREADS``.
+        diagnostics_every: Steps between looks at the tasks' gradients; 0: none.
+        on_nonfinite: What a loss or gradient that is not finite does: it stops the run, or its step is skipped.
+        compile: Whether PyTorch compiles the model.
+        deterministic: Whether the same run gives the same bytes on the same machine.
+        early_stopping: When to stop before the limits.
+        checkpoint: Which checkpoints to keep.
+    """
 
     max_epochs: PositiveInt | None = 50
     max_steps: PositiveInt | None = None
