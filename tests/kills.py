@@ -195,4 +195,5 @@ def predictions(folder):
 
 def _without_times(path):
     summary = json.loads(path.read_text())
+    summary["data_files"] = {name: size for name, (size, _) in summary["data_files"].items()}
     return {key: summary[key] for key in summary.keys() - {"seconds", "train_seconds", "rows_per_second"}}

@@ -267,7 +267,7 @@ class TrainerOptions:
         max_steps: Most optimizer steps.
         max_time: Longest time, in seconds or as ``HH:MM:SS`` or ``DD:HH:MM:SS``.
         precision: Of the forward pass.
-        gradient_clip_val: Longest gradient allowed (2-norm over all parameters).
+        gradient_clip_val: Longest gradient of the model allowed (2-norm over all its parameters).
         accumulate_grad_batches: Batches of an optimizer step.
         check_val_every_n_epoch: Epochs between evaluations.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
