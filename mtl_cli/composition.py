@@ -36,6 +36,8 @@ FLAGS_WITH_VALUE = (
 )  # fmt: skip
 OTHER_FLAGS = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m")
 _CONFIG_DIR = ("--config-dir", "-cd")
+# Hydra's words for a header that it cannot read.
+_HEADER_REFUSED = re.compile(r"(?:Too many components in|Expected header format: KEY VALUE, got) '(.*)'")
 GLOBAL = "# @package _global_"
 #: Choices that a package of Hydra's brings: our extra, and the package.
 EXTRAS = {
@@ -431,6 +433,8 @@ def friendly(error: Exception, overrides: Sequence[str], folders: Sequence[Path]
         return str(Problem(_short(broken[0]), "is not UTF-8 text", "Save it as UTF-8.")) if broken else None
     if isinstance(error, OSError) and error.filename and _makes_folder(error):
         return str(folder_error(error.filename, error))
+    if isinstance(error, ValueError) and (header := _HEADER_REFUSED.fullmatch(str(error))):
+        return str(_header_refused(header[1], folders))
     if isinstance(error, RecursionError):
         return "the configuration refers to itself without end. Look at `defaults:` lists and ${...} in your files."
     if isinstance(error, TypeError) and (index := re.fullmatch(r"Index '(.+)' \(str\) is not an int.*", str(error))):
@@ -439,6 +443,15 @@ def friendly(error: Exception, overrides: Sequence[str], folders: Sequence[Path]
     if isinstance(error, HydraException | OmegaConfBaseException) or "defaults list" in str(error):
         return str(_not_composed(error, folders))
     return None
+
+
+def _header_refused(header: str, folders: Sequence[Path]) -> Problem:
+    """A header that Hydra does not take, in the file that it stands in."""
+    lines = re.compile(rf"\s*#+\s*{re.escape(header)}\s*(\n|$)")
+    files = [file for folder in folders[1:] for file in sorted(folder.rglob("*.yaml")) if _is_utf8(file)]
+    named = [_short(file) for file in files if lines.match(file.read_text(encoding="utf-8"))]
+    where = named[0] if named else "a configuration file"
+    return Problem(where, f"has the header `# {header}`, which is no key and one value", "Write `# @package _global_`.")
 
 
 def _makes_folder(error: OSError) -> bool:

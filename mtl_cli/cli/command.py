@@ -7,6 +7,7 @@ interrupted. A traceback is shown with ``HYDRA_FULL_ERROR=1`` only.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -87,15 +88,16 @@ def _run(flags: list[str], overrides: list[str], own: Path | None) -> int:
     """Does what a command line asks for; returns the exit code, whatever ends it. The session has what to tell."""
     command = session.current()
     show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    shows = _SHOWING & composition.flag_names(flags)
     try:
-        with _errors_raised_by_hydra():
+        with _errors_raised_by_hydra(), _quiet_log() if shows else contextlib.nullcontext():
             return _carry_out(flags, overrides, own)
     except KeyboardInterrupt:
         return command.exit_code or 130
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _SHOWING & composition.flag_names(flags):
+        if isinstance(error, BrokenPipeError) and shows:
             print_nowhere(sys.stdout, error)
             return 128 + signal.SIGPIPE
         code, command.told = _explain(error, overrides)
@@ -116,6 +118,16 @@ def _errors_raised_by_hydra() -> Iterator[None]:
             del os.environ["HYDRA_FULL_ERROR"]
         else:
             os.environ["HYDRA_FULL_ERROR"] = previous
+
+
+@contextlib.contextmanager
+def _quiet_log() -> Iterator[None]:
+    """Has the log that Hydra shows things by (``--info``) end quietly, too, where nobody reads any more."""
+    previous, logging.raiseExceptions = logging.raiseExceptions, False
+    try:
+        yield
+    finally:
+        logging.raiseExceptions = previous
 
 
 def _carry_out(flags: list[str], overrides: list[str], own: Path | None) -> int:

@@ -915,6 +915,15 @@ MISTAKES = [
         files={"conf/task/mine.yaml": DATA + TASKS},
     ),
     _mistake(
+        "a header of three words",
+        "--config-dir conf task=mine",
+        (
+            "conf/task/mine.yaml: has the header `# @package _global_ too`, which is no key and one value. "
+            "Write `# @package _global_`."
+        ),
+        files={"conf/task/mine.yaml": "# @package _global_ too\n" + DATA + TASKS},
+    ),
+    _mistake(
         "a task file called yml",
         "--config-dir conf task=mine",
         "task (command line): there is no task 'mine'. Rename conf/task/mine.yml to mine.yaml.",

@@ -47,9 +47,10 @@ def test_training_goes_on_without_a_console(tmp_path, buffered):
     assert (tmp_path / "run/checkpoints/last.pt").exists()
 
 
-def test_what_only_shows_something_ends_quietly(tmp_path):
-    ended = _run_unread(tmp_path, ["task=digits", "--cfg", "job"], buffered=False)
-    assert (ended.returncode, ended.stderr) == (141, "")
+@pytest.mark.parametrize(("flags", "code"), [(["--cfg", "job"], 141), (["--info"], 0)])
+def test_what_only_shows_something_ends_quietly(tmp_path, flags, code):
+    ended = _run_unread(tmp_path, ["task=digits", *flags], buffered=False)
+    assert (ended.returncode, ended.stderr) == (code, "")
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
