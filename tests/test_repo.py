@@ -76,6 +76,36 @@ def _imports(path):
                 yield node.module
 
 
+# What the standard library has since Python 3.11 or later, by module; 3.10 is supported.
+NEWER = {
+    "typing": {
+        "Self", "Never", "LiteralString", "Required", "NotRequired", "Unpack", "TypeVarTuple", "assert_never",
+        "assert_type", "reveal_type", "dataclass_transform", "override", "TypeAliasType", "TypeIs", "ReadOnly",
+    },
+    "enum": {"StrEnum", "verify"},
+    "datetime": {"UTC"},
+    "itertools": {"batched"},
+    "contextlib": {"chdir"},
+    "asyncio": {"TaskGroup", "timeout"},
+    "hashlib": {"file_digest"},
+    "tomllib": set(),
+    "warnings": {"deprecated"},
+}  # fmt: skip
+
+
+@every_source
+def test_nothing_newer_than_the_oldest_python_is_imported(path):
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.ImportFrom) and node.module in NEWER:
+            assert not {alias.name for alias in node.names} & NEWER[node.module], ast.unparse(node)
+        elif isinstance(node, ast.Import):
+            assert "tomllib" not in {alias.name for alias in node.names}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in NEWER:
+            assert node.attr not in NEWER[node.value.id], ast.unparse(node)
+        assert not isinstance(node, getattr(ast, "TryStar", ())), f"line {node.lineno}"
+        assert not (isinstance(node, ast.Name) and node.id in ("ExceptionGroup", "BaseExceptionGroup"))
+
+
 def _own_part(path):
     relative = path.relative_to(PACKAGE)
     return relative.parts[0].removesuffix(".py")

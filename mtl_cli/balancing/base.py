@@ -6,7 +6,7 @@ import contextlib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,8 @@ from mtl_cli.errors import ConfigError, Problem, TrainingError
 from mtl_cli.overriding import restore_general
 from mtl_cli.registry import describe_component, expect_shape
 from mtl_cli.types import GradientsOn, UpdateScale
+
+T = TypeVar("T", bound="Balancing")
 
 
 class Passes(Protocol):
@@ -109,9 +111,9 @@ class Balancing(nn.Module, ABC):
         yield generator
         self.generator_state.copy_(generator.get_state())
 
-    def _apply(self, *how: Any, **also: Any) -> Self:
+    def _apply(self: T, *how: Any, **also: Any) -> T:
         """Moves to another device all but the generator's state, which an accelerator would have to hand back."""
-        moved: Self = super()._apply(*how, **also)
+        moved: T = super()._apply(*how, **also)
         state = self._buffers.get("generator_state")
         if state is not None:
             self._buffers["generator_state"] = state.cpu()
