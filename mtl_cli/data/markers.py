@@ -30,7 +30,7 @@ class Markers:
 
     Example:
         >>> markers = Markers(("NA", "-200"))
-        >>> markers.in_text(pl.Series(["-200.0", "NA", "-20", "-2e2", None])).to_list()
+        >>> markers.in_text(pl.DataFrame({"x": ["-200.0", "NA", "-20", "-2e2", None]}))["x"].to_list()
         [True, True, False, True, False]
         >>> [(marker, found.to_list()) for marker, found in markers.in_values(pl.Series([-200.0, 7.5]))]
         [('-200', [True, False])]
@@ -40,13 +40,14 @@ class Markers:
     decimal: str = "."
     thousands: str | None = None
 
-    def in_text(self, cells: pl.Series) -> pl.Series:
-        """Which cells (N,) of a column of text are a marker, (N,) bool."""
-        found = cells.is_in(list(self.texts)).fill_null(False)
+    def in_text(self, cells: pl.DataFrame) -> pl.DataFrame:
+        """Which cells of columns of text are a marker, as many columns of bool: all columns at once."""
+        found = cells.lazy().select(pl.all().is_in(list(self.texts)).fill_null(False)).collect()
         exact = [float(number) for number in self._numbers.values() if abs(number) < EXACT]  # long ids stay apart
-        if exact:
-            found |= spells_one_of(exact, cells, self.decimal, self.thousands)
-        return found
+        if not exact or not cells.width:
+            return found
+        spelt = spells_one_of(exact, cells, self.decimal, self.thousands)
+        return found.with_columns(found[name] | spelt[name] for name in spelt.columns)
 
     def in_values(self, cells: pl.Series) -> Iterator[tuple[str, pl.Series]]:
         """Which cells (N,) of a column of numbers or dates are a marker, (N,) bool, marker by marker."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,7 @@ from mtl_cli.notation import number_pattern
 _PROBE = 100  # rows that are looked at before a whole column is
 _DIGITS = 16  # float64 keeps all whole numbers with fewer
 _LARGEST = 3.4e38  # within float32
+Text = TypeVar("Text", pl.Series, pl.Expr)
 _PADDED = r"^\s*[+-]?0\d"
 _PLAIN = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
 
@@ -65,22 +67,25 @@ def plain_spelling(text: pl.Series, decimal: str = ".", thousands: str | None = 
     return pl.select(pl.when(number).then(_respelt(text.str.strip_chars(), decimal, thousands))).to_series()
 
 
-def spells_one_of(numbers: Sequence[float], text: pl.Series, decimal: str, thousands: str | None) -> pl.Series:
-    """Whether each of N texts is one of some numbers in a spelling that ``plain_spelling`` knows, (N,) bool.
+def spells_one_of(numbers: Sequence[float], cells: pl.DataFrame, decimal: str, thousands: str | None) -> pl.DataFrame:
+    """Which cells of columns of text are one of some numbers, in a spelling that ``plain_spelling`` knows.
 
     Example:
-        >>> spells_one_of([7.0], pl.Series(["7", "7.0", "07", "7,5", None]), ".", None).to_list()
+        >>> cells = pl.DataFrame({"x": ["7", "7.0", "07", "7,5", None]})
+        >>> spells_one_of([7.0], cells, ".", None)["x"].to_list()
         [True, True, False, False, False]
     """
-    values = _respelt(text.str.strip_chars(), decimal, thousands).cast(pl.Float64, strict=False)
-    found = values.is_in(list(numbers)).fill_null(False)
-    if found.any():  # few cells are, and patterns are slow
-        known = plain_spelling(text.filter(found), decimal, thousands).is_not_null()
-        found = found.scatter(found.arg_true(), known)
-    return found
+    values = _respelt(pl.all().str.strip_chars(), decimal, thousands).cast(pl.Float64, strict=False)
+    found = cells.lazy().select(values.is_in(list(numbers)).fill_null(False)).collect()
+    known = []
+    for flags in found.iter_columns():
+        if flags.any():  # few cells are, and patterns are slow
+            plain = plain_spelling(cells[flags.name].filter(flags), decimal, thousands).is_not_null()
+            known.append(flags.scatter(flags.arg_true(), plain))
+    return found.with_columns(known)
 
 
-def _respelt(text: pl.Series, decimal: str, thousands: str | None) -> pl.Series:
+def _respelt(text: Text, decimal: str, thousands: str | None) -> Text:
     """Numbers with other signs, with a decimal point and no sign between groups."""
     ungrouped = text.str.replace_all(thousands, "", literal=True) if thousands else text
     return ungrouped.str.replace(decimal, ".", literal=True) if decimal != "." else ungrouped

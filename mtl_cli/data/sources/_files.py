@@ -235,11 +235,12 @@ def mark_missing(frame: pl.DataFrame, markers: Markers) -> tuple[pl.DataFrame, d
     """Makes marked cells null and counts them per column: text by the cell, other values by the marker."""
     counts: dict[str, dict[str, int]] = {}
     changed = []
+    marked = markers.in_text(frame.select(pl.col(pl.String)))
     for series in frame.iter_columns():
         kept = series
         found = {"null": series.null_count()}
         if series.dtype == pl.String:
-            flags = markers.in_text(series)
+            flags = marked[series.name]
             if flags.any():
                 for value, count in sorted(series.filter(flags).value_counts().rows()):
                     found[value or "empty"] = count

@@ -75,7 +75,7 @@ class _Signs:
     decimal: str
     thousands: str | None
 
-    @property
+    @functools.cached_property
     def markers(self) -> Markers:
         """What means "no value" in a cell."""
         return Markers(self.missing, self.decimal, self.thousands)
