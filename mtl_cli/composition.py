@@ -246,7 +246,7 @@ def _unreadable(parser: OverridesParser, key: str, value: str) -> Problem:
         hint = "Set it in a file: on the command line a key is of letters from a to z, digits, '_', '-' and dots."
         return Problem("command line", what, hint)
     is_container = value.startswith(("[", "{"))
-    forms = [_items_quoted(parser, value, ",[]{}" + colon) for colon in ("", ":")] if is_container else [_quoted(value)]
+    forms = [_items_quoted(parser, value, ",[]{}" + colon) for colon in ("", ":")] if is_container else [quoted(value)]
     readable = next((form for form in forms if _reads(parser, f"{key}={form}")), None)
     if readable is not None:
         hint = f"Quote {'its items' if is_container else 'it'}: {shlex.quote(f'{key}={readable}')}."
@@ -265,10 +265,11 @@ def _items_quoted(parser: OverridesParser, value: str, between: str) -> str:
     """
     around = re.escape(between)
     item = re.compile(rf"""(?:"[^"]*"|'[^']*')(?=\s*[{around}])|[^{around}\s](?:[^{around}]*[^{around}\s])?""")
-    return item.sub(lambda found: found[0] if _reads(parser, f"a=[{found[0]}]") else _quoted(found[0]), value)
+    return item.sub(lambda found: found[0] if _reads(parser, f"a=[{found[0]}]") else quoted(found[0]), value)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar takes any, in quotes."""
     return '"' + text.replace('"', r"\"") + '"'
 
 

@@ -43,7 +43,7 @@ from mtl_cli.loop.evaluate import EVALUATION_ROWS, Evaluation, forward, rows_at_
 from mtl_cli.loop.progress import Progress
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.registry import SOURCES
-from mtl_cli.run import RunFolder, changed_code, digest
+from mtl_cli.run import RunFolder, digest, told_of_edits
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig, check_device, validate
 from mtl_cli.tasks import LabelCounts, Task, first_columns, target_columns
@@ -440,17 +440,8 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
         raise ConfigError(
             [replace(p, where="device", hint="Choose another one: cpu.") for p in error.problems]
         ) from None
-    return TrainedRun(
-        folder,
-        config,
-        features,
-        tasks,
-        model,
-        name,
-        epoch,
-        state,
-        (*_unfinished(folder, epoch), *_edited(config, folder)),
-    )
+    notes = (*_unfinished(folder, epoch), *_edited(config, folder))
+    return TrainedRun(folder, config, features, tasks, model, name, epoch, state, notes)
 
 
 def _neither_file_nor_frame(data: object) -> TypeError:
@@ -531,9 +522,8 @@ def _read_config(folder: RunFolder) -> RunConfig:
 
 
 def _edited(config: RunConfig, folder: RunFolder) -> Sequence[str]:
-    edited = changed_code(folder, config.plugins)
-    what = "has changed since the training, if only in a comment: the numbers may differ"
-    return [f"the code of {listed(edited, 5)} {what}."] if edited else ()
+    told = told_of_edits(folder, config.plugins, "the training, if only in a comment: the numbers may differ")
+    return () if told is None else [f"{told}."]
 
 
 def _unfinished(folder: RunFolder, epoch: int) -> Sequence[str]:

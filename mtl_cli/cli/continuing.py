@@ -12,7 +12,7 @@ from typing import Any
 from mtl_cli.cli import session
 from mtl_cli.cli.composed import Job
 from mtl_cli.errors import Problem, RunError, UserError, listed
-from mtl_cli.run import RunFolder, changed_code, flatten
+from mtl_cli.run import RunFolder, flatten, told_of_edits
 from mtl_cli.schema import RunConfig, seconds, with_own_options, with_tasks_by_name
 
 log = logging.getLogger("mtl_cli")
@@ -223,10 +223,10 @@ def _fingerprint(config: RunConfig, states: Mapping[str, list[int]]) -> str:
 
 def tell_edits(run: RunFolder, config: RunConfig) -> None:
     """Warns that a finished run, which is not trained again, was trained with other code of plugins than there is."""
-    edited = changed_code(run, config.plugins)
-    if edited:
-        what = "has changed since it was trained, if only in a comment: its numbers are of the code as it was"
-        log.warning("%s: the code of %s %s", run.path, listed(edited, 5), what)
+    since = "it was trained, if only in a comment: its numbers are of the code as it was"
+    told = told_of_edits(run, config.plugins, since)
+    if told is not None:
+        log.warning("%s: %s", run.path, told)
 
 
 def best_score(run: RunFolder) -> float | None:

@@ -69,7 +69,7 @@ def _prepare_values(config: DictConfig) -> None:
     if groups and "only" not in given:
         _refuse_monitor_of_one_task(groups, config, {**given, **(params or {})})
         with read_write(config.hydra):
-            config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_quoted, group))}]" for group in groups)
+            config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_as_item, group))}]" for group in groups)
     if params and _is_our_own(config, "sweeper"):
         plain: Any = OmegaConf.to_container(config.hydra.sweeper.params, resolve=False)
         choices = composition.config_groups(session.current().folders)
@@ -151,8 +151,8 @@ def _refuse_monitor_of_one_task(groups: Sequence[Sequence[str]], config: DictCon
         raise SystemExit(2)
 
 
-def _quoted(name: str) -> str:
-    return name if name.isidentifier() and name.isascii() else '"' + name.replace('"', '\\"') + '"'
+def _as_item(name: str) -> str:
+    return name if name.isidentifier() and name.isascii() else composition.quoted(name)
 
 
 def _is_our_own(config: DictConfig, part: str) -> bool:

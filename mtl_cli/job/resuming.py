@@ -13,7 +13,7 @@ from mtl_cli.data import Features
 from mtl_cli.errors import Problem, RunError, listed
 from mtl_cli.job.setting_up import Run
 from mtl_cli.loop import Trainer
-from mtl_cli.run import RunFolder, changed_code
+from mtl_cli.run import RunFolder, told_of_edits
 from mtl_cli.run.checkpoint import load
 from mtl_cli.schema import RunConfig
 from mtl_cli.trained import stored_features, telling_where
@@ -77,10 +77,10 @@ def _changes_of_missing(stored: Mapping[str, Any], features: Features) -> list[s
 
 def tell_edits(run: Run) -> None:
     """Says which code of plugins is no longer that which the run has trained with so far."""
-    edited = changed_code(run.folder, run.config.plugins)
-    if edited:
-        what = "has changed since the run last trained, if only in a comment: it goes on with the code as it is now"
-        log.warning("the code of %s %s", listed(edited, 5), what)
+    since = "the run last trained, if only in a comment: it goes on with the code as it is now"
+    told = told_of_edits(run.folder, run.config.plugins, since)
+    if told is not None:
+        log.warning("%s", told)
 
 
 def go_on(trainer: Trainer) -> None:

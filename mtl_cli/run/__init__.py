@@ -8,7 +8,7 @@ from mtl_cli.run.folder import RunFolder, SeenRunFolder, folder_error, is_run_fo
 from mtl_cli.run.lock import is_locked
 from mtl_cli.run.metrics_log import MetricsLog
 from mtl_cli.run.package_versions import versions
-from mtl_cli.run.plugin_code import changed_code, record_code
+from mtl_cli.run.plugin_code import changed_code, record_code, told_of_edits
 from mtl_cli.run.search import find_resumable, remove_if_empty
 from mtl_cli.run.settings import digest, flatten, settings_text
 
@@ -26,6 +26,7 @@ __all__ = [
     "record_code",
     "remove_if_empty",
     "settings_text",
+    "told_of_edits",
     "versions",
     "write_bytes",
     "write_json",

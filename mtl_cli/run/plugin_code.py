@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from mtl_cli.errors import listed
 from mtl_cli.run.folder import RunFolder
 
 PLUGINS = "plugins.json"
 _FORMAT = 1
+_SHOWN = 5  # modules in a message
 
 
 def record_code(folder: RunFolder, plugins: Sequence[str]) -> None:
@@ -33,6 +35,21 @@ def changed_code(folder: RunFolder, plugins: Sequence[str]) -> list[str]:
         return []
     recorded, now = folder.read_sealed(PLUGINS, _FORMAT)["modules"], _checksums(plugins)
     return [module for module, checksum in recorded.items() if now.get(module, checksum) != checksum]
+
+
+def told_of_edits(folder: RunFolder, plugins: Sequence[str], since: str) -> str | None:
+    """What the user should know of ``changed_code``; None if there is none.
+
+    Args:
+        folder: The run.
+        plugins: Its plugins.
+        since: What they have changed since, and what follows from it.
+
+    Raises:
+        RunError: plugins.json is damaged.
+    """
+    edited = changed_code(folder, plugins)
+    return f"the code of {listed(edited, _SHOWN)} has changed since {since}" if edited else None
 
 
 def _checksums(plugins: Sequence[str]) -> dict[str, str]:
