@@ -195,25 +195,30 @@ def refuse_edited_data(run: RunFolder, config: RunConfig) -> None:
         before, fingerprint = dict(done.get("data_files", {})), str(done["data_fingerprint"])
     except (RunError, KeyError, TypeError, ValueError, AttributeError):
         return  # it is made anew
-    from mtl_cli.data.file_states import file_states
-
-    now = file_states(config.sources)
+    now = _states(config)
     touched = [name for name, state in before.items() if now.get(name, state) != state]
     if not touched:
         return
     try:
-        found = _fingerprint(config, now)
+        found = _fingerprint(config)
     except UserError as error:
         raise RunError(error.problems) from error
-    if found != fingerprint:
-        what = f"the data have changed since the run began (fingerprint {fingerprint[:12]} -> {found[:12]})"
-        hint = f"Put {listed(touched, 5)} back as they were, or start a new run."
-        raise RunError(Problem(f"resume: {run.path}", what, hint))
+    run.refuse_other_data(fingerprint, found, listed(touched, 5))
 
 
-def _fingerprint(config: RunConfig, states: Mapping[str, list[int]]) -> str:
+def _states(config: RunConfig) -> Mapping[str, list[int]]:
+    """The states of the files that are read, looked at once for all finished runs of a command."""
+    known, key = session.current().file_states, repr(config.sources)
+    if key not in known:
+        from mtl_cli.data.file_states import file_states
+
+        known[key] = file_states(config.sources)
+    return known[key]
+
+
+def _fingerprint(config: RunConfig) -> str:
     """The fingerprint of the data as the files hold them now; read once for all finished runs of a command."""
-    known, key = session.current().fingerprints, repr((config.sources, config.data.in_memory, states))
+    known, key = session.current().fingerprints, repr((config.sources, config.data.in_memory))
     if key not in known:
         from mtl_cli.build.sources import read_rows
 

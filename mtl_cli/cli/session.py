@@ -7,6 +7,7 @@ Whatever they need besides, and whatever the command is to learn from them, is i
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,7 @@ class Session:
         exit_code: What to end with if the command was interrupted by a signal.
         error: Of the job of a command that is no sweep: the command tells it, since Hydra would add a line of its own.
         told: What the user was told of the error that ended the command.
+        file_states: Of the files that finished runs were trained on, by their sources.
         fingerprints: Of data that were read to see whether finished runs were trained on them.
         sweep: Its sweep.
     """
@@ -61,6 +63,7 @@ class Session:
     exit_code: int | None = None
     error: BaseException | None = None
     told: str = ""
+    file_states: dict[str, Mapping[str, list[int]]] = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     sweep: SweepState = field(default_factory=SweepState)
 

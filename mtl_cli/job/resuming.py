@@ -53,11 +53,7 @@ def refuse_other_data(run: Run) -> None:
     if not _has_data(run.folder):
         return
     stored, found = run.folder.read_sealed("data.json", DATA_FORMAT), run.data.table.fingerprint
-    before = stored.get("fingerprint")
-    if before != found:
-        what = f"the data have changed since the run began (fingerprint {str(before)[:12]} -> {found[:12]})"
-        hint = f"Put {run.data.table.files} back as they were, or start a new run."
-        raise RunError(Problem(f"resume: {run.folder.path}", what, hint))
+    run.folder.refuse_other_data(str(stored.get("fingerprint")), found, run.data.table.files)
     changes = _changes_of_missing(stored["features"], run.data.features)
     if changes:
         what = f"the data are read otherwise than when the run began ({listed(changes, 3)})"

@@ -337,6 +337,22 @@ class RunFolder:
             raise RunError(Problem(str(self.path / name), f"is damaged or edited: its checksum {how}", hint))
         return obj
 
+    def refuse_other_data(self, before: str, found: str, files: str) -> None:
+        """Finds that the data are not those that the run has trained on.
+
+        Args:
+            before: Their fingerprint then.
+            found: Their fingerprint now.
+            files: Where they are, for the message.
+
+        Raises:
+            RunError: They have changed.
+        """
+        if before != found:
+            what = f"the data have changed since the run began (fingerprint {before[:12]} -> {found[:12]})"
+            hint = f"Put {files} back as they were, or start a new run."
+            raise RunError(Problem(f"resume: {self.path}", what, hint))
+
     def description(self) -> dict[str, bytes]:
         """The files that say what the run is and how far it came, by name; for ``put_back``."""
         names = (STATUS, CONFIG, OVERRIDES, "data.json", "plugins.json")

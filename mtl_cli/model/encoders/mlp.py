@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -134,12 +135,15 @@ class MLP(TableEncoder):
         with torch.no_grad():
             return self._relu_with_jacobian(inputs, parameters)
 
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether relu follows plain layers, also where the constructor of a subclass has put others in their place."""
+        return self._plain and self._activation is torch.relu_ and all(type(layer) is Linear for layer in self.layers)
+
     def _written_out(self) -> list[tuple[nn.Parameter, nn.Parameter]] | None:
         """Weight and bias of each layer, if the passes that are written out below are those of this encoder."""
-        if not self._plain or (self._has_categories and not self.embedding.requires_grad):
+        if not self._is_plain or (self._has_categories and not self.embedding.requires_grad):
             return None
-        if self._activation is not torch.relu_ or any(type(layer) is not Linear for layer in self.layers):
-            return None  # the constructor of a subclass has put others there
         found: list[tuple[nn.Parameter, nn.Parameter]] = [(layer.weight, layer.bias) for layer in self.layers]  # type: ignore[misc]
         return found if all(weight.requires_grad and bias.requires_grad for weight, bias in found) else None
 
