@@ -33,6 +33,23 @@ def test_search_goes_the_way_of_the_score_that_jobs_return(monkeypatch, monitor,
     assert config.hydra.sweeper.direction == direction
 
 
+def _search_for_groups(tasks, given, **keys):
+    """A sweep over groups of binary tasks, with these overrides on the command line."""
+    return OmegaConf.create(
+        {
+            **keys,
+            "tasks": {name: {"kind": "binary"} for name in tasks},
+            "trainer": {"checkpoint": {"monitor": None}},
+            "hydra": {
+                "sweep": {"dir": "sweep"},
+                "launcher": {"_target_": "one.Launcher"},
+                "sweeper": {"_target_": "one.Sweeper", "params": {"only": "auto"}},
+                "overrides": {"task": given, "hydra": []},
+            },
+        }
+    )
+
+
 @pytest.mark.parametrize(
     ("given", "only", "searched", "left"),
     [
@@ -46,20 +63,7 @@ def test_search_goes_the_way_of_the_score_that_jobs_return(monkeypatch, monitor,
 )
 def test_groups_are_of_the_tasks_that_the_command_line_names(monkeypatch, given, only, searched, left):
     monkeypatch.setattr(session, "_current", session.Session())
-    config = OmegaConf.create(
-        {
-            "monitor": "mean",
-            "only": only,
-            "tasks": {"a": {"kind": "binary"}, "b": {"kind": "binary"}, "c": {"kind": "binary"}},
-            "trainer": {"checkpoint": {"monitor": None}},
-            "hydra": {
-                "sweep": {"dir": "sweep"},
-                "launcher": {"_target_": "one.Launcher"},
-                "sweeper": {"_target_": "one.Sweeper", "params": {"only": "auto"}},
-                "overrides": {"task": given, "hydra": []},
-            },
-        }
-    )
+    config = _search_for_groups("abc", given, monitor="mean", only=only)
     hydra_callback.SweepCallback().on_multirun_start(config)
     assert config.hydra.sweeper.params.get("only") == searched
     assert config.hydra.overrides.task == left
@@ -69,19 +73,7 @@ def test_groups_are_of_the_tasks_that_the_command_line_names(monkeypatch, given,
 def test_a_monitor_of_one_task_is_refused_for_groups_without_it(monkeypatch, capsys, given, refused):
     command = session.Session()
     monkeypatch.setattr(session, "_current", command)
-    config = OmegaConf.create(
-        {
-            "monitor": "val/a/auroc",
-            "tasks": {"a": {"kind": "binary"}, "b": {"kind": "binary"}},
-            "trainer": {"checkpoint": {"monitor": None}},
-            "hydra": {
-                "sweep": {"dir": "sweep"},
-                "launcher": {"_target_": "one.Launcher"},
-                "sweeper": {"_target_": "one.Sweeper", "params": {"only": "auto"}},
-                "overrides": {"task": given, "hydra": []},
-            },
-        }
-    )
+    config = _search_for_groups("ab", given, monitor="val/a/auroc")
     if refused:
         with pytest.raises(SystemExit) as end:
             hydra_callback.SweepCallback().on_multirun_start(config)
