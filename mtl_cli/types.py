@@ -294,11 +294,13 @@ class Inputs(NamedTuple):
         """The rows at ``index`` (an int64 tensor on the same device), in that order."""
         none = self.categorical.shape[1] == 0  # making nothing costs less than gathering it
         codes = self.categorical.new_empty(index.shape[0], 0) if none else self.categorical.index_select(0, index)
-        blocks = {
-            k: b.rows(index) if isinstance(b, Ragged) else b.index_select(0, index) for k, b in self.blocks.items()
-        }
+        numeric, blocks = self.numeric.index_select(0, index), self.blocks
+        if blocks:
+            blocks = {
+                k: b.rows(index) if isinstance(b, Ragged) else b.index_select(0, index) for k, b in blocks.items()
+            }
         wanted = None if self.wanted is None else self.wanted.index_select(1, index)
-        return Inputs(self.numeric.index_select(0, index), codes, blocks, wanted)
+        return Inputs(numeric, codes, blocks, wanted)
 
     def ragged(self, name: str) -> Ragged:
         """A block of rows of different lengths."""

@@ -286,15 +286,15 @@ class Piece(NamedTuple):
     share: float = 1.0
 
 
-def own_piece(processes: ProcessGroup, rows: Rows, epoch: Epoch, start: int, stop: int) -> Piece:
-    """This process's share of what an epoch visits from ``start`` to ``stop``.
+def own_piece(processes: ProcessGroup, rows: Rows, epoch: Epoch, start: int, stop: int, share: float = 1.0) -> Piece:
+    """This process's share of what an epoch visits from ``start`` to ``stop``, ``share`` of the rows of the batch.
 
     A process without a share takes a row that has no labels and is none of its own, so that all do the same.
     """
     first, last = processes.share(start, stop)
     if first == last:
-        return Piece(*rows.without_labels(epoch.order[start : start + 1]), complete=False, own=0)
-    return Piece(*rows.gather(epoch.order[first:last]), rows.labelled is None, own=last - first)
+        return Piece(*rows.without_labels(epoch.order[start : start + 1]), complete=False, own=0, share=share)
+    return Piece(*rows.gather(epoch.order[first:last]), rows.labelled is None, own=last - first, share=share)
 
 
 def plan_epoch(

@@ -24,9 +24,7 @@ class Group(NamedTuple):
     """Neighbouring tasks that are alike, computed together."""
 
     kind: Kind
-    targets: slice  # rows of the targets (T, B)
     numbers: tuple[int, int] | None  # (k, numbers of a label) of a kind whose labels take several
-    outputs: slice  # rows of the outputs (O, B)
     shape: tuple[int, int, int]  # (k, C, -1)
     foreign: bool  # its kind is none of ours
 
@@ -47,21 +45,22 @@ class Objective:
     def __init__(self, kinds: Sequence[Kind], device: torch.device, ordered: Sequence[Ordered] = ()) -> None:
         self.kinds = list(kinds)
         self.groups: list[Group] = []
-        target = row = 0
+        # Of each group, in their order: rows of the targets (T, B), and of the outputs (O, B).
+        self._targets: list[int] = []
+        self._outputs: list[int] = []
         for _, run in groupby(kinds, key=lambda kind: likeness(kind) or id(kind)):
             alike = list(run)
             k, outputs, numbers = len(alike), alike[0].num_outputs, alike[0].num_targets
-            targets, rows = slice(target, target + k * numbers), slice(row, row + k * outputs)
             several = (k, numbers) if numbers > 1 else None
-            self.groups.append(Group(alike[0], targets, several, rows, (k, outputs, -1), from_outside(type(alike[0]))))
-            target, row = targets.stop, rows.stop
+            self.groups.append(Group(alike[0], several, (k, outputs, -1), from_outside(type(alike[0]))))
+            self._targets.append(k * numbers)
+            self._outputs.append(k * outputs)
         firsts = first_columns(kinds)
         # The row of the targets that says whether a task has a label; a slice costs nothing where there is no other.
-        self._first = slice(None) if target == len(firsts) else torch.tensor(firsts, device=device)
+        self._first = slice(None) if sum(self._targets) == len(firsts) else torch.tensor(firsts, device=device)
         owners = [task for task, kind in enumerate(kinds) for _ in range(kind.num_outputs)]
         self.all_tasks = torch.arange(len(self.kinds), device=device)
         self._some: dict[tuple[int, ...], Tensor] = {}  # positions of the tasks of a step, by those left out of it
-        self._outputs = len(owners)  # O
         # Of each pair the row of the outputs of either task, and the weight.
         self._ordered = [(owners.index(pair.later), owners.index(pair.earlier), pair.weight) for pair in ordered]
         self._earlier = torch.tensor([earlier for _, earlier, _ in self._ordered], dtype=torch.int64, device=device)
@@ -97,7 +96,8 @@ class Objective:
         scaled = gradient * self.per_row(weights).unsqueeze(1)
         if not self._ordered:
             return scaled
-        return scaled[: self._outputs].index_add(0, self._earlier, scaled[self._outputs :])
+        outputs = sum(self._outputs)
+        return scaled[:outputs].index_add(0, self._earlier, scaled[outputs:])
 
     def per_row(self, per_task: Tensor) -> Tensor:
         """Repeats what belongs to a task (axis 0, K) for each of its rows of a gradient (axis 0)."""
@@ -131,9 +131,12 @@ class Objective:
             unknown = targets.isnan()
             missing, targets = unknown[self._first], targets.masked_fill(unknown, 0.0)
         found = []
-        for kind, columns, numbers, rows, shape, foreign in self.groups:
-            own = targets[columns] if numbers is None else targets[columns].unflatten(0, numbers)
-            row_losses, slope = kind.loss_and_gradient(values[rows].view(shape), own)
+        parts = zip(
+            self.groups, targets.split_with_sizes(self._targets), values.split_with_sizes(self._outputs), strict=True
+        )
+        for (kind, numbers, shape, foreign), own, rows in parts:
+            labels_of_kind = own if numbers is None else own.unflatten(0, numbers)
+            row_losses, slope = kind.loss_and_gradient(rows.view(shape), labels_of_kind)
             if foreign:
                 expect_shape(kind, "loss of each row", row_losses, (shape[0], values.shape[1]))
                 expect_shape(kind, "derivative of the loss", slope, (*shape[:2], values.shape[1]))

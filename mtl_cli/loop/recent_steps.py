@@ -81,7 +81,7 @@ class RecentSteps:
     @property
     def full(self) -> bool:
         """Whether its steps must be taken before the next one."""
-        return self.count == self._size
+        return len(self._losses) == self._size
 
     def first_bad(self) -> tuple[int, list[int]] | None:
         """The first step with a loss that is not finite, from 0 since the last ``take``, and its tasks."""

@@ -9,7 +9,7 @@ from functools import cached_property, partial
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtl_cli.balancing import Balancing
 from mtl_cli.balancing.autograd import (
@@ -68,14 +68,13 @@ class Learner:
 
     def accumulator(self, tasks: Tensor) -> GradientAccumulator:
         """What adds up the gradients of a step for the tasks (k,) that balancing sees."""
-        flat = self.parameters
-        parameters = Parameters(flat.shared, flat.private, self._last_layer, (flat.gradient,), flat.jacobian)
-        return accumulator_for(self.balancing, parameters, tasks, self.processes)
+        return accumulator_for(self.balancing, self._accumulated, tasks, self.processes)
 
     @cached_property
-    def _last_layer(self) -> Sequence[nn.Parameter]:
-        """What a method on the last layer looks at, found once."""
-        return self.model.sharing.last_layer()
+    def _accumulated(self) -> Parameters:
+        """What gradients are added up for, found once."""
+        flat = self.parameters
+        return Parameters(flat.shared, flat.private, self.model.sharing.last_layer(), (flat.gradient,), flat.jacobian)
 
     def losses(self, piece: Piece, scale: Tensor, *, cut: Callable[[Tensor, int], Tensor] | None = None) -> PieceLosses:
         """Losses of some rows; see ``Objective.losses``.
@@ -83,6 +82,8 @@ class Learner:
         What is known in closed form has no graph. ``cut`` stands between the encoder and the heads where they have one,
         see ``GradientAccumulator.cut``.
         """
+        if self.processes.size == 1:  # every row is its own: a small step is spared the context
+            return self._losses(piece, scale, cut)
         with self.processes.draws(self.model.training):
             return self._losses(piece, scale, cut)
 
@@ -203,7 +204,7 @@ def train_step(
         NotFinite: With ``only_finite``; the optimizers have done nothing, balancing and the generators have.
     """
     absent, inactive, scale = epoch.absent[batch], epoch.inactive[batch], epoch.scale[batch]
-    if len(inactive) == len(scale):  # no label that counts: as if the step had not been
+    if inactive and len(inactive) == len(scale):  # no label that counts: as if the step had not been
         return StepResult(_sums(learner, rows, epoch, batch))
     tasks = learner.objective.tasks(inactive)
     balancing, passes = learner.balancing, None
@@ -303,8 +304,7 @@ def pieces(learner: Learner, rows: Rows, epoch: Epoch, batch: int) -> Iterator[P
     start, stop = epoch.bounds[batch]
     first = start
     for size in piece_sizes(stop - start, learner.piece, learner.balancing.samples):
-        piece = own_piece(learner.processes, rows, epoch, first, first + size)
-        yield piece._replace(share=size / (stop - start))
+        yield own_piece(learner.processes, rows, epoch, first, first + size, size / (stop - start))
         first += size
 
 

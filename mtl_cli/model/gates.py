@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mtl_cli.model.backward import Backward, by_autograd
+from mtl_cli.model.backward import Backward, by_autograd, no_graph
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.findings import Finding, Label, numbered
 from mtl_cli.model.layers import Linear, category_table, first_rows
@@ -238,11 +238,11 @@ class Gates(nn.Module):
         weight, bias = self.last.weight, self.last.bias
         if len(self.layers) or x.requires_grad or not (weight.requires_grad and bias.requires_grad):
             return by_autograd(self, x)
-        with torch.no_grad():
+        with no_graph():
             gates: Tensor = self(x)
 
         def backward(gradient: Tensor) -> None:
-            with torch.no_grad():
+            with no_graph():
                 by_weight, by_bias = weight.grad, bias.grad
                 if by_weight is None or by_bias is None:
                     raise RuntimeError("parameters must have grad")

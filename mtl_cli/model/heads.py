@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from mtl_cli.model.backward import no_graph
 from mtl_cli.model.layers import Linear
 from mtl_cli.model.ownership import Ownership, stacked
 
@@ -63,8 +65,9 @@ class Heads(nn.Module):
 
         The function adds to ``parameter.grad``, each time that it is called.
         """
-        if self.written_out:
-            return self._typed_blocks()[0].linear_with_backward(features)
+        written_out = self._written_out()
+        if written_out is not None:
+            return written_out.linear_with_backward(features)
         leaf = features.detach().requires_grad_()
         outputs: Tensor = self(leaf)
 
@@ -80,9 +83,7 @@ class Heads(nn.Module):
     @property
     def written_out(self) -> bool:
         """Whether the backward pass is written out: no head has a hidden layer, and all are trained."""
-        first = self._typed_blocks()[0]
-        trained = first.weight.requires_grad and first.bias.requires_grad
-        return len(self.blocks) == 1 and not len(first.hidden) and trained
+        return self._written_out() is not None
 
     def split(self, outputs: Tensor) -> list[Tensor]:
         """Outputs (O, B) as a list of K tensors (B, C)."""
@@ -91,6 +92,17 @@ class Heads(nn.Module):
     def owners(self) -> list[Ownership]:
         """Each task owns its rows."""
         return [owned for block in self._typed_blocks() for owned in block.owners()]
+
+    def _written_out(self) -> _Block | None:
+        """The one block of heads whose backward pass is written out."""
+        only = self._only
+        return only if only is not None and only.weight.requires_grad and only.bias.requires_grad else None
+
+    @cached_property
+    def _only(self) -> _Block | None:
+        """The block, if there is one alone and it has no hidden layers."""
+        first, *others = self._typed_blocks()
+        return first if not others and not len(first.hidden) else None
 
     def _typed_blocks(self) -> list[_Block]:
         return [block for block in self.blocks if isinstance(block, _Block)]
@@ -225,27 +237,16 @@ class _Block(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         for layer in self.hidden:
             features = torch.relu(layer(features))
-        if self.weight.dim() == 3:  # of several models
-            return torch.baddbmm(self.bias.unsqueeze(2), self.weight, features.transpose(1, 2))
-        if features.dim() == 2:  # the same features for all: one product
-            return torch.addmm(self.bias.unsqueeze(1), self.weight, features.t())
-        if features.stride(0) == 0:
-            outputs: Tensor = _SameFeatures.apply(features, self.weight, self.bias, self._runs)
-            return outputs
-        parts = [
-            torch.bmm(self.weight[rows].view(*shape, -1), features[tasks].transpose(1, 2)).flatten(0, 1)
-            for tasks, rows, shape in self._runs
-        ]
-        return (torch.cat(parts) if len(parts) > 1 else parts[0]) + self.bias.unsqueeze(1)
+        return self._linear(features, self.weight, self.bias)
 
-    @torch.no_grad()
     def linear_with_backward(self, features: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        weight, by_weight, by_bias = self.weight, self.weight.grad, self.bias.grad
+        weight, bias = self.weight, self.bias
+        by_weight, by_bias = weight.grad, bias.grad
         if by_weight is None or by_bias is None:
             raise RuntimeError("parameters must have grad")
 
         def backward(gradient: Tensor) -> Tensor:
-            with torch.no_grad():
+            with no_graph():
                 by_bias.add_(gradient.sum(-1))
                 if weight.dim() == 3:
                     by_weight.baddbmm_(gradient, features)
@@ -266,8 +267,22 @@ class _Block(nn.Module):
                     torch.bmm(part.transpose(1, 2), weight[rows].view(*shape, -1), out=by_features[tasks])
                 return by_features
 
-        outputs: Tensor = self(features)
-        return outputs, backward
+        with no_graph():
+            return self._linear(features, weight, bias), backward
+
+    def _linear(self, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if weight.dim() == 3:  # of several models
+            return torch.baddbmm(bias.unsqueeze(2), weight, features.transpose(1, 2))
+        if features.dim() == 2:  # the same features for all: one product
+            return torch.addmm(bias.unsqueeze(1), weight, features.t())
+        if features.stride(0) == 0:
+            outputs: Tensor = _SameFeatures.apply(features, weight, bias, self._runs)
+            return outputs
+        parts = [
+            torch.bmm(weight[rows].view(*shape, -1), features[tasks].transpose(1, 2)).flatten(0, 1)
+            for tasks, rows, shape in self._runs
+        ]
+        return (torch.cat(parts) if len(parts) > 1 else parts[0]) + bias.unsqueeze(1)
 
     def owners(self) -> list[Ownership]:
         owned = stacked(self.hidden.parameters(), self.tasks)

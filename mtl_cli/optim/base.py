@@ -40,7 +40,7 @@ class Optimizer(ABC):
                 self._updates[task] += 1
         counts = set(self._updates.values())
         if not absent and not self.flat.still and len(counts) == 1:  # the common case: one kernel over everything
-            stretches = [(0, len(self.flat.values), counts.pop())]
+            stretches = [(0, self.flat.values.numel(), counts.pop())]
         else:
             stretches = self._stretches(frozenset(absent))
         if stretches:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mtl_cli.model.backward import Backward, Jacobian
+from mtl_cli.model.backward import Backward, Jacobian, no_graph
 from mtl_cli.model.encoders.base import Encoder, TableEncoder, stacked_copy
 from mtl_cli.model.layers import (
     LayerNorm,
@@ -35,6 +35,7 @@ class Draws(NamedTuple):
 
 
 _ACTIVATIONS = {"relu": torch.relu_, "gelu": functional.gelu, "silu": functional.silu, "tanh": torch.tanh}
+_relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
 @ENCODERS.register("mlp")
@@ -132,19 +133,21 @@ class MLP(TableEncoder):
         parameters = self._written_out()
         if parameters is None:
             return None
-        with torch.no_grad():
+        with no_graph():
             return self._relu_with_jacobian(inputs, parameters)
 
     @cached_property
-    def _is_plain(self) -> bool:
-        """Whether relu follows plain layers, also where the constructor of a subclass has put others in their place."""
-        return self._plain and self._activation is torch.relu_ and all(type(layer) is Linear for layer in self.layers)
+    def _plain_layers(self) -> list[Linear] | None:
+        """The layers, if they are plain and relu follows them, whatever the constructor of a subclass has put there."""
+        plain = [layer for layer in self.layers if type(layer) is Linear]
+        relu = self._plain and self._activation is torch.relu_
+        return plain if relu and len(plain) == len(self.layers) else None
 
     def _written_out(self) -> list[tuple[nn.Parameter, nn.Parameter]] | None:
         """Weight and bias of each layer, if the passes that are written out below are those of this encoder."""
-        if not self._is_plain or (self._has_categories and not self.embedding.requires_grad):
+        if self._plain_layers is None or (self._has_categories and not self.embedding.requires_grad):
             return None
-        found: list[tuple[nn.Parameter, nn.Parameter]] = [(layer.weight, layer.bias) for layer in self.layers]  # type: ignore[misc]
+        found = [(layer.weight, layer.bias) for layer in self._plain_layers]
         return found if all(weight.requires_grad and bias.requires_grad for weight, bias in found) else None
 
     def _relu_with_jacobian(
@@ -159,11 +162,11 @@ class MLP(TableEncoder):
             x = y if noise is None else y * noise
 
         def backward(gradient: Tensor) -> None:
-            with torch.no_grad():
+            with no_graph():
                 for (weight, bias), (x, y, noise) in zip(reversed(parameters), reversed(kept), strict=True):
                     if noise is not None:
                         gradient = gradient * noise
-                    torch.ops.aten.threshold_backward.grad_input(gradient, y, 0, grad_input=gradient)
+                    _relu_backward(gradient, y, 0, grad_input=gradient)
                     add_linear_gradients(gradient, x, weight, bias)
                     if weight is not parameters[0][0]:
                         gradient = gradient @ weight
@@ -180,14 +183,14 @@ class MLP(TableEncoder):
                         table.grad.index_add_(-2, codes.flatten(), rows)  # type: ignore[union-attr]
 
         def jacobian(gradients: Tensor, into: Mapping[nn.Parameter, Tensor]) -> None:
-            with torch.no_grad():
+            with no_graph():
                 tasks = len(gradients)  # a single encoder, not a stack: the leading axis is that of the tasks
                 for (weight, bias), (x, y, noise) in zip(reversed(parameters), reversed(kept), strict=True):
                     if weight not in into:
                         return
                     if noise is not None:
                         gradients = gradients * noise
-                    torch.ops.aten.threshold_backward.grad_input(gradients, y, 0, grad_input=gradients)
+                    _relu_backward(gradients, y, 0, grad_input=gradients)
                     torch.bmm(gradients.transpose(1, 2), x.expand(tasks, *x.shape), out=into[weight])
                     torch.sum(gradients, 1, out=into[bias])
                     if weight is not parameters[0][0]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtl_cli.model.backward import Backward, by_autograd, into_graph, with_backward
+from mtl_cli.model.backward import Backward, by_autograd, into_graph, no_graph, with_backward
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.ownership import Ownership, stacked
 from mtl_cli.model.sharing._own_rows import OwnRows
@@ -50,11 +50,11 @@ class Copies(Sharing):
         if (wanted := self._own_rows.of_each(inputs)) is not None:
             with torch.enable_grad():
                 found = self._own_rows.one_by_one(inputs, wanted, self._leaves)
-            with torch.no_grad():
+            with no_graph():
                 return found.spread(), found.backward
         if (own := self._own_rows.padded(inputs)) is not None:
             features, into_encoders = with_backward(self.encoders, own.apart())
-            with torch.no_grad():
+            with no_graph():
                 return own.spread(features), lambda gradient: into_encoders(own.collect(gradient))
         return with_backward(self.encoders, inputs)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mtl_cli.model.backward import Backward, by_autograd, with_backward
+from mtl_cli.model.backward import Backward, by_autograd, no_graph, with_backward
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.findings import Finding
 from mtl_cli.model.gates import GateInputs, Gates, findings_of_gates, mix
@@ -74,7 +74,7 @@ class MultiGateMixtureOfExperts(Sharing):
         mixed = torch.bmm(by_row, rows).transpose(0, 1)
 
         def backward(gradient: Tensor) -> None:
-            with torch.no_grad():
+            with no_graph():
                 of_row = (gradient.unsqueeze(0) if one_gate else gradient).transpose(0, 1).contiguous()  # (B, K, D)
                 into_gates(torch.bmm(of_row, rows.transpose(1, 2)).permute(1, 2, 0))
                 into_experts(torch.bmm(by_row.transpose(1, 2), of_row).transpose(0, 1))

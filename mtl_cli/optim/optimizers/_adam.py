@@ -24,7 +24,7 @@ class AdamBase(Optimizer):
         self._betas, self._eps, self._weight_decay = betas, eps, weight_decay
 
     def update(self, views: Sequence[Sequence[Tensor]], counts: Sequence[int], lr: float) -> None:
-        values, gradients, means, squares = (list(vectors) for vectors in zip(*views, strict=True))
+        values, gradients, means, squares = map(list, zip(*views, strict=True))
         steps = {count: torch.full((), float(count), device=values[0].device) for count in set(counts)}
         type(self).kernel(
             values, gradients, means, squares, [], [steps[count] for count in counts],
