@@ -212,7 +212,8 @@ def train_step(
         same_pieces = partial(pieces, learner, rows, epoch, batch)
         passes = StepPasses(learner, same_pieces, epoch, batch, tasks, step, validation)
         scale = passes.scale
-        balancing.before_step(passes, tasks)
+        if balancing.extra_passes:
+            balancing.before_step(passes, tasks)
     for optimizer in learner.optimizers:
         optimizer.flat.zero_gradient()
     accumulator = learner.accumulator(tasks)
@@ -230,7 +231,7 @@ def train_step(
     if only_finite:
         _refuse_what_is_not_finite(balanced, [optimizer.flat.gradient for optimizer in learner.optimizers])
     update(learner, step, absent)
-    if passes is not None:
+    if passes is not None and balancing.extra_passes:
         balancing.after_step(passes, balanced.losses, tasks)
     learner.model.sharing.after_step()
     return StepResult(balanced.sums, balanced.weights, balanced.norms)

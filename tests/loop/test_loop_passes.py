@@ -116,6 +116,17 @@ def test_losses_start_at_the_weight_of_their_task_with_initial_scale(piece, weig
     assert learner.loss_scale._complete  # no step waits for the device any more
 
 
+def test_only_methods_that_ask_for_more_passes_are_called_before_and_after_a_step():
+    rows = three_kind_rows(16)
+    for asks in (False, True):
+        learner, called = make_learner(three_kinds(), loss_scale="initial"), []
+        learner.balancing.extra_passes = asks
+        learner.balancing.before_step = lambda *_, called=called: called.append("before")
+        learner.balancing.after_step = lambda *_, called=called: called.append("after")
+        train_step(learner, rows, _plan(rows), 0, 0)
+        assert called == (["before", "after"] if asks else [])
+
+
 def _trained(tmp_path, rows, *, weights=None, epochs=2, learner=None, **world):
     learner = make_learner(three_kinds(), **world) if learner is None else learner
     with RunFolder.claim(tmp_path) as folder:

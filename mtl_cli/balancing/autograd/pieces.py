@@ -16,13 +16,13 @@ class TaskGradients(NamedTuple):
         features: (B, D), what the heads of a piece read.
         gradients: Gives the gradients (k, B, D) of the losses by the features, and adds those of each head to
             ``parameter.grad``.
-        backward: Goes on from a gradient (B, D) by the features: adds to ``parameter.grad`` of the encoder.
+        into_encoder: Goes on from a gradient (B, D) by the features: adds to ``parameter.grad`` of the encoder.
         jacobian: Goes on from (k, B, D), a task at a time: writes into (k, *shape) for each shared parameter.
     """
 
     features: Tensor
     gradients: Callable[[], Tensor]
-    backward: Callable[[Tensor], None]
+    into_encoder: Callable[[Tensor], None]
     jacobian: Callable[[Tensor, Mapping[nn.Parameter, Tensor]], None]
 
 
