@@ -40,6 +40,38 @@ def test_each_interaction_gets_negatives_that_its_user_never_took(files):
     assert table.where("item", 4) == "took.parquet, column 'item', row 5"
 
 
+def test_users_who_took_every_item_get_no_negatives_which_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [("u", "a"), ("u", "b"), ("u", "c"), ("v", "a")]
+    pl.DataFrame(rows, ["user", "item"], orient="row").write_csv("took.csv")
+    table = SOURCES.build("interactions", path="took.csv", negatives=2).read()
+    assert table.frame[:4].rows() == [(*row, 1) for row in rows]
+    drawn = table.frame[4:]
+    assert drawn["user"].to_list() == ["v", "v"]
+    assert set(drawn["item"]) <= {"b", "c"}
+    assert drawn["label"].to_list() == [0, 0]
+    assert [(mark.first, mark.rows) for mark in table.drawn] == [(4, 2)]
+    assert table.notes == ("took.csv: left out the 6 negatives of 1 user, who took every item.",)
+    pl.DataFrame({"user": ["u", "v"], "item": ["a", "a"]}).write_csv("one.csv")
+    table = SOURCES.build("interactions", path="one.csv", negatives=1).read()
+    assert table.frame.height == 2
+    assert table.drawn == ()
+    assert table.notes == ("one.csv: left out the 2 negatives of 2 users, each of whom took every item.",)
+
+
+def test_users_who_took_nearly_every_item_get_negatives_of_the_rest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    took = [("u", item) for item in range(198)] + [("v", item) for item in range(200) if item != 7] + [("w", 7)]
+    pl.DataFrame(took, ["user", "item"], orient="row").write_parquet("took.parquet")
+    table = read(negatives=1)
+    assert table.notes == ()
+    assert table.frame.height == 2 * len(took)
+    drawn = table.frame[len(took) :]
+    assert drawn.join(table.frame[: len(took)], on=["user", "item"], how="semi").height == 0
+    assert np.bincount(drawn["item"].filter(drawn["user"] == "u"))[198:].min() > 70  # 99 each
+    assert table.frame.equals(read(negatives=1).frame)
+
+
 def test_lists_hold_the_interaction_and_the_other_candidates(files):
     table = read(candidates="lists.parquet", negatives=1)
     listed = table.frame.filter(pl.col("list").is_not_null()).sort("list", "label", descending=[False, True])
@@ -156,6 +188,7 @@ def test_negatives_are_items_of_the_source_that_the_user_has_not_taken():
     assert codes.tolist() == [[0, 0, 0]] * 3 + [[0, first, 0]] + [[0, 0, 0]] * 2 + [[0, second, 0]]
 
 
-def test_user_who_has_taken_everything_does_not_hang_the_run():
-    own = Negatives.of(np.array([1]), 0, np.array([0, 0]), np.array([3, 3]))
-    assert own.draw(0, 0).tolist() == [3]
+def test_rows_of_a_user_who_took_every_item_in_training_keep_their_first_item():
+    users, items = np.array([0, 0, 0, 1]), np.array([3, 4, 4, 3])
+    own = Negatives.of(np.array([2]), 0, users, items)  # 4 is a candidate with label 0, too
+    assert {own.draw(0, epoch).item() for epoch in range(20)} == {4}

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from mtl_cli.data.collecting import collecting
+from mtl_cli.data.negatives import TRIES
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.sources.table import TableSource
 from mtl_cli.data.table import Drawn, Part, Table
@@ -25,10 +26,10 @@ class InteractionsSource(Source):
 
     Each interaction is a row with label 1, and gives ``negatives`` rows with label 0 at the end of the table. Their
     item is drawn uniformly among all items of the files, candidates included, that the user never took: also those
-    that nobody took in training, which would else stand above what is taken seldom. For the training rows it is drawn
-    anew in every epoch, a function of seed and epoch; there the user has taken what training rows that were read say, a
-    candidate with label 0 too, and nothing of the other splits. User and item are categories, even if they are numbers;
-    where negatives are drawn, both must be inputs.
+    that nobody took in training, which would else stand above what is taken seldom. If there is none, the rows are left
+    out, and that is told. For the training rows it is drawn anew in every epoch, a function of seed and epoch; there
+    the user has taken what training rows that were read say, a candidate with label 0 too, and nothing of the other
+    splits. User and item are categories, even if they are numbers; where negatives are drawn, both must be inputs.
 
     A row of ``candidates`` is a list of items for one user, the first of them taken and the others not. An interaction
     that is the first of a list (same user, item, and other columns that both files have, such as the split) belongs to
@@ -95,11 +96,15 @@ class InteractionsSource(Source):
             fingerprint = hashlib.sha256(f"{fingerprint}{lists.fingerprint}".encode()).hexdigest()
         positives = frame.head(table.frame.height).filter(pl.Series(~listed[: table.frame.height]))
         drawn = self._draw(positives, frame)
+        notes = (*table.notes, *self._left_out(drawn, table.files))
+        drawn = drawn.drop_nulls(self._item)
         parts.append(Part(f"{table.files} (negatives)", frame.height, drawn.height, lines=False))
         marks = (Drawn(frame.height, drawn.height, self._user, self._item),) if drawn.height else ()
         whole = pl.concat([frame, drawn], how="diagonal_relaxed")
         types = dict.fromkeys((self._user, self._item), "category")  # whatever they are called: numbers, too
-        return replace(table, frame=whole, parts=tuple(parts), fingerprint=fingerprint, drawn=marks, types=types)
+        return replace(
+            table, frame=whole, parts=tuple(parts), fingerprint=fingerprint, notes=notes, drawn=marks, types=types
+        )
 
     def _check(self, table: Table, needed: dict[str, str]) -> None:
         table.require(list(needed), needed)
@@ -159,7 +164,7 @@ class InteractionsSource(Source):
         return whole, whole["list"].is_not_null().to_numpy()
 
     def _draw(self, positives: pl.DataFrame, everything: pl.DataFrame) -> pl.DataFrame:
-        """``negatives`` rows for each of the positives, with items that their users never took."""
+        """``negatives`` rows for each of the positives, with items that their users never took, null if none."""
         count = self._negatives
         if count == 0 or positives.height == 0:
             return positives.head(0)
@@ -171,14 +176,34 @@ class InteractionsSource(Source):
         pairs = taken.select(self._user, self._item).unique()
         generator = np.random.default_rng(self._seed)
         drawn = items.gather(generator.integers(len(items), size=rows.height))
-        for _ in range(100):
+        for _ in range(TRIES):
             rows = rows.with_columns(drawn.alias(self._item))
             both = rows.select(self._user, self._item).with_row_index("row")
             again = both.join(pairs, on=[self._user, self._item], how="semi")["row"].sort()
             if not len(again):
-                break
+                return rows
             drawn = drawn.scatter(again, items.gather(generator.integers(len(items), size=len(again))))
-        return rows
+        rest = self._draw_from_rest(rows[again][self._user], items, pairs, generator)
+        return rows.with_columns(rows[self._item].scatter(again, rest))
+
+    def _draw_from_rest(
+        self, users: pl.Series, items: pl.Series, pairs: pl.DataFrame, generator: np.random.Generator
+    ) -> pl.Series:
+        """An item for each of the users, among the few that they never took; null for users who took all."""
+        every = users.unique().to_frame().join(items.to_frame(), how="cross")
+        never = every.join(pairs, on=[self._user, self._item], how="anti")
+        lists = never.group_by(self._user).agg(pl.col(self._item).sort())
+        own = users.to_frame().join(lists, on=self._user, how="left", maintain_order="left")[self._item]
+        places = generator.random(len(own)) * own.list.len().fill_null(0).to_numpy()
+        return own.list.get(pl.Series(places.astype(np.int64)), null_on_oob=True)
+
+    def _left_out(self, drawn: pl.DataFrame, files: str) -> list[str]:
+        """What to tell of the drawn rows without an item."""
+        users = drawn.filter(pl.col(self._item).is_null())[self._user]
+        if not len(users):
+            return []
+        who = "1 user, who" if users.n_unique() == 1 else f"{users.n_unique()} users, each of whom"
+        return [f"{files}: left out the {len(users)} negatives of {who} took every item."]
 
 
 def _stored_as(cells: pl.Series, dtype: pl.DataType, place: str) -> pl.Series:
