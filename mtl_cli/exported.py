@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtl_cli.build import autocast_type
 from mtl_cli.data import Features
 from mtl_cli.errors import Problem, RunError, TrainingError
 from mtl_cli.model.gates import GateUse
@@ -97,6 +98,16 @@ def export(trained: TrainedRun, path: Path) -> float:
     return difference
 
 
+def precision_notes(trained: TrainedRun) -> list[str]:
+    """What to tell of a run whose predictions the program does not repeat to the last digits."""
+    if autocast_type(trained.config) is None:
+        return []
+    return [
+        "the run predicts in bfloat16 (trainer.precision=bf16-mixed), and the program computes in float32: from the "
+        "third digit on, its outputs are not those of mtl-predict."
+    ]
+
+
 def description(trained: TrainedRun) -> dict[str, Any]:
     """What the JSON says: inputs with their preprocessing, outputs with their meaning, and where the model is from."""
     features, config = trained.features, trained.config
@@ -109,6 +120,7 @@ def description(trained: TrainedRun) -> dict[str, Any]:
         "checkpoint": trained.checkpoint,
         "epoch": trained.epoch,
         "versions": versions(),
+        "precision": "float32",
         "inputs": {
             "numeric": {
                 "shape": ["rows", spec.numeric_dim], "type": "float32",

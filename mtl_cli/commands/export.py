@@ -17,7 +17,7 @@ Writes the model of a run as a program of torch.export (.pt2), and beside it a .
 
 One output for each task, by its name, in the order of the configuration. The .json says how a table becomes the inputs
 (columns, scaling, categories) and what the outputs mean (classes, units); it is also inside the .pt2, as mtl.json. The
-file is tried before it is kept: its outputs are those of the model to 1e-5, whatever the number of rows."""
+file is tried before it is kept: its outputs are those of the model in float32 to 1e-5, whatever the number of rows."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,7 +48,7 @@ def export(argv: Sequence[str]) -> None:
     from mtl_cli.trained import load_run
 
     trained = load_run(given.run, checkpoint=given.checkpoint, device="cpu")
-    for text in trained.notes:
+    for text in (*trained.notes, *exported.precision_notes(trained)):
         note(text)
     difference = exported.export(trained, expanded(given.out))
     names = ", ".join(trained.config.tasks)

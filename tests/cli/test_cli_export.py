@@ -74,6 +74,18 @@ def test_the_file_gives_the_numbers_of_the_run_for_any_number_of_rows(train, exp
                     np.testing.assert_allclose(values, wanted.to_numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_program_of_a_run_in_bfloat16_computes_in_float32_which_is_told(train, export):
+    train("trainer.precision=bf16-mixed")
+    code, _, err = export("run", "--out", "model.pt2")
+    assert (code, err) == (
+        0,
+        "note: the run predicts in bfloat16 (trainer.precision=bf16-mixed), and the program computes in float32: from "
+        "the third digit on, its outputs are not those of mtl-predict.\n",
+    )
+    assert json.loads(Path("model.json").read_text())["precision"] == "float32"
+
+
 RAGGED = ("text", "tokens")
 PAIRS = [
     *((sharing, "mlp") for sharing in SHARINGS.names()),
