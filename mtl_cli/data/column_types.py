@@ -13,6 +13,7 @@ from mtl_cli.data.images import is_image
 from mtl_cli.data.number_text import parse_numbers
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.notation import DATE, FOREIGN_NUMBER, PERCENTAGE, notation
+from mtl_cli.spelling import shortest
 from mtl_cli.types import Column
 
 ColumnType = Literal["numeric", "date", "block", "category", "image", "text", "tokens"]
@@ -107,7 +108,8 @@ def numeric_values(column: Column, kind: str, width: int) -> np.ndarray:
 def category_text(column: Column) -> pl.Series:
     """The cells of a category column as text, byte for byte; null where missing.
 
-    Whole numbers that are stored as floats, as all are in a column with holes, are spelt as whole numbers.
+    Whole numbers that are stored as floats, as all are in a column with holes, or as decimals, as of a database, are
+    spelt as whole numbers.
 
     Example:
         >>> category_text(Column("code", pl.Series([7.0, None, 2.5]), str)).to_list()
@@ -121,6 +123,8 @@ def category_text(column: Column) -> pl.Series:
     if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
         raise DataError(Problem(column.head, f"must hold categories, got type {column.values.dtype}"))
     text = column.values.cast(pl.String)
+    if column.values.dtype.is_decimal():
+        return shortest(text)
     if not column.values.dtype.is_float():
         return text
     whole = (column.values == column.values.floor()) & (column.values.abs() < EXACT)
@@ -145,12 +149,17 @@ def lost_digits(name: str, columns: Sequence[tuple[str, pl.Series]]) -> list[Pro
     """  # noqa: E501
     fractions = [(file, values.dtype) for file, values in columns if values.dtype.is_float()]
     for file, values in columns if fractions else ():
-        if values.dtype.is_integer():
+        if is_whole(values.dtype):
             large = values.filter(values.cast(pl.Float64).abs() >= EXACT)
             if len(large):
                 what = f"holds {large[0]}, more digits than {fractions[0][1]} keeps, its type in {fractions[0][0]}"
                 return [Problem(f"{file}, column '{name}'", what, "Store the column in one way.")]
     return []
+
+
+def is_whole(dtype: pl.DataType) -> bool:
+    """Whether a column holds whole numbers alone: integers, or decimals without places after the point."""
+    return dtype.is_integer() or (isinstance(dtype, pl.Decimal) and dtype.scale == 0)
 
 
 def is_tokens(dtype: pl.DataType) -> bool:
@@ -323,7 +332,7 @@ def _precision_notes(column: Column) -> list[str]:
         if not (text.str.len_bytes() >= 16).any():
             return []
         beyond = text.str.contains(r"^[+-]?\d{16,}$") & (text.cast(pl.Float64, strict=False).abs() >= EXACT)
-    elif series.dtype.is_integer():
+    elif is_whole(series.dtype):
         beyond = series.cast(pl.Float64).abs() >= EXACT
     else:
         return []

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from mtl_cli.data.column_types import lost_digits
+from mtl_cli.data.column_types import is_whole, lost_digits
 from mtl_cli.data.number_text import parse_numbers
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.splits import Splits
@@ -220,7 +220,7 @@ def _spelt_numbers(text: pl.Series, others: Sequence[pl.DataType]) -> pl.Series 
     values, bad = parse_numbers(text)
     if bad.any() or text.str.contains(r"^\s*[+-]?0\d").any():
         return None
-    if any(dtype.is_float() for dtype in others):
+    if not all(map(is_whole, others)):
         return values
     whole = text.str.strip_chars().cast(pl.Int64, strict=False)
     return whole if whole.null_count() == text.null_count() else None

@@ -1,5 +1,7 @@
 """Several sources as one table."""
 
+from decimal import Decimal
+
 import numpy as np
 import polars as pl
 import pytest
@@ -87,10 +89,20 @@ def test_text_that_spells_numbers_is_numbers_beside_numbers(text, numbers, joine
         assert values.dtype == pl.Series(numbers).dtype
 
 
-@pytest.mark.parametrize(("text", "numbers"), [(["007", "1"], [2]), (["0.5"], [2]), (["1", "x"], [2.0])])
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [(["007", "1"], [2]), (["0.5"], [2]), (["1", "x"], [2.0]), (["0.5"], [Decimal(2)])],
+)
 def test_codes_and_fractions_beside_whole_numbers_stay_a_clash(text, numbers):
     with pytest.raises(DataError, match="column 'x': has type"):
         combine({"a": table("a", {"x": text}), "b": table("b", {"x": numbers})})
+
+
+@pytest.mark.parametrize(("text", "places", "joined"), [("0.5", 2, [0.5, 3.0]), ("1", 2, [1, 3]), ("1", 0, [1, 3])])
+def test_text_that_spells_numbers_is_numbers_beside_decimals(text, places, joined):
+    decimals = pl.Series([3]).cast(pl.Decimal(10, places))
+    values = combine({"a": table("a", {"x": [text]}), "b": table("b", {"x": decimals})}).frame["x"]
+    assert values.cast(pl.Float64).to_list() == joined
 
 
 def test_column_without_values_fits_any_type():
@@ -221,10 +233,12 @@ def test_table_of_one_source_is_read_by_the_features_of_all():
         features.transform(table("x", {"pages": ["1"]}))
 
 
-def test_large_ids_are_not_rounded_to_join_sources():
+@pytest.mark.parametrize("stored", [pl.Int64, pl.Decimal(38, 0)])
+def test_large_ids_are_not_rounded_to_join_sources(stored):
+    columns = {"a": pl.Series([2**60 + 1, 2**60 + 2], dtype=stored), "b": pl.Series([0.5, None])}
     tables = {
         name: Table(pl.DataFrame({"user": users}), (Part(f"{name}.parquet", 0, 2, lines=False),))
-        for name, users in {"a": [2**60 + 1, 2**60 + 2], "b": [0.5, None]}.items()
+        for name, users in columns.items()
     }
     with pytest.raises(DataError, match=r"a\.parquet, column 'user': holds 1152921504606846977, more digits than"):
         combine(tables)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,7 @@ def test_long_ids_are_different_categories_and_get_a_note_as_numbers():  # DAT-0
     )
     assert fit(table_of(id=ids)).notes == (expected,)
     assert fit(table_of(id=[1234567890123456789, 1])).notes == (expected,)
+    assert fit(table_of(id=[Decimal(1234567890123456789), Decimal(1)])).notes == (expected,)
     assert fit(table_of(id=pl.Series([1, 2], dtype=pl.Int8))).notes == ()
     assert codes(fit(table_of(k=[7, 10]), inputs=[{"name": "k", "type": "category"}]), table_of(k=["10", "7"])) == [
         1,
@@ -645,6 +647,7 @@ def test_links_are_pairs_of_known_categories_and_survive_json():
     [
         ([1.0, None, 2.0, 3.0], ""),  # what pandas makes of integers with a hole
         (["1.0", None, "2.00", "3"], "'1.0' as '1', '2.00' as '2'"),
+        (pl.Series(["1", None, "2", "3"]).cast(pl.Decimal(10, 2)), ""),
     ],
 )
 def test_category_is_the_same_in_another_spelling(cells, note):

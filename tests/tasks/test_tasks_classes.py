@@ -1,5 +1,7 @@
 """Class labels: what is one class, which classes there are, and what strangers are told."""
 
+from decimal import Decimal
+
 import numpy as np
 import polars as pl
 import pytest
@@ -33,6 +35,8 @@ def _fit(kind, values, train=None, dtype=None):
         pytest.param(["yes", "no", None], ["yes", "no", None], id="words"),
         pytest.param(["True", "False"], ["True", "False"], id="booleans as text"),
         pytest.param([True, False, None], ["true", "false", None], id="booleans"),
+        pytest.param([Decimal("1.00"), Decimal("0.00"), None], ["1", "0", None], id="decimals"),
+        pytest.param([Decimal("2.50"), Decimal("-0.05")], ["2.5", "-0.05"], id="fractions as decimals"),
         pytest.param([1e15, 1e16], ["1000000000000000", "10000000000000000"], id="large floats"),
     ],
 )
@@ -51,7 +55,7 @@ def test_no_labels_are_text_too():
     assert label_texts(pl.Series([], dtype=pl.Float64)).dtype == pl.String
 
 
-@pytest.mark.parametrize("spelling", [str, int], ids=["text", "numbers"])
+@pytest.mark.parametrize("spelling", [str, int, Decimal], ids=["text", "numbers", "decimals"])
 def test_long_whole_numbers_stay_different_classes(spelling):  # DAT-02: 19 digits are more than a float holds
     values = [spelling("1234567890123456789"), spelling("1234567890123456790")]
     assert label_texts(pl.Series(values)).to_list() == ["1234567890123456789", "1234567890123456790"]

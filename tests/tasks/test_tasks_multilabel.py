@@ -31,6 +31,10 @@ def _fit(values, dtype=None, **options):
             None, {}, id="columns",
         ),
         pytest.param(
+            [{"a": 1, "b": 0, "c": 1}, {"a": 0, "b": 0, "c": 0}, {"a": 0, "b": 1, "c": 0}, dict.fromkeys("abc")],
+            pl.Struct(dict.fromkeys("abc", pl.Decimal(10, 2))), {}, id="columns of decimals",
+        ),
+        pytest.param(
             [{"a": True, "b": False, "c": True}, dict.fromkeys("abc", False),
              {"a": False, "b": True, "c": False}, None],
             None, {}, id="columns of truth values",
