@@ -136,6 +136,19 @@ def test_names_may_say_the_split(save):
         save({**arrays, "z": YA}, path="m.npz", split_names=True)
 
 
+def test_two_spellings_of_a_split_for_one_column_are_refused(save):
+    arrays = {"x_train": YA, "x_val": YA[:1], "x_valid": YA[1:2], "y_train": YA, "y_dev": YA[:1]}
+    message = (
+        "m.npz: arrays 'x_val' and 'x_valid' are both the val rows of column 'x'. "
+        "Leave one of them out with data.arrays."
+    )
+    with pytest.raises(DataError) as caught:
+        save(arrays, path="m.npz", split_names=True)
+    assert str(caught.value) == message
+    kept = save(arrays, path="m.npz", split_names=True, arrays=["x_train", "x_valid", "y_train", "y_dev"])
+    assert kept.frame["x"].to_list() == [*YA, YA[1]]
+
+
 def test_files_may_say_the_split(save):
     np.savez("val.npz", X=X[:2], y=YB[:2])
     table = save({"X": X, "y": YB}, "train.npz", train="train.npz", val="val.npz")

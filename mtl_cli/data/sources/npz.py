@@ -134,18 +134,25 @@ class NpzSource(Source):
 
 
 def _by_split(arrays: dict[str, np.ndarray], name: str) -> dict[str, dict[str, np.ndarray]]:
-    parts: dict[str, dict[str, np.ndarray]] = {}
-    strangers = []
-    for key, array in arrays.items():
+    keys: dict[str, dict[str, str]] = {}
+    strangers, problems = [], []
+    for key in arrays:
         match = _SPLIT.fullmatch(key)
         if match is None:
             strangers.append(key)
-        else:
-            parts.setdefault(_WORDS[match[2][:2]], {})[match[1]] = array
+            continue
+        column, word = match[1], _WORDS[match[2][:2]]
+        first = keys.setdefault(word, {}).setdefault(column, key)
+        if first != key:
+            what = f"arrays '{first}' and '{key}' are both the {word} rows of column '{column}'"
+            problems.append(Problem(name, what, "Leave one of them out with data.arrays."))
     if strangers:
         what = f"the names of these arrays do not end in a split: {', '.join(strangers)}"
-        raise DataError(Problem(name, what, "Name them NAME_train, NAME_val, NAME_test."))
-    return {word: parts[word] for word in ("train", "val", "test") if word in parts}
+        problems.append(Problem(name, what, "Name them NAME_train, NAME_val, NAME_test."))
+    if problems:
+        raise DataError(problems)
+    words = (word for word in ("train", "val", "test") if word in keys)
+    return {word: {column: arrays[key] for column, key in keys[word].items()} for word in words}
 
 
 def _frame(arrays: dict[str, np.ndarray], name: str) -> pl.DataFrame:
