@@ -12,8 +12,8 @@ _TRUTH_VALUES = {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n"
 class Spellings:
     """Values that are known, and what else stands for one of them.
 
-    Numbers are one value however they are spelt. So are the two truth values, if the known values are such: beside
-    ``1`` and ``0``, ``True``, ``yes`` and ``y`` are 1, and ``False``, ``no`` and ``n`` are 0.
+    Numbers without an exponent are one value however they are spelt. So are the two truth values, if the known values
+    are such: beside ``1`` and ``0``, ``True``, ``yes`` and ``y`` are 1, and ``False``, ``no`` and ``n`` are 0.
 
     Args:
         known: The values.
@@ -27,7 +27,7 @@ class Spellings:
 
     def __init__(self, known: Sequence[str]) -> None:
         truth = len(known) == 2 and set(meanings(known).values()) == {"0", "1"}
-        self._meaning: Callable[[Sequence[str]], Mapping[str, str | None]] = meanings if truth else plain_numbers
+        self._meaning: Callable[[Sequence[str]], Mapping[str, str | None]] = meanings if truth else number_spellings
         self._values: dict[str | None, str | None] = {None: None}  # by meaning; None: there is none, or several have it
         for value, meaning in self._meaning(known).items():
             self._values[meaning] = None if meaning in self._values else value
@@ -41,14 +41,14 @@ class Spellings:
 def meanings(texts: Sequence[str]) -> Mapping[str, str]:
     """What two spellings of one value have in common: the number, the truth value, or the word without case."""
     found = {}
-    for text, number in plain_numbers(texts).items():
+    for text, number in number_spellings(texts).items():
         word = text.strip().casefold()
         found[text] = number or _TRUTH_VALUES.get(word, word)
     return found
 
 
-def plain_numbers(texts: Sequence[str]) -> Mapping[str, str | None]:
-    """The number that each text is, in its plain spelling; None for words, and for codes such as 007."""
+def number_spellings(texts: Sequence[str]) -> Mapping[str, str | None]:
+    """The number that each text is, in its shortest spelling; None for words, codes such as 007, and exponents."""
     series = pl.Series(texts, dtype=pl.String)
     stripped = series.str.strip_chars()
     numbers = stripped.str.contains(r"^[+-]?(0|[1-9]\d*|)(\.\d*)?$") & stripped.str.contains(r"\d")

@@ -27,7 +27,7 @@ from mtl_cli.data.input_columns import (
     refuse_missing_cells,
     write_numeric,
 )
-from mtl_cli.data.number_text import plain_numbers
+from mtl_cli.data.number_text import with_numbers_read
 from mtl_cli.data.scaling import Scaler
 from mtl_cli.data.selection import readable, select_columns
 from mtl_cli.data.table import AnyTable, Table
@@ -120,7 +120,7 @@ class Features:
         told = {name: kind for name, kind in table.types.items() if kind != "name"}  # by the source
         known = {name: declared or told.get(name) for name, declared in selection.inputs.items()}
         if isinstance(table, Table):
-            table = plain_numbers(table, [name for name, kind in known.items() if kind in (None, "numeric")])
+            table = with_numbers_read(table, [name for name, kind in known.items() if kind in (None, "numeric")])
         for name, declared in known.items():
             with collecting(problems):
                 wide = declared in ("text", "image") or table.schema[name].is_nested()  # its cells are not looked at
@@ -238,7 +238,7 @@ class Features:
         """
         table = as_read = table.with_empty(self.optional)
         table.require(self.columns, self.columns)
-        table = plain_numbers(table, [c.name for c in self.numeric if c.type == "numeric"], decided=True)
+        table = with_numbers_read(table, [c.name for c in self.numeric if c.type == "numeric"], decided=True)
         # Column by column memory: each input column is written in one stretch.
         numeric = np.zeros((table.frame.height, self.spec.numeric_dim), np.float32, order="F")
         codes = np.zeros((table.frame.height, len(self.categorical)), np.int64, order="F")

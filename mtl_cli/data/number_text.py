@@ -91,7 +91,7 @@ def _respelt(text: Text, decimal: str, thousands: str | None) -> Text:
     return ungrouped.str.replace(decimal, ".", literal=True) if decimal != "." else ungrouped
 
 
-def plain_numbers(table: Table, columns: Collection[str], *, decided: bool = False) -> Table:
+def with_numbers_read(table: Table, columns: Collection[str], *, decided: bool = False) -> Table:
     """The table with text that is nothing but plain numbers read as such, all columns at once.
 
     Only where every filled cell is a number that 32 bits hold, without blanks around it; and, unless it was decided
@@ -106,7 +106,7 @@ def plain_numbers(table: Table, columns: Collection[str], *, decided: bool = Fal
     Example:
         >>> from mtl_cli.data.table import Part
         >>> frame = pl.DataFrame({"x": ["1", None, "0.1234567890123456"], "z": ["007", "1", "2"], "c": ["1", "a", ""]})
-        >>> plain_numbers(Table(frame, (Part("x.csv", 0, 3, lines=True),)), ["x", "z", "c"]).frame.dtypes
+        >>> with_numbers_read(Table(frame, (Part("x.csv", 0, 3, lines=True),)), ["x", "z", "c"]).frame.dtypes
         [Float64, String, String]
     """
     texts = [name for name in columns if table.frame.schema.get(name) == pl.String]

@@ -12,7 +12,7 @@ import torch
 
 from mtl_cli.data import FeatureOptions, Features, Table, feature_report
 from mtl_cli.data.features import format_report
-from mtl_cli.data.number_text import plain_numbers
+from mtl_cli.data.number_text import with_numbers_read
 from mtl_cli.data.table import Part
 from mtl_cli.errors import DataError
 from mtl_cli.registry import SOURCES
@@ -271,7 +271,7 @@ def test_columns_that_differ_from_a_target_at_once_are_not_compared_whole(monkey
 
 def test_decimals_of_many_digits_are_read_at_once_and_codes_are_not():
     table = table_of(x=["0.12345678901234567", None], code=["1234567890123456", "1"], late=["1", "-007"])
-    assert plain_numbers(table, ["x", "code", "late"]).frame.dtypes == [pl.Float64, pl.String, pl.String]
+    assert with_numbers_read(table, ["x", "code", "late"]).frame.dtypes == [pl.Float64, pl.String, pl.String]
 
 
 def test_standard_scaling_uses_training_rows_only():
