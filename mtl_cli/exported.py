@@ -22,10 +22,21 @@ from mtl_cli.types import Inputs
 #: The largest difference to the model that an export may have, of the larger of 1 and the output.
 TOLERANCE = 1e-5
 _SCALED = (
-    "numbers as in the data, dates as days since 1970-01-01; then by the `mode` of the column's `scaler`: 0: as it is, "
-    "1: 0, 2: (x - mean) / std, 3: rank among `quantiles`, to a standard normal, clipped to 5; an empty cell: `fill`"
+    "numbers as in the data, truth values as 1 and 0, dates as days since 1970-01-01; then by the `mode` of the "
+    "column's `scaler`: 0: as it is, 1: 0, 2: (x - mean) / std, 3: rank among `quantiles`, to a standard normal, "
+    "clipped to 5; an empty cell: `fill`"
 )
-_PIXELS = "pixels as they are stored, those of files from 0 to 255: the program scales them"
+_CODES = (
+    "place in the column's list of categories, from 1; 0: unknown; an empty cell: as in `missing`. A cell is looked up "
+    "as text: text as it is, numbers in their shortest form (7.0 is `7`), truth values as `true` and `false`. What is "
+    "not found so, mtl-predict takes for the category that it spells otherwise: `1.0` for `1`; `True`, `yes` or `1` "
+    "for `true` if the categories are two truth values"
+)
+_PIXELS = (
+    "pixels as they are stored, those of files from 0 to 255: the program scales them. Files are turned upright "
+    "(EXIF), laid on white where they are transparent (not by `version` 1), made grey (Pillow's L) or RGB by the "
+    "number of channels, and resized to the `size` of `options` (height, width; bilinear) if it is given"
+)
 _ROWS = (1, 2, 64)  # batches that the file is tried on
 
 
@@ -133,7 +144,7 @@ def description(trained: TrainedRun) -> dict[str, Any]:
             "categorical": {
                 "shape": ["rows", len(spec.categories)], "type": "int64",
                 "columns": [column.name for column in features.categorical],
-                "codes": "place in the column's list of categories, from 1; 0: unknown; an empty cell: as in `missing`",
+                "codes": _CODES,
                 "missing": [column.size - 1 if column.missing else 0 for column in features.categorical],
                 "number": list(spec.categories),
             },

@@ -159,10 +159,11 @@ print(json.dumps(found))
     assert [column["type"] for column in inputs["numeric"]["columns"]] == ["date"]
     assert "dates as days since 1970-01-01" in inputs["numeric"]["values"]
     assert inputs["categorical"]["missing"] == [2, 0]
-    assert inputs["blocks"]["photo"] == {
-        "type": "image", "shape": ["rows", 2, 4, 1],
-        "values": "pixels as they are stored, those of files from 0 to 255: the program scales them",
-    }  # fmt: skip
+    assert "numbers in their shortest form (7.0 is `7`), truth values as `true`" in inputs["categorical"]["codes"]
+    assert "takes for the category that it spells otherwise: `1.0` for `1`;" in inputs["categorical"]["codes"]
+    photo = inputs["blocks"]["photo"]
+    assert (photo["type"], photo["shape"]) == ("image", ["rows", 2, 4, 1])
+    assert "those of files from 0 to 255: the program scales them. Files are turned upright" in photo["values"]
     assert not {"mean", "std"} & image.keys()  # nobody scales them once more
 
 
