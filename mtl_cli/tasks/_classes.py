@@ -200,24 +200,19 @@ def refuse_spellings(column: Column, classes: Sequence[str], labels: pl.Series, 
         raise DataError(first_few(problems, lambda problem: problem, column.head))
 
 
-class ClassKind(Kind):
-    """What the kinds have in common whose label is one of several classes.
+class KindWithClasses(Kind):
+    """What the kinds have in common whose labels are classes: declared, found in the training rows, or of a model.
 
     Args:
         classes: The declared classes, or None.
-        class_weight: What each class counts, ``balanced``, or None.
     """
 
     classes: list[str]
 
-    def __init__(
-        self, classes: Sequence[str | float] | None = None, class_weight: dict[str, float] | str | None = None
-    ) -> None:
+    def __init__(self, classes: Sequence[str | float] | None) -> None:
         self._declared = None if classes is None else label_texts(pl.Series([str(c) for c in classes])).to_list()
         self.classes = list(self._declared or [])
         self._found: list[str] | None = None  # by find_classes
-        self._class_weight = class_weight
-        self._weights: np.ndarray | None = None  # (C,), known after fit
         self._trained = False  # its classes are those of a model, and no others
 
     def find_classes(self, column: Column, rows: np.ndarray) -> None:
@@ -225,6 +220,40 @@ class ClassKind(Kind):
 
     def fit(self, column: Column, train: np.ndarray) -> None:
         self.classes = self._classes_of(column, train) if self._found is None else self._found
+
+    def state(self) -> dict[str, Any]:
+        return {"classes": self.classes}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.classes, self._trained = list(state["classes"]), True
+
+    def _origin(self) -> str:
+        """Where the classes come from, for messages."""
+        found = FOUND if self._declared is None else DECLARED
+        return TRAINED if self._trained else found
+
+    @abstractmethod
+    def _classes_of(self, column: Column, train: np.ndarray) -> list[str]:
+        """The classes, declared or found."""
+
+
+class ClassKind(KindWithClasses):
+    """What the kinds have in common whose label is one of several classes.
+
+    Args:
+        classes: The declared classes, or None.
+        class_weight: What each class counts, ``balanced``, or None.
+    """
+
+    def __init__(
+        self, classes: Sequence[str | float] | None = None, class_weight: dict[str, float] | str | None = None
+    ) -> None:
+        super().__init__(classes)
+        self._class_weight = class_weight
+        self._weights: np.ndarray | None = None  # (C,), known after fit
+
+    def fit(self, column: Column, train: np.ndarray) -> None:
+        super().fit(column, train)
         if self._class_weight is None:
             return
         if isinstance(self._class_weight, str):
@@ -250,20 +279,11 @@ class ClassKind(Kind):
         return [self.classes[i] for i in np.flatnonzero(counts == 0)] if len(codes) else []
 
     def state(self) -> dict[str, Any]:
-        return {"classes": self.classes, "class_weight": None if self._weights is None else self._weights.tolist()}
+        return {**super().state(), "class_weight": None if self._weights is None else self._weights.tolist()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self.classes, self._trained = list(state["classes"]), True
+        super().load_state(state)
         self._weights = None if state["class_weight"] is None else np.array(state["class_weight"])
-
-    def _origin(self) -> str:
-        """Where the classes come from, for messages."""
-        found = FOUND if self._declared is None else DECLARED
-        return TRAINED if self._trained else found
-
-    @abstractmethod
-    def _classes_of(self, column: Column, train: np.ndarray) -> list[str]:
-        """The classes, declared or found."""
 
     def _balanced(self, codes: np.ndarray) -> np.ndarray:
         """Weights n / (C n_c), so that all classes count the same; 1 for a class without a training row."""

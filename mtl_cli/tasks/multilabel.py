@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -14,9 +14,7 @@ from torch.nn import functional
 from mtl_cli.errors import ConfigError, DataError, Problem, first_few
 from mtl_cli.registry import KINDS
 from mtl_cli.tasks._classes import (
-    DECLARED,
-    FOUND,
-    TRAINED,
+    KindWithClasses,
     find_codes,
     label_texts,
     no_labels,
@@ -25,12 +23,11 @@ from mtl_cli.tasks._classes import (
     unknown_classes,
 )
 from mtl_cli.tasks._scores import multilabel_scores
-from mtl_cli.tasks.base import Kind
 from mtl_cli.types import ClassNames, Column
 
 
 @KINDS.register("multilabel")
-class Multilabel(Kind):
+class Multilabel(KindWithClasses):
     """Any number of T labels at once (genres, defects, tags), with a logistic loss for each.
 
     The target is one column of lists; or one of text with ``delimiter`` between labels; or several columns of 0 and 1
@@ -65,17 +62,14 @@ class Multilabel(Kind):
     several_columns: ClassVar[bool] = True
 
     def __init__(self, *, classes: ClassNames | None = None, delimiter: str = ";") -> None:
-        self._declared = None if classes is None else label_texts(pl.Series([str(c) for c in classes])).to_list()
-        if classes is not None and (len(set(self._declared or [])) != len(classes) or len(classes) < 2):
+        super().__init__(classes)
+        if classes is not None and (len(set(self.classes)) != len(classes) or len(classes) < 2):
             raise ConfigError(
                 Problem("kind.multilabel.classes", f"must be two or more different labels, got {classes}")
             )
         if not delimiter:
             raise ConfigError(Problem("kind.multilabel.delimiter", "must not be empty"))
         self._delimiter = delimiter
-        self.classes: list[str] = list(self._declared or [])
-        self._found: list[str] | None = None  # by find_classes
-        self._trained = False  # its labels are those of a model, and no others
 
     @property
     def num_outputs(self) -> int:
@@ -84,12 +78,6 @@ class Multilabel(Kind):
     @property
     def num_targets(self) -> int:
         return len(self.classes)
-
-    def find_classes(self, column: Column, rows: np.ndarray) -> None:
-        self._found = self._classes_of(column, rows)
-
-    def fit(self, column: Column, train: np.ndarray) -> None:
-        self.classes = self._classes_of(column, train) if self._found is None else self._found
 
     def _classes_of(self, column: Column, train: np.ndarray) -> list[str]:
         """The labels: as declared, the names of the columns, or those of the training rows in natural order."""
@@ -128,8 +116,8 @@ class Multilabel(Kind):
         pairs = pl.DataFrame({"label": labels, "row": rows}).filter(codes.is_null())
         strangers = pairs.unique("label", keep="first", maintain_order=True)
         if len(strangers):
-            origin = TRAINED if self._trained else FOUND if self._declared is None else DECLARED
-            raise DataError(unknown_classes(column, dict(strangers.iter_rows()), self.classes, origin, "label"))
+            first = dict(strangers.iter_rows())
+            raise DataError(unknown_classes(column, first, self.classes, self._origin(), "label"))
         targets = np.zeros((len(lists), len(self.classes)), np.float32)
         targets[rows, codes.to_numpy()] = 1.0
         # Nothing but missing labels is no label, unlike an empty list.
@@ -171,12 +159,6 @@ class Multilabel(Kind):
         labelled = ~np.isnan(targets[:, 0])
         never = (targets[labelled] == 1).sum(0) == 0
         return [self.classes[i] for i in np.flatnonzero(never)] if labelled.any() else []
-
-    def state(self) -> dict[str, Any]:
-        return {"classes": self.classes}
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self.classes, self._trained = list(state["classes"]), True
 
     def meaning(self) -> Hashable:
         return (type(self), *self.classes)

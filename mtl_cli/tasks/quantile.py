@@ -74,19 +74,15 @@ class Quantile(Kind):
         return self._units.encode(column)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        error = targets.unsqueeze(-2) - self._levels(outputs)
-        levels = self._as_column(outputs)
-        return torch.maximum(levels * error, (levels - 1) * error).mean(-2)
+        return _pinball(self._as_column(outputs), targets.unsqueeze(-2) - self._levels(outputs))
 
     def loss_and_gradient(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        error = targets.unsqueeze(-2) - self._levels(outputs)
-        levels = self._as_column(outputs)
-        rows = torch.maximum(levels * error, (levels - 1) * error).mean(-2)
+        levels, error = self._as_column(outputs), targets.unsqueeze(-2) - self._levels(outputs)
         # By each quantile; where the error is 0, the middle of the two slopes, as autograd has it.
         slope = (0.5 - levels - 0.5 * error.sign()).div_(self.num_outputs)
         gradient = _running_sums(slope.flip(-2)).flip(-2)  # an output moves its own quantile and all above
         gradient[..., 1:, :] *= torch.sigmoid(outputs[..., 1:, :])
-        return rows, gradient
+        return _pinball(levels, error), gradient
 
     def decode(self, outputs: Tensor) -> dict[str, np.ndarray]:
         levels = self._units.decode(self._levels(outputs.double().t()).t().cpu().numpy())
@@ -130,6 +126,11 @@ class Quantile(Kind):
         """Outputs (..., C, B) to rising quantiles (..., C, B)."""
         steps = functional.softplus(outputs[..., 1:, :])
         return _running_sums(torch.cat([outputs[..., :1, :], steps], -2))
+
+
+def _pinball(levels: Tensor, error: Tensor) -> Tensor:
+    """The mean over the levels (C, 1) of the pinball losses of errors (..., C, B), targets less quantiles."""
+    return torch.maximum(levels * error, (levels - 1) * error).mean(-2)
 
 
 def _running_sums(steps: Tensor) -> Tensor:
