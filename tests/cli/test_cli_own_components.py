@@ -8,11 +8,28 @@ from mtl_cli.commands.entry import run
 from mtl_cli.commands.evaluate import evaluate
 from mtl_cli.registry import BALANCINGS, ENCODERS, OPTIMIZERS
 
-QUICK = ["--config-dir", "conf", "task=digits", "hydra.run.dir=run", "plugins=[my_plugins.own]", "balancing=own"]
-OWN = '''
-import torch
+
+@pytest.fixture
+def own(base, write, tmp_path):
+    """Writes code that registers a component called ``own``; gives the arguments that train the base tasks with it."""
+    base()
+    sys.path.insert(0, str(tmp_path))
+    registries = []
+
+    def choose(registry, code):
+        registries.append(registry)
+        files = {"my_plugins/__init__.py": "", "my_plugins/own.py": code}
+        write({**files, f"conf/{registry.group}/own.yaml": "name: own\n"})
+        return ["--config-dir", "conf", "task=base", "plugins=[my_plugins.own]", f"{registry.group}=own"]
+
+    yield choose
+    for registry in registries:
+        registry._classes.pop("own", None)
+
+
+WITH_MISTAKE = '''
 from mtl_cli.balancing import LossBalancing
-from mtl_cli.registry import BALANCINGS, ENCODERS
+from mtl_cli.registry import BALANCINGS
 
 
 @BALANCINGS.register("own")
@@ -21,33 +38,18 @@ class Own(LossBalancing):
 
     def __init__(self, num_tasks):
         super().__init__()
-        self.average = None
 
     def weights(self, losses, tasks):
-        return {weights}
+        return losses.nothing
 '''
 
 
-@pytest.fixture
-def own(cli, write, tmp_path):
-    """Trains with a method whose weights are an expression."""
-
-    def run(weights, *more):
-        files = {"my_plugins/__init__.py": "", "my_plugins/own.py": OWN.replace("{weights}", weights)}
-        write({**files, "conf/balancing/own.yaml": "name: own\n"})
-        sys.path.insert(0, str(tmp_path))
-        return cli(*QUICK, *more)
-
-    yield run
-    BALANCINGS._classes.pop("own", None)
-
-
-def test_error_out_of_an_own_component_names_it_and_leaves_no_run(own, tmp_path):
-    ended = own("losses.nothing")
+def test_error_out_of_an_own_component_names_it_and_leaves_no_run(cli, own, tmp_path):
+    ended = cli(*own(BALANCINGS, WITH_MISTAKE), "hydra.run.dir=run")
     assert ended.code == 2
     file = tmp_path / "my_plugins/own.py"
     assert ended.err.startswith(
-        f"balancing 'own' (my_plugins.own.Own), {file}, line 16: AttributeError: 'Tensor' object has no"
+        f"balancing 'own' (my_plugins.own.Own), {file}, line 14: AttributeError: 'Tensor' object has no"
     )
     assert not (tmp_path / "run/status.json").exists()
 
@@ -81,23 +83,15 @@ class Own(Encoder):
         ),
         (
             "sharing=separate",
-            "encoder 'own' (my_plugins.norm.Own): 'sharing.encoders.layers.1' is a BatchNorm1d that keeps statistics, "
+            "encoder 'own' (my_plugins.own.Own): 'sharing.encoders.layers.1' is a BatchNorm1d that keeps statistics, "
             "and copies of an encoder, which are computed together, cannot each keep their own. Use LayerNorm or "
             "GroupNorm, sharing=hard, or give the encoder a `stack` of its own.\n",
         ),
         ("trainer.max_steps=1", ""),
     ],
 )
-def test_encoder_with_batch_norm_trains_or_is_refused_before_it_does(cli, base, write, tmp_path, override, message):
-    base()
-    files = {"my_plugins/__init__.py": "", "my_plugins/norm.py": NORMALISED}
-    write({**files, "conf/encoder/own.yaml": "name: own\n"})
-    sys.path.insert(0, str(tmp_path))
-    plugin = ["plugins=[my_plugins.norm]", "encoder=own", "hydra.run.dir=run"]
-    try:
-        ended = cli("--config-dir", "conf", "task=base", *plugin, override)
-    finally:
-        ENCODERS._classes.pop("own", None)
+def test_encoder_with_batch_norm_trains_or_is_refused_before_it_does(cli, own, override, message):
+    ended = cli(*own(ENCODERS, NORMALISED), override)
     assert (ended.code, ended.err) == (2 if message else 0, message)
 
 
@@ -121,15 +115,9 @@ class Own(LossBalancing):
 '''
 
 
-def test_option_for_each_task_goes_to_the_task_that_it_names(cli, base, write, tmp_path, records):
-    base()  # declares a before b, and b is trained as the first
-    write({"my_plugins/__init__.py": "", "my_plugins/own.py": BY_NAME, "conf/balancing/own.yaml": "name: own\n"})
-    sys.path.insert(0, str(tmp_path))
-    chosen = ["plugins=[my_plugins.own]", "balancing=own", "+balancing.numbers={a: 2, b: 3}", "hydra.run.dir=run"]
-    try:
-        ended = cli("--config-dir", "conf", "task=base", "trainer.max_epochs=1", *chosen)
-    finally:
-        BALANCINGS._classes.pop("own", None)
+def test_option_for_each_task_goes_to_the_task_that_it_names(cli, own, tmp_path, records):
+    numbers = "+balancing.numbers={a: 2, b: 3}"  # a is declared before b, and b is trained as the first
+    ended = cli(*own(BALANCINGS, BY_NAME), numbers, "trainer.max_epochs=1", "hydra.run.dir=run")
     assert (ended.code, ended.err) == (0, "")
     (record,) = records(tmp_path / "run", "train")
     assert (record["train/a/weight"], record["train/b/weight"]) == (2.0, 3.0)
@@ -153,16 +141,9 @@ class Own(Optimizer):
 '''
 
 
-def test_optimizer_without_weight_decay_trains_what_a_method_learns(cli, base, write, tmp_path, records):
-    base()
-    files = {"my_plugins/__init__.py": "", "my_plugins/descent.py": PLAIN_DESCENT}
-    write({**files, "conf/optimizer/own.yaml": "name: own\nlr: 0.1\n"})
-    sys.path.insert(0, str(tmp_path))
-    chosen = ["plugins=[my_plugins.descent]", "optimizer=own", "balancing=uncertainty", "hydra.run.dir=run"]
-    try:
-        ended = cli("--config-dir", "conf", "task=base", "trainer.max_epochs=2", *chosen)
-    finally:
-        OPTIMIZERS._classes.pop("own", None)
+def test_optimizer_without_weight_decay_trains_what_a_method_learns(cli, own, tmp_path, records):
+    chosen = [*own(OPTIMIZERS, PLAIN_DESCENT), "balancing=uncertainty"]
+    ended = cli(*chosen, "trainer.max_epochs=2", "hydra.run.dir=run")
     assert (ended.code, ended.err) == (0, "")
     first, second = records(tmp_path / "run", "train")
     assert first["train/a/weight"] != second["train/a/weight"]
@@ -188,19 +169,14 @@ class Own(LossBalancing):
 
 
 @pytest.fixture
-def edited(cli, base, write, tmp_path):
+def edited(cli, own):
     """A run, and a sweep of one job, with a method whose default weight was 2; its code now says 4.0625."""
-    base()
-    sys.path.insert(0, str(tmp_path))
-    files = {"my_plugins/__init__.py": "", "conf/balancing/own.yaml": "name: own\n"}
-    write({**files, "my_plugins/own.py": WITH_DEFAULT.replace("{default}", "2.0")})
-    given = ["--config-dir", "conf", "task=base", "plugins=[my_plugins.own]", "balancing=own"]
+    given = own(BALANCINGS, WITH_DEFAULT.replace("{default}", "2.0"))
     assert cli(*given, "trainer.max_epochs=1", "hydra.run.dir=run").code == 0
     assert cli("-m", *given, "+balancing.weight=1", "trainer.max_epochs=1", "hydra.sweep.dir=sweep").code == 0
-    write({"my_plugins/own.py": WITH_DEFAULT.replace("{default}", "4.0625")})
+    own(BALANCINGS, WITH_DEFAULT.replace("{default}", "4.0625"))
     del sys.modules["my_plugins.own"]
-    yield given
-    BALANCINGS._classes.pop("own", None)
+    return given
 
 
 def test_run_goes_on_with_the_options_that_it_began_with_and_says_that_a_plugin_was_edited(
