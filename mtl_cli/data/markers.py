@@ -14,6 +14,7 @@ import polars as pl
 from mtl_cli.data.column_types import EXACT
 from mtl_cli.data.date_text import parse_dates
 from mtl_cli.data.number_text import plain_spelling, spells_one_of
+from mtl_cli.spelling import shortest
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Markers:
             for marker, value in whole.items():
                 if low <= value <= high:
                     yield marker, (cells == value).fill_null(False)
+        elif cells.dtype.is_decimal() and self._numbers:  # by their digits: float64 keeps fewer, and ids would be alike
+            spelt = shortest(cells.cast(pl.String))
+            numbers = shortest(pl.Series([f"{number:f}" for number in self._numbers.values()]))
+            for marker, number in zip(self._numbers, numbers, strict=True):
+                yield marker, (spelt == number).fill_null(False)
         elif cells.dtype.is_numeric() and self._numbers:
             numbers = cells.cast(pl.Float64)
             for marker, number in self._numbers.items():

@@ -103,6 +103,8 @@ def test_marker_that_is_a_number_or_a_day_is_missing_where_numbers_and_days_are_
             "whole": [-200, 3, None],
             "small": pl.Series([200, 3, 56], dtype=pl.UInt8),
             "large": [2**63 - 1, 2**63 - 2, 0],
+            "price": pl.Series(["-99.9", "1.5", "-200"]).cast(pl.Decimal(10, 2)),
+            "id": pl.Series([2**63 - 1, 2**63 - 2, None]).cast(pl.Decimal(38, 0)),
             "flag": [True, False, None],
             "text": ["-200", "-200.0", "7"],
             "code": ["007", "-0200", "7"],
@@ -119,6 +121,8 @@ def test_marker_that_is_a_number_or_a_day_is_missing_where_numbers_and_days_are_
         "short": {"-200": 1, "-99.9": 1},
         "whole": {"-200": 1, "null": 1},
         "large": {str(2**63 - 1): 1},
+        "price": {"-200": 1, "-99.9": 1},
+        "id": {str(2**63 - 1): 1, "null": 1},
         "flag": {"null": 1},
         "text": {"-200": 1, "-200.0": 1},
         "day": {"1900-01-01": 1, "null": 1},
@@ -128,8 +132,9 @@ def test_marker_that_is_a_number_or_a_day_is_missing_where_numbers_and_days_are_
         name: sum(counts.values()) for name, counts in table.missing.items()
     }
     assert table.frame["large"].to_list() == [None, 2**63 - 2, 0]
+    assert table.frame["id"].to_list() == [None, 2**63 - 2, None]
     assert pl.concat(part.frame for part in source.chunks(2)).equals(table.frame)
-    assert read(path="x.parquet").missing.keys() == {"float", "whole", "flag", "day", "moment"}
+    assert read(path="x.parquet").missing.keys() == {"float", "whole", "id", "flag", "day", "moment"}
 
 
 def test_without_markers_an_empty_cell_is_an_empty_text():
