@@ -83,6 +83,15 @@ def test_lists_hold_the_interaction_and_the_other_candidates(files):
     assert table.drawn[0].first == 16
 
 
+def test_columns_may_be_called_as_what_is_counted_on_the_way(files):
+    wanted = read(candidates="lists.parquet", negatives=2).frame.drop("label", "list", "split")
+    names = {"user": "row", "item": "place", "split": "user"}
+    for name in ("took", "lists"):
+        pl.read_parquet(f"{name}.parquet").rename(names, strict=False).write_parquet(f"{name}.parquet")
+    table = read(user="row", item="place", candidates="lists.parquet", negatives=2)
+    assert table.frame.drop("label", "list", "user").rename({"row": "user", "place": "item"}).equals(wanted)
+
+
 def test_items_that_nobody_took_are_drawn_too(files):
     drawn = read(candidates="lists.parquet", negatives=50).frame[16:]
     assert set(drawn["item"]) == set(range(10))  # 9 is in a list alone

@@ -156,10 +156,9 @@ class InteractionsSource(Source):
             pl.when(pl.col("list").is_first_distinct()).then(pl.col("list")).alias("list")
         )
         inside = found["list"].drop_nulls()
-        rest = numbered.with_columns(pl.int_ranges(pl.col(self._item).list.len()).alias("place"))
-        rest = rest.explode(self._item, "place")
-        rest = rest.filter((pl.col("place") > 0) | ~pl.col("list").is_in(inside.implode()))
-        rest = rest.with_columns((pl.col("place") == 0).cast(pl.Int8).alias(self._label)).drop("place")
+        rest = numbered.explode(self._item)
+        rest = rest.with_columns(pl.col("list").is_first_distinct().cast(pl.Int8).alias(self._label))
+        rest = rest.filter((pl.col(self._label) == 0) | ~pl.col("list").is_in(inside.implode()))
         whole = pl.concat([found, rest], how="diagonal_relaxed")
         return whole, whole["list"].is_not_null().to_numpy()
 
@@ -173,13 +172,15 @@ class InteractionsSource(Source):
         rows = positives[np.repeat(np.arange(positives.height), count)].with_columns(
             pl.lit(0, pl.Int8).alias(self._label)
         )
-        pairs = taken.select(self._user, self._item).unique()
+        # By names of our own: a column of theirs may be called as anything that is added.
+        pair = {"user": pl.col(self._user), "item": pl.col(self._item)}
+        pairs = taken.select(**pair).unique()
         generator = np.random.default_rng(self._seed)
         drawn = items.gather(generator.integers(len(items), size=rows.height))
         for _ in range(TRIES):
             rows = rows.with_columns(drawn.alias(self._item))
-            both = rows.select(self._user, self._item).with_row_index("row")
-            again = both.join(pairs, on=[self._user, self._item], how="semi")["row"].sort()
+            both = rows.select(**pair).with_row_index("row")
+            again = both.join(pairs, on=["user", "item"], how="semi")["row"].sort()
             if not len(again):
                 return rows
             drawn = drawn.scatter(again, items.gather(generator.integers(len(items), size=len(again))))
@@ -190,10 +191,10 @@ class InteractionsSource(Source):
         self, users: pl.Series, items: pl.Series, pairs: pl.DataFrame, generator: np.random.Generator
     ) -> pl.Series:
         """An item for each of the users, among the few that they never took; null for users who took all."""
-        every = users.unique().to_frame().join(items.to_frame(), how="cross")
-        never = every.join(pairs, on=[self._user, self._item], how="anti")
-        lists = never.group_by(self._user).agg(pl.col(self._item).sort())
-        own = users.to_frame().join(lists, on=self._user, how="left", maintain_order="left")[self._item]
+        every = users.unique().to_frame("user").join(items.to_frame("item"), how="cross")
+        never = every.join(pairs, on=["user", "item"], how="anti")
+        lists = never.group_by("user").agg(pl.col("item").sort())
+        own = users.to_frame("user").join(lists, on="user", how="left", maintain_order="left")["item"]
         places = generator.random(len(own)) * own.list.len().fill_null(0).to_numpy()
         return own.list.get(pl.Series(places.astype(np.int64)), null_on_oob=True)
 
