@@ -92,6 +92,11 @@ class Method:
         return [task for task in done[0].primary if all(task in job.primary for job in done)] if done else []
 
     @property
+    def primary(self) -> dict[str, str]:
+        """The metric that stands for each of its ``tasks``."""
+        return {task: self.done[0].primary[task] for task in self.tasks}
+
+    @property
     def trained_on(self) -> frozenset[str]:
         """The tasks that it was trained on, those that are there to help included: those of ``only``, or all."""
         only = self.settings.get("only")
@@ -117,7 +122,7 @@ class Method:
 
 @dataclass(frozen=True, eq=False)
 class LearningProblem:
-    """The methods whose scores can be compared: they were trained for the same tasks on the same data, split alike.
+    """The methods whose scores can be compared: the same tasks by the same metrics, on the same data, split alike.
 
     Args:
         name: What sets it apart from the other problems of a sweep, ``task=digits``; empty where it is the only one.
@@ -167,10 +172,12 @@ def methods(records: Sequence[JobRecord]) -> list[Method]:
 
 def learning_problems(among: Sequence[Method]) -> list[LearningProblem]:
     """The methods with finished jobs by what they were trained for, in the order in which they come."""
-    groups: dict[tuple[str | None, frozenset[str], str], list[int]] = {}
+    groups: dict[tuple[str | None, frozenset[tuple[str, str]], bool, str], list[int]] = {}
     for i, method in enumerate(among):
         if method.done:
-            key = method.done[0].data_fingerprint, frozenset(method.tasks), _scored_on(method)
+            tested = any("test/mean" in job.metrics for job in method.done)
+            data, split = method.done[0].data_fingerprint, scored_on(method.settings)
+            key = data, frozenset(method.primary.items()), tested, split
             groups.setdefault(key, []).append(i)
     names = group_names(among, list(groups.values()))
     return [LearningProblem(name, tuple(among[i] for i in g)) for name, g in zip(names, groups.values(), strict=True)]
@@ -182,21 +189,33 @@ def unfinished(problem: LearningProblem, among: Sequence[Method]) -> list[Method
     return [method for method in among if not method.done and _trained_for(method) in wanted]
 
 
+def scored_on(settings: Mapping[str, Any]) -> str:
+    """Which rows scores are of, as far as settings tell: of how many it was trained on makes no difference.
+
+    Example:
+        >>> scored_on({"data.split.seed": 0, "data.split.train_fraction": 0.1, "seed": 1})
+        '{"data.split.seed": 0}'
+    """
+    split = {key: value for key, value in settings.items() if key.startswith("data.split.") and key != FRACTION}
+    return json.dumps(split, sort_keys=True, default=str)
+
+
 def group_names(among: Sequence[Method], groups: Sequence[Sequence[int]]) -> list[str]:
     """What tells groups of methods, given by their positions, apart; nothing where there is one group.
 
-    The label keys that are the same within each; else the tasks that they are made of; else the data, too.
+    The label keys that are the same within each; else the tasks that they are made of, with their metrics or their
+    data, or both, as far as that is needed.
     """
     if len(groups) < 2:
         return [""] * len(groups)
     named = labels(among)
-    names = _names([[named[i] for i in group] for group in groups])
-    if len({*names}) < len(groups):
-        names = [", ".join(dict.fromkeys(task for i in group for task in among[i].tasks)) for group in groups]
-    if len({*names}) < len(groups):
-        data = [str(among[group[0]].done[0].data_fingerprint)[:8] for group in groups]
-        names = [f"{name} (data {own})" for name, own in zip(names, data, strict=True)]
-    return names
+    primary = [{t: metric for i in group for t, metric in among[i].primary.items()} for group in groups]
+    tasks = [", ".join(own) for own in primary]
+    by_metric = [", ".join(map("/".join, own.items())) for own in primary]
+    data = [f" (data {str(among[group[0]].done[0].data_fingerprint)[:8]})" for group in groups]
+    choices = [_names([[named[i] for i in group] for group in groups]), tasks, by_metric]
+    choices += [[*map("".join, zip(of, data, strict=True))] for of in (tasks, by_metric)]
+    return next((names for names in choices if len({*names}) == len(groups)), choices[-1])
 
 
 def baseline(method: Method, among: Sequence[Method]) -> Method | None:
@@ -442,13 +461,6 @@ def _first_places(records: Sequence[JobRecord]) -> list[dict[str, Any]]:
 def _has_images(record: JobRecord) -> bool:
     inputs = record.settings.get("data.inputs")
     return isinstance(inputs, list) and any(isinstance(i, dict) and i.get("type") == "image" for i in inputs)
-
-
-def _scored_on(method: Method) -> str:
-    """Which rows its scores are of, as far as settings tell: of how many it was trained on makes no difference."""
-    split = {k: v for k, v in method.settings.items() if k.startswith("data.split.") and k != FRACTION}
-    tested = any("test/mean" in job.metrics for job in method.done)
-    return json.dumps([tested, split], sort_keys=True, default=str)
 
 
 def _trained_for(method: Method) -> dict[str, Any]:

@@ -18,7 +18,7 @@ _MOST_NAMED = 10  # tasks or seeds in a line
 
 
 class Standing(NamedTuple):
-    """Where a method stands among those that were trained for the same tasks on the same data.
+    """Where a method stands among those that were trained for the same tasks, by the same metrics, on the same data.
 
     Args:
         problem: The tasks and data, in words; empty if the sweep has no others.
@@ -107,14 +107,14 @@ def method_columns(among: Sequence[Method]) -> list[Column]:
     rows = ranked_methods(among)
     labels, places = comparison.labels(rows), standings(rows)
     keys = list(labels[0]) if labels else []
-    tasks = dict.fromkeys(task for method in rows for task in method.tasks)
+    measured = dict.fromkeys(pair for method in rows for pair in method.primary.items())
     means = [method.mean() for method in rows]
     deltas = [_delta(method, rows) for method in rows]
     table = [
         Column("rank", [place.rank for place in places]),
         *(Column(key, [label[key] for label in labels], "override") for key in keys),
         Column("jobs", [_states(method) for method in rows]),
-        *(Column(_metric_name(task, rows), [_cell(m.task(task)) for m in rows], "metric") for task in tasks),
+        *(Column("/".join(pair), [_score(method, *pair) for method in rows], "metric") for pair in measured),
         Column("mean", [_cell(mean) for mean in means]),
     ]
     if any(delta is not None for delta in deltas):
@@ -170,9 +170,9 @@ def _delta(method: Method, among: Sequence[Method]) -> Estimate | None:
     return None if base is None else comparison.delta(method, base)
 
 
-def _metric_name(task: str, rows: Sequence[Method]) -> str:
-    job = next(job for method in rows for job in method.done if task in job.primary)
-    return f"{task}/{job.primary[task]}"
+def _score(method: Method, task: str, metric: str) -> Cell:
+    """Of a task by a metric; nothing where another metric stands for it."""
+    return _cell(method.task(task)) if method.primary.get(task) == metric else None
 
 
 def _states(method: Method) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from mtl_cli.sweep.comparison import baseline, delta_m, methods, paired
+from mtl_cli.sweep.comparison import baseline, delta_m, methods, paired, scored_on
 from mtl_cli.sweep.jobs import override_values
 from mtl_cli.sweep.records import JobRecord
 
@@ -40,8 +40,9 @@ def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
     """The records in the order of the leaderboard, each with its rank.
 
     Finished jobs with a score come first, best first; then the others by name. If finished jobs were judged by
-    different measures (``monitor``, ``mode``, other tasks, other data), their scores cannot be compared and nobody has
-    a rank; nor has one whose mean leaves out a task that others have a number for.
+    different measures (``monitor``, ``mode``, other tasks or metrics) or on other rows (other data, another split),
+    their scores cannot be compared and nobody has a rank; nor has one whose mean leaves out a task that others have a
+    number for.
 
     Example:
         >>> a, b = (JobRecord(n, "done", score=s, monitor="mean", mode="max") for n, s in (("a", 0.5), ("b", 0.9)))
@@ -50,7 +51,7 @@ def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
     """
     by_name = sorted(records, key=lambda record: record.job)
     scored = [record for record in by_name if record.status == "done" and _score(record) is not None]
-    if len({(r.monitor, r.mode, frozenset(r.primary), r.data_fingerprint) for r in scored}) > 1:
+    if len({*map(_judged_by, scored)}) > 1:
         scored = []
     scored = _over_all_tasks(scored)
     sign = -1 if scored and scored[0].mode == "max" else 1
@@ -58,6 +59,12 @@ def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
     rest = [record for record in by_name if record not in scored]
     rest.sort(key=lambda record: record.status != "done")
     return [*((rank, record) for rank, record in enumerate(best_first, start=1)), *((None, record) for record in rest)]
+
+
+def _judged_by(record: JobRecord) -> tuple[Hashable, ...]:
+    """Equal for jobs whose scores are of the same measure on the same rows."""
+    measure = record.monitor, record.mode, frozenset(record.primary.items())
+    return *measure, record.data_fingerprint, scored_on(record.settings)
 
 
 def _over_all_tasks(scored: Sequence[JobRecord]) -> list[JobRecord]:

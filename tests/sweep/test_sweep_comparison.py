@@ -533,6 +533,31 @@ def test_scores_of_other_rows_are_not_ranked_together(records):
     assert [len(problem.methods) for problem in learning_problems(methods([*records, *split, *untested]))] == [2, 2, 2]
 
 
+def _by_metrics(**more):
+    """Two methods with a higher score each by another metric, two seeds each; ``more`` is of the second."""
+    jobs = [_record("hard", seed, 0.7) for seed in (0, 1)]
+    by_accuracy = [_record("mmoe", seed, 0.6, primary={"a": "accuracy", "b": "rmse"}, **more) for seed in (0, 1)]
+    for job in by_accuracy:
+        job.metrics["test/a/accuracy"] = job.metrics.pop("test/a/auroc")
+    return [replace(job, score=0.5, monitor="mean", mode="max") for job in (*jobs, *by_accuracy)]
+
+
+def test_scores_by_other_metrics_are_neither_ranked_together_nor_in_one_column():
+    among = methods(_by_metrics())
+    assert [problem.name for problem in learning_problems(among)] == ["sharing=hard", "sharing=mmoe"]
+    table = {column.name: column.cells for column in method_columns(among)}
+    assert (table["rank"], table["pareto"]) == ([None, None], ["", ""])  # each is the only one of its kind
+    assert (table["a/auroc"], table["a/accuracy"]) == (["0.7000 ± 0.0000", None], [None, "0.6000 ± 0.0000"])
+    assert {place for place, _ in ranked(_by_metrics())} == {None}
+
+
+def test_problems_of_the_same_tasks_and_data_are_named_by_their_metrics():
+    one, two = methods(_by_metrics())
+    others = methods([replace(job, settings={**job.settings, "x": 1}) for job in (*two.jobs, *one.jobs)])
+    crossed = [one, two, replace(others[0], settings=one.settings), replace(others[1], settings=two.settings)]
+    assert [problem.name for problem in learning_problems(crossed)] == ["a/auroc, b/rmse", "a/accuracy, b/rmse"]
+
+
 @pytest.mark.parametrize("n", [2, 3, 5, 10, 30])
 def test_five_in_a_hundred_differences_that_are_none_are_called_clear(n):
     draw = random.Random(n)

@@ -262,6 +262,15 @@ def test_scores_of_different_kinds_are_not_ranked():
     assert _order(_scored("b", 0.1), _scored("a", 0.5, "max", "mean")) == [["a", "done"], ["b", "done"]]
 
 
+def test_scores_of_other_validation_rows_are_not_ranked():
+    def job(name, score, **split):
+        return replace(_scored(name, score), settings={f"data.split.{key}": value for key, value in split.items()})
+
+    assert _order(job("a", 0.5, seed=0), job("b", 0.1, seed=1)) == [["a", "done"], ["b", "done"]]
+    fewer = job("b", 0.1, seed=0, train_fraction=0.1)  # to train on fewer rows changes nothing of those
+    assert _order(job("a", 0.5, seed=0), fewer) == [["1", "b"], ["2", "a"]]
+
+
 def test_without_a_test_split_the_validation_scores_are_shown_and_called_so():
     record = JobRecord("a", "done", metrics={"val/t/auroc": 0.7}, primary={"t": "auroc"})
     assert "val/t/auroc" in format_table([record])
