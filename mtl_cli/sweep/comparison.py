@@ -15,6 +15,7 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from mtl_cli.sweep.jobs import override_values
@@ -74,6 +75,14 @@ class Method:
 
     settings: Mapping[str, Any]
     jobs: tuple[JobRecord, ...]
+
+    @cached_property
+    def comparable(self) -> Mapping[str, Any]:
+        """Its settings to be compared with others': what is not a number, or may hold such a thing, is text in them."""
+        return {
+            key: canonical(value) if isinstance(value, list | dict) or value != value else value
+            for key, value in self.settings.items()
+        }
 
     @property
     def done(self) -> list[JobRecord]:
@@ -146,6 +155,16 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
     return Estimate(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None, len(known))
 
 
+def canonical(value: Any) -> str:
+    """One setting, or several by name, as text that is equal for equal ones.
+
+    Example:
+        >>> canonical({"b": float("nan"), "a": [1]}) == canonical({"a": [1], "b": float("nan")})
+        True
+    """
+    return json.dumps(value, sort_keys=True, default=str)
+
+
 def methods(records: Sequence[JobRecord]) -> list[Method]:
     """Folds jobs that differ in their seed alone. Jobs without a readable configuration are left out.
 
@@ -160,7 +179,7 @@ def methods(records: Sequence[JobRecord]) -> list[Method]:
     alike: dict[str, list[JobRecord]] = {}
     for record, place in zip(known, _first_places(known), strict=True):
         own = _method_settings({**record.settings, **place}, drawn_too)
-        key = json.dumps(own, sort_keys=True, default=str)
+        key = canonical(own)
         settings[key] = own
         alike.setdefault(key, []).append(record)
     found = [(key, _one_per_seed(jobs)) for key, of_settings in alike.items() for jobs in _by_data(of_settings)]
@@ -197,7 +216,7 @@ def scored_on(settings: Mapping[str, Any]) -> str:
         '{"data.split.seed": 0}'
     """
     split = {key: value for key, value in settings.items() if key.startswith("data.split.") and key != FRACTION}
-    return json.dumps(split, sort_keys=True, default=str)
+    return canonical(split)
 
 
 def group_names(among: Sequence[Method], groups: Sequence[Sequence[int]]) -> list[str]:
@@ -228,8 +247,8 @@ def baseline(method: Method, among: Sequence[Method]) -> Method | None:
         return None
     candidates = [other for other in among if other.sharing == BASELINE and other.done and _same_data(method, other)]
     for without in (("sharing.",), ("sharing.", "balancing.")):
-        wanted = _without(method.settings, without)
-        found = [other for other in candidates if _without(other.settings, without) == wanted]
+        wanted = _without(method.comparable, without)
+        found = [other for other in candidates if _without(other.comparable, without) == wanted]
         equal = [other for other in found if other.settings.get("balancing.name") == "equal"]
         for choice in (found, equal):
             if len(choice) == 1:
@@ -448,12 +467,10 @@ def _first_places(records: Sequence[JobRecord]) -> list[dict[str, Any]]:
     first: dict[tuple[str | None, str], dict[str, Any]] = {}
     by_place: dict[str, dict[str, Any]] = {}
     own = [{key: value for key, value in r.settings.items() if _PLACE.fullmatch(key)} for r in records]
-    texts = [json.dumps(place, sort_keys=True, default=str) for place in own]
+    texts = [*map(canonical, own)]
     for record, place, text in zip(records, own, texts, strict=True):
         if record.data_fingerprint is not None and not _has_images(record):
-            shape = json.dumps(
-                {k: len(v) if isinstance(v, list) else v and 1 for k, v in place.items()}, sort_keys=True
-            )
+            shape = canonical({k: len(v) if isinstance(v, list) else v and 1 for k, v in place.items()})
             by_place[text] = first.setdefault((record.data_fingerprint, shape), place)
     return [by_place.get(text, place) for place, text in zip(own, texts, strict=True)]
 
@@ -465,12 +482,12 @@ def _has_images(record: JobRecord) -> bool:
 
 def _trained_for(method: Method) -> dict[str, Any]:
     """Its tasks and data, but for how many of the training rows."""
-    own = {key: value for key, value in method.settings.items() if key.startswith(("tasks.", "data.")) or key == "only"}
+    own = {k: value for k, value in method.comparable.items() if k.startswith(("tasks.", "data.")) or k == "only"}
     return _without(own, (FRACTION,))
 
 
 def _varies(key: str, among: Sequence[Method]) -> bool:
-    return len({json.dumps(m.settings.get(key, "(none)"), sort_keys=True, default=str) for m in among}) > 1
+    return len({canonical(method.settings.get(key, "(none)")) for method in among}) > 1
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,6 @@ flatter them.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from itertools import combinations
 from typing import Any, TypeVar
 
 from mtl_cli.errors import listed
-from mtl_cli.sweep.comparison import Estimate, Method, estimate, group_names, paired, relative_change
+from mtl_cli.sweep.comparison import Estimate, Method, canonical, estimate, group_names, paired, relative_change
 from mtl_cli.sweep.payoff import judged, more_seeds, percent
 
 #: Groupings of more tasks are not searched: there are too many.
@@ -205,7 +204,7 @@ def studies(among: Sequence[Method]) -> list[Study]:
     by_rest: dict[str, dict[str | None, list[int]]] = {}
     unfinished: dict[str, list[Group]] = {}
     for i, method in enumerate(among):
-        rest = json.dumps({k: v for k, v in method.settings.items() if k != "only"}, sort_keys=True, default=str)
+        rest = canonical({key: value for key, value in method.settings.items() if key != "only"})
         if method.done:
             by_rest.setdefault(rest, {}).setdefault(method.done[0].data_fingerprint, []).append(i)
         else:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from mtl_cli.errors import listed
 from mtl_cli.sweep import comparison
@@ -352,16 +353,20 @@ def _ahead(method: Method, base: Method, among: Sequence[Method]) -> list[tuple[
     Over the seeds of its comparison with the baseline, as far as they were trained with the fraction: means over other
     seeds would say something else than what stands beside them.
     """
-    wanted = {key: value for key, value in method.settings.items() if key != FRACTION}
+    wanted = _but_for_rows(method)
     seeds = [job.settings.get("seed") for job, _ in comparison.paired(method, base)]
     points = []
     for other in among:
-        if {key: value for key, value in other.settings.items() if key != FRACTION} == wanted:
+        if _but_for_rows(other) == wanted:
             pairs = [pair for pair in comparison.paired(other, base) if pair[0].settings.get("seed") in seeds]
             rows, ahead = other.number("train_rows"), comparison.estimate([_mean_ahead(*pair) for pair in pairs])
             if rows is not None and ahead is not None:
                 points.append((rows.mean, ahead.mean))
     return sorted(points)
+
+
+def _but_for_rows(method: Method) -> dict[str, Any]:
+    return {key: value for key, value in method.comparable.items() if key != FRACTION}
 
 
 def _mean_ahead(job: JobRecord, base: JobRecord) -> float | None:

@@ -142,6 +142,15 @@ def test_a_job_that_failed_asks_nothing_of_other_data():
     assert told.splitlines() == ["Does sharing pay?", "  task=park  Not known: separate has no finished job."]
 
 
+def test_a_setting_that_is_not_a_number_is_equal_in_all_jobs():
+    def jobs(lost=()):
+        made = [_with(job, tasks__a__missing_label=float("nan")) for job in _with_fractions()]
+        return [replace(job, status="failed") if job.settings["sharing.name"] in lost else job for job in made]
+
+    assert answer(methods(jobs())) == answer(methods(_with_fractions()))
+    assert answer(methods(jobs(lost=["separate"]))).startswith("Does sharing pay? Not known: separate has no finished")
+
+
 @pytest.mark.parametrize("fraction", ["half", 2, None])
 def test_a_fraction_that_is_none_is_not_asked_about(fraction):
     wrong = replace(_record("hard", 0, 0.5, fraction=fraction), status="failed", data_fingerprint=None)
