@@ -225,19 +225,26 @@ def of_most_rows(found: Sequence[Verdict]) -> list[Verdict]:
 def chosen(own: Sequence[Verdict], among: Sequence[Method]) -> Verdict:
     """The method to tell of: the best on validation rows, against the best of the baseline's settings there.
 
+    Of those that are as good there, the one with fewer parameters, then by its settings: nothing of test rows may tell.
+
     Args:
         own: Methods with one fraction of the training rows.
         among: All methods of their problem.
     """
-
-    def score(method: Method) -> float:
-        found = method.val_mean()
-        return -math.inf if found is None else found.mean
-
-    best = max(own, key=lambda verdict: score(verdict.method))
+    best = min(own, key=lambda verdict: _place_on_val(verdict.method))
     apart = [m for m in among if m.sharing == BASELINE and _fraction(m) == _fraction(best.method)]
-    base = max((m for m in apart if comparison.paired(best.method, m)), key=score, default=best.base)
-    return best if score(base) <= score(best.base) else _verdict(best.method, base)
+    base = min((m for m in apart if comparison.paired(best.method, m)), key=_place_on_val, default=best.base)
+    return best if _val_score(base) <= _val_score(best.base) else _verdict(best.method, base)
+
+
+def _place_on_val(method: Method) -> tuple[float, float, str]:
+    parameters = method.number("parameters")
+    return -_val_score(method), parameters.mean if parameters else math.inf, comparison.canonical(method.settings)
+
+
+def _val_score(method: Method) -> float:
+    found = method.val_mean()
+    return -math.inf if found is None else found.mean
 
 
 def _head(asked: _Asked) -> str:

@@ -24,7 +24,7 @@ from mtl_cli.sweep.comparison import (
     relative_change,
 )
 from mtl_cli.sweep.method_table import as_json, method_columns, methods_title
-from mtl_cli.sweep.payoff import answer, is_clear, rows_needed, t_95, verdicts
+from mtl_cli.sweep.payoff import answer, chosen, is_clear, rows_needed, t_95, verdicts
 from mtl_cli.sweep.table import ranked
 
 
@@ -460,6 +460,28 @@ def test_what_does_best_on_validation_rows_is_held_against_the_tasks_apart_on_as
     jobs = [*_with_val("hard", 0.9, 0.6), *_with_val("separate", 0.8, 0.5), *_with_val("separate", 0.95, 0.7, 0.1)]
     jobs += _with_val("mmoe", 0.85, 0.7)
     assert answer(methods(jobs)).startswith("Does sharing pay? Yes: hard scores better (mean change +9.98 %")
+
+
+@pytest.mark.parametrize("parameters", [100, 50], ids=["settings", "parameters"])
+def test_test_rows_do_not_choose_among_equals_on_validation_rows(parameters):
+    for lucky in ("hard", "ple"):  # the luckier one on test rows changes nothing
+        jobs = [*_with_val("separate", 0.8, 0.5), *_with_val("hard", 0.9, 0.6 + 0.1 * (lucky == "hard"))]
+        ple = _with_val("ple", 0.9, 0.6 + 0.1 * (lucky == "ple"))
+        jobs += [replace(job, parameters=parameters) for job in ple]
+        assert f"Yes: {'hard' if parameters == 100 else 'ple'} scores better" in answer(methods(jobs))
+
+
+@pytest.mark.parametrize("way", [1, -1])
+def test_of_baselines_that_are_equal_on_validation_rows_neither_place_nor_test_rows_choose(way):
+    runs = [
+        ("hard", 0.1, 0.8, 0.6),
+        ("separate", 0.1, 0.8, 0.5),
+        ("separate", 0.3, 0.9, 0.7),
+        ("separate", 0.2, 0.9, 0.5),
+    ]
+    jobs = [_with_rate(sharing, lr, seed, val, test) for sharing, lr, val, test in runs for seed in range(3)]
+    among = methods(jobs)[::way]
+    assert chosen(verdicts(among), among).base.settings["optimizer.lr"] == 0.2
 
 
 def test_a_method_without_a_validation_score_is_not_the_one_to_tell_of():
