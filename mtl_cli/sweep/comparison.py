@@ -509,5 +509,9 @@ def _without(settings: Mapping[str, Any], prefixes: tuple[str, ...]) -> dict[str
 
 
 def _same_data(a: Method, b: Method) -> bool:
-    first, second = a.done[0], b.done[0]
-    return (first.data_fingerprint, first.train_rows) == (second.data_fingerprint, second.train_rows)
+    """Whether the jobs of equal seeds were trained on as many rows of the same data; the first ones where none are.
+
+    How many rows a split has may depend on the seed that draws it.
+    """
+    pairs = paired(a, b) or [(a.done[0], b.done[0])]
+    return all(x.data_fingerprint == y.data_fingerprint and x.train_rows == y.train_rows for x, y in pairs)

@@ -550,6 +550,18 @@ def test_splits_that_are_drawn_by_the_seed_are_seeds_of_one_method(records):
     assert [len(method.done) for method in methods(crossed)] == [3, 3, 3, 3]
 
 
+def test_splits_whose_number_of_rows_depends_on_the_seed_are_compared_by_the_seeds_that_both_have(records):
+    def drawn(job):
+        seed = job.settings["seed"]
+        return replace(job, settings={**job.settings, "data.split.seed": seed}, train_rows=[1001, 1007, 998][seed])
+
+    hard, separate = methods([drawn(job) for job in records[1:]])  # hard has no seed 0
+    assert baseline(hard, [hard, separate]) is separate
+    assert delta(hard, separate).n == 2
+    (other,) = methods([replace(drawn(job), train_rows=900) for job in records[1:3]])
+    assert baseline(other, [other, separate]) is None
+
+
 def test_scores_of_other_rows_are_not_ranked_together(records):
     split = [replace(job, job=f"{job.job}-1", settings={**job.settings, "data.split.seed": 1}) for job in records]
     untested = [
