@@ -20,7 +20,7 @@ from mtl_cli.cli.continuing import (
     tell_edits,
     with_own_epochs,
 )
-from mtl_cli.errors import MTLError, UserError
+from mtl_cli.errors import MTLError, RunError, UserError
 from mtl_cli.processes import Work
 from mtl_cli.registry import mistakes_in_components
 from mtl_cli.run import RunFolder, remove_if_empty, settings_text
@@ -74,7 +74,7 @@ def _describe(run: RunFolder, job: Job, *, resume: bool) -> None:
 
 @contextlib.contextmanager
 def _status_of_the_end(run: RunFolder, kept: Mapping[str, bytes] | None, written: RunLog) -> Iterator[None]:
-    """Has a run's status say how its training broke off.
+    """Has a run's status say how its training broke off; one that is done stays so while trackers are told the rest.
 
     Args:
         run: The run.
@@ -92,21 +92,36 @@ def _status_of_the_end(run: RunFolder, kept: Mapping[str, bytes] | None, written
         log.warning("interrupted; go on with: mtl-train resume=%s", run.path)
         raise KeyboardInterrupt from stop
     except KeyboardInterrupt:
-        run.set_status("interrupted", exit_code=130)
+        if not _is_done(run):
+            run.set_status("interrupted", exit_code=130)
         raise
     except UserError as error:
-        if kept is not None:
-            run.put_back(kept)
-        elif run.checkpoints():  # hours of training must not go because its last file cannot be read
-            run.set_status("failed", exit_code=2, error=one_line(error))
-        else:  # nothing was trained: leave nothing that looks like a run
-            run.clear()
+        if not _is_done(run):
+            _undo(run, kept, error)
         raise
     except Exception as error:
         written.only_here(traceback.format_exc())
-        with contextlib.suppress(MTLError):  # a full disk refuses this too; the first error is to be shown
-            run.set_status("failed", exit_code=1, error=one_line(error))
+        if not _is_done(run):
+            with contextlib.suppress(MTLError):  # a full disk refuses this too; the first error is to be shown
+                run.set_status("failed", exit_code=1, error=one_line(error))
         raise
+
+
+def _undo(run: RunFolder, kept: Mapping[str, bytes] | None, error: UserError) -> None:
+    """Leaves a run that cannot go on, for a mistake of its user, as it was before."""
+    if kept is not None:
+        run.put_back(kept)
+    elif run.checkpoints():  # hours of training must not go because its last file cannot be read
+        run.set_status("failed", exit_code=2, error=one_line(error))
+    else:  # nothing was trained: leave nothing that looks like a run
+        run.clear()
+
+
+def _is_done(run: RunFolder) -> bool:
+    """Whether the run says so; one that was only begun may say nothing."""
+    with contextlib.suppress(RunError):
+        return run.is_done
+    return False
 
 
 def try_in_folder(job: Job) -> None:

@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from mtl_cli import registry
+from mtl_cli.errors import UserError
+from mtl_cli.run.loggers import Followers
 
 QUICK = ["task=digits", "only=[digit,even]", "encoder.hidden=[]", "shared_dim=8", "trainer.max_epochs=2"]
 PLUGIN = '''
@@ -111,6 +113,23 @@ def test_an_outage_stops_no_training_and_loses_nothing(diary):
     assert diary.run("resume=run", "logger=diary", "trainer.max_epochs=3").code == 0
     sent = [one["numbers"] for one in diary() if "epoch" in one.get("numbers", {})]
     assert sent == _numbers("run")
+
+
+@pytest.mark.parametrize(
+    ("broken", "code"), [(KeyboardInterrupt(), 130), (OSError("no route"), 1), (UserError("no key"), 2)], ids=repr
+)
+@pytest.mark.parametrize("begun", [False, True], ids=["new", "resumed"])
+def test_a_run_that_is_done_stays_so_whatever_ends_its_trackers(diary, monkeypatch, broken, code, begun):
+    def close(*_):
+        raise broken
+
+    if begun:
+        assert diary.run("hydra.run.dir=run").code == 0
+    monkeypatch.setattr(Followers, "close", close)
+    how = ["resume=run", "trainer.max_epochs=3"] if begun else ["hydra.run.dir=run"]
+    assert diary.run(*how, "logger=diary").code == code
+    assert json.loads(Path("run/status.json").read_text())["state"] == "done"
+    assert json.loads(Path("run/summary.json").read_text())["epochs"] == 2 + begun
 
 
 def test_jobs_of_a_sweep_are_runs_of_their_own(diary):
