@@ -230,11 +230,23 @@ def _drive(members: Sequence[_Member[T]], asked: _Asked) -> None:
             for stack, group in stacks:
                 steps = {id(member.step): member for member in group if member.step is not None}
                 wanted = [member.step for member in steps.values() if member.step is not None]
-                for part in stack.parts(wanted) if stack is not None else [[step] for step in wanted]:
+                for part in _parts(stack, wanted, group):
                     _make(part, [steps[id(step)] for step in part], stack, stopping=asked() is not None)
                 bar.update(len(wanted))
             left = [(stack, [member for member in group if member.step is not None]) for stack, group in stacks]
             stacks = [(stack, group) for stack, group in left if group]
+
+
+def _parts(stack: Stack | None, steps: Sequence[Step], members: Sequence[_Member[T]]) -> list[list[Step]]:
+    """Which of the steps to make together; none if that cannot be told, and none of the members has one any more."""
+    if stack is None:
+        return [[step] for step in steps]
+    try:
+        return stack.parts(steps)
+    except Exception as error:
+        for member in members:
+            member.fail(error)
+        return []
 
 
 def _make(part: Sequence[Step], members: Sequence[_Member[T]], stack: Stack | None, *, stopping: bool) -> None:
@@ -258,14 +270,24 @@ def _alike(members: Sequence[_Member[T]]) -> list[list[_Member[T]]]:
     """Those whose steps can be made together; each of the others by itself."""
     groups: dict[Hashable, list[_Member[T]]] = {}
     for member in members:
-        key = None if member.step is None else likeness(member.step.trainer)
+        try:
+            key = None if member.step is None else likeness(member.step.trainer)
+        except Exception as error:
+            member.fail(error)
+            continue
         groups.setdefault(id(member) if key is None else key, []).append(member)
     return list(groups.values())
 
 
 def _stack(members: Sequence[_Member[T]]) -> Stack | None:
+    """What makes the steps of several at once; None if there is one alone, or if it cannot be built (memory)."""
     trainers = [member.step.trainer for member in members if member.step is not None]
     if len(trainers) < 2:
         return None
     device = trainers[0].train.device
-    return Stack(trainers, [member.generators.on(device) for member in members])
+    try:
+        return Stack(trainers, [member.generators.on(device) for member in members])
+    except Exception as error:
+        told = "%d jobs cannot be trained together, and make their steps in turn: %s: %s"
+        log.warning(told, len(trainers), type(error).__name__, error)
+        return None

@@ -8,6 +8,7 @@ import pytest
 import torch
 from worlds import make_learner, make_rows, make_trainer, three_kind_rows, three_kinds
 
+import mtl_cli.together
 from mtl_cli.loop.stacked import Stack, likeness
 from mtl_cli.run import RunFolder
 from mtl_cli.seeding import OwnGenerators
@@ -134,6 +135,39 @@ def test_a_training_that_ends_leaves_the_others_alone(tmp_path, monkeypatch):
     assert [type(outcome.error) for outcome in outcomes] == [type(None), type(None), ZeroDivisionError]
     assert [trainer.progress.epoch for trainer in trainers[:2]] == [2, 1]
     assert sizes == [3, 3, 2]  # the fourth step is made by the first training alone
+
+
+def test_what_cannot_be_stacked_for_want_of_memory_is_made_in_turn(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise RuntimeError("no more memory")
+
+    monkeypatch.setattr(Stack, "__init__", refuse)
+    alone, together = _alone_and_together(tmp_path, three_kind_rows(64), 32)
+    assert torch.equal(alone[0], together[0])
+    assert alone[1] == together[1]
+    told = "3 jobs cannot be trained together, and make their steps in turn: RuntimeError: no more memory"
+    assert caplog.messages == [told]
+
+
+def _refused(*_):
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("place", "failed"), [("likeness", 1), ("parts", 3)])
+def test_trainings_whose_place_cannot_be_told_fail_by_themselves(tmp_path, monkeypatch, place, failed):
+    trainers, _ = _trainers(tmp_path, three_kind_rows(64), 32)
+    if place == "parts":
+        monkeypatch.setattr(Stack, "parts", _refused)
+    else:
+        told = mtl_cli.together.likeness
+        monkeypatch.setattr(mtl_cli.together, "likeness", lambda t: _refused() if t is trainers[0] else told(t))
+    other = make_trainer(RunFolder.claim(tmp_path / "other"), make_learner(three_kinds()), three_kind_rows(64))
+    outcomes = run_together([partial(_steps, trainer) for trainer in (*trainers, other)], lambda: None)
+    assert [type(outcome.error) for outcome in outcomes] == [ZeroDivisionError] * failed + [type(None)] * (4 - failed)
+
+
+def _steps(trainer, *_):
+    return trainer.steps()
 
 
 def test_the_time_of_a_step_is_shared_by_those_that_it_is_made_for(tmp_path, monkeypatch):
