@@ -28,7 +28,7 @@ class SweepState:
         errors: Of the jobs that failed in this process, a line each.
         where_told: Where it stands why they failed.
         in_use: Folders of jobs that another process was in.
-        changed: Finished jobs that are not what the sweep asks for, and why.
+        refused: Jobs whose folder holds a run that the sweep cannot use, and why; they count as failed.
         data: Those of the last job, for the next one to use if they are the same.
     """
 
@@ -37,7 +37,7 @@ class SweepState:
     errors: list[str] = field(default_factory=list)
     where_told: str = "the train.log of each says why"
     in_use: list[Path] = field(default_factory=list)
-    changed: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
     data: SharedData | None = None
 
 

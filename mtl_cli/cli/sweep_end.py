@@ -14,7 +14,7 @@ from mtl_cli.cli.job_folder import clear_away
 from mtl_cli.commands.entry import say
 from mtl_cli.errors import RunError
 from mtl_cli.run import RunFolder, is_locked
-from mtl_cli.sweep import collect, format_table, write
+from mtl_cli.sweep import JobRecord, collect, format_table, write
 
 
 def told_of_failures() -> str | None:
@@ -44,7 +44,7 @@ def write_leaderboard() -> None:
     if folder is None:
         return
     records = [
-        replace(record, status="changed", error=sweep.changed[record.job]) if record.job in sweep.changed else record
+        _refused(record, sweep.refused[record.job]) if record.job in sweep.refused else record
         for record in collect(folder)
     ]
     if not records:
@@ -53,9 +53,15 @@ def write_leaderboard() -> None:
         clear_away(folder)
         return
     say(f"\n{format_table(records)}\n\nsweep folder: {folder}", sys.stdout)
-    if any(record.status in ("failed", "interrupted") for record in records):
+    left = {record.job for record in records if record.status in ("failed", "interrupted")}
+    if left.difference(sweep.refused):
         say(f"to go on: the same command with hydra.sweep.dir={folder}, which leaves alone what is done", sys.stdout)
     write(folder, records)  # last: the disk may be full
+
+
+def _refused(record: JobRecord, why: str) -> JobRecord:
+    """The numbers of a finished job that the sweep cannot use are not of what it asks for."""
+    return replace(record, status="changed" if record.status == "done" else record.status, error=why)
 
 
 def _errors() -> list[str]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # they import PyTorch, which a mistake in a configuration mus
     from mtl_cli.data import Features
 
 log = logging.getLogger("mtl_cli")
+_ABOVE = "why is told above"
 
 
 def job_by_itself(job: Job) -> Steps[float | None]:
@@ -98,18 +99,13 @@ def _is_to_go_on(job: Job, run: RunFolder, state: str) -> bool:
     """Whether there is training left to do for a job that did not fail.
 
     Raises:
-        RunError: It cannot be gone on with; the leaderboard says so of one that is done.
+        RunError: It cannot be gone on with.
     """
-    try:
-        refuse_changes(job.folder, job.settings)
-        if state != "done":
-            return True
-        refuse_edited_data(run, job.config)
-        return is_to_train_longer(job.folder, job.settings)
-    except RunError as error:
-        if state == "done":
-            session.current().sweep.changed[job.folder.name] = "; ".join(p.what for p in error.problems)
-        raise
+    refuse_changes(job.folder, job.settings)
+    if state != "done":
+        return True
+    refuse_edited_data(run, job.config)
+    return is_to_train_longer(job.folder, job.settings)
 
 
 def _read(config: RunConfig, columns: Features | None) -> Data:
@@ -151,20 +147,28 @@ def tell_failure(folder: Path, overrides: list[str], error: Exception, *, keep: 
     if keep:
         _record_failure(folder, overrides, error)
     else:
-        sweep.where_told = "why is told above"
+        sweep.where_told = _ABOVE
 
 
 def _record_failure(folder: Path, overrides: list[str], error: Exception) -> None:
     """A failed job of a sweep says so in its own folder, at once; what went wrong stands in its log.
 
-    A folder that holds a run which has not failed is left alone: the failure is that it cannot be used.
+    A folder that holds a run which has not failed is left alone: the failure is that the sweep cannot use it, which the
+    leaderboard says.
     """
     mend = isinstance(error, UserError)
+    sweep = session.current().sweep
     try:
         run = RunFolder(folder)
         state = run.status["state"] if (folder / "status.json").exists() else None
-        told_by_training = state == "failed" and not mend
-        if told_by_training or state not in (None, "failed") or is_locked(folder):
+        if state not in (None, "failed") or is_locked(folder):
+            if isinstance(error, RunError):  # of the folder, whose name stands before it
+                sweep.refused[folder.name] = "; ".join(problem.what for problem in error.problems)
+            elif mend:
+                sweep.refused[folder.name] = one_line(error)
+            sweep.where_told = _ABOVE
+            return
+        if state == "failed" and not mend:  # its training has told
             return
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / "train.log").open("a", encoding="utf-8") as file:

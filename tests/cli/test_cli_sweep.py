@@ -136,6 +136,16 @@ def test_repeated_sweep_does_what_is_missing_only(cli, tmp_path):
     assert "3 jobs: 2 done, 1 failed" in third.out
 
 
+def _pressing(save):
+    """Ctrl-C while a checkpoint is written."""
+
+    def press(self, *names):
+        save(self, *names)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    return press
+
+
 def test_edited_configuration_is_not_taken_for_a_finished_job(cli, customers, write, tmp_path):
     common = ["--config-dir", "conf", "task=customers", "trainer.max_steps=1", "hydra.sweep.dir=sweep"]
     assert cli("-m", *common, "seed=0,1").code == 0
@@ -145,6 +155,7 @@ def test_edited_configuration_is_not_taken_for_a_finished_job(cli, customers, wr
     assert ended.code == 1
     assert ended.out.count("job failed") == 2
     assert ended.out.count("\n2 jobs: was made with another tasks.segment.weight (0.5 -> 0.25)\n") == 1
+    assert ended.err == "2 jobs failed; why is told above.\n"
     # and its numbers have no rank among those of the new configuration
     assert [row["status"] for row in _board(tmp_path / "sweep")] == ["done", "changed", "changed"]
     assert "3 jobs: 1 done, 2 changed" in ended.out
@@ -155,6 +166,30 @@ def test_edited_configuration_is_not_taken_for_a_finished_job(cli, customers, wr
     for name, summary in before.items():
         assert (after[name] / "summary.json").read_bytes() == summary
         assert json.loads((after[name] / "status.json").read_text())["state"] == "done"
+
+
+@pytest.mark.parametrize("edited", ["weight", "data"])
+def test_an_interrupted_job_that_cannot_go_on_is_told_why_and_not_to_do_the_same_again(
+    cli, customers, write, tmp_path, monkeypatch, edited
+):
+    common = ["--config-dir", "conf", "-m", "task=customers", "seed=0,1", "hydra.sweep.dir=sweep"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", _pressing(Checkpoints.save))
+        assert cli(*common, "trainer.max_epochs=2").code == 130
+    if edited == "weight":
+        write(
+            {"conf/task/customers.yaml": customers["conf/task/customers.yaml"].replace("weight: 0.5", "weight: 0.25")}
+        )
+        why = "was made with another tasks.segment.weight (0.5 -> 0.25)"
+    else:
+        write({"customers.csv": customers["customers.csv"].replace("c000", "d000")})
+        why = "the data have changed since the run began"
+    ended = cli(*common, "trainer.max_epochs=2")
+    assert (ended.code, ended.err) == (1, "1 job failed; why is told above.\n")
+    name = "seed-0-task-customers-trainer.max_epochs-2"
+    assert re.search(rf"^{name}\S*: {re.escape(why)}", ended.out, re.MULTILINE)
+    assert "2 jobs: 1 done, 1 interrupted" in ended.out
+    assert "to go on:" not in ended.out
 
 
 def test_edited_data_are_not_taken_for_those_of_a_finished_job(cli, customers, write, tmp_path, monkeypatch):
@@ -296,14 +331,8 @@ def test_a_job_that_stopped_early_is_done_until_it_may_wait_longer(cli, customer
 
 
 def test_a_signal_in_the_last_moments_of_a_job_stops_the_sweep_after_it(cli, tmp_path, monkeypatch):
-    save = Checkpoints.save
-
-    def press(self, *names):  # Ctrl-C while the last checkpoint is written
-        save(self, *names)
-        os.kill(os.getpid(), signal.SIGINT)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", press)
+        patch.setattr(Checkpoints, "save", _pressing(Checkpoints.save))
         ended = cli("-m", *QUICK, "seed=0,1,2")
     assert ended.code == 130
     assert "1 job: 1 done" in ended.out
