@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from mtl_cli.cli import stacked_jobs
 from mtl_cli.cli.composed import Job
+from mtl_cli.errors import ConfigError, Problem
 
 # Hydra takes plugins from a package of this name only.
 MODULE = "hydra_plugins.mtl_train"
@@ -72,6 +73,8 @@ class StackedLauncher(Launcher):
         self._max_jobs = max_jobs
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        if self._max_jobs < 1:  # not where it is made: there Hydra would tell of it in its own words
+            raise ConfigError(Problem("hydra.launcher.max_jobs", f"must be at least 1, got {self._max_jobs}"))
         self._loader = _ComposedOnce(hydra_context.config_loader)
         hydra_context.config_loader = self._loader  # type: ignore[assignment]
         self._context, self._function, self._config = hydra_context, task_function, config

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +51,29 @@ def groups(jobs: Sequence[Job], most: int) -> list[list[int]]:
             kin.setdefault(kinship(job.config), []).append(place)
         else:
             log.info("job %s is trained alone: %s", job.number, reason)
-    parts = []
+    together = []
     for own in kin.values():
         reason = why_kin_alone(jobs[own[0]].config)
         if reason is None:
-            parts += [own[i : i + most] for i in range(0, len(own), most)]
+            reason = "no other job of this sweep has its shape" if len(own) == 1 else f"hydra.launcher.max_jobs={most}"
+            parts = _evenly(own, most)
         else:
-            for place in own:
-                log.info("job %s is trained alone: %s", jobs[place].number, reason)
-    for part in parts:
-        numbers = ", ".join(str(jobs[place].number) for place in part)
-        if len(part) == 1:
-            log.info("job %s is trained alone: no other job of this sweep has its shape", numbers)
-        else:
-            log.info("%d jobs are trained together: %s", len(part), numbers)
-    return [part for part in parts if len(part) > 1]
+            parts = [[place] for place in own]
+        for part in parts:
+            numbers = ", ".join(str(jobs[place].number) for place in part)
+            if len(part) == 1:
+                log.info("job %s is trained alone: %s", numbers, reason)
+            else:
+                log.info("%d jobs are trained together: %s", len(part), numbers)
+                together.append(part)
+    return together
+
+
+def _evenly(places: Sequence[int], most: int) -> list[list[int]]:
+    """As few parts as can be, alike in size: a small one takes as many steps as a large one."""
+    count = -(-len(places) // most)
+    bounds = [len(places) * i // count for i in range(count + 1)]
+    return [list(places[start:stop]) for start, stop in pairwise(bounds)]
 
 
 def train(jobs: Sequence[Job]) -> list[tuple[float | None, Exception | None]]:

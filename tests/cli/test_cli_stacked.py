@@ -172,6 +172,28 @@ def test_rows_are_read_once_and_groups_have_a_limit(cli, monkeypatch, count_step
     assert ended.out.count("2 jobs are trained together") == 2
 
 
+@pytest.mark.parametrize(("most", "sizes", "alone"), [(3, {2}, 0), (2, {2}, 0), (1, set(), 4)])
+def test_a_limit_parts_jobs_evenly_and_is_told_of_those_that_it_leaves_alone(cli, count_steps, most, sizes, alone):
+    limit = f"hydra.launcher.max_jobs={most}"
+    ended = cli("-m", *SMALL, "trainer.max_steps=2", STACKED, limit, "seed=0,1,2,3", "hydra.sweep.dir=sweep")
+    assert (ended.code, set(count_steps)) == (0, sizes)
+    assert ended.out.count(f"is trained alone: {limit}\n") == alone
+
+
+def test_jobs_that_are_one_more_than_the_limit_leave_one_alone_with_the_reason(cli, count_steps):
+    limit = "hydra.launcher.max_jobs=2"
+    ended = cli("-m", *SMALL, "trainer.max_steps=2", STACKED, limit, "seed=0,1,2", "hydra.sweep.dir=sweep")
+    assert (ended.code, set(count_steps)) == (0, {2})
+    assert ended.out.count("is trained alone: hydra.launcher.max_jobs=2\n") == 1
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_a_limit_below_one_is_refused(cli, tmp_path, most):
+    ended = cli("-m", *SMALL, "seed=0,1", STACKED, f"hydra.launcher.max_jobs={most}", "hydra.sweep.dir=sweep")
+    assert (ended.code, ended.err) == (2, f"hydra.launcher.max_jobs: must be at least 1, got {most}.\n")
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_jobs_of_other_files_and_values_are_composed_as_hydra_does(cli, tmp_path):
     common = [*SMALL, "trainer.max_steps=2", "optimizer=adam,sgd", "extra={a: 1},[1]", "tasks.even.weight=1,2"]
     common += ["hydra.sweep.subdir=${hydra.job.num}-${optimizer.name}-${hydra.job.override_dirname}"]
