@@ -139,7 +139,7 @@ def run_together(
 ) -> list[Outcome[T]]:
     """Makes the steps of all trainings at once as far as they are alike; gives how each of them ended.
 
-    One that fails, ends or is stopped leaves the others alone.
+    One that fails, ends or is stopped leaves the others alone; a ``KeyboardInterrupt`` in the midst of one stops all.
 
     Args:
         trainings: Give the trainings, which are to stop when what they are given says so, and to take their time from
@@ -214,6 +214,9 @@ class _Member(Generic[T]):
             self.outcome.value = end.value
         except BaseException as error:
             self.outcome.error = error
+            # One with a cause is the end of a training that was asked to stop, and what was thrown in is known.
+            if isinstance(error, KeyboardInterrupt) and error.__cause__ is None and error not in args:
+                raise
         finally:
             self.clock.stop()
 

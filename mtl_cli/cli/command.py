@@ -79,6 +79,8 @@ def run_command(arguments: Sequence[str], meeting: Meeting | None = None) -> int
     except (MTLError, OSError) as error:
         say(str(error), sys.stderr)
         code = code or 1
+    except KeyboardInterrupt:
+        code = command.exit_code or 130
     if command.told:
         say(command.told, sys.stderr)
     return code

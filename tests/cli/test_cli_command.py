@@ -39,6 +39,18 @@ def test_a_leaderboard_that_cannot_be_written_hides_no_error_and_is_one(cli, mon
     assert (ended.code, ended.err.splitlines()) == (code, [str(broken), *([str(error)] if error else [])])
 
 
+@pytest.mark.parametrize("code", [None, 143])
+def test_a_signal_while_the_leaderboard_is_made_ends_the_command_as_any_other(cli, monkeypatch, code):
+    def write_leaderboard():
+        session.current().exit_code = code
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "_carry_out", lambda *_: 0)
+    monkeypatch.setattr(command, "write_leaderboard", write_leaderboard)
+    ended = cli("-m", "task=digits")
+    assert (ended.code, ended.err) == (code or 130, "")
+
+
 @pytest.fixture
 def elsewhere(monkeypatch, tmp_path):
     """A sweep whose jobs run in processes that a launcher starts, and whose folder is not made yet."""

@@ -10,6 +10,7 @@ from worlds import make_learner, make_rows, make_trainer, three_kind_rows, three
 
 import mtl_cli.together
 from mtl_cli.loop.stacked import Stack, likeness
+from mtl_cli.loop.trainer import Interrupted
 from mtl_cli.run import RunFolder
 from mtl_cli.seeding import OwnGenerators
 from mtl_cli.together import run_together
@@ -164,6 +165,20 @@ def test_trainings_whose_place_cannot_be_told_fail_by_themselves(tmp_path, monke
     other = make_trainer(RunFolder.claim(tmp_path / "other"), make_learner(three_kinds()), three_kind_rows(64))
     outcomes = run_together([partial(_steps, trainer) for trainer in (*trainers, other)], lambda: None)
     assert [type(outcome.error) for outcome in outcomes] == [ZeroDivisionError] * failed + [type(None)] * (4 - failed)
+
+
+@pytest.mark.parametrize("saved", [False, True], ids=["at once", "asked"])
+def test_a_second_signal_within_one_training_stops_all(tmp_path, saved):
+    trainers, _ = _trainers(tmp_path, three_kind_rows(64), 32)
+
+    def pressed(*_):
+        yield next(trainers[1].steps())
+        raise KeyboardInterrupt from (Interrupted(2) if saved else None)
+
+    trainings = [partial(_steps, trainers[0]), pressed, partial(_steps, trainers[2])]
+    outcomes = run_together(trainings, lambda: None)
+    other = type(None) if saved else KeyboardInterrupt
+    assert [type(outcome.error) for outcome in outcomes] == [other, KeyboardInterrupt, other]
 
 
 def _steps(trainer, *_):
