@@ -18,7 +18,7 @@ from mtl_cli.cli import hydra_launcher, session
 from mtl_cli.commands.entry import say
 from mtl_cli.errors import Problem
 from mtl_cli.schema import best_by, is_higher_better
-from mtl_cli.sweep.grouping import groups_to_train
+from mtl_cli.sweep.grouping import as_choices, groups_to_train
 from mtl_cli.sweep.jobs import override_values
 
 _BASIC = "hydra._internal.core_plugins.basic_"
@@ -69,7 +69,7 @@ def _prepare_values(config: DictConfig) -> None:
     if groups and "only" not in given:
         _refuse_monitor_of_one_task(groups, config, {**given, **(params or {})})
         with read_write(config.hydra):
-            config.hydra.sweeper.params.only = ",".join(f"[{','.join(map(_as_item, group))}]" for group in groups)
+            config.hydra.sweeper.params.only = as_choices(groups)
     if params and _is_our_own(config, "sweeper"):
         plain: Any = OmegaConf.to_container(config.hydra.sweeper.params, resolve=False)
         choices = composition.config_groups(session.current().folders)
@@ -149,10 +149,6 @@ def _refuse_monitor_of_one_task(groups: Sequence[Sequence[str]], config: DictCon
         session.current().sweep.folder = None
         say("\n".join(map(str, found)), sys.stderr)
         raise SystemExit(2)
-
-
-def _as_item(name: str) -> str:
-    return name if name.isidentifier() and name.isascii() else composition.quoted(name)
 
 
 def _is_our_own(config: DictConfig, part: str) -> bool:

@@ -9,9 +9,11 @@ flatter them.
 
 from __future__ import annotations
 
+import json
 import math
+import shlex
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, TypeVar
@@ -48,6 +50,20 @@ def groups_to_train(word: str, tasks: Sequence[str]) -> list[tuple[str, ...]] | 
     if sizes is None:
         return None
     return [group for size in sizes if size <= len(tasks) for group in combinations(tasks, size)]
+
+
+def as_choices(groups: Iterable[Sequence[str]]) -> str:
+    """Groups of tasks as the values of ``only`` for Hydra, whose grammar takes some names in quotes alone.
+
+    Example:
+        >>> as_choices([["smile"], ["smile", "no beard"]])
+        '[smile],[smile,"no beard"]'
+    """
+    return ",".join(f"[{','.join(map(_as_item, group))}]" for group in groups)
+
+
+def _as_item(name: str) -> str:
+    return name if name.isidentifier() and name.isascii() else json.dumps(name, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -236,9 +252,9 @@ def _answer(found: Study) -> str:
         return f"{head} {len(found.tasks)} tasks: groupings of more than {MOST_TASKS} are not searched."
     if found.not_alone:
         names = listed(found.not_alone, _MOST_NAMED)
-        train = ",".join(f"[{task}]" for task in found.not_alone[:_MOST_NAMED])
+        train = _only([task] for task in found.not_alone[:_MOST_NAMED])
         verb, them = ("was", "it") if len(found.not_alone) == 1 else ("were", "them")
-        return f"{head} Not known: {names} {verb} not trained alone. Train {them} to know: only={train}."
+        return f"{head} Not known: {names} {verb} not trained alone. Train {them} to know: {train}."
     groupings = found.groupings()
     if not groupings:
         return f"{head} Not known: some task has no score, or 0, alone, or no seed in common with any group."
@@ -309,9 +325,8 @@ def _headline(groupings: Sequence[Grouping], alone: int | None) -> str:
     together = groupings[0] if len(groupings[0].groups) == 1 else None
     if best.untrained:
         them = "it" if len(best.untrained) == 1 else "them"
-        only = ",".join(f"[{','.join(model)}]" for model in best.untrained)
         told = f"Predicted from pairs: {best} ({best.chosen_by:+.2f} % on validation rows)."
-        return f"{told} Train {them} to know: only={only}."
+        return f"{told} Train {them} to know: {_only(best.untrained)}."
     if best.change is None:
         return f"Not known on test rows: {best} is chosen, {_told(best)}."
     verdict = judged(best.change)
@@ -331,6 +346,12 @@ def _headline(groupings: Sequence[Grouping], alone: int | None) -> str:
     return f"No grouping is clearly better than each task alone ({best}: {_told(best)}).{saved}{advice}"
 
 
+def _only(groups: Iterable[Sequence[str]]) -> str:
+    """What trains these groups, as to be written in a shell."""
+    choices = as_choices(groups)
+    return shlex.quote(f"only={choices}") if '"' in choices else f"only={choices}"
+
+
 def _is_each_alone(grouping: Grouping) -> bool:
     return all(len(group) == 1 for group in grouping.groups) and grouping.groups == grouping.models
 
@@ -341,8 +362,9 @@ def _told(grouping: Grouping) -> str:
     if _is_each_alone(grouping):
         return "each alone, what the others are compared with"
     if grouping.change is None:
-        missing = listed(grouping.without_score, _MOST_NAMED)
-        return f"{grouping.chosen_by:+.2f} % on validation rows; no test score, or one of 0 alone, for {missing}"
+        missing = grouping.without_score
+        why = f"no test score, or one of 0 alone, for {listed(missing, _MOST_NAMED)}"
+        return f"{grouping.chosen_by:+.2f} % on validation rows; {why if missing else 'no seed in common to all tasks'}"
     return f"{percent(grouping.change)}, {judged(grouping.change)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,7 @@ _T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31
 _NORMAL_95 = 1.96
 _BY_CHANCE = 0.05  # the share of differences that are none and are called clear
 _FEW_TASKS = 10  # of so many, that is hardly one
+_IS_KEY = re.compile("[A-Za-z0-9_-]+")  # to Hydra's grammar
 _FEW_NAMED = 5  # tasks in a line
 _MOST_NAMED = 10  # seeds in a suggestion, methods in a line
 _NO_PAIR = f"no finished job of {BASELINE} is on the same rows with the same settings"
@@ -335,6 +337,8 @@ def _without_them(verdict: Verdict) -> str:
     if not verdict.tasks or not no_change or any(len(without) == 1 for without in _lacking(verdict)):
         return ""
     settings = listed([f"tasks.{task}.auxiliary=true" for task in no_change], _FEW_NAMED, " ")
+    if not all(map(_IS_KEY.fullmatch, no_change)):  # on the command line they would be no keys
+        settings = "set auxiliary: true in the file"
     return f" Without {'it' if len(no_change) == 1 else 'them'} there is an answer: {settings}."
 
 

@@ -201,6 +201,15 @@ def test_a_task_without_a_change_is_named_and_the_others_are_told(ours, theirs, 
     assert " b -40.00 %: one seed" in told
 
 
+def test_a_task_whose_name_is_no_key_of_the_command_line_is_set_in_the_file():
+    def job(sharing):
+        metrics = {"test/ja nein/auroc": None, "test/b/rmse": 0.5}
+        return _record(sharing, 0, 0.5, metrics=metrics, primary={"ja nein": "auroc", "b": "rmse"})
+
+    first, *_ = answer(methods([job("hard"), job("separate")])).splitlines()
+    assert first.endswith(" Without it there is an answer: set auxiliary: true in the file.")
+
+
 def test_without_a_score_of_any_task_no_task_is_to_be_left_out():
     jobs = [_record(sharing, 0, None, b=None) for sharing in ("hard", "separate")]
     assert answer(methods(jobs)).startswith("Does sharing pay? Not known: hard and separate have no score of a, b.\n")

@@ -275,3 +275,28 @@ def test_a_trained_grouping_with_a_task_that_has_no_test_score_is_not_predicted(
     what = "a+b | c is chosen, +6.67 % on validation rows; no test score, or one of 0 alone, for b."
     assert told.startswith(f"Which tasks together? Not known on test rows: {what}\n")
     assert as_json(among)[0]["groupings"][1]["without_test_score"] == ["b"]
+
+
+def test_a_grouping_whose_tasks_share_no_seed_says_so():
+    kept = {("a",): [0], ("b",): [1]}
+    jobs = [j for j in _sweep(_friends, EVERY) if j.settings["seed"] in kept.get(tuple(j.settings["only"]), [0, 1, 2])]
+    told = answer(methods(jobs))
+    what = "a+b | c is chosen, +6.67 % on validation rows; no seed in common to all tasks."
+    assert told.startswith(f"Which tasks together? Not known on test rows: {what}\n")
+
+
+def test_names_that_are_no_plain_words_are_quoted_where_they_are_to_be_typed():
+    def named(groups, gain):
+        jobs = _sweep(gain, groups)
+        return [replace(job, **_renamed(job)) for job in jobs]
+
+    def _renamed(job):
+        only = [{"a": "ja nein"}.get(task, task) for task in job.settings["only"]]
+        metrics = {key.replace("/a/", "/ja nein/"): value for key, value in job.metrics.items()}
+        primary = dict(zip(only, job.primary.values(), strict=True))
+        return {"settings": {**job.settings, "only": only}, "metrics": metrics, "primary": primary}
+
+    told = answer(methods(named([g for g in EVERY if g != ("a",)], _friends)))
+    assert told.endswith("Not known: ja nein was not trained alone. Train it to know: 'only=[\"ja nein\"]'.")
+    told = answer(methods(named(EVERY[:-1], lambda group, _: 5.0 * (len(group) == 2))))
+    assert "Train it to know: 'only=[\"ja nein\",b,c]'." in told
