@@ -151,7 +151,10 @@ def bars(values: Sequence[Bar], x_label: str) -> Drawing:
 
     parts = []
     for tick in axis.ticks:
-        parts += [_line("grid", at(tick), at(tick), _TOP, bottom), _text("tick", at(tick), bottom + 16, _number(tick))]
+        parts += [
+            _line("grid", at(tick), at(tick), _TOP, bottom),
+            _text("tick", at(tick), bottom + 16, axis.label(tick)),
+        ]
     for i, bar in enumerate(values):
         middle = _TOP + row * (i + 0.5)
         start, end = sorted((at(0.0), at(bar.value)))
@@ -240,6 +243,7 @@ class _Axis:
         self._log = log
         whole = exact and all(value == int(value) for value in values)  # epochs: there is no epoch 1.5
         low, high = min(values), max(values)
+        self._step = 0.0  # none
         if log:
             self.low, self.high = math.log10(low), math.log10(high)
             self.ticks = sorted(set(values)) if len(set(values)) <= 6 else [low, high]
@@ -247,12 +251,17 @@ class _Axis:
             step = _step(high - low if high > low else max(abs(high), 1.0) * 0.1)
             if whole:
                 step = max(math.ceil(step), 1)
+            self._step = step
             self.low = low if exact else math.floor(low / step) * step
             self.high = high if exact else math.ceil(high / step) * step
             first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-            self.ticks = [round(i * step, 12) for i in range(first, last + 1)]
+            self.ticks = [round(i * step, 1 - _magnitude(step)) for i in range(first, last + 1)]
         if self.high == self.low:
             self.low, self.high = self.low - 0.5, self.high + 0.5
+
+    def label(self, tick: float) -> str:
+        """A tick as it is written: no other one reads the same."""
+        return _number(tick, self._step)
 
     def share(self, value: float) -> float:
         """Where the value lies between the bounds, 0 to 1."""
@@ -261,7 +270,7 @@ class _Axis:
 
 def _step(span: float) -> float:
     rough = span / 5
-    power = 10.0 ** math.floor(math.log10(rough))
+    power = 10.0 ** _magnitude(rough)
     return next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
 
 
@@ -278,8 +287,8 @@ def _grid(xs: _Axis, ys: _Axis, x_label: str, y_label: str) -> str:
     parts = [_line("axis", _LEFT, right, bottom, bottom)]
     for tick in ys.ticks:
         y = _y(ys, tick)
-        parts += [_line("grid", _LEFT, right, y, y), _text("tick", _LEFT - 6, y + 4, _number(tick), "end")]
-    parts += [_text("tick", _x(xs, tick), bottom + 16, _number(tick)) for tick in xs.ticks]
+        parts += [_line("grid", _LEFT, right, y, y), _text("tick", _LEFT - 6, y + 4, ys.label(tick), "end")]
+    parts += [_text("tick", _x(xs, tick), bottom + 16, xs.label(tick)) for tick in xs.ticks]
     parts.append(_text("label", (_LEFT + right) / 2, HEIGHT - 6, x_label))
     turned = f'transform="translate(12 {(_TOP + bottom) / 2:.0f}) rotate(-90)"'
     parts.append(f'<text class="label" {turned} text-anchor="middle">{escape(y_label)}</text>')
@@ -336,10 +345,18 @@ def _short(name: str, most: int = 28) -> str:
     return name if len(name) <= most else f"{name[: most - 3]}…{name[-2:]}"  # parts of one task differ in the end
 
 
-def _number(value: float) -> str:
+def _number(value: float, step: float = 0.0) -> str:
+    """A number to four digits, or to as many as tell it from those a step away."""
+    digits = _magnitude(value) - _magnitude(step) + 2 if value and step else 0
     if value != 0 and (abs(value) >= 1e12 or abs(value) < 1e-3):
-        return f"{value:.2g}"
+        return f"{value:.{max(digits, 2)}g}"
     for power, letter in ((1e9, "G"), (1e6, "M")):
         if abs(value) >= power:
-            return f"{value / power:.4g}{letter}"
-    return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+            return f"{value / power:.{max(digits, 4)}g}{letter}"
+    whole = abs(value) >= 1000 and digits <= _magnitude(value) + 1
+    return f"{value:,.0f}" if whole else f"{value:,.{max(digits, 4)}g}"
+
+
+def _magnitude(value: float) -> int:
+    """The place of the first digit: 2 of hundreds, -1 of tenths."""
+    return math.floor(math.log10(abs(value)))

@@ -123,7 +123,7 @@ def _record(folder: Path) -> JobRecord:
         settings = flatten(with_tasks_by_name(config)) if config else {}
         # The lock first: a job that ends between the two looks is then seen as done, not as interrupted.
         alive = is_locked(folder)
-        status = run.status
+        status = {"state": "running"} if _is_just_begun(folder) else run.status
         state = "interrupted" if status["state"] == "running" and not alive else str(status["state"])
         # A stopped or failed job has numbers only if it got that far; a finished one without them is damaged.
         with_summary = state == "done" or (folder / "summary.json").exists()
@@ -139,6 +139,11 @@ def _record(folder: Path) -> JobRecord:
     if state == "done" and summary.get("config") not in (None, digest(config)):
         state, told = "changed", "config.yaml was changed after the run: its numbers are of another configuration"
     return JobRecord(folder.name, state, overrides, settings=settings, error=told, **numbers)
+
+
+def _is_just_begun(folder: Path) -> bool:
+    """Whether a run has not come to say how it stands: its log and its configuration are written first."""
+    return not any((folder / name).exists() for name in ("status.json", "summary.json", "checkpoints"))
 
 
 def _numbers(summary: dict[str, Any]) -> dict[str, Any]:

@@ -186,14 +186,14 @@ def text(cell: Cell) -> str:
     """A cell for people: four significant digits, whole numbers in full.
 
     Example:
-        >>> [text(cell) for cell in (0.98765, 0.9, 12.3456, 123456.7, 1e-7, 1234567, None, "mmoe")]
-        ['0.9877', '0.9000', '12.35', '123457', '1.000e-07', '1234567', '', 'mmoe']
+        >>> [text(cell) for cell in (0.98765, 0.9, 12.3456, 9999.6, 123456.7, 1e-7, 1234567, None, "mmoe")]
+        ['0.9877', '0.9000', '12.35', '10000', '123457', '1.000e-07', '1234567', '', 'mmoe']
     """
     if cell is None:
         return ""
     if not isinstance(cell, float):
         return str(cell)
-    if 1e4 <= abs(cell) < 1e15:
+    if 9999.5 <= abs(cell) < 1e15:
         return f"{cell:.0f}"
     return f"{cell:#.4g}".rstrip(".")
 

@@ -262,6 +262,21 @@ def test_a_line_is_drawn_between_its_bounds_and_breaks_at_nothing():
     assert svg.lines([svg.Series("a", [(1, None)])], "x", "y") == svg.Drawing()
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.9990, 0.9992, ["0.999", "0.99905", "0.9991", "0.99915", "0.9992"]),
+        (1_000_000, 1_000_400, ["1M", "1.0001M", "1.0002M", "1.0003M", "1.0004M"]),
+        (12_345, 12_346, ["12,345", "12,345.2", "12,345.4", "12,345.6", "12,345.8", "12,346"]),
+        (0, 4e-13, ["0", "1e-13", "2e-13", "3e-13", "4e-13"]),
+        (0, 2000, ["0", "500", "1,000", "1,500", "2,000"]),
+    ],
+)
+def test_no_two_ticks_read_the_same(low, high, ticks):
+    drawn = svg.lines([svg.Series("a", [(1, low), (2, high)])], "epoch", "score")
+    assert re.findall(r'<text class="tick"[^>]*text-anchor="end">([^<]*)<', drawn.body) == ticks
+
+
 def test_more_series_than_colours_are_told_apart_by_the_style_of_line():
     drawn = svg.lines([svg.Series(str(i), [(0, i), (1, i)]) for i in range(25)], "x", "y")
     assert len({*re.findall(r'class="line (.*?)"', drawn.body)}) == len({kind for _, kind in drawn.legend}) == 25

@@ -45,7 +45,7 @@ def _job(path, state="done", overrides=(), summary=None, **extra):
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Two finished jobs, one failed, one killed, and three damaged in different ways."""
+    """Two finished jobs, one failed, one killed, one that had just begun, and two damaged in different ways."""
     _job(tmp_path / "a", overrides=["task=digits", "sharing=hard", "hydra.x=1"], summary=_summary(0.8))
     _job(tmp_path / "b", overrides=["task=digits", "sharing=mmoe", "+n=4"], summary=_summary(0.9))
     with RunFolder.claim(tmp_path / "c") as run:
@@ -69,7 +69,7 @@ def test_every_job_is_a_record_whatever_became_of_it(sweep):
         ("c", "failed"),
         ("d", "interrupted"),
         ("e", "damaged"),
-        ("f", "damaged"),
+        ("f", "interrupted"),
         ("g", "damaged"),
     ]
     best = records["b"]
@@ -80,11 +80,11 @@ def test_every_job_is_a_record_whatever_became_of_it(sweep):
     assert records["c"].error == "trainer.lr: must be positive,; got -1."
     assert records["d"].error is None
     assert records["e"].error == f"{sweep}/e/summary.json: no such file; it holds: config.yaml, overrides, status.json."
-    assert records["f"].error == f"{sweep}/f/status.json: no such file; it holds: train.log."
+    assert records["f"].error is None
     assert records["g"].error == (
         f"{sweep}/g/summary.json: is damaged: AttributeError 'int' object has no attribute 'items'."
     )
-    assert how_jobs_ended(list(records.values())) == "7 jobs: 2 done, 1 interrupted, 1 failed, 3 damaged"
+    assert how_jobs_ended(list(records.values())) == "7 jobs: 2 done, 2 interrupted, 1 failed, 2 damaged"
 
 
 @pytest.mark.parametrize("tasks", ["{a: {kind: binary}, h: {kind: binary}}", "[{name: a, kind: binary}, {name: h}]"])
@@ -101,6 +101,15 @@ def test_a_job_whose_process_lives_is_running(tmp_path):
         run.set_status("running")
         assert [record.status for record in collect(tmp_path)] == ["running"]
     assert [record.status for record in collect(tmp_path)] == ["interrupted"]
+
+
+def test_a_job_that_has_just_begun_is_running_and_one_that_lost_its_status_damaged(tmp_path):
+    with RunFolder.claim(tmp_path / "a"):
+        (tmp_path / "a/train.log").touch()
+        assert [record.status for record in collect(tmp_path)] == ["running"]
+    (tmp_path / "a/checkpoints").mkdir()
+    (lost,) = collect(tmp_path)
+    assert lost.error == f"{tmp_path}/a/status.json: no such file; it holds: checkpoints, train.log."
 
 
 def test_a_sweep_folder_must_exist(tmp_path):
@@ -130,7 +139,7 @@ def test_the_json_has_everything(sweep):
     write(sweep, collect(sweep))
     content = json.loads((sweep / "leaderboard.json").read_text())
     assert content["format"] == 1
-    assert content["summary"] == "7 jobs: 2 done, 1 interrupted, 1 failed, 3 damaged"
+    assert content["summary"] == "7 jobs: 2 done, 2 interrupted, 1 failed, 2 damaged"
     assert [(job["rank"], job["job"]) for job in content["jobs"]][:3] == [(1, "b"), (2, "a"), (None, "c")]
     assert content["jobs"][0]["metrics"]["test/mean"] == 0.123456789
     assert content["jobs"][0]["overrides"] == ["task=digits", "sharing=mmoe", "+n=4"]
@@ -170,7 +179,7 @@ def test_the_terminal_shows_the_table_the_errors_and_the_count(sweep):
         "      123456    3.250",
     ]
     assert lines[9] == "c: trainer.lr: must be positive,; got -1."
-    assert lines[-1] == "7 jobs: 2 done, 1 interrupted, 1 failed, 3 damaged"
+    assert lines[-1] == "7 jobs: 2 done, 2 interrupted, 1 failed, 2 damaged"
 
 
 def test_a_wide_table_stays_in_the_terminal_and_says_what_is_missing():
