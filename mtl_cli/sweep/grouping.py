@@ -148,7 +148,7 @@ class Study:
                 groupings.append(self._grouping(model_of, gains))
         return groupings
 
-    def alone(self) -> int | None:
+    def parameters_apart(self) -> int | None:
         """Parameters of all tasks' own models together."""
         counts = [self.trained[frozenset([task])].number("parameters") for task in self.tasks]
         return None if None in counts else round(sum(count.mean for count in counts if count is not None))
@@ -263,7 +263,7 @@ def _answer(found: Study) -> str:
     if any(len(method.done) > seeds for method in found.trained.values()):
         each = f"{seeds} seed{'s' * (seeds != 1)} or more each"
     lines = [
-        f"{head} {_headline(groupings, found.alone())}", "",
+        f"{head} {_headline(groupings, found.parameters_apart())}", "",
         f"{len(found.trained)} groups of {len(found.tasks)} tasks trained, {each}. "
         "Mean change against each task alone; groupings are chosen on validation rows, numbers are of test rows:",
     ]  # fmt: skip
@@ -317,7 +317,7 @@ def _json(found: Study) -> dict[str, Any]:
     }
 
 
-def _headline(groupings: Sequence[Grouping], alone: int | None) -> str:
+def _headline(groupings: Sequence[Grouping], parameters_apart: int | None) -> str:
     """The fewest models that do as well as any number of them: by less than a standard error, they count as equal."""
     best = max(groupings, key=lambda grouping: grouping.chosen_by)
     slack = best.chosen_error or 0.0
@@ -338,8 +338,8 @@ def _headline(groupings: Sequence[Grouping], alone: int | None) -> str:
     if verdict != "no clear difference" or _is_each_alone(best):
         advice = ""
     saved = ""
-    if together is not None and together.parameters and alone:
-        fewer = 100 * (1 - together.parameters / alone)
+    if together is not None and together.parameters and parameters_apart:
+        fewer = 100 * (1 - together.parameters / parameters_apart)
         if together.change is not None and judged(together.change) == "better":  # though not chosen on validation rows
             return f"One model for all, with {fewer:.0f} % fewer parameters: {_told(together)} than each alone."
         saved = f" One model for all has {fewer:.0f} % fewer parameters: {_told(together)}."

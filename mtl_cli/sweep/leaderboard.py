@@ -12,10 +12,8 @@ from mtl_cli.run.atomic import finite
 from mtl_cli.sweep import grouping, payoff
 from mtl_cli.sweep.comparison import Method, methods
 from mtl_cli.sweep.method_table import as_json, is_folded, method_columns, methods_title, remarks
-from mtl_cli.sweep.records import JobRecord, collect, how_jobs_ended
+from mtl_cli.sweep.records import JobRecord, how_jobs_ended
 from mtl_cli.sweep.table import as_csv, as_markdown, as_text, jobs_title, markdown_table, ranked, text_table
-
-__all__ = ["FORMAT", "JobRecord", "collect", "format_table", "how_jobs_ended", "write"]
 
 FORMAT = 1
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from mtl_cli.errors import listed
 from mtl_cli.sweep import comparison
 from mtl_cli.sweep.comparison import Estimate, Method
+from mtl_cli.sweep.records import STATUSES
 from mtl_cli.sweep.table import Cell, Column
 
 DELTA = "delta-m %"
@@ -54,11 +55,11 @@ def standings(rows: Sequence[Method]) -> list[Standing]:
     for problem in problems:
         own = problem.methods
         ranks, front, without = comparison.mean_ranks(own), comparison.pareto(own), comparison.lacking(own)
-        alone = len(own) == 1 and len(problems) > 1  # first of one says nothing
+        is_only_one = len(own) == 1 and len(problems) > 1  # first of one says nothing
         for i, method in enumerate(own):
             found[id(method)] = (
                 Standing(problem.name)
-                if alone
+                if is_only_one
                 else Standing(
                     problem.name, None if i in without or method.mean() is None else i + 1, ranks.get(i), i in front
                 )
@@ -177,7 +178,7 @@ def _score(method: Method, task: str, metric: str) -> Cell:
 
 def _states(method: Method) -> str:
     counts = Counter(job.status for job in method.jobs)
-    return ", ".join(f"{n} {status}" for status, n in counts.items())
+    return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
 
 
 def _cell(value: Estimate | None) -> Cell:

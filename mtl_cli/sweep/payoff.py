@@ -150,13 +150,13 @@ class _Asked:
     Args:
         problem: Its finished methods.
         own: Those of the largest fraction of the training rows that any is compared at; none if none is.
-        alone: Methods of that fraction that share, and have no baseline to be compared with.
+        unpaired: Methods of that fraction that share, and have no baseline to be compared with.
         missing: Why nothing is compared with the largest fraction that was asked for; empty if something is.
     """
 
     problem: LearningProblem
     own: list[Verdict]
-    alone: list[Method]
+    unpaired: list[Method]
     missing: str
 
 
@@ -182,9 +182,9 @@ def answer(among: Sequence[Method]) -> str | None:
             name = _name(verdict.method, [v.method for v in asked.own])
             lines += ["", f"{of}{name} against {BASELINE}{_seeds(verdict)}:"]
             lines += [f"  {line}" for line in _claims(verdict, asked.problem.methods)]
-        if asked.own and asked.alone:
-            every = [*(verdict.method for verdict in asked.own), *asked.alone]
-            names = listed([_short_name(method, every) for method in asked.alone], _MOST_NAMED)
+        if asked.own and asked.unpaired:
+            every = [*(verdict.method for verdict in asked.own), *asked.unpaired]
+            names = listed([_short_name(method, every) for method in asked.unpaired], _MOST_NAMED)
             lines += ["", f"{of}not compared, for {_NO_PAIR}: {names}"]
     return "\n".join(lines)
 
@@ -198,12 +198,12 @@ def _asked(problem: LearningProblem, among: Sequence[Method]) -> _Asked | None:
     most = max(map(_fraction, every))
     at = _fraction(own[0].method) if own else most
     compared = [verdict.method for verdict in own]
-    alone = [
+    unpaired = [
         method
         for method in problem.methods
         if method.sharing != BASELINE and _fraction(method) == at and method not in compared
     ]
-    return _Asked(problem, own, alone, "" if own and at == most else _missing(problem.methods, every, most))
+    return _Asked(problem, own, unpaired, "" if own and at == most else _missing(problem.methods, every, most))
 
 
 def _missing(done: Sequence[Method], every: Sequence[Method], most: float) -> str:

@@ -730,6 +730,13 @@ def test_the_table_of_methods_says_what_they_cost(records):
     assert next(column.cells for column in counted if column.name == "flops/row") == [8, 8]
 
 
+@pytest.mark.parametrize("status", ["failed", "interrupted"])
+def test_how_the_jobs_of_a_method_ended_is_told_in_one_order(records, status):
+    first = replace(records[0], status=status)
+    (table, *_) = (c.cells for c in method_columns(methods([first, *records[1:]])) if c.name == "jobs")
+    assert table == [f"2 done, 1 {status}", "3 done"]
+
+
 def test_the_title_of_methods_says_what_they_are_ranked_by(records):
     assert methods_title(methods(records)) == "Methods, ranked by mean test score over the seeds"
     on_val = [replace(job, metrics={"val/mean": 0.5, "val/a/auroc": 0.5, "val/b/rmse": 0.5}) for job in records]

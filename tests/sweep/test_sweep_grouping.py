@@ -61,7 +61,7 @@ def test_the_best_grouping_for_each_number_of_models():
     assert two.change.n == 3
     assert two.tasks["c"].mean == 0
     assert two.parameters == 200
-    assert found.alone() == 300
+    assert found.parameters_apart() == 300
 
 
 def test_a_task_may_be_served_by_a_model_that_was_trained_on_more():
