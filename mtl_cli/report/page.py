@@ -15,7 +15,7 @@ from mtl_cli.report.sharing import sharing_left_out, sharing_markdown, sharing_p
 from mtl_cli.report.style import SCRIPT, STYLE
 from mtl_cli.run import MetricsLog, RunFolder, flatten
 from mtl_cli.sweep import comparison, grouping, method_table, payoff
-from mtl_cli.sweep.comparison import FRACTION, LearningProblem, Method
+from mtl_cli.sweep.comparison import FRACTION, Estimate, LearningProblem, Method
 from mtl_cli.sweep.leaderboard import answer
 from mtl_cli.sweep.records import JobRecord, computed_on, how_jobs_ended
 from mtl_cli.sweep.table import Cell, Column, columns, jobs_title, markdown_table, text
@@ -167,7 +167,7 @@ def _result(summary: Mapping[str, Any]) -> tuple[list[str], list[Column]]:
     names = dict.fromkeys(k.rsplit("/", 1)[1] for k in metrics if k.startswith(f"{split}/") and k.count("/") == 2)
     table = [
         Column("task", tasks),
-        Column("measured by", [summary["primary"].get(task, "auxiliary") for task in tasks], "override"),
+        Column("measured by", [summary["primary"].get(task, "auxiliary") for task in tasks]),
         *(Column(name, [metrics.get(f"{split}/{task}/{name}") for task in tasks]) for name in names),
     ]
     best, speed = summary.get("best"), summary["rows_per_second"]
@@ -345,16 +345,18 @@ def _differences(among: Sequence[Method]) -> str:
     differing = [key for key in keys if len({repr(method.settings.get(key, "")) for method in among}) > 1]
     if len(among) < 2 or not differing:
         return ""
-    table = [Column("key", list(differing), "override")]
-    for i, method in enumerate(among[:MOST_DRAWN], start=1):
-        table.append(Column(f"#{i}", [str(method.settings.get(key, "")) for key in differing], "override"))
+    table = [Column("key", list(differing))]
+    for method, label in zip(among[:MOST_DRAWN], comparison.labels(among), strict=False):
+        own = method.settings
+        table.append(
+            Column(_name(label), [comparison.setting_text(own[key]) if key in own else "" for key in differing])
+        )
     return _paragraphs(not_all(len(among), "methods", "leaderboard.json")) + _table(table)
 
 
 def _settings(config: Mapping[str, Any]) -> str:
     flat = flatten(dict(config))
-    values: list[Cell] = ["null" if value is None else str(value) for value in flat.values()]
-    return _table([Column("key", list(flat), "override"), Column("value", values, "override")])
+    return _table([Column("key", list(flat)), Column("value", [*map(comparison.setting_text, flat.values())])])
 
 
 def _by_epoch(records: Sequence[Record]) -> list[Record]:
@@ -379,8 +381,7 @@ def _paragraphs(lines: Iterable[str]) -> str:
 
 
 def _table(table: Sequence[Column]) -> str:
-    numeric = [all(cell is None or isinstance(cell, int | float) for cell in column.cells) for column in table]
-    kinds = ["n" if is_number else "t" for is_number in numeric]
+    kinds = ["n" if column.is_numeric else "t" for column in table]
     head = "".join(f'<th class="{kind}">{escape(c.name)}</th>' for kind, c in zip(kinds, table, strict=True))
     rows = []
     for row in zip(*(column.cells for column in table), strict=True):
@@ -390,7 +391,7 @@ def _table(table: Sequence[Column]) -> str:
 
 
 def _table_cell(cell: Cell, kind: str) -> str:
-    full = escape("" if cell is None else str(cell))
+    full = escape("" if cell is None else str(cell.mean if isinstance(cell, Estimate) else cell))
     return f'<td class="{kind}" data-sort="{full}">{escape(text(cell))}</td>'
 
 

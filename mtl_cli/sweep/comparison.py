@@ -405,9 +405,26 @@ def labels(among: Sequence[Method]) -> list[dict[str, str]]:
             if any(_varies(key, same) for same in alike):
                 shown.append(key)
     return [
-        {key.removesuffix(".name"): _text(method.settings[key]) if key in method.settings else "" for key in shown}
+        {
+            key.removesuffix(".name"): setting_text(method.settings[key]) if key in method.settings else ""
+            for key in shown
+        }
         for method in among
     ]
+
+
+def setting_text(value: Any) -> str:
+    """A setting for people, as YAML has it.
+
+    Example:
+        >>> [setting_text(value) for value in (None, True, 0.1, ["a", None], {"a": False})]
+        ['null', 'true', '0.1', '[a, null]', '{a: false}']
+    """
+    if isinstance(value, list):
+        return f"[{', '.join(map(setting_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {setting_text(item)}' for key, item in value.items())}}}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _swept(among: Sequence[Method]) -> list[dict[str, str]] | None:
@@ -426,7 +443,7 @@ def _chosen(key: str, method: Method, given: Mapping[str, str]) -> str:
     """What a method has for the key of an override, given or by default: as its settings say if they hold the key."""
     for setting in (f"{key}.name", key):
         if setting in method.settings:
-            return _text(method.settings[setting])
+            return setting_text(method.settings[setting])
     return given.get(key, "")
 
 
@@ -488,10 +505,6 @@ def _trained_for(method: Method) -> dict[str, Any]:
 
 def _varies(key: str, among: Sequence[Method]) -> bool:
     return len({canonical(method.settings.get(key, "(none)")) for method in among}) > 1
-
-
-def _text(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _method_settings(settings: Mapping[str, Any], drawn_too: bool) -> dict[str, Any]:

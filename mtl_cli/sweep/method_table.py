@@ -18,6 +18,13 @@ NUMBERS = ("parameters", "flops_per_row", "seconds", "rows_per_second", "train_r
 _MOST_NAMED = 10  # tasks or seeds in a line
 
 
+class _Change(Estimate):
+    """In per cent, with its sign."""
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f}" if self.std is None else f"{self.mean:+.2f} ± {self.std:.2f}"
+
+
 class Standing(NamedTuple):
     """Where a method stands among those that were trained for the same tasks, by the same metrics, on the same data.
 
@@ -116,12 +123,12 @@ def method_columns(among: Sequence[Method]) -> list[Column]:
         *(Column(key, [label[key] for label in labels], "override") for key in keys),
         Column("jobs", [_states(method) for method in rows]),
         *(Column("/".join(pair), [_score(method, *pair) for method in rows], "metric") for pair in measured),
-        Column("mean", [_cell(mean) for mean in means]),
+        Column("mean", [*means]),
     ]
     if any(delta is not None for delta in deltas):
-        table.append(Column(DELTA, [_signed(delta) for delta in deltas]))
+        table.append(Column(DELTA, [None if delta is None else _Change(*delta) for delta in deltas]))
     flops = [_whole(method.number("flops_per_row")) for method in rows]
-    chosen_by = [_cell(method.val_mean()) for method in rows]
+    chosen_by: list[Cell] = [method.val_mean() for method in rows]
     return [
         *table,
         *([Column("val mean", chosen_by, "cost")] if any(cell is not None for cell in chosen_by) else []),
@@ -173,22 +180,12 @@ def _delta(method: Method, among: Sequence[Method]) -> Estimate | None:
 
 def _score(method: Method, task: str, metric: str) -> Cell:
     """Of a task by a metric; nothing where another metric stands for it."""
-    return _cell(method.task(task)) if method.primary.get(task) == metric else None
+    return method.task(task) if method.primary.get(task) == metric else None
 
 
 def _states(method: Method) -> str:
     counts = Counter(job.status for job in method.jobs)
     return ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-
-
-def _cell(value: Estimate | None) -> Cell:
-    return None if value is None else str(value)
-
-
-def _signed(value: Estimate | None) -> Cell:
-    if value is None:
-        return None
-    return f"{value.mean:+.2f}" if value.std is None else f"{value.mean:+.2f} ± {value.std:.2f}"
 
 
 def _whole(value: Estimate | None) -> Cell:

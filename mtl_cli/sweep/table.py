@@ -8,11 +8,11 @@ import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from mtl_cli.sweep.comparison import baseline, delta_m, methods, paired, scored_on
+from mtl_cli.sweep.comparison import Estimate, baseline, delta_m, methods, paired, scored_on
 from mtl_cli.sweep.jobs import override_values
 from mtl_cli.sweep.records import JobRecord
 
-Cell = str | int | float | None
+Cell = str | int | float | Estimate | None
 
 _WIDTH = 140
 _JOB_WIDTH = 32
@@ -27,13 +27,18 @@ class Column:
     Args:
         name: Its header.
         cells: One per record, in the order of the rows.
-        kind: ``fixed`` ones are always shown; on a narrow terminal first the ``metric``, then the ``cost``, then the
-            ``override`` ones are left out.
+        kind: How soon it is left out on a narrow terminal: first the ``metric``, then the ``cost``, then the
+            ``override`` ones; ``fixed`` ones never.
     """
 
     name: str
     cells: list[Cell]
     kind: str = "fixed"
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether it holds no text, so that it is aligned to the right."""
+        return not any(isinstance(cell, str) for cell in self.cells)
 
 
 def ranked(records: Sequence[JobRecord]) -> list[tuple[int | None, JobRecord]]:
@@ -130,7 +135,7 @@ def as_markdown(records: Sequence[JobRecord]) -> str:
     Example:
         >>> print(as_markdown([JobRecord("a", "done", score=0.98765, monitor="mean", mode="max")]))
         | rank | job | status | test/mean | score | parameters | seconds | error |
-        | ---: | :--- | :--- | ---: | ---: | ---: | ---: | :--- |
+        | ---: | :--- | :--- | ---: | ---: | ---: | ---: | ---: |
         | 1 | a | done |  | 0.9877 |  |  |  |
         <BLANKLINE>
     """
@@ -141,7 +146,7 @@ def markdown_table(table: Sequence[Column]) -> str:
     """Columns as a Markdown table."""
     lines = [
         [_markdown(column.name) for column in table],
-        ["---:" if _is_numeric(column) else ":---" for column in table],
+        ["---:" if column.is_numeric else ":---" for column in table],
         *([_markdown(text(cell)) for cell in row] for row in zip(*(column.cells for column in table), strict=True)),
     ]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -183,7 +188,7 @@ def text_table(table: Sequence[Column]) -> str:
 
 
 def text(cell: Cell) -> str:
-    """A cell for people: four significant digits, whole numbers in full.
+    """A cell for people: four significant digits, whole numbers in full, an estimate as it writes itself.
 
     Example:
         >>> [text(cell) for cell in (0.98765, 0.9, 12.3456, 9999.6, 123456.7, 1e-7, 1234567, None, "mmoe")]
@@ -233,10 +238,6 @@ def _split_of(name: str, rows: Sequence[JobRecord]) -> str:
     return "test/" if any(f"test/{name}" in record.metrics for record in rows) else "val/"
 
 
-def _is_numeric(column: Column) -> bool:
-    return column.name not in ("job", "status", "error") and column.kind != "override"
-
-
 def _markdown(cell: str) -> str:
     return " ".join(cell.split()).replace("|", "\\|")
 
@@ -257,7 +258,7 @@ def _elide(cell: str, longest: int) -> str:
 def _aligned(column: Column) -> list[str]:
     cells = [column.name, *_elided(column)]
     width = max(map(len, cells))
-    return [cell.rjust(width) if _is_numeric(column) else cell.ljust(width) for cell in cells]
+    return [cell.rjust(width) if column.is_numeric else cell.ljust(width) for cell in cells]
 
 
 def _width(table: Sequence[Column]) -> int:

@@ -140,6 +140,24 @@ def test_page_of_a_sweep_has_the_answer_first(sweep):
     assert "7 jobs: 6 done, 1 failed" in text
 
 
+def test_numbers_with_a_spread_are_sorted_and_aligned_as_numbers(sweep):
+    _report([str(sweep)])
+    text = _page(sweep / "report.html")
+    assert re.search(r'<td class="n" data-sort="0\.90\d+">0\.90\d+ ± 0\.001\d</td>', text)
+    assert re.search(r'<td class="n" data-sort="12\.4\d+">\+12\.4\d ± \d\.\d\d</td>', text)
+
+
+def test_what_differs_is_told_by_the_names_of_the_methods_and_as_in_yaml():
+    settings = {"hard": {"trainer.compile": True}, "mmoe": {"trainer.compile": None, "sharing.experts": [1, None]}}
+    jobs = [JobRecord(name, "done", settings={"sharing.name": name, **own}) for name, own in settings.items()]
+    (told,) = (section.before for section in sweep_report("s", jobs, {}).sections if section.title == "What differs")
+    assert re.findall(r"<th class[^>]*>(.*?)</th>", told) == ["key", "hard, compile=true", "mmoe, compile=null"]
+    rows = [re.findall(r"<td class[^>]*>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", told)[1:]]
+    assert rows == [
+        ["sharing.name", "hard", "mmoe"], ["trainer.compile", "true", "null"], ["sharing.experts", "", "[1, null]"],
+    ]  # fmt: skip
+
+
 def test_a_damaged_file_of_metrics_costs_the_page_one_curve(sweep, capsys):
     for job, line in (("hard-0", "{\n"), ("separate-0", '{"epoch": 1}\n')):
         with (sweep / job / "metrics.jsonl").open("a") as file:

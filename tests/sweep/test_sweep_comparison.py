@@ -25,7 +25,7 @@ from mtl_cli.sweep.comparison import (
 )
 from mtl_cli.sweep.method_table import as_json, method_columns, methods_title
 from mtl_cli.sweep.payoff import answer, chosen, is_clear, rows_needed, t_95, verdicts
-from mtl_cli.sweep.table import ranked
+from mtl_cli.sweep.table import ranked, text
 
 
 def _record(sharing, seed, a, b=0.5, fraction=1.0, rows=1000, parameters=100, balancing="equal", **more):
@@ -281,6 +281,12 @@ def test_labels_hold_what_differs_and_options_of_the_same_component_only():
     other = _record("mmoe", 0, 0.5, settings={**one.settings, "sharing.experts": 8})
     assert labels(methods([one, _record("hard", 0, 0.5)])) == [{"sharing": "mmoe"}, {"sharing": "hard"}]
     assert labels(methods([one, other])) == [{"sharing.experts": "4"}, {"sharing.experts": "8"}]
+
+
+def test_columns_without_text_are_those_of_numbers(records):
+    numeric = {column.name for column in method_columns(methods(records)) if column.is_numeric}
+    assert numeric.issuperset({"rank", "a/auroc", "mean", "delta-m %", "val mean", "seconds"})
+    assert numeric.isdisjoint({"sharing", "jobs", "pareto"})
 
 
 def test_labels_are_written_as_in_yaml():
@@ -597,9 +603,9 @@ def _by_metrics(**more):
 def test_scores_by_other_metrics_are_neither_ranked_together_nor_in_one_column():
     among = methods(_by_metrics())
     assert [problem.name for problem in learning_problems(among)] == ["sharing=hard", "sharing=mmoe"]
-    table = {column.name: column.cells for column in method_columns(among)}
-    assert (table["rank"], table["pareto"]) == ([None, None], ["", ""])  # each is the only one of its kind
-    assert (table["a/auroc"], table["a/accuracy"]) == (["0.7000 ± 0.0000", None], [None, "0.6000 ± 0.0000"])
+    table = {column.name: [*map(text, column.cells)] for column in method_columns(among)}
+    assert (table["rank"], table["pareto"]) == (["", ""], ["", ""])  # each is the only one of its kind
+    assert (table["a/auroc"], table["a/accuracy"]) == (["0.7000 ± 0.0000", ""], ["", "0.6000 ± 0.0000"])
     assert {place for place, _ in ranked(_by_metrics())} == {None}
 
 
@@ -715,17 +721,17 @@ def test_ranks_over_different_seeds_are_told_of(records):
 
 def test_a_failed_seed_is_seen_and_the_rest_is_compared(records):
     failed = JobRecord("hard-9", "failed", settings={**records[0].settings, "seed": 9}, error="boom")
-    text = format_table([*records, failed])
-    assert "3 done, 1 failed" in text
-    assert "hard-9: boom" in text
-    assert "+15.00 ± 0.00" in text
+    told = format_table([*records, failed])
+    assert "3 done, 1 failed" in told
+    assert "hard-9: boom" in told
+    assert "+15.00 ± 0.00" in told
 
 
 def test_the_table_of_methods_says_what_they_cost(records):
     table = {column.name: column.cells for column in method_columns(methods(records))}
     assert list(table)[-7:] == ["delta-m %", "val mean", "mean rank", "parameters", "seconds", "rows/s", "pareto"]
     assert [table[name] for name in ("parameters", "seconds", "rows/s")] == [[100, 300], [1.0, 1.0], [10, 10]]
-    assert table["val mean"] == ["0.1000 ± 0.0000"] * 2
+    assert [*map(text, table["val mean"])] == ["0.1000 ± 0.0000"] * 2
     counted = method_columns(methods([replace(job, flops_per_row=8) for job in records]))
     assert next(column.cells for column in counted if column.name == "flops/row") == [8, 8]
 
