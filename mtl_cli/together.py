@@ -10,7 +10,7 @@ import contextvars
 import logging
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -158,7 +158,10 @@ def run_together(
         _drive(members, asked)
     except KeyboardInterrupt as stop:
         for member in members:
-            member.fail(stop)
+            with suppress(
+                KeyboardInterrupt
+            ):  # once more: this one is done with at once, the others are still to say so
+                member.fail(stop)
     return [member.outcome for member in members]
 
 

@@ -181,6 +181,25 @@ def test_a_second_signal_within_one_training_stops_all(tmp_path, saved):
     assert [type(outcome.error) for outcome in outcomes] == [other, KeyboardInterrupt, other]
 
 
+def test_a_third_signal_keeps_no_other_training_from_its_end(tmp_path):
+    trainers, _ = _trainers(tmp_path, three_kind_rows(64), 32)
+    ended = []
+
+    def training(number, *_):
+        try:
+            yield from trainers[number].steps()
+        finally:
+            ended.append(number)
+            raise KeyboardInterrupt  # pressed while it says how it ended
+
+    def pressed(*_):
+        yield next(trainers[2].steps())
+        raise KeyboardInterrupt
+
+    run_together([partial(training, 0), partial(training, 1), pressed], lambda: None)
+    assert ended == [0, 1]
+
+
 def _steps(trainer, *_):
     return trainer.steps()
 
