@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,12 @@ VERSION = 2  # of how files become pixels
 _MEASURED = 1000  # image files that mean and deviation are taken from
 _GOLDEN = (5**0.5 - 1) / 2  # whose multiples are spread evenly over [0, 1) modulo 1
 _SHOWN = 5  # unreadable images named one by one
+_DAMAGED = (OSError, SyntaxError, ValueError, TypeError, IndexError, struct.error)  # by what Pillow says that a file is
+_ORIENTATION = 0x112  # in the EXIF: how the camera was held
+_UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
+    8: "ROTATE_90",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -221,7 +228,7 @@ def _read_first(column: Column, rows: Sequence[int] | np.ndarray, options: Image
     for row in rows:
         try:
             return decode(_path(column.values[int(row)], options), options, options.channels).pixels
-        except (OSError, SyntaxError, ValueError) as error:
+        except _DAMAGED as error:
             bad[int(row)] = _damage(column, int(row), error)
             if options.on_bad == "error":
                 break
@@ -245,7 +252,7 @@ def _read_files(
         row = int(rows[place])
         try:
             found = decode(_path(paths[place], options), options, channels, version)
-        except (OSError, SyntaxError, ValueError) as error:
+        except _DAMAGED as error:
             bad[row] = _damage(column, row, error)
             return
         if found.pixels.shape[:2] != size:
@@ -275,11 +282,11 @@ def decode(path: Path, options: ImageOptions, channels: int | None, version: int
 
     Raises:
         ConfigError: Pillow is not installed.
-        OSError: No such file, or it is damaged.
+        OSError: No such file, or it is damaged, of which Pillow says any of ``_DAMAGED``.
         ValueError: Its pixels are not of 8 bits, or more than Pillow takes for harmless.
     """
     try:
-        from PIL import Image, ImageOps  # an extra: only image files need it
+        from PIL import Image  # an extra: only image files need it
     except ImportError:
         what = "image files need Pillow, which is not installed"
         raise ConfigError(Problem("data.inputs", what, "pip install 'mtl-train[images]'.")) from None
@@ -287,7 +294,10 @@ def decode(path: Path, options: ImageOptions, channels: int | None, version: int
         with Image.open(path) as opened:
             if opened.mode[0] in "IF" or (version > 1 and _is_deep(opened.tile)):
                 raise ValueError(f"pixels of more than 8 bits, mode {opened.mode}")
-            image = ImageOps.exif_transpose(opened)
+            opened.load()
+            # exif_transpose of Pillow also writes the other tags anew, which fails for odd ones.
+            turn = _UPRIGHT.get(opened.getexif().get(_ORIENTATION, 1))
+            image: Image.Image = opened if turn is None else opened.transpose(Image.Transpose[turn])
             coloured = image.mode not in ("L", "1", "LA")
             channels = channels or (3 if coloured else 1)
             if version > 1 and image.has_transparency_data:

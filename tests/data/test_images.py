@@ -198,6 +198,57 @@ def _png(line, bits):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(line)) + chunk(b"IEND", b"")
 
 
+@pytest.mark.parametrize("orientation", range(10))
+def test_photos_are_turned_as_they_were_held(tmp_path, orientation):
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    from PIL.ImageOps import exif_transpose
+
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    for name in ("a.png", "a.jpg", "a.tif"):
+        Image.fromarray(PIXELS[0]).save(tmp_path / name, exif=exif)
+        with Image.open(tmp_path / name) as opened:
+            upright = np.asarray(exif_transpose(opened))
+        assert np.array_equal(mtl_cli.data.images.decode(tmp_path / name, ImageOptions(), None).pixels, upright)
+
+
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"),
+    [(0x100, 9, struct.pack("<i", -5)), (0x103, 2, b"6\0"), (0x128, 2, b"2\0"), (0x14A, 2, b"1\0"), (0x213, 2, b"1\0")],
+)
+def test_photo_with_an_odd_tag_is_read(tmp_path, tag, kind, value):
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    held = struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
+    odd = struct.pack("<HHI", tag, kind, 1 if kind == 9 else len(value)) + value.ljust(4, b"\0")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + b"".join(sorted([held, odd])) + bytes(4)
+    Image.fromarray(PIXELS[0]).save(tmp_path / "a.png", exif=exif)
+    found = mtl_cli.data.images.decode(tmp_path / "a.png", ImageOptions(), None)
+    assert np.array_equal(found.pixels, np.rot90(PIXELS[0], -1))
+
+
+def test_whatever_pillow_raises_for_a_damaged_file_names_it(tmp_path, monkeypatch):
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(PIXELS[0]).save("a.png")
+    Image.fromarray(PIXELS[0]).save("exif.png", exif=b"Exif\0\0II*\0")  # cut off: struct.error
+    whole = _png(bytes(4), bits=8)
+    (tmp_path / "profile.png").write_bytes(whole[:-12] + bytes(4) + b"iCCP" + bytes(4) + whole[-12:])  # IndexError
+    Image.fromarray(PIXELS[0]).save("strips.tif")
+    tags = (tmp_path / "strips.tif").read_bytes()  # whose pixels start at a fraction: TypeError
+    place = tags.index(struct.pack("<HH", 273, 4))
+    (tmp_path / "strips.tif").write_bytes(tags[: place + 2] + struct.pack("<H", 5) + tags[place + 4 :])
+    names = ["exif.png", "profile.png", "strips.tif"]
+    table = table_of(photo=["a.png", *names])
+    options = {"inputs": [{"name": "photo", "type": "image"}], "image": ImageOptions(on_bad="skip")}
+    with pytest.raises(DataError) as refused:
+        fit(table, [0], **options).transform(table)
+    for problem, name in zip(refused.value.problems, names, strict=True):
+        assert problem.what.startswith(f"the image '{name}' cannot be read (")
+    unreadable = []
+    fit(table, [1, 2, 3, 0], **options).transform(table, unreadable=unreadable)
+    assert unreadable == [1, 2, 3]
+
+
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
 def test_transparent_pixels_are_white(tmp_path, monkeypatch, mode):
     Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
