@@ -39,7 +39,7 @@ from mtl_cli.data.input_columns import Findings
 from mtl_cli.data.sources.table import FrameSource
 from mtl_cli.data.table import Part
 from mtl_cli.errors import ConfigError, DataError, Problem, RunError, listed
-from mtl_cli.loop.evaluate import EVALUATION_ROWS, Evaluation, forward, rows_at_once, score
+from mtl_cli.loop.evaluate import Evaluation, forward, rows_at_once, score
 from mtl_cli.loop.progress import Progress
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.registry import SOURCES
@@ -52,7 +52,8 @@ from mtl_cli.types import InputSpec, Labels
 ROW = "row"  # the column that numbers the rows of predictions where there is no id
 _INTO_FRAMES = {"pandas": "Call polars.from_pandas on it.", "pyarrow": "Call polars.from_arrow on it."}
 _SHOWN = 10  # tasks that a run is described by
-_CELLS = 4_000_000  # of a table at a time, so that wide tables need no more memory than long ones
+_ROWS = 65_536  # of a table at a time, at most
+_CELLS = 4_000_000  # and what they hold, so that wide tables and images need no more memory than long tables
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ class TrainedRun:
             lacking = self._lacking(chunk.table, path)
             rows = Rows(chunk.rows.inputs, labels, self.device, tokens=tokens, firsts=first_columns(kinds))
             outputs.append(chunk.outputs)
-            parts.append(rows.labels_in_order(rows_at_once(rows)))
+            parts.append(rows.labels_in_order(rows_at_once(rows.inputs)))
             groups.append(chunk.table.frame.select(list(lists)))
             for task, columns in zip(self.tasks, target_columns(kinds), strict=True):
                 of_task = tokens.labels if tokens is not None and task.kind.per_token else labels
@@ -269,9 +270,9 @@ class TrainedRun:
         rankings = find_rankings(self.config, table, [task.name for task in self.tasks])
         data = Data(table, self.features, splits, self.tasks, inputs, labels, (), tokens, rankings)
         rows = data.rows(split, self.device)
-        origins = rows.origins_of_positions(rows_at_once(rows))
+        origins = rows.origins_of_positions(rows_at_once(rows.inputs))
         with self._own_threads():
-            in_order = rows.labels_in_order(rows_at_once(rows))
+            in_order = rows.labels_in_order(rows_at_once(rows.inputs))
             evaluation = score(self._forward(rows), in_order, self.tasks, origins, rows.rankings)
         counts = {task.name: task.kind.counts(data.targets(i, split)) for i, task in enumerate(self.tasks)}
         return split, Evaluated(evaluation, len(rows), counts, changed, (*notes, *found))
@@ -304,10 +305,10 @@ class TrainedRun:
             verbatim: Whether the columns are wanted as they stand in the file, too.
         """
         features = self.features
-        width = max(self.features.spec.numeric_dim + len(self.features.categorical), 1)
-        pieces = max(1, min(16, _CELLS // width // EVALUATION_ROWS))
+        at_once = rows_at_once(features.spec)
+        count = max(min(_ROWS, _CELLS // max(features.spec.cells, 1)) // at_once, 1) * at_once
         as_written = tuple(columns) if verbatim else ()
-        chunks = source.chunks(pieces * EVALUATION_ROWS, verbatim=as_written, converted=tuple(self.state["converted"]))
+        chunks = source.chunks(count, verbatim=as_written, converted=tuple(self.state["converted"]))
         for table in chunks:
             lacking = self.state.get("lacking", {}).get(table.sources[0])  # None: a run of an older version
             may_lack = features.optional if lacking is None else lacking
@@ -325,7 +326,7 @@ class TrainedRun:
         """Outputs (O, positions) of all rows, in order."""
         if len(rows) == 0:
             return torch.zeros(sum(task.kind.num_outputs for task in self.tasks), 0)
-        batches = (inputs for inputs, _ in rows.in_order(rows_at_once(rows)))
+        batches = (inputs for inputs, _ in rows.in_order(rows_at_once(rows.inputs)))
         with self._own_threads():
             return forward(self.model, batches, autocast_type(self.config))
 
@@ -346,7 +347,7 @@ class TrainedRun:
         own = dict(zip(self.tasks, chunk.outputs.split([t.kind.num_outputs for t in self.tasks]), strict=True))
         block = next((block.name for block in self.spec.blocks if block.type == "tokens"), None)
         counts = None if block is None else chunk.rows.inputs.ragged(block).lengths().cpu().numpy()
-        of_rows, of_tokens = _places(self.spec.positions, counts, len(chunk.rows), rows_at_once(chunk.rows))
+        of_rows, of_tokens = _places(self.spec.positions, counts, len(chunk.rows), rows_at_once(chunk.rows.inputs))
         columns: dict[str, pl.Series] = {}
         for task in sorted(self.tasks, key=lambda task: list(self.config.tasks).index(task.name)):
             outputs = own[task].t()[of_tokens if task.kind.per_token else of_rows]

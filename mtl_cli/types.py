@@ -107,6 +107,8 @@ ClassNames = list[str | int | float]  # YAML's yes and no are no text, and have 
 PerTask = Annotated[dict[str, NonNegative], TaskNames(list[NonNegative])]
 TaskList = Annotated[list[str], TaskNames(list[NonNegativeInt])]
 
+_USUAL_LENGTHS = {"text": 1000, "tokens": 30}  # ids of a text of some hundred words, tokens of a sentence
+
 
 @dataclass(frozen=True)
 class Column:
@@ -163,6 +165,11 @@ class Block:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
+    @property
+    def cells(self) -> int:
+        """How many numbers a row holds; of texts and tokens, which have different lengths, how many are usual."""
+        return math.prod(self.shape) * _USUAL_LENGTHS.get(self.type, 1)
+
 
 @dataclass(frozen=True, eq=False)
 class Links:
@@ -199,6 +206,16 @@ class InputSpec:
     positions: Literal["rows", "tokens", "both"] = "rows"
     missing: tuple[bool, ...] = ()
     links: tuple[Links, ...] = ()
+
+    @property
+    def cells(self) -> int:
+        """How many numbers a row holds, about.
+
+        Example:
+            >>> InputSpec(2, (5,), blocks=(Block("photo", "image", (4, 5, 3)),)).cells
+            63
+        """
+        return self.numeric_dim + len(self.categories) + sum(block.cells for block in self.blocks)
 
 
 class Ragged(NamedTuple):

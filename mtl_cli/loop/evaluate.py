@@ -23,7 +23,7 @@ from mtl_cli.model.gates import GateUse
 from mtl_cli.registry import describe_component
 from mtl_cli.tasks import Kind, Task, target_columns
 from mtl_cli.tasks.ranking import ranking_metrics, ranking_scores
-from mtl_cli.types import Inputs, Labels
+from mtl_cli.types import Inputs, InputSpec, Labels
 
 EVALUATION_ROWS = 4096  # at a time; only the outputs of a split are held whole
 EVALUATION_BLOCKS = 256  # the same for images and texts, whose features are many times larger than the rows
@@ -90,7 +90,7 @@ def predict(learner: Learner, rows: Rows) -> Tensor:
     Dropout is off and nothing is kept for a backward pass. Several processes divide the batches among them: the batches
     are those of one process, and so is every bit of the outputs.
     """
-    size = rows_at_once(rows)
+    size = rows_at_once(rows.inputs)
     first, last = learner.processes.share(0, -(-len(rows) // size))
     uses = [module for module in learner.model.modules() if isinstance(module, GateUse)]
     units = ["tokens" if learner.objective.kinds[task].per_token else "rows" for task in learner.model.with_head]
@@ -131,15 +131,15 @@ def forward(model: MultiTaskModel, batches: Iterable[Inputs], autocast: torch.dt
     return torch.cat(parts, 1)
 
 
-def rows_at_once(rows: Rows) -> int:
-    """How many rows are evaluated together; the same number gives the same bits again."""
-    return EVALUATION_BLOCKS if rows.inputs.blocks else EVALUATION_ROWS
+def rows_at_once(read: Inputs | InputSpec) -> int:
+    """How many rows of such inputs are evaluated together; the same number gives the same bits again."""
+    return EVALUATION_BLOCKS if read.blocks else EVALUATION_ROWS
 
 
 def evaluate(learner: Learner, rows: Rows, tasks: Sequence[Task], *, curves: bool = False) -> Evaluation:
     """Every metric of every task over all its labelled rows at once, never averaged over batches."""
-    labels = rows.labels_in_order(rows_at_once(rows))
-    origins = rows.origins_of_positions(rows_at_once(rows))
+    labels = rows.labels_in_order(rows_at_once(rows.inputs))
+    origins = rows.origins_of_positions(rows_at_once(rows.inputs))
     outputs = predict(learner, rows)
     return score(outputs, labels, tasks, origins, rows.rankings, curves=curves)
 
@@ -155,7 +155,7 @@ def mean_losses(learner: Learner, rows: Rows, tasks: Sequence[Task]) -> dict[str
 
     Metrics load scikit-learn, which takes as long as a third of the start.
     """
-    labels = rows.labels_in_order(rows_at_once(rows))
+    labels = rows.labels_in_order(rows_at_once(rows.inputs))
     found: dict[str, float | None] = {}
     for task, part in zip(tasks, _by_task(predict(learner, rows), labels, tasks), strict=True):
         loss = _mean_loss(task.kind, *part) if part.known.any() else math.nan

@@ -7,8 +7,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mtl_cli import load_run
 from mtl_cli.commands import evaluate, predict
 from mtl_cli.commands.entry import run
+from mtl_cli.data import Features
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 RUN = ["--config-dir", "conf", "task=turn", "hydra.run.dir=run"]
@@ -128,3 +130,20 @@ def test_damaged_image_is_named_or_left_out_and_marked(cli, listed, capsys, tmp_
     assert table["id"].to_list() == [f"p{i}" for i in range(6)]
     assert [cell is None for cell in table["dark_pred"]] == [i == 3 for i in range(6)]
     assert table.row(3) == ("p3", *[None] * (table.width - 1))
+
+
+def test_few_images_are_decoded_at_once_for_predictions(cli, listed, monkeypatch):
+    assert cli(*RUN, "data.image.on_bad=skip").code == 0
+    trained, decoded = load_run("run"), []
+    transform = Features.transform
+
+    def counting(features, table, *args, **kwargs):
+        decoded.append(table.height)
+        return transform(features, table, *args, **kwargs)
+
+    monkeypatch.setattr(Features, "transform", counting)
+    rows = pl.DataFrame({"photo": [f"photos/img/{i % 3}.jpg" for i in range(700)]})
+    whole = trained.predict(rows, id="")
+    monkeypatch.setattr("mtl_cli.trained._CELLS", 600 * 8 * 8)
+    assert trained.predict(rows, id="").equals(whole)
+    assert decoded == [700, 512, 188]  # whole batches

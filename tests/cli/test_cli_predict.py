@@ -23,6 +23,7 @@ from mtl_cli.cli import run_command
 from mtl_cli.commands import predict as command
 from mtl_cli.commands.entry import run
 from mtl_cli.errors import ConfigError
+from mtl_cli.loop.evaluate import rows_at_once
 from mtl_cli.run import digest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,7 +185,7 @@ def test_unseen_category_counts_as_unknown_and_is_told(train_base, predict):  # 
 
 
 def test_counts_are_of_the_whole_file(train_base, predict, monkeypatch):  # PRD-02
-    monkeypatch.setattr("mtl_cli.trained.EVALUATION_ROWS", 16)
+    monkeypatch.setitem(rows_at_once.__globals__, "EVALUATION_ROWS", 16)
     monkeypatch.setattr("mtl_cli.trained._CELLS", 1)
     train_base(*COUNTRY, train=_with_country(TRAIN, ["FR", "US"] * 4), val=_with_country(VAL, ["FR", "US"] * 2))
     body = "".join(f"{i},0.1,0.2,0.3,0.4,{'DE' if i % 2 else 'FR'}\n" for i in range(100))
@@ -256,7 +257,7 @@ def test_one_row_no_rows_and_an_empty_file(train_base, predict):  # PRD-07
 
 
 def test_a_bad_cell_is_named_with_its_place_in_the_file(train_base, predict, monkeypatch):
-    monkeypatch.setattr("mtl_cli.trained.EVALUATION_ROWS", 2)
+    monkeypatch.setitem(rows_at_once.__globals__, "EVALUATION_ROWS", 2)
     monkeypatch.setattr("mtl_cli.trained._CELLS", 1)
     train_base()
     Path("new.csv").write_text(VAL + "105,0.1,0.2,high,0.4,,\n")

@@ -11,6 +11,7 @@ from mtl_cli import load_run
 from mtl_cli.commands import evaluate, predict
 from mtl_cli.commands.entry import run
 from mtl_cli.data.input_columns import Findings
+from mtl_cli.loop.evaluate import rows_at_once
 from mtl_cli.registry import SOURCES
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -92,11 +93,10 @@ def _summary(split="val"):
     return {key.replace(f"{split}/", "data/"): value for key, value in metrics.items() if key.startswith(f"{split}/")}
 
 
-@pytest.mark.parametrize("pieces", [1, 16])
-def test_numbers_of_a_file_are_those_of_the_training_to_the_last_digit(treebank, capsys, monkeypatch, pieces):
-    monkeypatch.setattr("mtl_cli.trained.EVALUATION_ROWS", 256 // pieces)
-    monkeypatch.setattr("mtl_cli.trained._CELLS", 1)
-    monkeypatch.setitem(evaluate_scope(), "EVALUATION_BLOCKS", 16)
+@pytest.mark.parametrize("cells", [1, 1_000_000])
+def test_numbers_of_a_file_are_those_of_the_training_to_the_last_digit(treebank, capsys, monkeypatch, cells):
+    monkeypatch.setattr("mtl_cli.trained._CELLS", cells)
+    monkeypatch.setitem(rows_at_once.__globals__, "EVALUATION_BLOCKS", 16)
     of_file = _evaluated("--data", "val.conllu")
     own = _evaluated()
     assert of_file["metrics"] == {key.replace("val/", "data/"): value for key, value in own["metrics"].items()}
@@ -104,12 +104,6 @@ def test_numbers_of_a_file_are_those_of_the_training_to_the_last_digit(treebank,
     assert of_file["rows"] == 30
     assert of_file["labelled"]["upos"] == own["labelled"]["upos"] == labels
     assert of_file["metrics"]["data/upos/accuracy"] > 0.9
-
-
-def evaluate_scope():
-    from mtl_cli.loop.evaluate import rows_at_once
-
-    return rows_at_once.__globals__
 
 
 def test_evaluation_of_the_own_split_is_that_of_the_training(treebank, capsys):
@@ -164,7 +158,7 @@ def test_rows_and_words_are_predicted_side_by_side(cli, write, capsys, monkeypat
     assert ended.code == 0, ended.err
     whole = load_run("run").predict("v.parquet")
     with monkeypatch.context() as patch:
-        patch.setitem(evaluate_scope(), "EVALUATION_BLOCKS", 7)
+        patch.setitem(rows_at_once.__globals__, "EVALUATION_BLOCKS", 7)
         pieces = load_run("run").predict("v.parquet")
     for column in ("long_pred", "tags_pred"):
         assert whole[column].equals(pieces[column])
