@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -220,7 +220,12 @@ class Features:
         return "; ".join(pieces)
 
     def transform(
-        self, table: Table, found: Findings | None = None, *, unreadable: list[int] | None = None
+        self,
+        table: Table,
+        found: Findings | None = None,
+        *,
+        unreadable: list[int] | None = None,
+        expected: Collection[int] | None = None,
     ) -> tuple[Inputs, list[str]]:
         """Turns the rows of any table that has the input columns into numbers; other columns are ignored.
 
@@ -229,6 +234,7 @@ class Features:
             found: Counts of the tables before this one, to go on with.
             unreadable: Gets the rows that have no inputs, because their image is damaged or missing; None makes such
                 an image an error.
+            expected: The only rows that may be among them; None: any may.
 
         Returns:
             N rows of inputs, and notes: per column how many cells hold an unknown category or are missing.
@@ -264,7 +270,7 @@ class Features:
                 if isinstance(block, ImageInput):
                     greyed: list[int] = []
                     files = _from_files(table, source, block.options)
-                    blocks[block.name] = image_values(files, block, damaged, greyed)
+                    blocks[block.name] = image_values(files, block, damaged, greyed, expected)
                     if greyed:
                         found.greyed[source.head] += len(greyed)
                 else:

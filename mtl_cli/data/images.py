@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +152,11 @@ def _measured(
 
 
 def image_values(
-    column: Column, image: ImageInput, unreadable: list[int] | None, greyed: list[int] | None = None
+    column: Column,
+    image: ImageInput,
+    unreadable: list[int] | None,
+    greyed: list[int] | None = None,
+    expected: Collection[int] | None = None,
 ) -> np.ndarray:
     """The pixels of all rows.
 
@@ -162,6 +166,7 @@ def image_values(
         unreadable: Gets the rows whose image is missing or damaged; None refuses them. They become black, as do the
             rows of sources that do not have the column.
         greyed: Gets the rows whose image has colours and is read as grey, which nobody asked for.
+        expected: The only rows whose image may be missing or damaged; None: that of any may.
 
     Returns:
         (N, H, W, channels) uint8 or float32.
@@ -192,8 +197,9 @@ def image_values(
         _check_finite(column, filled)
     for row in np.flatnonzero(column.missing).tolist():
         bad[row] = "is missing"
-    if bad and unreadable is None:
-        raise DataError(_damages(column, bad))
+    allowed: Collection[int] = () if unreadable is None else bad if expected is None else expected
+    if refused := {row: what for row, what in bad.items() if row not in allowed}:
+        raise DataError(_damages(column, refused))
     if unreadable is not None:
         unreadable += sorted(bad)
     if not absent.any():

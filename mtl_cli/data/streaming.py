@@ -19,6 +19,7 @@ from mtl_cli.data.input_columns import Findings
 from mtl_cli.data.memory import free_memory
 from mtl_cli.data.stored import StoredTable, Stretch
 from mtl_cli.data.table import rows_in
+from mtl_cli.errors import DataError
 from mtl_cli.types import Inputs, Labels, Ragged
 
 _EXAMPLE = 1024  # rows
@@ -36,24 +37,35 @@ class Stream:
         features: How inputs are made.
         buffer: Least number of rows that are shuffled together.
         held: Inputs of the rows of some splits, in memory.
+        without: The rows that had no inputs when all were gone through, as their image could not be read; sorted.
     """
 
     table: StoredTable
     features: Features
     buffer: int
     held: Mapping[str, Inputs]
+    without: Sequence[int] = ()
 
     def stretches(self) -> list[Stretch]:
         """The rows as they are read at a time."""
         return self.table.stretches(max(self.buffer // _MERGED, 1), _CUT * self.buffer)
 
-    def read(self, stretch: Stretch, rows: np.ndarray | None = None, found: Findings | None = None) -> Inputs:
-        """The inputs of a stretch, or of some of its rows."""
+    def read(self, stretch: Stretch, rows: np.ndarray | None = None) -> Inputs:
+        """The inputs of a stretch, or of some of its rows.
+
+        Raises:
+            DataError: A file is no longer what it was when all rows were gone through: the table's, or an image.
+        """
+        rows = np.arange(stretch.rows) if rows is None else rows
         table = self.table.read(stretch)
-        inputs, _ = self.features.transform(
-            table if rows is None or len(rows) == stretch.rows else table.some(rows), found, unreadable=[]
-        )
-        return inputs
+        table = table if len(rows) == stretch.rows else table.some(rows)
+        without = rows_in(np.array(self.without, np.int64), stretch.first, stretch.rows)
+        try:
+            expected = np.flatnonzero(np.isin(rows, without)).tolist()
+            return self.features.transform(table, unreadable=[], expected=expected)[0]
+        except DataError as error:
+            hint = "It was otherwise at the start. Put it back as it was, and go on with resume."
+            raise DataError([replace(p, hint=hint if p.hint else "") for p in error.problems]) from None
 
 
 def open_stream(
@@ -90,7 +102,7 @@ def open_stream(
         for split, parts in held.items():
             parts.append(inputs.rows(torch.from_numpy(rows_in(hold[split], stretch.first, stretch.rows))))
     whole = {split: join_inputs(parts) for split, parts in (held or {}).items()}
-    return replace(stream, held=whole), found.notes(), bad
+    return replace(stream, held=whole, without=bad), found.notes(), bad
 
 
 class StreamedRows(Rows):

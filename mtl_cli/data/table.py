@@ -187,6 +187,7 @@ class AnyTable(ABC):
             >>> table.where("age", 1)
             "people.csv, column 'age', row 2 (line 3)"
         """
+        row = self._row_of_files(row)
         part = self._part(row)
         return f"{part.name}, column '{part.renamed.get(column, column)}', {self._number(part, row)}"
 
@@ -198,8 +199,13 @@ class AnyTable(ABC):
             >>> table.row(1)
             'people.csv row 2 (line 3)'
         """
+        row = self._row_of_files(row)
         part = self._part(row)
         return f"{part.name} {self._number(part, row)}"
+
+    def _row_of_files(self, row: int) -> int:
+        """Which of the rows of ``parts`` a row of the table is."""
+        return row
 
     def _part(self, row: int) -> Part:
         return next(p for p in reversed(self.parts) if p.first <= row)
@@ -283,6 +289,7 @@ class Table(AnyTable):
         frame: N rows. Columns of text files are text; a missing cell is null.
         missing: Per column that has missing cells, how many from which marker (``empty``, ``NA``, ``null``, ``NaN``).
         as_written: The cells of some columns as they stand in the file, for whoever writes them again.
+        picked: (N,) which rows of ``parts`` the rows are, if they are not all from one on.
     """
 
     frame: pl.DataFrame
@@ -295,6 +302,7 @@ class Table(AnyTable):
     types: Mapping[str, str] = field(default_factory=dict)
     drawn: tuple[Drawn, ...] = ()
     as_written: Mapping[str, pl.Series] = field(default_factory=dict)
+    picked: np.ndarray | None = None
 
     @property
     def height(self) -> int:
@@ -314,8 +322,11 @@ class Table(AnyTable):
         return self.frame[name].head(rows)
 
     def some(self, rows: np.ndarray) -> Table:
-        """Some of the rows, as a table whose cells have no places."""
-        return replace(self, frame=self.frame[rows])
+        """Some of the rows (sorted) of one file, as a table by itself."""
+        return replace(self, frame=self.frame[rows], picked=rows)
+
+    def _row_of_files(self, row: int) -> int:
+        return row if self.picked is None else int(self.picked[row])
 
     def facts(self, name: str) -> Facts:
         series = self.frame[name]

@@ -18,7 +18,7 @@ from mtl_cli.data.sources._parquet import row_groups
 from mtl_cli.data.streaming import Stream, StreamedRows, open_stream
 from mtl_cli.errors import DataError
 from mtl_cli.registry import SOURCES
-from mtl_cli.schema import TextOptions
+from mtl_cli.schema import ImageOptions, TextOptions
 from mtl_cli.types import Ragged
 
 ROWS = 61
@@ -393,3 +393,40 @@ def test_stream_reads_some_rows_of_a_stretch():
     stretch = stream.stretches()[1]
     some = features.transform(source.read())[0].rows(torch.tensor([stretch.first + 1, stretch.first + 4]))
     _assert_equal(stream.read(stretch, np.array([1, 4])), some)
+
+
+def _photos(on_bad):
+    """Twelve image files, listed in a Parquet file; and what reads them."""
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    for i in range(12):
+        Image.fromarray(np.full((2, 2), 20 * i + 9, np.uint8)).save(f"{i}.png")
+    source = _source_of("a.parquet", pl.DataFrame({"photo": [f"{i}.png" for i in range(12)]}))
+    options = FeatureOptions(inputs=[{"name": "photo", "type": "image"}], image=ImageOptions(on_bad=on_bad))
+    return source.stored(), Features.fit(source.read(), options, np.arange(12), {})
+
+
+@pytest.mark.parametrize("on_bad", ["error", "skip"])
+@pytest.mark.parametrize("change", ["gone", "damaged", "larger"])
+def test_an_image_that_changes_meanwhile_is_an_error(on_bad, change):
+    table, features = _photos(on_bad)
+    if on_bad == "skip":
+        Path("4.png").unlink()
+    stream, _, bad = open_stream(table, features, 4, {}, skip=on_bad == "skip")
+    assert bad == ([4] if on_bad == "skip" else [])
+    split = np.array([1, 4, 7, 10])
+    rows = StreamedRows(stream, split, make_labels(np.zeros((4, 1), np.float32)), CPU)
+    (inputs, _), *_ = rows.in_order(4)
+    expected = [29, 0 if bad else 89, 149, 209]
+    assert inputs.blocks["photo"][:, 0, 0, 0].tolist() == expected
+    if change == "gone":
+        Path("7.png").unlink()
+    elif change == "damaged":
+        Path("7.png").write_bytes(Path("7.png").read_bytes()[:40])
+    else:
+        pytest.importorskip("PIL.Image").new("L", (3, 3)).save("7.png")
+    with pytest.raises(DataError) as told:
+        list(rows.in_order(4))
+    (problem,) = told.value.problems
+    assert problem.where == "a.parquet, column 'photo', row 8"
+    assert "'7.png'" in problem.what
+    assert problem.hint == "It was otherwise at the start. Put it back as it was, and go on with resume."
