@@ -232,7 +232,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     inputs, notes, unreadable = read_inputs(config, as_numbers, features, {"val": splits.val})
     if isinstance(inputs, Stream):
         held = "validation rows in memory" if "val" in inputs.held else "validation rows too"
-        storage = f"{storage}; at least {config.data.shuffle_buffer:,} rows are shuffled together, {held}"
+        storage = f"{storage}; at least {inputs.buffer:,} rows are shuffled together, {held}"
     elif pairs:
         rows = splits.train[affirmed(fitted.values(), splits.train)]
         features = features.with_links(pairs, inputs.categorical.numpy()[rows])

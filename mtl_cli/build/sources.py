@@ -13,13 +13,14 @@ from mtl_cli.data.combine import NamedSource, combine, combine_splits, rename_co
 from mtl_cli.data.memory import free_memory, size_text
 from mtl_cli.data.sources.table import TableSource
 from mtl_cli.data.stored import StoredTable
+from mtl_cli.data.streaming import input_bytes
 from mtl_cli.errors import ConfigError, DataError, Problem, UserError, did_you_mean
 from mtl_cli.processes import local_size, size
 from mtl_cli.registry import SOURCES
 from mtl_cli.schema import Component, RunConfig, why_whole
 
 _MEMORY_SHARE = 0.5  # of what is free: data that would take more are streamed
-_MEMORY_PER_BYTE = 2.0  # bytes that a byte of the table takes: the table itself, and inputs of all rows and of splits
+_INPUTS_HELD = 2  # those of all rows, and those of the splits; besides the table itself
 
 
 def read_rows(config: RunConfig) -> tuple[AnyTable, Splits, str]:
@@ -132,7 +133,8 @@ def _stay(config: RunConfig, source: Source) -> tuple[StoredTable | None, str]:
     table = source.stored()
     if wanted is False:
         return table, "streamed (data.in_memory=false)"
-    needed, free = _MEMORY_PER_BYTE * table.height * table.bytes_per_row() * local_size(), free_memory()
+    row = table.bytes_per_row() + _INPUTS_HELD * input_bytes(table, config.data)
+    needed, free = table.height * row * local_size(), free_memory()
     if free is None or needed <= _MEMORY_SHARE * free:
         known = "" if free is None else f" of {size_text(free)} that are free"
         return None, f"in memory: about {size_text(needed)}{known}"

@@ -163,6 +163,11 @@ class StoredTable(AnyTable):
         parts = tuple(replace(part, first=part.first - stretch.first) for part in self.parts)
         return replace(table, parts=parts)
 
+    def sample(self, rows: int, columns: Sequence[str] | None = None) -> Table:
+        """The first rows of the first file that has some, at most so many; as ``read``."""
+        first = next(iter(self.stretches(1)), Stretch(0, 0, 0, 0))
+        return self.read(first._replace(rows=min(rows, first.rows)), columns)
+
     def values(self, name: str) -> pl.Series:
         if self._last is None or self._last[0] != name:
             tables = [self._collect(number, self._scan(number, [name])) for number in range(len(self._files))]

@@ -7,9 +7,12 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -17,12 +20,18 @@ from mtl_cli.data.batches import Epoch, Origins, Ranking, Rows, Window, permutat
 from mtl_cli.data.features import Features
 from mtl_cli.data.input_columns import Findings
 from mtl_cli.data.memory import free_memory
+from mtl_cli.data.selection import select_columns
 from mtl_cli.data.stored import StoredTable, Stretch
-from mtl_cli.data.table import rows_in
-from mtl_cli.errors import DataError
+from mtl_cli.data.table import Table, rows_in
+from mtl_cli.errors import DataError, UserError
+from mtl_cli.schema import FeatureOptions
 from mtl_cli.types import Inputs, Labels, Ragged
 
 _EXAMPLE = 1024  # rows
+_SAMPLE = 64  # rows that are looked at to find out how large all are
+_IMAGE_SAMPLE = 4  # the same where each is an image file: all have one size
+_WINDOW_ROWS = 65_536  # that are shuffled together, unless the user says how many,
+_WINDOW_BYTES = 1 << 29  # and most that they take
 _SHARE_HELD = 0.25  # of the memory that is free: what validation rows may take
 _CUT = 4  # row groups of more than so many times the buffer are cut
 _MERGED = 8  # row groups are put together up to this part of the buffer
@@ -68,15 +77,61 @@ class Stream:
             raise DataError([replace(p, hint=hint if p.hint else "") for p in error.problems]) from None
 
 
+def input_bytes(table: StoredTable, options: FeatureOptions) -> float:
+    """About how many bytes the inputs of a row take in memory, from the first rows.
+
+    Columns with another role count as inputs do: what is made of them is about as large. What cannot be read counts
+    nothing: that is told when it is read.
+    """
+    if not table.height:
+        return 0.0
+    with suppress(DataError):
+        chosen = select_columns(table, options.inputs, options.exclude, {}).inputs
+        return sum(_cell_bytes(table, name, declared, options) for name, declared in chosen.items())
+    return 0.0
+
+
+def _cell_bytes(table: StoredTable, name: str, declared: str | None, options: FeatureOptions) -> float:
+    dtype = table.schema[name]
+    if declared not in ("text", "image") and not dtype.is_nested():
+        number = declared != "category" and (dtype.is_numeric() or dtype.is_temporal() or dtype == pl.Boolean)
+        return 4.0 if number else 8.0
+    alone = FeatureOptions(
+        inputs=[name if declared is None else {"name": name, "type": declared}],
+        image=replace(options.image, on_bad="skip"),
+        text=replace(options.text, by=None, min_count=None),
+    )
+    with suppress(UserError):
+        rows = table.sample(_IMAGE_SAMPLE if declared == "image" else _SAMPLE, [name])
+        return _row_bytes(Features.fit(rows, alone, np.arange(rows.height), {}), rows)
+    return 0.0
+
+
+def _row_bytes(features: Features, rows: Table) -> float:
+    """Bytes of the inputs of a row, from some."""
+    return _size(features.transform(rows, unreadable=[])[0]) / max(rows.height, 1)
+
+
+def _window_rows(table: StoredTable, features: Features) -> int:
+    """How many rows are shuffled together: as many on any machine, so that a run goes on there as it began."""
+    fitting = _WINDOW_BYTES / max(_row_bytes(features, table.sample(_SAMPLE)), 1.0)
+    return max(min(_WINDOW_ROWS, int(fitting)), 1)
+
+
 def open_stream(
-    table: StoredTable, features: Features, buffer: int, hold: Mapping[str, np.ndarray], *, skip: bool
+    table: StoredTable,
+    features: Features,
+    buffer: int | Literal["auto"],
+    hold: Mapping[str, np.ndarray],
+    *,
+    skip: bool,
 ) -> tuple[Stream, list[str], list[int]]:
     """Goes through all rows once, so that every cell is known to fit.
 
     Args:
         table: N rows.
         features: How inputs are made.
-        buffer: See ``Stream``.
+        buffer: See ``Stream``; ``auto``: as many as take a moderate number of bytes.
         hold: Rows of splits whose inputs are wanted in memory, if they fit.
         skip: Whether rows whose image cannot be read go without inputs; else they are an error.
 
@@ -86,6 +141,7 @@ def open_stream(
     Raises:
         DataError: Of the first rows that do not fit, of each column the first cell.
     """
+    buffer = _window_rows(table, features) if buffer == "auto" else buffer
     stream, found = Stream(table, features, buffer, {}), Findings()
     held: dict[str, list[Inputs]] | None = None
     bad: list[int] = []

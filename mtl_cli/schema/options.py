@@ -158,10 +158,10 @@ class DataOptions(MixingOptions, FeatureOptions):
 
     Args:
         in_memory: ``true``: the data are read whole; ``false``: they stay in their Parquet files, from where training
-            reads them ahead, again in each epoch; ``auto``: that, if they would take more than half of the memory that
-            is free.
+            reads them ahead, again in each epoch; ``auto``: that, if they and what is made of them (pixels of image
+            files, features of texts) would take more than half of the memory that is free.
         shuffle_buffer: Of data that stay in their files: least number of rows that are shuffled together, row groups
-            being read whole. As many are read ahead.
+            being read whole. As many are read ahead. ``auto``: 65,536, or fewer if their inputs take more than 512 MiB.
         id: Column that names a row; never an input.
         split: How the rows are split.
         batch_size: Rows of a step, of all processes together.
@@ -170,7 +170,7 @@ class DataOptions(MixingOptions, FeatureOptions):
     """
 
     in_memory: Literal["auto"] | bool = "auto"
-    shuffle_buffer: PositiveInt = 65536
+    shuffle_buffer: PositiveInt | Literal["auto"] = "auto"
     id: str | None = None
     split: SplitOptions = field(default_factory=SplitOptions)
     batch_size: PositiveInt = 256

@@ -93,6 +93,7 @@ def test_validation_rows_that_do_not_fit_are_streamed_with_the_same_numbers(peop
 def test_auto_streams_what_would_take_more_than_half_of_the_free_memory(people, cli, monkeypatch):
     stored = type(SOURCES.build("table", path="people.parquet").stored())
     monkeypatch.setattr(stored, "bytes_per_row", lambda _: 25_000)
+    monkeypatch.setattr("mtl_cli.build.sources.input_bytes", lambda *_: 12_500)  # of all rows and of splits
     needed = 2 * 200 * 25_000
     monkeypatch.setattr("mtl_cli.build.sources.free_memory", lambda: 2 * needed + 1)
     ended = cli(*LINE)

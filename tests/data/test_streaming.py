@@ -2,6 +2,7 @@
 
 import datetime
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from mtl_cli.data.batches import plan_epoch
 from mtl_cli.data.memory import free_memory
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.sources._parquet import row_groups
-from mtl_cli.data.streaming import Stream, StreamedRows, open_stream
+from mtl_cli.data.streaming import Stream, StreamedRows, input_bytes, open_stream
 from mtl_cli.errors import DataError
 from mtl_cli.registry import SOURCES
 from mtl_cli.schema import ImageOptions, TextOptions
@@ -430,3 +431,40 @@ def test_an_image_that_changes_meanwhile_is_an_error(on_bad, change):
     assert problem.where == "a.parquet, column 'photo', row 8"
     assert "'7.png'" in problem.what
     assert problem.hint == "It was otherwise at the start. Put it back as it was, and go on with resume."
+
+
+def _bytes(inputs):
+    return sum(tensor.nbytes for tensor in _parts(inputs).values())
+
+
+def test_what_inputs_take_is_known_from_the_first_rows():
+    source = _source()
+    options = replace(_options(), inputs=["*", {"name": "review", "type": "text"}], exclude=["y"])
+    features = Features.fit(source.read(), options, np.arange(ROWS), {})
+    actual = _bytes(features.transform(source.read())[0]) / ROWS
+    assert input_bytes(source.stored(), options) == pytest.approx(actual, rel=0.15)
+    flags = _source_of("b.parquet", pl.DataFrame({f"x{i}": [True, False] for i in range(100)})).stored()
+    assert input_bytes(flags, FeatureOptions()) == 400
+    assert input_bytes(flags, FeatureOptions(inputs=["nowhere"])) == 0  # an error that is told when rows are read
+    assert input_bytes(_source_of("c.parquet", _frame().head(0)).stored(), options) == 0
+
+
+def test_image_files_count_with_their_pixels():
+    table, _ = _photos("error")
+    options = FeatureOptions(inputs=[{"name": "photo", "type": "image"}])
+    assert input_bytes(table, options) == 4
+    Path("0.png").unlink()  # told when all are read
+    assert input_bytes(table, options) == 4
+    large = replace(options, image=ImageOptions(size=[20, 30], channels=3))
+    assert input_bytes(table, large) == 20 * 30 * 3
+    for name in range(12):
+        Path(f"{name}.png").unlink(missing_ok=True)
+    assert input_bytes(table, options) == 0
+
+
+def test_rows_that_are_large_are_shuffled_by_the_bytes_that_they_take(monkeypatch):
+    table, features = _photos("error")
+    assert open_stream(table, features, "auto", {}, skip=False)[0].buffer == 65_536
+    monkeypatch.setattr("mtl_cli.data.streaming._WINDOW_BYTES", 4 * 5)
+    assert open_stream(table, features, "auto", {}, skip=False)[0].buffer == 5
+    assert open_stream(table, features, 7, {}, skip=False)[0].buffer == 7
