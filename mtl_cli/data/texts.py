@@ -31,6 +31,8 @@ VERSION = 2  # of how texts and tokens are read
 _JOINERS = "\u200c\u200d"  # they say how letters of a word join
 _MARKED = (range(0x300, 0x20000), range(0xE0000, 0xE1000))  # where combining marks stand
 _ALL = 1 << 32  # values of CRC-32
+_ROWS_AT_ONCE = 1024  # whose cells and features are held on the way to their numbers, at many times the bytes
+_LONGEST_KEPT = 32  # letters of words whose features are kept for the next time: longer ones are rare, and have many
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,15 @@ class BagInput(ABC):
         read = cls(name, options, version=VERSION)
         if options.min_count is None:
             return read
-        found, counts = np.empty(0, np.int64), np.empty(0, np.int64)
-        for start, column in table.pieces(name):
-            rows = rows_in(train_rows, start, len(column.values))
-            part = replace(column, values=column.values.gather(rows), in_source=None)
-            features, _ = read.features(part, None if groups is None else groups.gather(rows + start))
-            values, times = np.unique(features, return_counts=True)
-            found, place = np.unique(np.concatenate([found, values]), return_inverse=True)
-            counts = np.bincount(place, np.concatenate([counts, times]), len(found)).astype(np.int64)
+
+        def training() -> Iterator[np.ndarray]:
+            for start, column in table.pieces(name):
+                rows = rows_in(train_rows, start, len(column.values))
+                part = replace(column, values=column.values.gather(rows), in_source=None)
+                own = None if groups is None else groups.gather(rows + start)
+                yield from (features for features, _ in read.features(part, own))
+
+        found, counts = _counted(training())
         often = np.flatnonzero(counts >= options.min_count)
         most = often[np.argsort(-counts[often], kind="stable")][: options.ids - 1]
         return replace(read, known=np.sort(found[most]).astype("<u4").tobytes())
@@ -97,16 +100,24 @@ class BagInput(ABC):
         Raises:
             DataError: The column holds something else.
         """
-        features, starts = self.features(column, groups)
+        read = [(self._numbers(features), counts) for features, counts in self.features(column, groups)]
+        numbers, counts = (np.concatenate(parts) for parts in zip(*read, strict=True))
+        return numbers, _starts(counts)
+
+    def _numbers(self, features: np.ndarray) -> np.ndarray:
+        """The numbers of features."""
         if self.known is None:
-            return (features % self.options.ids).astype(np.int32), starts
+            return (features % self.options.ids).astype(np.int32)
         known = np.append(np.frombuffer(self.known, "<u4").astype(np.int64), _ALL)  # which nothing is: all have a place
         place = np.searchsorted(known, features)
-        return np.where(known[place] == features, place + 1, 0).astype(np.int32), starts
+        return np.where(known[place] == features, place + 1, 0).astype(np.int32)
 
     @abstractmethod
-    def features(self, column: Column, groups: pl.Series | None) -> tuple[np.ndarray, np.ndarray]:
-        """CRC-32 (M, ...) int64 of the features of all cells, and where each row starts; see ``values``."""
+    def features(self, column: Column, groups: pl.Series | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """CRC-32 (M, ...) int64 of the features of some cells after others, and how many each cell has.
+
+        Yields at least once; for the rest see ``values``.
+        """
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -128,15 +139,16 @@ class TextInput(BagInput):
 
     type: ClassVar[Literal["text", "tokens"]] = "text"
 
-    def features(self, column: Column, groups: pl.Series | None) -> tuple[np.ndarray, np.ndarray]:
+    def features(self, column: Column, groups: pl.Series | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
             raise DataError(Problem(column.head, f"must hold texts, got type {column.values.dtype}"))
-        texts, options = column.values.cast(pl.String).to_list(), replace(self.options, ids=_ALL)
-        bags = [
-            text_ids(text or "", options, seed, self.version)
-            for text, seed in zip(texts, _seeds(groups, len(texts)), strict=True)
-        ]
-        return _flat(bags), _starts([len(bag) for bag in bags])
+        options = replace(self.options, ids=_ALL)
+        for cells, seeds in _some_rows(column.values.cast(pl.String), groups):
+            bags = [
+                np.array(text_ids(text or "", options, seed, self.version), np.int64)
+                for text, seed in zip(cells, seeds, strict=True)
+            ]
+            yield np.concatenate([np.empty(0, np.int64), *bags]), np.array([len(bag) for bag in bags], np.int64)
 
 
 @dataclass(frozen=True)
@@ -149,17 +161,20 @@ class TokensInput(BagInput):
     def shape(self) -> tuple[int, ...]:
         return (3 + 2 * self.options.affix,)
 
-    def features(self, column: Column, groups: pl.Series | None) -> tuple[np.ndarray, np.ndarray]:
+    def features(self, column: Column, groups: pl.Series | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if not is_tokens(column.values.dtype) and not holds_nothing(column.values.dtype):
             raise DataError(Problem(column.head, f"must hold lists of words, got type {column.values.dtype}"))
-        rows, options = column.values.to_list(), replace(self.options, ids=_ALL)
-        words = [
-            (word or "", seed) for row, seed in zip(rows, _seeds(groups, len(rows)), strict=True) for word in row or ()
-        ]
-        places = {word: place for place, word in enumerate(dict.fromkeys(words))}
-        distinct = np.array([token_ids(word, options, seed, self.version) for word, seed in places], np.int64)
-        ids = distinct.reshape(-1, *self.shape)[np.array([places[word] for word in words], np.int64)]
-        return ids, _starts(token_counts(column.values))
+        options = replace(self.options, ids=_ALL)
+        places: dict[tuple[str, int], int] = {}  # in ``ids``, of the words so far
+        ids = np.empty((0, *self.shape), np.int64)
+        for cells, seeds in _some_rows(column.values, groups):
+            words = [(word or "", seed) for row, seed in zip(cells, seeds, strict=True) for word in row or ()]
+            new = [word for word in dict.fromkeys(words) if word not in places]
+            places.update(zip(new, itertools.count(len(places))))
+            own = np.array([token_ids(word, options, seed, self.version) for word, seed in new], np.int64)
+            ids = np.concatenate([ids, own.reshape(-1, *self.shape)])
+            counts = np.array([len(row or ()) for row in cells], np.int64)
+            yield ids[np.array([places[word] for word in words], np.int64)], counts
 
 
 def token_counts(values: pl.Series) -> np.ndarray:
@@ -232,10 +247,17 @@ def _shape(word: str) -> str:
     return re.sub(r"(.)\1{2,}", r"\1\1", signs)
 
 
-@functools.lru_cache(maxsize=1 << 18)
 def _word_ids(word: str, low: int, high: int, ids: int, seed: int) -> tuple[int, ...]:
+    find = _kept_word_ids if len(word) <= _LONGEST_KEPT else _find_word_ids
+    return find(word, low, high, ids, seed)
+
+
+def _find_word_ids(word: str, low: int, high: int, ids: int, seed: int) -> tuple[int, ...]:
     pieces = _pieces(f"<{word}>", low, high)
     return (_number("w", word, ids, seed), *(_number("c", piece, ids, seed) for piece in pieces))
+
+
+_kept_word_ids = functools.lru_cache(maxsize=1 << 18)(_find_word_ids)
 
 
 def _pieces(text: str, low: int, high: int) -> Iterator[str]:
@@ -255,11 +277,35 @@ def _seeds(groups: pl.Series | None, rows: int) -> Iterable[int]:
     return [seeds[group] for group in groups]
 
 
-def _flat(bags: list[list[int]]) -> np.ndarray:
-    return np.fromiter((number for bag in bags for number in bag), np.int64)
+def _some_rows(cells: pl.Series, groups: pl.Series | None) -> Iterator[tuple[list[Any], Iterable[int]]]:
+    """Some cells after others, at least once, and what the features of each start from."""
+    for first in range(0, max(len(cells), 1), _ROWS_AT_ONCE):
+        own = cells.slice(first, _ROWS_AT_ONCE).to_list()
+        yield own, _seeds(None if groups is None else groups.slice(first, _ROWS_AT_ONCE), len(own))
 
 
-def _starts(counts: np.ndarray | list[int]) -> np.ndarray:
+def _counted(parts: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct numbers of all parts, ascending, and how often each occurs.
+
+    Example:
+        >>> [found.tolist() for found in _counted([np.array([7, 3, 7]), np.array([3]), np.array([9, 7])])]
+        [[3, 7, 9], [2, 3, 1]]
+    """
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    for part in parts:
+        found.append(np.unique(part, return_counts=True))
+        if sum(len(numbers) for numbers, _ in found[1:]) >= len(found[0][0]):  # so that each is sorted a few times only
+            found = [_added_up(found)]
+    return _added_up(found)
+
+
+def _added_up(counted: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    numbers, times = (np.concatenate(parts) for parts in zip(*counted, strict=True))
+    distinct, place = np.unique(numbers, return_inverse=True)
+    return distinct, np.bincount(place, times, len(distinct)).astype(np.int64)
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
     starts = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=starts[1:])
     return starts

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tracemalloc
 import unicodedata
 import zlib
 from dataclasses import replace
@@ -292,3 +293,44 @@ def test_lists_of_another_length_and_labels_of_rows_are_named():
         spread_targets(np.zeros(2, np.float32), tags, tokens)
     with pytest.raises(DataError, match=r"column 'tag': must hold a list of labels in each row, got type String"):
         label_tokens(Column("tag", pl.Series(["A"]), lambda row: f"people.csv, column 'tag', row {row + 1}"))
+
+
+@pytest.mark.parametrize("options", [{}, {"min_count": 2, "by": "c"}, {"ids": 7, "min_count": 1}])
+def test_rows_are_read_some_at_a_time_with_the_same_features(monkeypatch, options):
+    draw = np.random.default_rng(0)
+    words = [f"w{i}" for i in range(20)]
+    bags = [list(draw.choice(words, count)) if count else None for count in draw.integers(0, 6, 53)]
+    table = table_of(
+        t=[None if bag is None else " ".join(bag) for bag in bags], l=bags, c=["a", "b", None] * 17 + ["a"] * 2
+    )
+    given = {"inputs": [{"name": "t", "type": "text"}, "l"], "text": TextOptions(**options)}
+    found = []
+    for rows in (1000, 7):
+        monkeypatch.setattr(mtl_cli.data.texts, "_ROWS_AT_ONCE", rows)
+        features = fit(table, **given)
+        blocks = features.transform(table)[0].blocks
+        found.append((features.to_json()["blocks"], [t.tolist() for block in blocks.values() for t in block]))
+    assert found[0] == found[1]
+
+
+def test_numbers_of_texts_take_little_more_memory_than_they_hold():
+    draw = np.random.default_rng(0)
+    words = [f"word{i}" for i in range(500)]
+    table = table_of(t=[" ".join(draw.choice(words, 40)) for _ in range(4000)])
+    features = fit(table, inputs=[{"name": "t", "type": "text"}])
+    held = sum(t.nbytes for t in features.transform(table)[0].blocks["t"])
+    tracemalloc.start()
+    features.transform(table)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3 * held
+
+
+def test_features_of_long_words_are_not_kept():
+    kept = mtl_cli.data.texts._kept_word_ids
+    kept.cache_clear()
+    options = TextOptions(ids=1 << 31)
+    assert len(text_ids("x" * 1000, options)) == 1 + 1000 + 999 + 998
+    assert kept.cache_info().currsize == 0
+    text_ids("short", options)
+    assert kept.cache_info().currsize == 1
