@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -58,6 +59,21 @@ def test_arrays_stay_as_small_as_they_are_and_are_measured_on_training_rows():
     np.testing.assert_allclose(photo.std, PIXELS[:3].std((0, 1, 2)))
     assert features.input_dim == 60 + 20 + 20
     assert features.describe_width().startswith("photo: image 5 x 4 x 3; grey: image 5 x 4 x 1")
+
+
+def test_arrays_are_measured_some_at_a_time(monkeypatch):
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 16, 16, 3), dtype=np.uint8)
+    table, train = table_of(photo=pixels), range(1, 500)
+    monkeypatch.setattr(mtl_cli.data.images, "_CELLS_AT_ONCE", 16 * 16 * 3 * 10)
+    tracemalloc.start()
+    (photo,) = fit(table, train).spec.blocks
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < pixels.nbytes
+    assert photo.mean == tuple(pixels[1:].mean((0, 1, 2)))
+    np.testing.assert_allclose(photo.std, pixels[1:].std((0, 1, 2)), rtol=1e-12)
+    monkeypatch.setattr(mtl_cli.data.images, "_CELLS_AT_ONCE", 1)  # no image is smaller
+    np.testing.assert_allclose(fit(table, train).spec.blocks[0].std, photo.std, rtol=1e-12)
 
 
 def test_image_without_contrast_has_deviation_one_and_is_told():
