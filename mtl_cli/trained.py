@@ -264,6 +264,13 @@ class TrainedRun:
                 f"{table.files}: changed since the training (another fingerprint): the numbers are not those of the "
                 f"training, and rows of {split} may have been trained on."
             )
+        elif others := self.features.changed_files(table):
+            changed = True
+            notes += [
+                f"{table.column(column).head}: image files changed since the training (other sizes): the numbers are "
+                "not those of the training."
+                for column in others
+            ]
         notes += self._lacking(table, table.files)
         inputs, found, unreadable = read_inputs(self.config, table, self.features, {split: getattr(splits, split)})
         labels, tokens = encode_labels(self.config, table, self.tasks, self.spec, unreadable)

@@ -14,7 +14,7 @@ import polars as pl
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.column_types import ColumnType, category_text, infer_type
 from mtl_cli.data.feature_report import ReportRow, copies_of_targets, describe, format_report
-from mtl_cli.data.images import ImageInput, fit_image_arrays, fit_image_files, image_values
+from mtl_cli.data.images import ImageInput, digest_of_sizes, fit_image_arrays, fit_image_files, image_values
 from mtl_cli.data.input_columns import (
     CategoryInput,
     Findings,
@@ -337,6 +337,19 @@ class Features:
             each = np.unique(own[:, first] * size + own[:, second])
             found.append(Links((first, second), np.stack(np.divmod(each, size))))
         return replace(self, links=tuple(found))
+
+    def changed_files(self, table: AnyTable) -> dict[str, tuple[str, str]]:
+        """The columns whose image files have other sizes than those of the training: what they have had, and have.
+
+        Args:
+            table: The rows of the training, as they are read now.
+        """
+        found = {}
+        for block in self.blocks:
+            if isinstance(block, ImageInput) and block.files and table.schema.get(block.name) == pl.String:
+                column = _from_files(table, table.column(block.name), block.options)
+                found[block.name] = block.files, digest_of_sizes(column, block.options)
+        return {name: (before, now) for name, (before, now) in found.items() if before != now}
 
     def differences(self, other: Features) -> list[str]:
         """How the columns differ from those of ``other``, whatever their order and statistics; none: the same."""

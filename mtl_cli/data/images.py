@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from mtl_cli.types import Block, Column
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VERSION = 2  # of how files become pixels
 _MEASURED = 1000  # image files that mean and deviation are taken from
+_SIZES_AT_ONCE = 1024  # of image files
 _CELLS_AT_ONCE = 1 << 22  # of pixels in the table that are measured: in 64 bits they take 16 times their bytes
 _GOLDEN = (5**0.5 - 1) / 2  # whose multiples are spread evenly over [0, 1) modulo 1
 _SHOWN = 5  # unreadable images named one by one
@@ -45,6 +47,7 @@ class ImageInput:
         std: The same for the standard deviation; 1 where all pixels are equal.
         options: How files become images.
         version: Which way of ``decode`` they are read.
+        files: Of image files what ``digest_of_sizes`` says; empty for arrays in the table, and of runs of before.
     """
 
     name: str
@@ -53,6 +56,7 @@ class ImageInput:
     std: tuple[float, ...]
     options: ImageOptions
     version: int = 1  # of runs of before
+    files: str = ""
     type: str = "image"
 
     @property
@@ -94,7 +98,36 @@ def fit_image_files(column: Column, train_rows: np.ndarray, options: ImageOption
     images = [found[place] for place in sorted(found)]
     height, width, _ = first.shape
     shape = height, width, max(image.shape[2] for image in (first, *images))
-    return _measured(column, shape, lambda: (np.broadcast_to(image, (1, *shape)) for image in images), options)
+    measured, notes = _measured(
+        column, shape, lambda: (np.broadcast_to(image, (1, *shape)) for image in images), options
+    )
+    return replace(measured, files=digest_of_sizes(column, options)), notes
+
+
+def digest_of_sizes(column: Column, options: ImageOptions) -> str:
+    """sha256 (hex) over the bytes that each image file has, row by row: which files they are, wherever they lie.
+
+    Contents are not read: that would take as long as a pass over the data. Times of change differ between copies.
+    """
+    paths = column.values.to_list()
+    parts = [paths[first : first + _SIZES_AT_ONCE] for first in range(0, len(paths), _SIZES_AT_ONCE)]
+
+    def sizes(cells: list[str | None]) -> bytes:
+        return np.array([-1 if cell is None else _file_size(_path(cell, options)) for cell in cells], "<i8").tobytes()
+
+    hasher = hashlib.sha256()
+    with ThreadPoolExecutor() as pool:  # a file system far away answers several at a time
+        for part in pool.map(sizes, parts):
+            hasher.update(part)
+    return hasher.hexdigest()
+
+
+def _file_size(path: Path) -> int:
+    """Bytes; -1 if there is no such file."""
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return -1
 
 
 def _spread(rows: np.ndarray, most: int) -> np.ndarray:

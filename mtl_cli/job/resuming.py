@@ -54,6 +54,9 @@ def refuse_other_data(run: Run) -> None:
         return
     stored, found = run.folder.read_sealed("data.json", DATA_FORMAT), run.data.table.fingerprint
     run.folder.refuse_other_data(str(stored.get("fingerprint")), found, run.data.table.files)
+    changed = stored_features(run.config, run.folder).changed_files(run.data.table)
+    for column, (before, now) in changed.items():
+        run.folder.refuse_other_data(before, now, f"the image files of column '{column}'")
     changes = _changes_of_missing(stored["features"], run.data.features)
     if changes:
         what = f"the data are read otherwise than when the run began ({listed(changes, 3)})"

@@ -147,3 +147,21 @@ def test_few_images_are_decoded_at_once_for_predictions(cli, listed, monkeypatch
     monkeypatch.setattr("mtl_cli.trained._CELLS", 600 * 8 * 8)
     assert trained.predict(rows, id="").equals(whole)
     assert decoded == [700, 512, 188]  # whole batches
+
+
+def test_image_files_that_changed_are_told_and_refused(cli, listed, capsys):
+    assert cli(*RUN, "data.image.on_bad=skip").code == 0
+    assert run(evaluate.evaluate, ["run", "--out", "m.json"]) == 0
+    assert "changed since" not in capsys.readouterr().err
+    image = Path("photos/img/1.jpg")
+    before = image.read_bytes()
+    Image.fromarray(np.eye(8, dtype=np.uint8) * 255).save(image)
+    assert run(evaluate.evaluate, ["run", "--out", "m.json", "--overwrite"]) == 0
+    told = "photos/list.csv, column 'photo': image files changed since the training (other sizes): the numbers are not "
+    assert told in capsys.readouterr().err
+    refused = cli("resume=run", "trainer.max_epochs=2")
+    assert refused.code == 2
+    assert "resume: run: the data have changed since the run began (fingerprint " in refused.err
+    assert "Put the image files of column 'photo' back as they were, or start a new run." in refused.err
+    image.write_bytes(before)  # at another time: a copy would have another one, too
+    assert cli("resume=run", "trainer.max_epochs=2").code == 0

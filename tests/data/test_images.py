@@ -167,6 +167,21 @@ def test_files_are_colours_if_some_training_image_is(tmp_path, monkeypatch):
     assert fit(table, [0], **options, image=ImageOptions(channels=3)).spec.blocks[0].shape == (5, 4, 3)
 
 
+def test_image_files_are_known_by_their_sizes(raw_files, tmp_path):
+    options = {"inputs": [{"name": "photo", "type": "image"}, "x"], "image": ImageOptions(on_bad="skip")}
+    saved = json.loads(json.dumps(fit(raw_files, **options).to_json()))
+    features = Features.from_json(saved)
+    assert features.changed_files(raw_files) == {}
+    for change in (lambda path: path.write_bytes(bytes(61)), lambda path: path.unlink()):
+        change(tmp_path / "5.raw")
+        assert list(features.changed_files(raw_files)) == ["photo"]
+    (tmp_path / "5.raw").write_bytes(PIXELS[5].tobytes())
+    assert features.changed_files(raw_files) == {}
+    del saved["blocks"][0]["files"]  # as runs of before
+    assert Features.from_json(saved).changed_files(table_of(photo=["0.raw"], x=["1"])) == {}
+    assert fit(table_of(photo=PIXELS)).changed_files(table_of(photo=PIXELS[1:])) == {}
+
+
 def test_root_is_where_relative_paths_start(raw_files, tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "0.raw").rename(tmp_path / "deep/0.raw")
