@@ -41,6 +41,39 @@ class Markers:
     decimal: str = "."
     thousands: str | None = None
 
+    def mark(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
+        """Makes marked cells null and counts them per column: text by the cell, other values by the marker.
+
+        Example:
+            >>> Markers(("NA", "")).mark(pl.DataFrame({"a": ["1", "NA", ""], "b": [1.0, float("nan"), None]}))[1]
+            {'a': {'empty': 1, 'NA': 1}, 'b': {'null': 1, 'NaN': 1}}
+        """
+        counts: dict[str, dict[str, int]] = {}
+        changed = []
+        marked = self.in_text(frame.select(pl.col(pl.String)))
+        for series in frame.iter_columns():
+            kept = series
+            found = {"null": series.null_count()}
+            if series.dtype == pl.String:
+                flags = marked[series.name]
+                if flags.any():
+                    for value, count in sorted(series.filter(flags).value_counts().rows()):
+                        found[value or "empty"] = count
+                    kept = _without(series, flags)
+            else:
+                if series.dtype.is_float() and series.is_nan().any():
+                    found["NaN"] = int(series.is_nan().sum())
+                    kept = series.fill_nan(None)
+                for marker, flags in self.in_values(kept):
+                    found[marker] = int(flags.sum())
+                    kept = _without(kept, flags) if flags.any() else kept
+            if kept is not series:
+                changed.append(kept)
+            found = {marker: count for marker, count in found.items() if count}
+            if found:
+                counts[series.name] = found
+        return frame.with_columns(changed), counts
+
     def in_text(self, cells: pl.DataFrame) -> pl.DataFrame:
         """Which cells of columns of text are a marker, as many columns of bool: all columns at once."""
         found = cells.lazy().select(pl.all().is_in(list(self.texts)).fill_null(False)).collect()
@@ -84,6 +117,11 @@ class Markers:
         """The markers that are days or moments."""
         moments, _ = parse_dates(pl.Series(self.texts, dtype=pl.String))
         return {marker: moment for marker, moment in zip(self.texts, moments, strict=True) if moment is not None}
+
+
+def _without(series: pl.Series, flags: pl.Series) -> pl.Series:
+    """The cells with the flagged ones null."""
+    return pl.select(pl.when(~flags).then(series).alias(series.name)).to_series()
 
 
 def _in_either_precision(number: float) -> list[float]:

@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 
 from mtl_cli.data.markers import Markers
-from mtl_cli.data.sources._files import mark_missing
 from mtl_cli.data.table import AnyTable, Drawn, Facts, Part, Table
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.types import Column
@@ -224,7 +223,7 @@ class StoredTable(AnyTable):
             frame = scan.collect()
         if len(self._files) > 1:
             frame = frame.cast({name: self._schema[name] for name in frame.columns})
-        frame, missing = mark_missing(frame, self._missing)
+        frame, missing = self._missing.mark(frame)
         return Table(frame, (self.parts[number],), missing=missing)
 
     def _changed(self, number: int) -> DataError:

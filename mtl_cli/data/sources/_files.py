@@ -12,7 +12,6 @@ import polars as pl
 
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.column_types import lost_digits
-from mtl_cli.data.markers import Markers
 from mtl_cli.data.memory import free_memory
 from mtl_cli.data.table import Part, Table
 from mtl_cli.errors import ConfigError, DataError, Problem, nearest
@@ -229,40 +228,6 @@ def stack_frames(files: list[File]) -> pl.DataFrame:
         return files[0].frame
     columns = files[0].frame.columns
     return pl.concat([file.frame.select(columns) for file in files], how="vertical_relaxed")
-
-
-def mark_missing(frame: pl.DataFrame, markers: Markers) -> tuple[pl.DataFrame, dict[str, dict[str, int]]]:
-    """Makes marked cells null and counts them per column: text by the cell, other values by the marker."""
-    counts: dict[str, dict[str, int]] = {}
-    changed = []
-    marked = markers.in_text(frame.select(pl.col(pl.String)))
-    for series in frame.iter_columns():
-        kept = series
-        found = {"null": series.null_count()}
-        if series.dtype == pl.String:
-            flags = marked[series.name]
-            if flags.any():
-                for value, count in sorted(series.filter(flags).value_counts().rows()):
-                    found[value or "empty"] = count
-                kept = _without(series, flags)
-        else:
-            if series.dtype.is_float() and series.is_nan().any():
-                found["NaN"] = int(series.is_nan().sum())
-                kept = series.fill_nan(None)
-            for marker, flags in markers.in_values(kept):
-                found[marker] = int(flags.sum())
-                kept = _without(kept, flags) if flags.any() else kept
-        if kept is not series:
-            changed.append(kept)
-        found = {marker: count for marker, count in found.items() if count}
-        if found:
-            counts[series.name] = found
-    return frame.with_columns(changed), counts
-
-
-def _without(series: pl.Series, flags: pl.Series) -> pl.Series:
-    """The cells with the flagged ones null."""
-    return pl.select(pl.when(~flags).then(series).alias(series.name)).to_series()
 
 
 def _parts(files: list[File]) -> tuple[Part, ...]:

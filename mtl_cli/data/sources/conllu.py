@@ -11,7 +11,7 @@ from typing import IO, Literal
 import polars as pl
 
 from mtl_cli.data.markers import Markers
-from mtl_cli.data.sources._files import File, Fingerprint, check_paths, existing_file, mark_missing, read_files
+from mtl_cli.data.sources._files import File, Fingerprint, check_paths, existing_file, read_files
 from mtl_cli.data.sources._unzip import unzipped
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Part, Table
@@ -113,7 +113,7 @@ class ConlluSource(Source):
         return File(name, split, self._frame(sentences), lines=False, places=places)
 
     def _interpret(self, table: Table, notes: Collection[str]) -> Table:
-        frame, missing = mark_missing(table.frame, Markers())
+        frame, missing = Markers().mark(table.frame)
         return replace(table, frame=frame, missing=missing, notes=tuple(notes), types={"sent_id": "name"})
 
     def _frame(self, sentences: list[_Sentence]) -> pl.DataFrame:

@@ -19,7 +19,6 @@ from mtl_cli.data.sources._files import (
     Fingerprint,
     check_paths,
     existing_file,
-    mark_missing,
     read_files,
     refuse_too_large,
 )
@@ -89,7 +88,7 @@ class NpzSource(Source):
             DataError: Absent or damaged files, objects instead of numbers, arrays of unequal length.
         """
         table = read_files(self._files, self._read_file)
-        frame, missing = mark_missing(table.frame, Markers())
+        frame, missing = Markers().mark(table.frame)
         return replace(table, frame=frame, missing=missing)
 
     def _read_file(self, name: str, split: str | None, fingerprint: Fingerprint) -> list[File]:

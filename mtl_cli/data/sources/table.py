@@ -29,7 +29,6 @@ from mtl_cli.data.sources._files import (
     empty_splits,
     existing_file,
     folder_of,
-    mark_missing,
     read_files,
     read_unzipped,
     stack_frames,
@@ -83,7 +82,7 @@ class _Signs:
     def read(self, table: Table, verbatim: Collection[str] = (), converted: Collection[str] | None = None) -> Table:
         """What the cells mean: which are missing, and other people's numbers; see ``Source.chunks``."""
         as_written = {name: table.frame[name] for name in verbatim if name in table.frame.columns}
-        frame, counts = mark_missing(table.frame, self.markers)
+        frame, counts = self.markers.mark(table.frame)
         table = replace(table, frame=frame, missing=counts, as_written=as_written)
         if (self.decimal, self.thousands) == (".", None):
             return table
