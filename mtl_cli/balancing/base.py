@@ -182,9 +182,9 @@ class GradientBalancing(Balancing):
     """A method that combines the tasks' gradients on the shared parameters.
 
     Heads and other parameters of one task get that task's own gradient. A task whose gradient is zero is treated like
-    one without labels: it has weight 0, and its state stays as it is. Methods differ in how long their update is (some
-    are like the sum of the gradients, some like their mean, some do not grow with them), and with it in the learning
-    rate that suits them.
+    one without labels: it has weight 0, and its state stays as it is. Where it is zero in some of the ``samples`` only,
+    the state stays too, and gives the weight. Methods differ in how long their update is (some are like the sum of the
+    gradients, some like their mean, some do not grow with them), and with it in the learning rate that suits them.
 
     Args:
         normalize_to: ``sum`` or ``mean`` makes every update as long as the sum or the mean of the gradients.
@@ -285,25 +285,35 @@ class GramianBalancing(GradientBalancing):
             (k,). With ``samples`` the products are those of the first and the second sample: not symmetric.
         """
 
+    def kept(self, tasks: Tensor) -> Tensor:
+        """Weights (k,) in float64 by what the method keeps of each task; by default equal ones, which sum to 1.
+
+        Asked for, after ``combine`` for the others, where some of these tasks have a gradient in some ``samples`` only
+        (labels, say, in one part of the step's rows): their products would be 0 by chance, and tell nothing of them.
+        """
+        return torch.full((len(tasks),), 1 / len(tasks), dtype=torch.float64)
+
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:
         if jacobian.dim() == 2:
             gramian = (jacobian @ jacobian.t()).cpu().double()
-            squares = gramian.diagonal()
+            alive = known = gramian.diagonal() > 0
         else:
             gramian = (jacobian[0] @ jacobian[min(1, len(jacobian) - 1)].t()).cpu().double()
-            squares = jacobian.square().sum((0, 2)).cpu().double()
+            there = (torch.linalg.vector_norm(jacobian, dim=2) > 0).cpu()  # (S, k)
+            alive, known = there.any(0), there[:2].all(0)
             jacobian = self.pick(jacobian)
         if not bool(gramian.isfinite().all()):  # of the gradients, so that no weights are to blame
             return torch.full_like(jacobian[0], torch.nan), None
-        weights = self._weights(gramian, squares, losses, tasks).to(jacobian)
+        weights = self._weights(gramian, alive, known, losses, tasks).to(jacobian)
         return weights @ jacobian, weights
 
-    def _weights(self, gramian: Tensor, squares: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:
-        """``combine`` for the tasks whose gradient is not zero (by ``squares``), and 0 for the others."""
-        alive = squares > 0
-        if self.all_have(alive, tasks):
+    def _weights(self, gramian: Tensor, alive: Tensor, known: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:
+        """Weights (k,): ``combine`` for the tasks that are ``known`` by their products; 0 for those not ``alive``."""
+        if self.all_have(alive, tasks) and bool(known.all()):
             return self.combine(gramian, losses, tasks)
-        weights = torch.zeros_like(squares)
-        if bool(alive.any()):
-            weights[alive] = self.combine(gramian[alive][:, alive], losses[alive], tasks[alive])
+        weights = torch.zeros(len(tasks), dtype=gramian.dtype)
+        if bool(known.any()):
+            weights[known] = self.combine(gramian[known][:, known], losses[known], tasks[known])
+        if bool((alive & ~known).any()):
+            weights[alive] = self.kept(tasks[alive])
         return weights

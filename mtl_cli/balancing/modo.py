@@ -20,7 +20,8 @@ class MoDo(GramianBalancing):
 
     shares <- projection on the simplex of shares - gamma (G_1 G_2' + rho I) shares; the update is their combination of
     the gradients of both. The two are halves of the rows of each step, which are in random order; with
-    ``trainer.accumulate_grad_batches=2`` they are two batches of full size.
+    ``trainer.accumulate_grad_batches=2`` they are two batches of full size. A task that has labels in one of them only
+    keeps its share in that step.
 
     Args:
         num_tasks: K.
@@ -58,4 +59,7 @@ class MoDo(GramianBalancing):
         moved = shares - self._gamma * (gramian @ shares + self._rho * shares)
         new = torch.from_numpy(project_to_simplex(moved.numpy()))
         self.shares.keep(tasks, new)
-        return new
+        return self.kept(tasks)
+
+    def kept(self, tasks: Tensor) -> Tensor:
+        return self.shares.of(tasks)

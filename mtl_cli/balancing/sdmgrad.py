@@ -22,7 +22,8 @@ class SDMGrad(GramianBalancing):
     w minimises |g_w + lambda g_0|^2 over the simplex, by SGD with momentum on G_1 G_2' (divided by the square of the
     mean length), going on from the w of the last step; the update is (g_w + lambda g_0) / (1 + lambda) of the third
     batch. The three are thirds of the rows of each step, which are in random order, so that the shared parameters learn
-    from a third of them; with ``trainer.accumulate_grad_batches=3`` they are three batches of full size.
+    from a third of them; with ``trainer.accumulate_grad_batches=3`` they are three batches of full size. A task that
+    has no label in one of the first two keeps its w in that step.
 
     Args:
         num_tasks: K.
@@ -67,9 +68,11 @@ class SDMGrad(GramianBalancing):
         for _ in range(self._iterations):
             velocity = self._momentum * velocity + matrix @ (shares + self._pull * mean)
             shares = project_to_simplex(shares - self._lr * velocity)
-        new = torch.from_numpy(shares)
-        self.shares.keep(tasks, new)
-        return (new + self._pull * mean) / (1 + self._pull)
+        self.shares.keep(tasks, torch.from_numpy(shares))
+        return self.kept(tasks)
+
+    def kept(self, tasks: Tensor) -> Tensor:
+        return (self.shares.of(tasks) + self._pull / len(tasks)) / (1 + self._pull)
 
     def pick(self, jacobians: Tensor) -> Tensor:
         return jacobians[-1]

@@ -196,6 +196,27 @@ def test_absent_task_keeps_its_state(name):
             torch.testing.assert_close(value[1], untouched, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.parametrize("name", [name for name in BALANCINGS.names() if BALANCINGS.load(name).samples > 1])
+def test_task_with_labels_in_one_part_of_a_step_keeps_its_state_and_its_weight(name):
+    method = _settled(name, range(3))
+    jacobian, tasks = torch.tensor(JACOBIANS["conflicting"]), torch.arange(3)
+    samples = torch.stack([jacobian] * method.samples)
+    method.aggregate(samples, torch.ones(3), tasks)
+    before = copy.deepcopy(method.state_dict())
+    kept = float(method.kept(tasks)[1])
+    assert kept > 0
+    for part in range(method.samples):
+        sparse = samples.clone()
+        sparse[:, 1] = 0.0
+        sparse[part, 1] = method.samples * jacobian[1]
+        weights = method.aggregate(sparse, torch.ones(3), tasks)[1]
+        assert float(weights[1]) == pytest.approx(kept)
+    for key, value in method.state_dict().items():
+        assert value[1] == before[key][1]
+        assert not value.equal(before[key]), "the others move on"
+    assert method.take_without_gradient() == []
+
+
 @every_method
 def test_state_dict_brings_the_next_step_back_bit_for_bit(name):
     jacobian = torch.randn(4, 6).tolist()

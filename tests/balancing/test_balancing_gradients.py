@@ -21,7 +21,7 @@ from torchjd.aggregation import (
     UPGrad,
 )
 
-from mtl_cli.balancing import GradientBalancing, backward
+from mtl_cli.balancing import GradientBalancing, GramianBalancing, backward
 from mtl_cli.balancing.autograd import Parameters, PieceLosses, accumulator_for
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.heads import Heads, HeadSpec
@@ -501,6 +501,29 @@ def test_every_sample_is_an_estimate_of_the_whole_however_the_rows_are_cut(name,
     (jacobians,) = seen
     assert len(jacobians) == min(samples, len(pieces))
     torch.testing.assert_close(jacobians, torch.tensor([[1.0, 0.0], [1.0, 1.0]]).expand(len(jacobians), 2, 2))
+
+
+@pytest.mark.parametrize(("name", "options"), [("modo", {"gamma": 0.1}), ("sdmgrad", {})])
+def test_a_task_with_one_label_in_each_step_does_not_starve_those_with_many(name, options):
+    method, mean = BALANCINGS.build(name, 2, **options), torch.zeros(2)
+    for step in range(60):
+        jacobians = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).repeat(method.samples, 1, 1)
+        jacobians[step % method.samples, 1, 1] = method.samples  # the label is now in this part, now in that one
+        mean += method.aggregate(jacobians, torch.ones(2), torch.arange(2))[0] / 60
+    torch.testing.assert_close(mean, torch.tensor([0.5, 0.5]))
+
+
+def test_parts_without_a_product_leave_a_method_that_keeps_nothing_equal_weights():
+    class Ignorant(GramianBalancing):
+        samples = 2
+
+        def combine(self, gramian, losses, tasks):  # noqa: ARG002
+            return torch.ones(len(tasks), dtype=torch.float64)
+
+    jacobians = torch.tensor([[[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]]])
+    method = Ignorant()
+    assert method.aggregate(jacobians, torch.ones(3), torch.arange(3))[1].tolist() == [0.5, 0.5, 0.0]
+    assert method.take_without_gradient() == [2]
 
 
 def test_frozen_parameters_of_the_shared_part_are_left_out():  # BAL-10
