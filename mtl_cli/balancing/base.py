@@ -181,10 +181,11 @@ class LossBalancing(Balancing):
 class GradientBalancing(Balancing):
     """A method that combines the tasks' gradients on the shared parameters.
 
-    Heads and other parameters of one task get that task's own gradient. A task whose gradient is zero is treated like
-    one without labels: it has weight 0, and its state stays as it is. Where it is zero in some of the ``samples`` only,
-    the state stays too, and gives the weight. Methods differ in how long their update is (some are like the sum of the
-    gradients, some like their mean, some do not grow with them), and with it in the learning rate that suits them.
+    Heads and other parameters of one task get that task's own gradient, unless the method has ``own_weights``. A task
+    whose gradient is zero is treated like one without labels: it has weight 0, and its state stays as it is. Where it
+    is zero in some of the ``samples`` only, the state stays too, and gives the weight. Methods differ in how long their
+    update is (some are like the sum of the gradients, some like their mean, some do not grow with them), and with it in
+    the learning rate that suits them.
 
     Args:
         normalize_to: ``sum`` or ``mean`` makes every update as long as the sum or the mean of the gradients.
@@ -208,6 +209,19 @@ class GradientBalancing(Balancing):
     def take_without_gradient(self) -> list[int]:
         taken, self._without_gradient = sorted(self._without_gradient), set()
         return taken
+
+    def own_weights(self, losses: Tensor, tasks: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Weights (k,), above 0, of the losses (k,) of a batch in the gradients of heads and other private parameters.
+
+        None: each has its own gradient. Where a subclass overrides it, the pieces of a batch wait, with their graphs,
+        until the losses of the whole batch are known.
+        """
+        return None
+
+    @property
+    def weighs_own(self) -> bool:
+        """Whether a task's private parameters get another gradient than that of its loss."""
+        return type(self).own_weights is not GradientBalancing.own_weights
 
     @abstractmethod
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:

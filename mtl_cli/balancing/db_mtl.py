@@ -19,7 +19,8 @@ class DBMTL(AveragingBalancing):
     """Gradients of the logarithms of the losses, averaged over steps and made equally long (Lin et al. 2023, DB-MTL).
 
     In step n of a task its average becomes (1 - b) g + b average with b = beta / n^beta_sigma, from 0; all averages are
-    then made as long as the longest, and added. A loss of 1e-8 or less takes part with its own gradient.
+    then made as long as the longest, and added. Heads get the gradient of the logarithm too. A loss of 1e-8 or less
+    takes part with its own gradient.
 
     Args:
         num_tasks: K.
@@ -51,6 +52,9 @@ class DBMTL(AveragingBalancing):
         super().__init__(num_tasks, normalize_to)
         self._beta, self._beta_sigma = beta, beta_sigma
 
+    def own_weights(self, losses: Tensor, tasks: Tensor) -> Tensor:  # noqa: ARG002
+        return torch.where(losses > NO_LOGARITHM, 1 / losses, 1.0)
+
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor]:
         weights = torch.zeros_like(losses)
         found = jacobian.any(1)
@@ -59,8 +63,7 @@ class DBMTL(AveragingBalancing):
             return torch.zeros_like(jacobian[0]), weights
         present = tasks[alive]
         kept = self._beta / self.count(present) ** self._beta_sigma
-        scales = torch.where(losses > NO_LOGARITHM, 1 / losses, 1.0)
-        averages = self.average(present, jacobian, alive, scales, 1 - kept)
+        averages = self.average(present, jacobian, alive, self.own_weights(losses, tasks), 1 - kept)
         lengths = averages.norm(dim=1)
         weights[alive] = torch.where(lengths > 0, lengths.max() / lengths, 0.0)
         return weights[alive] @ averages, weights

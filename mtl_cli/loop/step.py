@@ -119,11 +119,11 @@ class Learner:
         outputs, into_heads = self.model.heads.with_backward(features.expand(len(scale), *features.shape))
         sums, gradient = self.objective.sums_and_gradient(outputs, labels, complete=complete)
 
-        def gradients(weights: Tensor = scale) -> Tensor:
-            return into_heads(self.objective.by_outputs(gradient, weights))
+        def gradients(weights: Tensor) -> Tensor:
+            return into_heads(self.objective.by_outputs(gradient, weights * scale))
 
         def backward(weights: Tensor) -> None:
-            into_sharing(gradients(weights * scale).sum(0))
+            into_sharing(gradients(weights).sum(0))
 
         return PieceLosses(sums * scale, sums, backward, TaskGradients(features, gradients, into_sharing, jacobian))
 

@@ -432,10 +432,52 @@ def _gradients(method, common, cut, present=None):
 @pytest.mark.parametrize("present", [None, [0, 2]])
 @pytest.mark.parametrize("common", [True, False])
 def test_gradients_by_way_of_the_features_are_those_of_plain_autograd(common, present):
-    for name in ("pcgrad", "mgda"):
+    for name in ("pcgrad", "mgda", "db_mtl"):
         runs = [_gradients(BALANCINGS.build(name, 3), common, cut, present) for cut in (True, False)]
         for ours, plain in zip(*runs, strict=True):
             torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-6)
+
+
+class Logarithms(GradientBalancing):
+    """The gradients of the logarithms of the losses for heads, and for the encoder those of the losses."""
+
+    def own_weights(self, losses, tasks):  # noqa: ARG002
+        return 1 / losses
+
+    def direction(self, jacobian, losses, tasks):  # noqa: ARG002
+        return jacobian.sum(0), None
+
+
+@pytest.mark.parametrize("present", [None, [0, 2]])
+@pytest.mark.parametrize(("gradients_on", "cut"), [("parameters", True), ("parameters", False), ("features", True)])
+def test_a_method_may_weight_the_losses_for_the_heads_alone(gradients_on, cut, present):
+    found = _gradients(Logarithms(gradients_on=gradients_on), True, cut, present)
+    shared, private, features, losses = _world(common=True)
+    kept = losses(features())[[0, 1, 2] if present is None else present]
+    by_shared = torch.autograd.grad(kept.sum(), shared, retain_graph=True)
+    for ours, by_hand in zip(found, [*by_shared, *torch.autograd.grad(kept.log().sum(), private)], strict=True):
+        torch.testing.assert_close(ours, by_hand, rtol=1e-4, atol=1e-6)
+
+
+def test_heads_of_db_mtl_learn_from_the_logarithms_whatever_the_weights_of_tasks():
+    head_of = []
+    for weight in (1.0, 50.0):
+        shared, head = nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor([1.0, 1.0]))
+        losses = torch.stack([weight * (head @ shared - 13.0).square(), shared.square().sum()])
+        backward(losses, BALANCINGS.build("db_mtl", 2), [shared], [head])
+        head_of.append(head.grad)
+        torch.testing.assert_close(head.grad, torch.tensor([-0.2, -0.4]))  # (100)' / 100
+    torch.testing.assert_close(*head_of)
+
+
+def test_weights_of_losses_for_heads_must_be_one_for_each_task():
+    class Wrong(Logarithms):
+        def own_weights(self, losses, tasks):
+            return super().own_weights(losses, tasks).sum()
+
+    parameter = nn.Parameter(torch.ones(2))
+    with pytest.raises(ConfigError, match=r"own_weights"):
+        backward(parameter * 2, Wrong(), [parameter])
 
 
 @pytest.mark.parametrize("name", ON_FEATURES)

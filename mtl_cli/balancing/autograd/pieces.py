@@ -14,14 +14,14 @@ class TaskGradients(NamedTuple):
 
     Args:
         features: (B, D), what the heads of a piece read.
-        gradients: Gives the gradients (k, B, D) of the losses by the features, and adds those of each head to
-            ``parameter.grad``.
+        gradients: Gives the gradients (k, B, D) of the losses, weighted by a tensor (k,), by the features, and adds
+            those of each head to ``parameter.grad``.
         into_encoder: Goes on from a gradient (B, D) by the features: adds to ``parameter.grad`` of the encoder.
         jacobian: Goes on from (k, B, D), a task at a time: writes into (k, *shape) for each shared parameter.
     """
 
     features: Tensor
-    gradients: Callable[[], Tensor]
+    gradients: Callable[[Tensor], Tensor]
     into_encoder: Callable[[Tensor], None]
     jacobian: Callable[[Tensor, Mapping[nn.Parameter, Tensor]], None]
 
@@ -55,10 +55,14 @@ class PieceLosses(NamedTuple):
             present: Their positions (k,).
         """
         losses, backward, by_task = self.losses[present], self.backward, self.by_task
+
+        def of_all(weights: Tensor, like: Tensor = self.sums) -> Tensor:
+            return torch.zeros_like(like).index_copy(0, present, weights)
+
         if backward is not None:
-            everyone, like = backward, self.sums
-            backward = lambda weights: everyone(torch.zeros_like(like).index_copy(0, present, weights))  # noqa: E731
+            everyone = backward
+            backward = lambda weights: everyone(of_all(weights))  # noqa: E731
         if by_task is not None:
-            of_all = by_task.gradients
-            by_task = by_task._replace(gradients=lambda: of_all()[present])
+            gradients = by_task.gradients
+            by_task = by_task._replace(gradients=lambda weights: gradients(of_all(weights))[present])
         return PieceLosses(losses, self.sums, backward, by_task)

@@ -106,7 +106,7 @@ class ObservingAccumulator(WeightingAccumulator):
         """The same without a graph. The heads, which the weighted losses alone train, keep their gradients."""
         gradients = self._empty_rows(losses)
         kept = [(p, p.grad.clone()) for p in self._parameters.private if p.grad is not None]
-        by_task.jacobian(by_task.gradients(), by_parameter(gradients, self._shown))
+        by_task.jacobian(by_task.gradients(torch.ones_like(losses)), by_parameter(gradients, self._shown))
         for parameter, before in kept:
             parameter.grad.copy_(before)  # type: ignore[union-attr]
         return gradients
