@@ -75,8 +75,14 @@ class Balancing(nn.Module, ABC):
     #: too, where it can be read without importing it.
     needs_shared: ClassVar[bool] = False
 
-    #: Whether ``tasks.NAME.weight`` changes the direction of an update; not where it is that of losses of any scale.
+    #: Whether ``tasks.NAME.weight`` counts. False: the update on the shared parameters has the same direction whatever
+    #: the losses are multiplied by.
     heeds_weights: ClassVar[bool] = True
+
+    @property
+    def heads_heed_weights(self) -> bool:
+        """Whether ``tasks.NAME.weight`` counts for heads and other parameters of single tasks."""
+        return self.heeds_weights
 
     @property
     def measures_gradients(self) -> bool:
@@ -222,6 +228,10 @@ class GradientBalancing(Balancing):
     def weighs_own(self) -> bool:
         """Whether a task's private parameters get another gradient than that of its loss."""
         return type(self).own_weights is not GradientBalancing.own_weights
+
+    @property
+    def heads_heed_weights(self) -> bool:
+        return self.heeds_weights or not self.weighs_own
 
     @abstractmethod
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:

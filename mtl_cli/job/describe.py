@@ -101,9 +101,13 @@ def _unheeded(run: Run) -> list[str]:
     """Weights of tasks that the method makes up for."""
     given = {name: task.common.weight for name, task in run.config.tasks.items()}
     weights = [f"tasks.{name}.weight={weight:g}" for name, weight in given.items() if weight not in (0, 1)]
-    if not weights or run.trainer.learner.balancing.heeds_weights:
+    balancing = run.trainer.learner.balancing
+    if not weights or balancing.heeds_weights:
         return []
-    return [f"balancing {run.config.balancing.name} goes in the same direction without {listed(weights, FEW)}."]
+    direction = f"balancing {run.config.balancing.name} goes in the same direction without {listed(weights, FEW)}"
+    if balancing.heads_heed_weights:
+        return [f"{direction} on the shared parameters: only parameters of single tasks learn by them."]
+    return [f"{direction}."]
 
 
 def _tasks(run: Run, first_losses: Mapping[str, float | None], whole: bool) -> list[str]:

@@ -111,15 +111,17 @@ def test_twenty_steps_with_a_task_whose_loss_is_constant_stay_finite(name):  # B
 
 
 @every_method
-def test_a_method_says_whether_weights_of_tasks_turn_its_update(name):
-    steps = []
+def test_a_method_says_whether_weights_of_tasks_turn_its_update_and_that_of_heads(name):
+    shared, heads = [], []
     for weight in (1.0, 10.0):
         world, method = Linear(JACOBIANS["conflicting"]), _fresh(name, range(3))
         losses, weights = world.losses, torch.tensor([1.0, weight, 1.0])
         world.losses = lambda losses=losses, weights=weights: losses() * weights
-        steps.append([world.step(method).clone() for _ in range(3)])
-    cosines = [float(torch.cosine_similarity(plain, weighted, dim=0)) for plain, weighted in zip(*steps, strict=True)]
-    assert (min(cosines) < 0.9999) == BALANCINGS.load(name).heeds_weights, cosines
+        shared.append(torch.stack([world.step(method).clone() for _ in range(3)]))
+        heads.append(torch.stack([parameter.grad for parameter in world.private]).unsqueeze(0))
+    for steps, heeds in ((shared, method.heeds_weights), (heads, method.heads_heed_weights)):
+        cosines = torch.cosine_similarity(*steps, dim=1)
+        assert (float(cosines.min()) < 0.9999) == heeds, cosines
 
 
 class Passes:

@@ -132,8 +132,10 @@ def test_one_short_file_trains_tasks_of_all_kinds_on_a_table_with_holes(cli, cus
 def test_weights_that_a_method_makes_up_for_are_told(cli, customers):
     line = [*CUSTOMERS, "dry_run=true", "tasks.income.weight=2"]
     given = "tasks.income.weight=2, tasks.segment.weight=0.5"  # the latter by the file
-    note = f"note: balancing nash_mtl goes in the same direction without {given}."
-    assert note in cli(*line, "balancing=nash_mtl").out.splitlines()
+    note = f"note: balancing db_mtl goes in the same direction without {given}."
+    assert note in cli(*line, "balancing=db_mtl").out.splitlines()
+    note = f"note: balancing nash_mtl goes in the same direction without {given} on the shared parameters: only "
+    assert f"{note}parameters of single tasks learn by them." in cli(*line, "balancing=nash_mtl").out.splitlines()
     assert "same direction" not in cli(*line, "balancing=cagrad").out
     assert "same direction" not in cli(*line, "balancing=nash_mtl", "only=[churned]").out
 
