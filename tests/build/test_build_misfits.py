@@ -66,6 +66,27 @@ def test_fewer_experts_than_are_chosen(options, message):
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"search_steps": 21}, ""),
+        ({"search_steps": None, "warmup_steps": 500}, ""),
+        (
+            {"search_steps": 20},
+            "sharing.search_steps: must be more than sharing.warmup_steps (20), or no branch is ever chosen, got 20. "
+            "Write sharing.warmup_steps=2, or search longer.",
+        ),
+        (
+            {"warmup_steps": 400},
+            "sharing.search_steps: must be more than sharing.warmup_steps (400), or no branch is ever chosen, got 300. "
+            "Write sharing.warmup_steps=30, or search longer.",
+        ),
+    ],
+)
+def test_search_that_ends_with_the_warm_up(options, message):
+    assert _told(("ltb", options)) == message
+
+
+@pytest.mark.parametrize(
     ("encoder", "more", "width"),
     [
         (("mlp", {}), {"shared_dim": 10}, 10),

@@ -372,6 +372,11 @@ def test_architecture_trains_with_missing_labels_and_balancing(tmp_path, name, b
     assert any(not torch.equal(p, v) for p, v in before.items())
 
 
+def test_a_search_that_would_end_before_it_begins_is_refused():
+    with pytest.raises(ConfigError, match=r"search_steps: must be more than sharing\.warmup_steps \(20\)"):
+        LearningToBranch(MLP_MAKER, NAMES, search_steps=10)
+
+
 def test_branches_stay_after_the_search():
     sharing = LearningToBranch(MLP_MAKER, NAMES, warmup_steps=1, search_steps=3)
     x = inputs(torch.randn(7, 5))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.base import run_stages, stage_widths
 from mtl_cli.model.findings import Finding, numbered
 from mtl_cli.model.ownership import Ownership, shared, stacked
 from mtl_cli.model.sharing.base import Sharing, make_encoders
 from mtl_cli.registry import SHARINGS
-from mtl_cli.types import Inputs, NonNegativeInt, Positive, PositiveInt
+from mtl_cli.types import Inputs, NonNegativeInt, Positive, PositiveInt, Surroundings
 
 
 @SHARINGS.register("ltb")
@@ -35,7 +37,8 @@ class LearningToBranch(Sharing):
         temperature: Of the Gumbel-softmax, at the start.
         decay_steps: Steps after which it has fallen by a factor of sqrt(2).
         warmup_steps: Steps without a choice.
-        search_steps: Steps until the branches stay as they are, those of the warm-up included; null: never.
+        search_steps: Steps until the branches stay as they are, those of the warm-up included, more than these; null:
+            never.
 
     Shape:
         Inputs of B rows -> (K, B, D).
@@ -59,12 +62,14 @@ class LearningToBranch(Sharing):
         search_steps: PositiveInt | None = 300,
     ) -> None:
         super().__init__()
+        problems = _no_search(warmup_steps, search_steps)
+        if problems:
+            raise ConfigError(problems)
         encoders = make_encoders(make_encoder, task_names)
         stages = len(stage_widths(encoders[0], make_encoder.shared_dim))
         self._num_tasks = tasks = len(encoders)
-        self._temperature, self._decay_steps = temperature, decay_steps
+        self._temperature, self._decay_steps, self._warmup_steps = temperature, decay_steps, warmup_steps
         self._search_steps = math.inf if search_steps is None else search_steps
-        self._warmup_steps = min(warmup_steps, self._search_steps)
         self.encoders = type(encoders[0]).stack(encoders)
         # log-weights (K, K) of child i for parent j after each stage; equal at the start
         self.choices = nn.ParameterList(nn.Parameter(torch.zeros(tasks, tasks)) for _ in range(stages))
@@ -73,6 +78,10 @@ class LearningToBranch(Sharing):
         # (stages, K): kept apart from the choices, which an optimizer with momentum moves on without a gradient
         self.settled: Tensor
         self.register_buffer("settled", torch.zeros(stages, tasks, dtype=torch.int64))
+
+    @classmethod
+    def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:  # noqa: ARG003
+        return _no_search(options["warmup_steps"], options["search_steps"])
 
     def forward(self, inputs: Inputs) -> Tensor:
         return run_stages(self.encoders, len(self.choices), inputs, self._grow)
@@ -142,3 +151,12 @@ class LearningToBranch(Sharing):
         for parents in reversed(inner):
             paths = [[parents[path[0]], *path] for path in paths]
         return paths
+
+
+def _no_search(warmup_steps: int, search_steps: int | None) -> list[Problem]:
+    if search_steps is None or search_steps > warmup_steps:
+        return []
+    what = f"must be more than sharing.warmup_steps ({warmup_steps}), or no branch is ever chosen, got {search_steps}"
+    return [
+        Problem("sharing.search_steps", what, f"Write sharing.warmup_steps={search_steps // 10}, or search longer.")
+    ]
