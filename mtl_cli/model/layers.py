@@ -213,9 +213,14 @@ class GroupNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(*lead, channels))
         self.bias = nn.Parameter(torch.zeros(*lead, channels))
 
+    @staticmethod
+    def groups(channels: int) -> int:
+        """The number of groups that channels are normalised in."""
+        return math.gcd(channels, 8)
+
     def forward(self, x: Tensor) -> Tensor:
         channels = self.weight.shape[-1]
-        groups = math.gcd(channels, 8) * (x.shape[1] // channels)
+        groups = self.groups(channels) * (x.shape[1] // channels)
         return functional.group_norm(x, groups, self.weight.view(-1), self.bias.view(-1))
 
 

@@ -6,7 +6,7 @@ from worlds import encoder_world
 
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.encoders.conv import Conv, _moved
-from mtl_cli.types import Inputs, InputSpec
+from mtl_cli.types import Block, Inputs, InputSpec
 
 
 @pytest.mark.parametrize("pool", ["flatten", "mean"])
@@ -54,6 +54,37 @@ def test_rotation_by_a_quarter_turns_a_square(monkeypatch):
     images = torch.rand(2, 1, 5, 5)
     turned = _moved(images, 0, torch.pi / 2, 0.0)
     torch.testing.assert_close(turned, images.rot90(1, (2, 3)), rtol=0, atol=1e-5)
+
+
+def _small(shape=(8, 8, 1)):
+    return InputSpec(0, blocks=(Block("photo", "image", shape, mean=(0.0,), std=(1.0,)),))
+
+
+@pytest.mark.parametrize(
+    ("options", "channels"),
+    [({"widths": [8, 8, 8]}, 8), ({"widths": [16, 32, 4]}, 4), ({"widths": [16, 16, 2, 16]}, 2)],
+)
+def test_a_pixel_that_is_normalised_alone_is_refused(options, channels):
+    message = (
+        f"encoder.widths: leave one pixel of an image of 8x8 at {channels} channels, which their normalisation makes "
+        f"the same for all images, got {options['widths']}. Write fewer, or 16 and more channels there, or "
+        "encoder.stem_stride=1."
+    )
+    with pytest.raises(ConfigError) as told:
+        Conv(_small(), 6, **options)
+    assert str(told.value) == message
+    with pytest.raises(ConfigError, match=r"got \[8\]\. Write fewer, or 16 and more channels there\.$"):
+        Conv(_small((1, 1, 1)), 6, widths=[8], stem_stride=1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"widths": [8, 8, 8], "stem_stride": 1}, {"widths": [8, 8]}, {"widths": [8, 8, 16]}, {"widths": [8, 8, 12]}],
+)
+def test_features_of_small_images_tell_them_apart(options):
+    encoder = Conv(_small(), 6, **options)
+    rows = Inputs(torch.empty(9, 0), torch.empty(9, 0, dtype=torch.int64), {"photo": torch.randn(9, 8, 8, 1)})
+    assert float(encoder(rows).detach().std(0).max()) > 0.01
 
 
 def test_more_than_one_image_column_is_refused():

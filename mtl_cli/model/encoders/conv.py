@@ -42,7 +42,8 @@ class Conv(Encoder):
         image (B, H, W, channels) uint8 or float32 -> (B, D).
 
     Raises:
-        ConfigError: ``widths`` is empty; or the data have no image column, or more than one.
+        ConfigError: ``widths`` is empty, or leaves nothing of an image that small; or the data have no image column, or
+            more than one.
 
     Example:
         >>> from mtl_cli.types import Block
@@ -89,8 +90,11 @@ class Conv(Encoder):
             _Residual(a, b, stride) for a, b, stride in zip([widths[0], *widths], widths, strides, strict=False)
         )
         self.norm = GroupNorm(widths[-1])
-        for stride in (stem_stride, *strides):
+        height, width = -(-height // stem_stride), -(-width // stem_stride)
+        for outputs, stride in zip(widths, strides, strict=True):
             height, width = -(-height // stride), -(-width // stride)
+            if height * width == 1 and GroupNorm.groups(outputs) == outputs:
+                raise ConfigError(_constant(image.shape, widths, outputs, stem_stride))
         pooled = widths[-1] * (height * width if self._flatten else 1)
         inner = InputSpec(spec.numeric_dim + pooled, spec.categories, spec.edges)
         self.last = MLP(inner, shared_dim, dropout=dropout, embedding_dim=embedding_dim)
@@ -161,6 +165,16 @@ class _Residual(nn.Module):
         inner = self.conv2(torch.relu(self.norm2(self.conv1(normal))))
         summed: Tensor = inner + (x if self.skip is None else self.skip(normal))
         return summed
+
+
+def _constant(shape: Sequence[int], widths: Sequence[int], narrow: int, stem_stride: int) -> Problem:
+    """Tells of a GroupNorm with one number in each group, of which it makes 0 whatever it is."""
+    what = (
+        f"leave one pixel of an image of {shape[0]}x{shape[1]} at {narrow} channels, which their normalisation makes "
+    )
+    what += f"the same for all images, got {list(widths)}"
+    larger = "" if stem_stride == 1 else ", or encoder.stem_stride=1"
+    return Problem("encoder.widths", what, f"Write fewer, or 16 and more channels there{larger}.")
 
 
 def _moved(x: Tensor, shift: int, angle: float, zoom: float) -> Tensor:
