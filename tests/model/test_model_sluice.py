@@ -5,14 +5,17 @@ from itertools import combinations
 
 import pytest
 import torch
-from worlds import inputs
+from torch import nn
+from worlds import SMALL_ENCODERS, encoder_world, inputs
 
 from mtl_cli.errors import ConfigError
-from mtl_cli.model.encoders import EncoderMaker
+from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.mlp import MLP
+from mtl_cli.model.layers import Conv2d, Linear
 from mtl_cli.model.sharing.cross_stitch import CrossStitch
 from mtl_cli.model.sharing.separate import SeparateModels
 from mtl_cli.model.sharing.sluice import SluiceNetwork
+from mtl_cli.registry import ENCODERS
 from mtl_cli.types import InputSpec
 
 NAMES = ["a", "b", "c"]
@@ -87,9 +90,30 @@ def test_nothing_to_penalise(options):
     assert SluiceNetwork(SAME, NAMES, **options).penalty() is None
 
 
-def test_embeddings_are_no_matrix_with_subspaces():
-    with_table = EncoderMaker(MLP, InputSpec(5, (8,)), 8)
-    assert SluiceNetwork(with_table, NAMES)._matrices == ["layers.0.weight"]
+@pytest.mark.parametrize("name", ENCODERS.names())
+def test_weights_of_layers_alone_have_subspaces(name):
+    encoder = ENCODERS.load(name)
+    maker = EncoderMaker(partial(encoder, **SMALL_ENCODERS.get(name, {})), encoder_world(encoder.reads)[0], 8)
+    sluice = SluiceNetwork(maker, NAMES)
+    layers = [n for n, module in sluice.encoders.named_modules() if isinstance(module, Linear | Conv2d)]
+    assert sluice._matrices == [f"{layer}.weight" for layer in layers]
+    assert (sluice.penalty() is None) == (name in ("fm", "graph"))  # tables and nothing else
+
+
+def test_layers_of_an_encoder_from_outside_have_subspaces_with_a_bias_or_without():
+    class Own(Encoder):
+        def __init__(self, spec, shared_dim):
+            super().__init__()
+            self.table, self.norm = nn.Embedding(7, 6), nn.LayerNorm(6)
+            self.first, self.last = nn.Linear(6, 4, bias=False), nn.Linear(4 + spec.numeric_dim, shared_dim)
+
+        def forward(self, inputs):
+            embedded = self.norm(self.table(inputs.categorical[:, 0]))
+            return self.last(torch.cat([self.first(embedded), inputs.numeric], 1))
+
+    sluice = SluiceNetwork(EncoderMaker(Own, InputSpec(5, (7,)), 8), NAMES)
+    shapes = [sluice.encoders.get_parameter(name).shape for name in sluice._matrices]
+    assert shapes == [(3, 4, 6), (3, 8, 9)]
 
 
 def test_start_is_as_in_the_paper():

@@ -117,7 +117,7 @@ class Sharing(nn.Module, ABC):
         alone = {owned.parameter for owned in self.owners() if owned.task is not None}
         for whole in (self.features_from(), self):
             modules = list(_without_gates(whole))
-            layers = [layer for module in modules for layer in _layers(module)]
+            layers = [own for module in modules for _, own in layers_of(module)]
             layers = [layer for layer in layers if all(p.requires_grad and p not in alone for p in layer)]
             if layers:
                 return layers[-1]
@@ -151,16 +151,16 @@ def _without_gates(module: nn.Module) -> Iterator[nn.Module]:
             yield from _without_gates(child)
 
 
-def _layers(module: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """The parameters of the layer that a module is, or of those that a stack under ``vmap`` has."""
+def layers_of(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Parameter]]]:
+    """The layer that a module is, or those that a stack under ``vmap`` has, and its parameters, stacked if it is."""
     if isinstance(module, VmapStack):
         of_one = module.values_of_one(dict(module.named_parameters()))
         for name, part in module.encoder.named_modules():
             if _is_layer(part):
                 own = (".".join(filter(None, [name, leaf])) for leaf, _ in part.named_parameters(recurse=False))
-                yield [parameter for leaf in own if isinstance(parameter := of_one[leaf], nn.Parameter)]
+                yield part, [parameter for leaf in own if isinstance(parameter := of_one[leaf], nn.Parameter)]
     elif _is_layer(module):
-        yield list(module.parameters(recurse=False))
+        yield module, list(module.parameters(recurse=False))
 
 
 def _is_layer(module: nn.Module) -> bool:

@@ -14,7 +14,7 @@ from mtl_cli.model.encoders.base import known_widths, run_stages, stage_widths
 from mtl_cli.model.findings import Finding, mixing_by_stage, numbered, parts_of
 from mtl_cli.model.layers import Linear, near_identity
 from mtl_cli.model.ownership import Ownership, shared, stacked
-from mtl_cli.model.sharing.base import Sharing, make_encoders
+from mtl_cli.model.sharing.base import Sharing, layers_of, make_encoders
 from mtl_cli.registry import SHARINGS
 from mtl_cli.types import Fraction, Inputs, NonNegative, PositiveInt, Surroundings
 
@@ -25,7 +25,8 @@ class SluiceNetwork(Sharing):
 
     The channels of each stage are S subspaces side by side. After stage l, subspace i of the K * S that the tasks have
     becomes sum_j A^l_ij x_j. A task's features are sum_l beta_l h^l over its stages. The penalty ``orthogonality`` *
-    sum |G_1^T G_2|_F^2, over all pairs of subspaces of every weight matrix, keeps subspaces from learning the same.
+    sum |G_1^T G_2|_F^2, over all pairs of subspaces of the weight of every layer, keeps subspaces from learning the
+    same. Layers are what may have a bias for each output; embeddings have no subspaces of outputs.
 
     The paper's layers are all equally wide. A stage of another width than the features, or one that has positions,
     joins the mixture through its mean over the positions and a linear layer of the task's own.
@@ -72,8 +73,7 @@ class SluiceNetwork(Sharing):
         tasks = len(encoders)
         self._num_tasks, self._subspaces, self._orthogonality = tasks, subspaces, orthogonality
         self.encoders = type(encoders[0]).stack(encoders)
-        tables = set(encoders[0].tables())
-        self._matrices = [n for n, p in self.encoders.named_parameters() if p.dim() > 2 and n not in tables]
+        self._matrices = _weights_with_outputs(self.encoders)
         self.mixes = nn.ParameterList(nn.Parameter(near_identity(tasks * subspaces, alpha)) for _ in widths)  # A
         last = torch.full((len(widths),), (1 - beta) / max(len(widths) - 1, 1))
         last[-1] = beta if len(widths) > 1 else 1.0
@@ -141,6 +141,13 @@ class SluiceNetwork(Sharing):
             values=self.betas.tolist(),
         )
         return [*mixes, stages]
+
+
+def _weights_with_outputs(stack: nn.Module) -> list[str]:
+    """Names of the weights (K, outputs, ...) of the layers in a stack of encoders; a table has a row for each input."""
+    layers = [found for module in stack.modules() for found in layers_of(module)]
+    weights = {max(own, key=Tensor.dim) for layer, own in layers if hasattr(layer, "bias")}
+    return [name for name, parameter in stack.named_parameters() if parameter in weights]
 
 
 def _undivided(subspaces: int, widths: Sequence[int]) -> list[Problem]:
