@@ -121,18 +121,18 @@ class StepPasses:
 
     def validation_losses(self) -> Tensor:
         """Losses (K,) on a batch of validation rows, NaN without labels or with weight 0."""
+        rows, plan, batch = self._validation_batch()
         with torch.no_grad(), self._evaluating():
-            found, counting = self._validation_batch()
-        losses = found.losses
+            losses = torch.stack([found.losses for found in self._in_pieces(rows, plan, batch)]).sum(0)
         self._learner.processes.add_up(losses)
-        return torch.where(counting, losses, torch.nan)
+        return torch.where(plan.scale[batch] > 0, losses, torch.nan)
 
     def validation_gradient(self, weights: Tensor) -> Tensor:
         """Gradient of those losses weighted by ``weights`` (K,)."""
         self._learner.parameters.zero_gradient()
         with self._evaluating():
-            found, _ = self._validation_batch()
-            found.add_gradient(weights)
+            for found in self._in_pieces(*self._validation_batch()):
+                found.add_gradient(weights)
         return self._whole_gradient()
 
     def _whole_gradient(self) -> Tensor:
@@ -141,17 +141,21 @@ class StepPasses:
         self._learner.processes.add_up(gradient)
         return gradient
 
-    def _validation_batch(self) -> tuple[PieceLosses, Tensor]:
-        """Losses (K,) of this process's rows, 0 where none counts; which do at all (K,)."""
+    def _validation_batch(self) -> tuple[Rows, Epoch, int]:
+        """The validation rows, the plan of a pass over them, and the batch in it that is the step's."""
         if self._validation is None:
             raise RuntimeError(f"{type(self._learner.balancing).__name__} needs validation rows in every step")
-        plan, batch = self._validation.at(self.step)
-        start, stop = plan.bounds[batch]
-        scale, loss_scale = plan.scale[batch], self._learner.loss_scale
-        if loss_scale is not None:
-            scale = scale * loss_scale.known()
-        piece = own_piece(self._learner.processes, self._validation.rows, plan, start, stop)
-        return self._learner.losses(piece, scale), plan.scale[batch] > 0
+        return self._validation.rows, *self._validation.at(self.step)
+
+    def _in_pieces(self, rows: Rows, plan: Epoch, batch: int) -> Iterator[PieceLosses]:
+        """Losses (K,) of this process's rows of a batch, 0 where none counts, as many rows at once as in a step."""
+        learner, (start, stop), scale = self._learner, plan.bounds[batch], plan.scale[batch]
+        if learner.loss_scale is not None:
+            scale = scale * learner.loss_scale.known()
+        size = learner.piece or stop - start
+        for first in range(start, stop, size):
+            piece = own_piece(learner.processes, rows, plan, first, min(first + size, stop))
+            yield learner.losses(piece, scale)
 
     @contextmanager
     def _same_dropout(self) -> Iterator[None]:

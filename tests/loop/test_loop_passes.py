@@ -77,6 +77,19 @@ def test_validation_batches_visit_every_row_and_say_which_labels_are_missing():
     assert passes.validation_gradient(torch.ones(3)).isfinite().all()
 
 
+def test_validation_rows_are_read_no_more_at_once_than_those_of_the_step(monkeypatch):
+    rows, found = three_kind_rows(24, missing=0.3), []
+    for piece in (None, 3):
+        learner, read = make_learner(three_kinds(), piece=piece), []
+        original = learner.losses
+        monkeypatch.setattr(learner, "losses", lambda p, *a, f=original, n=read, **k: n.append(p.own) or f(p, *a, **k))
+        passes, _ = _passes(learner, rows)
+        found.append([passes.validation_losses(), passes.validation_gradient(torch.tensor([1.0, 0.5, 2.0]))])
+        assert read == ([8, 8] if piece is None else [3, 3, 2, 3, 3, 2])
+    for whole, parts in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=1e-5, atol=1e-6)
+
+
 def test_methods_that_need_validation_rows_say_so_without_them():
     rows = three_kind_rows(16)
     with pytest.raises(RuntimeError, match="CoBa needs validation rows in every step"):
