@@ -84,7 +84,7 @@ class TrainingLog:
         """
         score = best.monitor.value(evaluation)
         mark = " *" if best.entries and best.entries[0][2] == self._progress.step else ""
-        count = len(self._tasks)
+        count = len(evaluation.primary) - len(evaluation.auxiliary)  # of those that the number is over
         some = best.monitor.over_tasks and evaluation.undefined
         note = f" ({count - len(evaluation.undefined)} of {count} tasks)" if some else ""
         log.info(

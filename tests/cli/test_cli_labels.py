@@ -64,6 +64,13 @@ def test_task_without_a_label_in_another_split_is_told(cli, base):
     assert "task 'a': no val row has a label; it has no score there." in ended.out
 
 
+def test_auxiliary_tasks_are_none_of_those_that_a_mean_is_of(cli, base):
+    base(val={"ya": [""] * 4})
+    helper = "+tasks.helper={kind: multiclass, target: yb, num_classes: 3, auxiliary: %s}"
+    assert "(2 of 3 tasks)" in cli(*RUN, helper % "false").out
+    assert "(1 of 2 tasks)" in cli(*RUN[:-1], "hydra.run.dir=run2", helper % "true").out
+
+
 @pytest.mark.parametrize(
     ("monitor", "of"), [("mean", True), ("val/worst", True), ("val/loss", False), ("val/b/accuracy", False)]
 )
