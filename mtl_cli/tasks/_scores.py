@@ -17,13 +17,16 @@ import numpy as np
 def defined(metric: Callable[..., Any], *args: Any, **kwargs: Any) -> float | None:
     """The metric's value, or None where it is not defined for these labels.
 
-    scikit-learn says 'not defined' in three ways, by the metric: an exception, a warning or NaN.
+    scikit-learn says 'not defined' in three ways, by the metric: an exception, a warning or NaN. A warning of what a
+    later version will do otherwise is none of them.
     """
+    not_defined = (UserWarning, RuntimeWarning)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        for category in not_defined:
+            warnings.simplefilter("error", category)
         try:
             value = float(metric(*args, **kwargs))
-        except (ValueError, UserWarning, RuntimeWarning):
+        except (ValueError, *not_defined):
             return None
     return value if math.isfinite(value) else None
 

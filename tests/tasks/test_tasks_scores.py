@@ -193,6 +193,18 @@ def test_a_metric_that_warns_is_undefined_also_where_warnings_are_not_errors():
     assert defined(lambda: 0.5) == 0.5
 
 
+@pytest.mark.parametrize("category", [FutureWarning, DeprecationWarning])
+def test_a_metric_that_warns_of_later_versions_is_defined(category):
+    def outdated():
+        warnings.warn("its default will change", category, stacklevel=1)
+        return 0.5
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        with pytest.warns(category):
+            assert defined(outdated) == 0.5
+
+
 def test_programming_errors_in_a_metric_are_not_hidden():
     with pytest.raises(TypeError):
         defined(oracle.accuracy_score, [1])
