@@ -113,7 +113,7 @@ def test_encoder_without_tables_of_embeddings(encoder):
     )
     esmm = (
         "sharing: 'esmm' has the embeddings of categories, words or tokens in common, and "
-        f"encoder={encoder} has none. Use sharing=hard, where products work as well."
+        f"encoder={encoder} names none below its layers. Use sharing=hard, where products work as well."
     )
     assert _told(("stem", {}), (encoder, {})) == (stem if ("stem", encoder) in REFUSED_PAIRS else "")
     assert _told(("esmm", {}), (encoder, {}), tasks=PRODUCT) == (esmm if ("esmm", encoder) in REFUSED_PAIRS else "")
@@ -124,8 +124,8 @@ def test_they_come_with_all_other_mistakes():
         "seed: must be in [0, 9.22337e+18], got -1.\n"
         "sharing: 'esmm' needs a task with `product_of`, and there is none. Example: tasks: {buy: {kind: binary, "
         "product_of: [click, conversion]}, ...}. Without such a task, use sharing=hard.\n"
-        "sharing: 'esmm' has the embeddings of categories, words or tokens in common, and encoder=fm has none. "
-        "Use sharing=hard, where products work as well."
+        "sharing: 'esmm' has the embeddings of categories, words or tokens in common, and encoder=fm names none below "
+        "its layers. Use sharing=hard, where products work as well."
     )
 
 

@@ -58,7 +58,7 @@ class EntireSpaceMultiTask(Sharing):
     def misfits(cls, options: Mapping[str, Any], around: Surroundings) -> list[Problem]:  # noqa: ARG003
         if around.encoder is None or around.encoder.tables is not Encoder.tables:
             return []
-        return [_nothing_in_common(f"encoder={around.encoder_name} has none")]
+        return [_nothing_in_common(f"encoder={around.encoder_name} names none below its layers")]
 
     def forward(self, inputs: Inputs) -> Tensor:
         features: Tensor = self.encoders(inputs)
