@@ -59,7 +59,7 @@ class MoDo(GramianBalancing):
         moved = shares - self._gamma * (gramian @ shares + self._rho * shares)
         new = torch.from_numpy(project_to_simplex(moved.numpy()))
         self.shares.keep(tasks, new)
-        return self.kept(tasks)
+        return new
 
     def kept(self, tasks: Tensor) -> Tensor:
         return self.shares.of(tasks)

@@ -68,11 +68,16 @@ class SDMGrad(GramianBalancing):
         for _ in range(self._iterations):
             velocity = self._momentum * velocity + matrix @ (shares + self._pull * mean)
             shares = project_to_simplex(shares - self._lr * velocity)
-        self.shares.keep(tasks, torch.from_numpy(shares))
-        return self.kept(tasks)
+        new = torch.from_numpy(shares)
+        self.shares.keep(tasks, new)
+        return self._pulled(new)
 
     def kept(self, tasks: Tensor) -> Tensor:
-        return (self.shares.of(tasks) + self._pull / len(tasks)) / (1 + self._pull)
+        return self._pulled(self.shares.of(tasks))
+
+    def _pulled(self, shares: Tensor) -> Tensor:
+        """Weights (k,) of the gradients by the shares (k,): with lambda times those of the mean."""
+        return (shares + self._pull * (1 / len(shares))) / (1 + self._pull)
 
     def pick(self, jacobians: Tensor) -> Tensor:
         return jacobians[-1]
