@@ -450,7 +450,7 @@ def _from_here(own: BlockInput, other: BlockInput) -> BlockInput:
     """A block with the statistics of ``other`` that is found where ``own`` is: image files may lie elsewhere now."""
     if not isinstance(own, ImageInput) or not isinstance(other, ImageInput):
         return other
-    return replace(own, mean=other.mean, std=other.std, version=other.version)
+    return own.measured_as(other)
 
 
 def _bins(options: FeatureOptions, types: Mapping[str, ColumnType]) -> tuple[int, list[str]]:

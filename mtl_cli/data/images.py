@@ -27,9 +27,11 @@ _MEASURED = 1000  # image files that mean and deviation are taken from
 _SIZES_AT_ONCE = 1024  # of image files
 _CELLS_AT_ONCE = 1 << 22  # of pixels in the table that are measured: in 64 bits they take 16 times their bytes
 _GOLDEN = (5**0.5 - 1) / 2  # whose multiples are spread evenly over [0, 1) modulo 1
+_OTHER_SCALE = 16  # times as far as in training, or a 16th of it: 255 and 1 are two scales, 255 and 200 are not
 _SHOWN = 5  # unreadable images named one by one
 _DAMAGED = (OSError, SyntaxError, ValueError, TypeError, IndexError, struct.error)  # by what Pillow says that a file is
 _ORIENTATION = 0x112  # in the EXIF: how the camera was held
+_PIXEL_KINDS = {"b": "truth values", "u": "whole numbers", "i": "whole numbers", "f": "floats"}  # by NumPy's kind
 _UPRIGHT = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
     8: "ROTATE_90",
@@ -48,6 +50,8 @@ class ImageInput:
         options: How files become images.
         version: Which way of ``decode`` they are read.
         files: Of image files what ``digest_of_sizes`` says; empty for arrays in the table, and of runs of before.
+        pixels: What the pixels of the training rows are (``whole numbers``); empty of runs of before.
+        largest: How far from 0 they reach.
     """
 
     name: str
@@ -57,6 +61,8 @@ class ImageInput:
     options: ImageOptions
     version: int = 1  # of runs of before
     files: str = ""
+    pixels: str = ""
+    largest: float = 0.0
     type: str = "image"
 
     @property
@@ -73,6 +79,11 @@ class ImageInput:
         """The column that ``to_json`` described."""
         lists = {key: tuple(saved[key]) for key in ("shape", "mean", "std")}
         return cls(**{**saved, **lists, "options": ImageOptions(**saved["options"])})
+
+    def measured_as(self, other: ImageInput) -> ImageInput:
+        """This column in the pixels of a model that was trained on ``other``."""
+        same = replace(self, mean=other.mean, std=other.std, version=other.version)
+        return replace(same, pixels=other.pixels, largest=other.largest) if other.pixels else same
 
 
 def fit_image_files(column: Column, train_rows: np.ndarray, options: ImageOptions) -> tuple[ImageInput, list[str]]:
@@ -174,9 +185,10 @@ def _measured(
     column: Column, shape: tuple[int, int, int], pieces: Callable[[], Iterable[np.ndarray]], options: ImageOptions
 ) -> tuple[ImageInput, list[str]]:
     """The column, its pixels (n, H, W, channels) in one or more parts measured; and the note that they say nothing."""
-    pixels, total = 0, np.zeros(shape[2])
+    pixels, total, kind, largest = 0, np.zeros(shape[2]), "", 0.0
     for part in pieces():
         pixels += part.size // shape[2]
+        kind, largest = _kind_of(part), max(largest, _reach(part))
         total = total + part.sum((0, 1, 2), dtype=np.float64)
     mean, squares = total / max(pixels, 1), np.zeros(shape[2])
     for part in pieces():
@@ -188,7 +200,8 @@ def _measured(
         images = f"{pixels // (shape[0] * shape[1]):,} training images"
         notes.append(f"{column.head}: all pixels of {images} are the same: the column says nothing.")
     std = np.where(std > 0, std, 1.0)
-    return ImageInput(column.name, shape, tuple(mean.tolist()), tuple(std.tolist()), options, VERSION), notes
+    found = ImageInput(column.name, shape, tuple(mean.tolist()), tuple(std.tolist()), options, VERSION)
+    return replace(found, pixels=kind, largest=largest), notes
 
 
 def image_values(
@@ -212,7 +225,7 @@ def image_values(
         (N, H, W, channels) uint8 or float32.
 
     Raises:
-        DataError: An image is missing, damaged or of another size; names the first ones.
+        DataError: An image is missing, damaged, of another size, or in pixels of another scale; names the first ones.
     """
     values = column.values
     absent = values.is_null().to_numpy()
@@ -235,6 +248,7 @@ def image_values(
             raise DataError(Problem(column.head, what))
         filled, bad = values.drop_nulls().to_numpy().reshape(-1, *image.shape), {}
         _check_finite(column, filled)
+    _check_scale(column, image, filled)
     for row in np.flatnonzero(column.missing).tolist():
         bad[row] = "is missing"
     allowed: Collection[int] = () if unreadable is None else bad if expected is None else expected
@@ -398,6 +412,31 @@ def _damages(column: Column, bad: Mapping[int, str]) -> list[Problem]:
 def _check_finite(column: Column, pixels: np.ndarray) -> None:
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise DataError(Problem(column.head, "holds pixels that are not finite (NaN or infinite)"))
+
+
+def _check_scale(column: Column, image: ImageInput, pixels: np.ndarray) -> None:
+    """Refuses floats from 0 to 1 of a model for whole numbers from 0 to 255, and the other way round.
+
+    What is stored in another way is not on another scale for that: floats from 0 to 255 are read as bytes are. Numbers
+    of one kind are not compared: images may be darker or brighter than all of the training.
+    """
+    kind, reach = _kind_of(pixels), _reach(pixels)
+    if kind == image.pixels or not image.pixels or not reach or not image.largest:
+        return
+    if max(reach, image.largest) >= _OTHER_SCALE * min(reach, image.largest):
+        there = f"{image.pixels} up to {image.largest:g}"
+        what = f"holds pixels on another scale than in training, got {kind} up to {reach:g} instead of {there}"
+        hint = "Bring them to the scale of the training: 0 to 255 divided by 255 is 0 to 1."
+        raise DataError(Problem(column.head, what, hint))
+
+
+def _kind_of(pixels: np.ndarray) -> str:
+    return _PIXEL_KINDS[pixels.dtype.kind]
+
+
+def _reach(pixels: np.ndarray) -> float:
+    """The largest distance from 0."""
+    return max(float(pixels.max()), -float(pixels.min())) if pixels.size else 0.0
 
 
 def _size(shape: Sequence[int]) -> str:

@@ -118,6 +118,51 @@ def test_images_of_another_size_or_type_are_refused():
         fit(table_of(photo=np.full((3, 2, 2), np.nan)))
 
 
+@pytest.mark.parametrize(
+    ("trained", "given", "message"),
+    [
+        (PIXELS, np.float32(PIXELS / 255), r"got floats up to \S+ instead of whole numbers up to 2\d\d\. Bring them"),
+        (PIXELS, PIXELS / 127.5 - 1, r"got floats up to 1 instead of whole numbers up to 2\d\d"),
+        (PIXELS / 255, PIXELS, r"got whole numbers up to 2\d\d instead of floats up to \S+"),
+        (PIXELS > 99, 255 * np.uint8(PIXELS > 99), r"got whole numbers up to 255 instead of truth values up to 1"),
+        (PIXELS, PIXELS.astype(np.float64), None),
+        (PIXELS, PIXELS.astype(np.int32), None),
+        (PIXELS.astype(np.float32), PIXELS, None),
+        (PIXELS, PIXELS // 100, None),  # dark, as bytes
+        (PIXELS, np.zeros(PIXELS.shape, np.float32), None),  # black on any scale
+        (PIXELS > 99, np.float32(PIXELS > 99), None),
+        (np.uint8(PIXELS > 99), PIXELS > 99, None),
+    ],
+)
+def test_pixels_on_another_scale_than_in_training_are_refused(trained, given, message):
+    features = Features.from_json(json.loads(json.dumps(fit(table_of(photo=trained)).to_json())))
+    elsewhere = fit(table_of(photo=given)).read_as(features)  # of a run that starts from the other
+    for own in (features, elsewhere):
+        if message is None:
+            assert np.array_equal(own.transform(table_of(photo=given))[0].blocks["photo"].numpy(), given)
+        else:
+            with pytest.raises(DataError, match=rf"photos.csv, column 'photo': .* another scale .*{message}"):
+                own.transform(table_of(photo=given))
+
+
+def test_pixels_of_files_are_whole_numbers(raw_files):
+    options = {"inputs": [{"name": "photo", "type": "image"}]}
+    with pytest.raises(DataError, match=r"got whole numbers up to 2\d\d instead of floats up to \S+"):
+        fit(table_of(photo=PIXELS / 255), **options).transform(raw_files)
+    with pytest.raises(DataError, match=r"got floats up to 1 instead of whole numbers up to 2\d\d"):
+        fit(raw_files, **options).transform(table_of(photo=PIXELS / 255))
+
+
+def test_runs_of_before_do_not_know_the_scale_of_their_pixels():
+    saved = fit(table_of(photo=PIXELS)).to_json()
+    for key in ("pixels", "largest"):
+        del saved["blocks"][0][key]
+    before = Features.from_json(saved)
+    given = table_of(photo=PIXELS / 255)
+    before.transform(given)
+    assert fit(given).read_as(before).blocks[0].pixels == "floats"  # now it does
+
+
 def test_damaged_file_is_named_with_its_row_before_training(raw_files):  # DAT-17
     features = fit(raw_files, inputs=[{"name": "photo", "type": "image"}, "x"])
     where = (
