@@ -14,6 +14,7 @@ A message reads ``where: what is wrong, got value. Hint.``; every problem that c
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -175,9 +176,23 @@ def nearest(word: str, known: Iterable[str]) -> str:
         >>> nearest("zzz", ["weight", "kind"])
         ''
     """
+    alike = next((name for name in sorted(set(known)) if other_form(name, word)), None)
+    if alike is not None:
+        return f"Did you mean '{alike}'{other_form(alike, word)}?"
     by_lower = {name.lower(): name for name in sorted(set(known))}
     near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
     return f"Did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+def other_form(text: str, shown: str) -> str:
+    r"""What to say of a text beside one that looks the same; nothing if it looks otherwise, or is the same.
+
+    Example:
+        >>> other_form("cafe\u0301", "caf\u00e9"), other_form("cafe", "caf\u00e9")
+        (' in another Unicode form (NFC, NFD)', '')
+    """
+    alike = text != shown and unicodedata.normalize("NFC", text) == unicodedata.normalize("NFC", shown)
+    return " in another Unicode form (NFC, NFD)" if alike else ""
 
 
 def _as_tuple(problems: Problem | Sequence[Problem]) -> tuple[Problem, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
@@ -10,10 +11,11 @@ _TRUTH_VALUES = {"true": "1", "yes": "1", "y": "1", "false": "0", "no": "0", "n"
 
 
 class Spellings:
-    """Values that are known, and what else stands for one of them.
+    r"""Values that are known, and what else stands for one of them.
 
-    Numbers without an exponent are one value however they are spelt. So are the two truth values, if the known values
-    are such: beside ``1`` and ``0``, ``True``, ``yes`` and ``y`` are 1, and ``False``, ``no`` and ``n`` are 0.
+    Numbers without an exponent are one value however they are spelt, and words in whatever Unicode form: file names of
+    macOS have letters and accents apart. So are the two truth values, if the known values are such: beside ``1`` and
+    ``0``, ``True``, ``yes`` and ``y`` are 1, and ``False``, ``no`` and ``n`` are 0.
 
     Args:
         known: The values.
@@ -23,12 +25,14 @@ class Spellings:
         {'1.0': '1', '2.50': '2.5'}
         >>> Spellings(["False", "True"]).find(["1", "no"])
         {'1': 'True', 'no': 'False'}
+        >>> Spellings(["caf\u00e9"]).find(["cafe\u0301", "cafe"]) == {"cafe\u0301": "caf\u00e9"}
+        True
     """
 
     def __init__(self, known: Sequence[str]) -> None:
         truth = len(known) == 2 and set(meanings(known).values()) == {"0", "1"}
-        self._meaning: Callable[[Sequence[str]], Mapping[str, str | None]] = meanings if truth else number_spellings
-        self._values: dict[str | None, str | None] = {None: None}  # by meaning; None: there is none, or several have it
+        self._meaning: Callable[[Sequence[str]], Mapping[str, str]] = meanings if truth else _plain_forms
+        self._values: dict[str, str | None] = {}  # by meaning; None: several have it
         for value, meaning in self._meaning(known).items():
             self._values[meaning] = None if meaning in self._values else value
 
@@ -41,10 +45,20 @@ class Spellings:
 def meanings(texts: Sequence[str]) -> Mapping[str, str]:
     """What two spellings of one value have in common: the number, the truth value, or the word without case."""
     found = {}
-    for text, number in number_spellings(texts).items():
-        word = text.strip().casefold()
-        found[text] = number or _TRUTH_VALUES.get(word, word)
+    for text, form in _plain_forms(texts).items():
+        word = form.strip().casefold()
+        found[text] = _TRUTH_VALUES.get(word, word)
     return found
+
+
+def composed(texts: pl.Series) -> pl.Series:
+    """Texts in one Unicode form: letters and their accents as one character (NFC)."""
+    return texts.str.normalize("NFC")
+
+
+def _plain_forms(texts: Sequence[str]) -> Mapping[str, str]:
+    """The number that each text is, in its shortest spelling; of words and codes their characters in one form."""
+    return {text: number or unicodedata.normalize("NFC", text) for text, number in number_spellings(texts).items()}
 
 
 def number_spellings(texts: Sequence[str]) -> Mapping[str, str | None]:

@@ -62,6 +62,11 @@ def test_want_of_memory_is_no_bug(error, cause):
         ("churn", ["Churn", "spend"], "Did you mean 'Churn'?"),
         ("zzz", ["weight", "kind", "kind"], "Known: kind, weight."),
         ("zzz", [], ""),
+        (
+            "gr\u00f6\u00dfe",
+            ["gro\u0308\u00dfe"],
+            "Did you mean 'gro\u0308\u00dfe' in another Unicode form (NFC, NFD)?",
+        ),
         ("!", [f"c{i:02}" for i in range(35)], f"Known: {', '.join(f'c{i:02}' for i in range(30))} and 5 more."),
     ],
 )

@@ -23,6 +23,9 @@ from mtl_cli.spelling import Spellings
         (["yes", "no", "unknown"], "1", None),  # no truth values, there is a third
         (["1", "2", "3"], "True", None),
         ([], "1", None),
+        (["Z\u00fcrich", "K\u00f6ln"], "Zu\u0308rich", "Z\u00fcrich"),  # letters and accents apart, as of macOS
+        (["Zu\u0308rich"], "Z\u00fcrich", "Zu\u0308rich"),
+        (["Zu\u0308rich", "Z\u00fcrich"], "Zurich", None),
     ],
 )
 def test_known_value_that_a_text_stands_for(known, text, value):

@@ -137,7 +137,8 @@ class Features:
                 column = as_read.column(text.by)
                 if options.missing_inputs == "error" and text.by not in types:
                     refuse_missing_cells([column])
-                told_apart, groups = fit_category(column, train_rows, 1), category_text(column)
+                told_apart = fit_category(column, train_rows, 1)
+                groups = told_apart.spelt_as_known(category_text(column))
         bins, found = _bins(options, types)
         notes += found
         for name, kind in types.items():

@@ -14,9 +14,9 @@ import polars as pl
 from mtl_cli.data.column_types import block_width, category_text, is_tokens, numeric_values
 from mtl_cli.data.scaling import Scale, Scaler
 from mtl_cli.data.table import Pieces, rows_in
-from mtl_cli.errors import DataError, Problem, did_you_mean, listed
+from mtl_cli.errors import DataError, Problem, did_you_mean, listed, other_form
 from mtl_cli.schema import MissingInputs
-from mtl_cli.spelling import Spellings
+from mtl_cli.spelling import Spellings, composed
 from mtl_cli.types import Column
 
 NumericType = Literal["numeric", "date", "block"]
@@ -60,6 +60,11 @@ class CategoryInput:
     def spellings(self) -> Spellings:
         """What else stands for one of the categories."""
         return Spellings(self.values)
+
+    def spelt_as_known(self, texts: pl.Series) -> pl.Series:
+        """Texts with other spellings of the categories replaced by these."""
+        others = [text for text in texts.unique().drop_nulls().to_list() if text not in self.codes]
+        return texts.replace(self.spellings.find(others)) if others else texts
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
@@ -123,8 +128,9 @@ class Findings:
             if place not in folded
         ]
         for place, values in self.respelt.items():
-            pairs = listed([f"{text!r} as {value!r}" for text, value in sorted(values.items())], _SHOWN)
-            lines.append(f"{place}: categories are spelt otherwise than in training, read {pairs}.")
+            named = [f"{text!r}{other_form(text, value)} as {value!r}" for text, value in sorted(values.items())]
+            pairs = listed(named, _SHOWN)
+            lines.append(f"{place}: categories are spelt otherwise than the known ones, read {pairs}.")
         what = "a category unknown from training"
         for place, counts in self.unknown.items():
             ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -208,10 +214,15 @@ def _edges(scaled: np.ndarray, bins: int) -> tuple[float, ...]:
 
 
 def fit_category(column: Column, train_rows: np.ndarray, min_count: int) -> CategoryInput:
-    """Collects the categories of at least ``min_count`` training rows, in the order of their characters."""
-    train = category_text(column).gather(train_rows)
-    counts = train.drop_nulls().value_counts()
-    frequent = counts.filter(counts["count"] >= min_count)[train.name]
+    """Collects the categories of at least ``min_count`` training rows, in the order of their characters.
+
+    Of one that is written in several Unicode forms the most frequent is kept.
+    """
+    train = category_text(column).gather(train_rows).alias("category")
+    counts = train.drop_nulls().value_counts().sort("count", "category", descending=[True, False])
+    counts = counts.with_columns(composed(counts["category"]).alias("form"))
+    forms = counts.group_by("form", maintain_order=True).agg(pl.col("category").first(), pl.col("count").sum())
+    frequent = forms.filter(pl.col("count") >= min_count)["category"]
     missing = train.null_count() >= min_count
     return CategoryInput(column.name, tuple(sorted(frequent.to_list())), missing)
 

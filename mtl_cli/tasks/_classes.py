@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from mtl_cli.errors import DataError, Problem, did_you_mean, first_few, listed
+from mtl_cli.errors import DataError, Problem, did_you_mean, first_few, listed, other_form
 from mtl_cli.spelling import Spellings, meanings, shortest
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column
@@ -193,7 +193,8 @@ def refuse_spellings(column: Column, classes: Sequence[str], labels: pl.Series, 
         other = first_with.setdefault(meaning, label)
         if other != label:
             first, second = (int(rows[(labels == text).arg_true()[0]]) for text in (other, label))
-            what = f"holds {label!r}, which may be the class {other!r} of {column.where(first)}"
+            form = other_form(label, other)
+            what = f"holds {label!r}{form}, which may be the class {other!r} of {column.where(first)}"
             hint = "Write one of them everywhere, or list the task's `classes` if they are different."
             problems.append(Problem(column.where(second), what, hint))
     if problems:

@@ -655,9 +655,21 @@ def test_category_is_the_same_in_another_spelling(cells, note):
     inputs, notes = features.transform(table_of("new.csv", c=cells))
     assert inputs.categorical[:, 0].tolist() == [1, 0, 2, 0]
     assert [n for n in notes if "spelt" in n] == (
-        [f"new.csv, column 'c': categories are spelt otherwise than in training, read {note}."] if note else []
+        [f"new.csv, column 'c': categories are spelt otherwise than the known ones, read {note}."] if note else []
     )
     assert notes[-1] == "new.csv, column 'c': 1 cell holds a category unknown from training: '3' (1)."
+
+
+def test_category_in_several_unicode_forms_is_one():
+    apart, one = "cafe\u0301", "caf\u00e9"
+    features = fit(table_of(c=[apart, one, "the", apart]), inputs=["c"])
+    assert features.categorical[0].values == (apart, "the")  # the more frequent form
+    inputs, notes = features.transform(table_of("new.csv", c=["the", one, apart]))
+    assert inputs.categorical[:, 0].tolist() == [2, 1, 1]
+    told = f"read '{one}' in another Unicode form (NFC, NFD) as '{apart}'"
+    assert notes == [f"new.csv, column 'c': categories are spelt otherwise than the known ones, {told}."]
+    rare = fit(table_of(c=[apart, one, "the"]), inputs=["c"], min_count=2)
+    assert rare.categorical[0].values == (apart,)  # counted together
 
 
 TRUTH = {"pandas": ["True", "False", "True"], "json": ["true", "false", "true"], "flags": ["1", "0", "1"],

@@ -74,6 +74,13 @@ def test_folder_of_a_split_is_never_a_class_in_silence(tree):  # DAT-20
     assert table.resolve_paths("image").to_list() == ["q/train/a/1.png", "q/val/a/1.png"]
 
 
+def test_folder_in_another_unicode_form_is_the_class_that_is_named(tree):
+    tree("p/cafe\u0301/1.png", "p/the/1.png")
+    table = _read(path="p", folders=["caf\u00e9"])
+    assert table.frame["image"].to_list() == ["cafe\u0301/1.png"]
+    assert table.notes == ("p: left out, as no class with images: the.",)
+
+
 def test_absent_and_empty_folders_are_named(tree, tmp_path):
     tree("photos/a.txt")
     with pytest.raises(DataError) as caught:

@@ -192,6 +192,15 @@ def test_same_word_is_another_feature_in_rows_with_another_value():
         again.transform(table_of(words=[["is"]]))
 
 
+def test_value_in_several_unicode_forms_tells_texts_apart_once():
+    table = table_of(words=[["is"]] * 3, language=["\u00e9", "e\u0301", "\u00e9"])
+    options = FeatureOptions(inputs=["words"], text=TextOptions(by="language", min_count=3))
+    features = Features.fit(table, options, np.arange(3), {})
+    assert features.blocks[0].known  # counted together
+    ids = features.transform(table)[0].blocks["words"].values.reshape(3, -1)
+    assert ids[0].equal(ids[1])
+
+
 def test_values_that_no_training_row_has_are_told_or_refused():
     table = table_of(words=[["is"]] * 3, n=["1", "2", "3"], language=["1", "2", "3"])
     other = table_of(words=[["is"]] * 3, n=["1", "2", "3"], language=["2.0", "7", None])
@@ -207,7 +216,7 @@ def test_values_that_no_training_row_has_are_told_or_refused():
         assert sorted(notes) == [
             f"{place}: 1 cell holds a category unknown from training: '7' (1).",
             f"{place}: 1 cell is missing.",
-            f"{place}: categories are spelt otherwise than in training, read '2.0' as '2'.",
+            f"{place}: categories are spelt otherwise than the known ones, read '2.0' as '2'.",
         ]
         values = read.blocks["words"].values.reshape(3, -1)
         assert values[0].equal(features.transform(table)[0].blocks["words"].values.reshape(3, -1)[1])

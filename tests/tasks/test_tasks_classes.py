@@ -320,3 +320,11 @@ def test_classes_that_no_row_has_are_unseen():
     kind = _fit(Multiclass(classes=["a", "b", "c"]), ["a", "b", "c"])
     assert kind.unseen(np.array([1.0, NAN, 1.0])) == ["a", "c"]
     assert kind.unseen(np.array([NAN])) == []
+
+
+def test_class_in_several_unicode_forms_is_refused_in_training_and_known_later():
+    apart, one = "Zu\u0308rich", "Z\u00fcrich"
+    with pytest.raises(DataError, match=rf"holds '{one}' in another Unicode form \(NFC, NFD\), which may be the class"):
+        _fit(Multiclass(), [apart, "Bern", one])
+    kind = _fit(Multiclass(), [one, "Bern", one], train=[0, 1])
+    assert kind.encode(column([apart, "Bern", one])).tolist() == [1.0, 0.0, 1.0]

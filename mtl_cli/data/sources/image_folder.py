@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -78,9 +79,10 @@ class ImageFolderSource(Source):
         inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
         filled = {path.parts[0] for path in paths if len(path.parts) > 1}
         if self._classes is not None:
-            absent = [one for one in self._classes if one not in filled]
+            there, wanted = {_form(one) for one in filled}, {_form(one) for one in self._classes}
+            absent = [one for one in self._classes if _form(one) not in there]
             notes += [f"{name}: no images of '{one}'. {did_you_mean(one, filled)}" for one in absent]
-            paths = [path for path in paths if len(path.parts) == 1 or path.parts[0] in self._classes]
+            paths = [path for path in paths if len(path.parts) == 1 or _form(path.parts[0]) in wanted]
         elif self._labelled:
             _check_splits(name, filled)
         if not paths:
@@ -99,6 +101,11 @@ class ImageFolderSource(Source):
             {"image": texts, "label": labels, "file": texts}, dict.fromkeys(("image", "label", "file"), pl.String)
         )
         return File(name, split, frame, lines=False, folder=str(folder), places=texts)
+
+
+def _form(name: str) -> str:
+    """A name in one Unicode form: macOS has letters and accents apart, a configuration hardly."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _images(folder: Path) -> list[Path]:
