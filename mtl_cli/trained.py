@@ -317,6 +317,7 @@ class TrainedRun:
         as_written = tuple(columns) if verbatim else ()
         chunks = source.chunks(count, verbatim=as_written, converted=tuple(self.state["converted"]))
         for table in chunks:
+            findings.files |= dict.fromkeys(table.notes)
             lacking = self.state.get("lacking", {}).get(table.sources[0])  # None: a run of an older version
             may_lack = features.optional if lacking is None else lacking
             needed = {c: who for c, who in features.columns.items() if c not in may_lack} | {**columns}

@@ -21,7 +21,9 @@ from mtl_cli.paths import expanded
 from mtl_cli.schema import ImageOptions
 from mtl_cli.types import Block, Column
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+SUFFIXES = (  # of what every Pillow reads: .avif only one that was built with it
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm",
+)  # fmt: skip
 VERSION = 2  # of how files become pixels
 _MEASURED = 1000  # image files that mean and deviation are taken from
 _SIZES_AT_ONCE = 1024  # of image files

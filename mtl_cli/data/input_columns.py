@@ -86,6 +86,7 @@ class Findings:
         respelt: Place of a category column to texts that are one of its categories in another spelling, and which.
         unreadable: Rows whose image cannot be read: they are neither predicted nor counted.
         greyed: Place of a column of image files to how many have colours and are read as grey, as those of training are.
+        files: What sources say of their files, each once.
         expected: Places of columns that had missing cells in training too, so that the model knows what they mean.
 
     Example:
@@ -99,6 +100,7 @@ class Findings:
     unreadable: list[str] = field(default_factory=list)
     greyed: Counter[str] = field(default_factory=Counter)
     expected: set[str] = field(default_factory=set)
+    files: dict[str, None] = field(default_factory=dict)
 
     def add(self, other: Findings) -> None:
         """Counts what was found elsewhere too."""
@@ -110,15 +112,16 @@ class Findings:
         self.unreadable += other.unreadable
         self.greyed.update(other.greyed)
         self.expected |= other.expected
+        self.files |= other.files
 
     def notes(self) -> list[str]:
-        """A line for each column with missing cells and with unknown categories, and one for images.
+        """A line for each column with missing cells and with unknown categories, one for images, and those on files.
 
         Many columns that had missing cells in training too share one line.
         """
         usual = [place for place in self.missing if place in self.expected]
         folded = dict.fromkeys(usual) if len(usual) > _SHOWN else {}
-        lines = []
+        lines = list(self.files)
         for file, columns in _by_file(folded).items():
             named = [f"{column} ({self.missing[place]})" for column, place in columns.items()]
             lines.append(f"{file}: {len(columns)} columns have missing cells, as in training: {listed(named, _SHOWN)}.")

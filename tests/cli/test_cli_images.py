@@ -67,7 +67,10 @@ def test_class_without_a_test_folder_shifts_no_label(cli, write, capsys, left): 
     assert json.loads(Path("run/data.json").read_text())["tasks"]["label"]["state"]["classes"] == ["0", "90", "180", "270"]  # fmt: skip  # noqa: E501
     assert run(evaluate.evaluate, ["run", "--data", "test", "--out", "m.json"]) == 0
     assert json.loads(Path("m.json").read_text())["metrics"]["data/label/accuracy"] == 1.0
+    Path("test/0/2.avif").touch()
+    capsys.readouterr()
     assert run(predict.predict, ["run", "--data", "test", "--out", "p.csv"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "note: test: 1 file left out, as no images: 1 .avif."
     table = pl.read_csv("p.csv", infer_schema=False)
     assert table["file"].to_list() == [f"{angle}/{i}.png" for angle in ("0", "270", "90") for i in range(2)]
     assert table["label_pred"].to_list() == [file.split("/")[0] for file in table["file"]]

@@ -53,7 +53,21 @@ def test_hidden_folders_and_folders_without_images_are_told(tree):  # DAT-20
     tree("p/.ipynb_checkpoints/x.png", "p/a/1.png", "p/b/1.png", "p/__MACOSX/._1.png", "p/empty/notes.txt")
     table = _read(path="p")
     assert table.frame["label"].to_list() == ["a", "b"]
-    assert table.notes == ("p: left out, as no class with images: .ipynb_checkpoints, __MACOSX, empty.",)
+    assert table.notes == (
+        "p: left out, as no class with images: .ipynb_checkpoints, __MACOSX, empty.",
+        "p: 1 file left out, as no images: 1 .txt.",
+    )
+
+
+def test_files_that_are_no_images_are_counted_and_those_of_the_system_are_not(tree):
+    tree("p/a/1.jfif", "p/a/2.avif", "p/a/3.AVIF", "p/a/x", "p/b/1.png", "p/b/.DS_Store", "p/b/Thumbs.db", "p/c/4.heic")
+    Path("p/b/2.png").symlink_to("nowhere.png")
+    table = _read(path="p", folders=["a", "b"])
+    assert table.frame["image"].to_list() == ["a/1.jfif", "b/1.png"]
+    assert table.notes[-1] == "p: 4 files left out, as no images: 2 .avif, 1 .png, 1 without suffix."
+    assert _read(path="p").notes[-1].startswith("p: 5 files left out")
+    with pytest.raises(DataError, match=r"^p/c: holds no images, got 1 \.heic\. Known: \.png"):
+        _read(path="p/c")
 
 
 def test_folder_of_a_split_is_never_a_class_in_silence(tree):  # DAT-20
@@ -85,10 +99,10 @@ def test_absent_and_empty_folders_are_named(tree, tmp_path):
     tree("photos/a.txt")
     with pytest.raises(DataError) as caught:
         _read(path=["photo", "photos", "photos/a.txt"])
-    kinds = ".png, .jpg, .jpeg, .bmp, .gif, .tif, .tiff, .webp, .ppm, .pgm"
+    kinds = ".png, .jpg, .jpeg, .jpe, .jfif, .bmp, .gif, .tif, .tiff, .webp, .ppm, .pgm, .pbm, .pnm"
     assert str(caught.value) == (
         f"photo: no such folder, looked for {tmp_path}/photo. Did you mean 'photos'?\n"
-        f"photos: holds no images. Known: {kinds}. Classes are folders in it.\n"
+        f"photos: holds no images, got 1 .txt. Known: {kinds}. Classes are folders in it.\n"
         f"photos/a.txt: is a file, looked at {tmp_path}/photos/a.txt. Name the folder that it is in."
     )
 

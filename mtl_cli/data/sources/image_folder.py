@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from mtl_cli.data.images import SUFFIXES
 from mtl_cli.data.sources._files import File, Fingerprint, check_paths, existing_folder, read_files
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.table import Table
-from mtl_cli.errors import DataError, Problem, did_you_mean
+from mtl_cli.errors import DataError, Problem, did_you_mean, listed
 from mtl_cli.registry import SOURCES
 
+_LITTER = ("thumbs.db", "desktop.ini")  # of Windows; what other systems leave begins with a dot or underscores
+_SHOWN = 5  # kinds of files that are left out
 _SPLIT = re.compile(r"train(ing)?|val(id(ation)?)?|dev|test(ing)?", re.IGNORECASE)
 
 
@@ -28,8 +31,9 @@ class ImageFolderSource(Source):
 
     The columns are ``image`` (the input), ``label`` (the folder's name) and ``file`` (the path below the folder; no
     input, but good for ``data.id``). Images may lie deeper in the folder of their class; images beside the folders have
-    no label. What begins with a dot or two underscores is left out, and so is a folder without images. Rows are in the
-    order of their paths. Reading images needs Pillow (the extra ``images``).
+    no label. A folder without images is left out with a note, and so are other files. What begins with a dot or two
+    underscores is not looked at, nor is what Windows leaves in folders (``Thumbs.db``, ``desktop.ini``). Rows are in
+    the order of their paths. Reading images needs Pillow (the extra ``images``).
 
     Args:
         path: One folder or several, relative to the current one; the split comes from ``data.split``.
@@ -75,22 +79,29 @@ class ImageFolderSource(Source):
 
     def _list(self, name: str, split: str | None, fingerprint: Fingerprint, notes: list[str]) -> File:
         folder = existing_folder(name)
-        paths = _images(folder)
+        paths, others = _files(folder)
         inside = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
         filled = {path.parts[0] for path in paths if len(path.parts) > 1}
         if self._classes is not None:
             there, wanted = {_form(one) for one in filled}, {_form(one) for one in self._classes}
             absent = [one for one in self._classes if _form(one) not in there]
             notes += [f"{name}: no images of '{one}'. {did_you_mean(one, filled)}" for one in absent]
-            paths = [path for path in paths if len(path.parts) == 1 or _form(path.parts[0]) in wanted]
+            paths, others = (
+                [path for path in some if len(path.parts) == 1 or _form(path.parts[0]) in wanted]
+                for some in (paths, others)
+            )
         elif self._labelled:
             _check_splits(name, filled)
         if not paths:
-            kinds = ", ".join(SUFFIXES)
-            raise DataError(Problem(name, "holds no images", f"Known: {kinds}. Classes are folders in it."))
+            got = f", got {_kinds(others)}" if others else ""
+            known = f"Known: {', '.join(SUFFIXES)}. Classes are folders in it."
+            raise DataError(Problem(name, f"holds no images{got}", known))
         left_out = [one for one in inside if one not in {path.parts[0] for path in paths}]
         if left_out:
             notes.append(f"{name}: left out, as no class with images: {', '.join(left_out)}.")
+        if others:
+            plural = "" if len(others) == 1 else "s"
+            notes.append(f"{name}: {len(others)} file{plural} left out, as no images: {_kinds(others)}.")
         for path in paths:
             content = (folder / path).read_bytes()
             fingerprint(f"{path.as_posix()} {len(content)}\n".encode())
@@ -108,9 +119,9 @@ def _form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _images(folder: Path) -> list[Path]:
-    """Paths below a folder of all images in it that are not hidden, in order."""
-    found, seen = [], set[Path]()
+def _files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Paths below a folder of all images in it that are not hidden, and of all other files, both in order."""
+    images, others, seen = list[Path](), list[Path](), set[Path]()
     for here, inside, files in os.walk(folder, followlinks=True):
         real = Path(here).resolve()
         if real in seen:  # a link to a folder above it
@@ -119,10 +130,18 @@ def _images(folder: Path) -> list[Path]:
         seen.add(real)
         inside[:] = [name for name in inside if not name.startswith((".", "__"))]
         for name in files:
-            path = Path(here, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith((".", "__")) and path.is_file():
-                found.append(path.relative_to(folder))
-    return sorted(found)
+            if not name.startswith((".", "__")) and name.lower() not in _LITTER:
+                path = Path(here, name)
+                is_image = path.suffix.lower() in SUFFIXES and path.is_file()
+                (images if is_image else others).append(path.relative_to(folder))
+    return sorted(images), sorted(others)
+
+
+def _kinds(files: Sequence[Path]) -> str:
+    """How many files there are of each suffix, the most frequent ones first: ``14 .avif, 12 .txt``."""
+    counts = Counter(path.suffix.lower() or "without suffix" for path in files)
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    return listed([f"{count} {suffix}" for suffix, count in ordered], _SHOWN)
 
 
 def _check_splits(name: str, folders: set[str]) -> None:
