@@ -312,7 +312,7 @@ def _check_markers(options: TaskOptions, kind: Kind) -> None:
     if found:
         classes = ", ".join(kind.classes[:20])
         what = f"{', '.join(map(repr, found))} means 'no label', and is a class of the task ({classes})"
-        raise DataError(Problem("missing_label", what, "Correct num_classes, or list the task's `classes`."))
+        raise DataError(Problem("missing_label", what, "Take it out of the one or out of the other."))
 
 
 def affirmed(fitted: Iterable[Fitted], rows: np.ndarray) -> np.ndarray:

@@ -46,6 +46,7 @@ class Multiclass(ClassKind):
 
     formula: ClassVar[str] = "softmax(outputs): the chance of each class"
     metrics: ClassVar[Mapping[str, bool | None]] = {"accuracy": True, "f1_macro": True, "log_loss": False}
+    _other_number: ClassVar[str] = "Correct num_classes, or list the task's `classes`."  # the way out of it
 
     def __init__(
         self,
@@ -60,9 +61,8 @@ class Multiclass(ClassKind):
         super().__init__(classes, class_weight)
         if classes is not None:
             if len(set(self.classes)) != len(classes) or len(classes) < 2:
-                raise ConfigError(
-                    Problem("kind.multiclass.classes", f"must be two or more different labels, got {classes}")
-                )
+                where = f"kind.{self._name}.classes"
+                raise ConfigError(Problem(where, f"must be two or more different labels, got {classes}"))
             if num_classes not in (None, len(classes)):
                 raise ConfigError(
                     Problem("kind.multiclass.num_classes", f"is {num_classes}, but classes lists {len(classes)}")
@@ -120,6 +120,10 @@ class Multiclass(ClassKind):
             return chosen.neg()
         return -(1 - self._smoothing) * chosen - self._smoothing * log_probability.mean(-2)
 
+    @property
+    def _name(self) -> str:
+        return KINDS.name_of(type(self)) or "multiclass"
+
     def _origin(self) -> str:
         counted = self._num_classes is not None and self.classes == [str(i) for i in range(self._num_classes)]
         origin = super()._origin()
@@ -134,12 +138,14 @@ class Multiclass(ClassKind):
             class_codes(column, by_convention, f"as num_classes is {wanted}")
             return by_convention
         if wanted not in (None, found) or found < 2:
-            need = f"num_classes is {wanted}" if wanted is not None else "a multiclass task needs at least two classes"
+            need = (
+                f"num_classes is {wanted}" if wanted is not None else f"a {self._name} task needs at least two classes"
+            )
             raise DataError(
                 Problem(
                     f"column '{column.name}'",
                     f"{need}, but the training rows hold {found} ({', '.join(classes[:20])})",
-                    "Correct num_classes, or list the task's `classes`.",
+                    self._other_number,
                 )
             )
         return classes

@@ -37,6 +37,10 @@ class Tagging(Multiclass):
     formula: ClassVar[str] = "softmax(outputs): the chance of each class, for each token"
     metrics: ClassVar[Mapping[str, bool | None]] = {"accuracy": True, "f1_macro": True, "log_loss": False}
     per_token: ClassVar[bool] = True
+    _other_number: ClassVar[str] = (
+        "List the task's `classes`; or make a class of the tokens without a label, as `blank: label` does with the "
+        "blanks of treebanks."
+    )
 
     def __init__(self, *, classes: ClassNames | None = None, label_smoothing: ProperFraction = 0.0) -> None:
         super().__init__(classes=classes, label_smoothing=label_smoothing)

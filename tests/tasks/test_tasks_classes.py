@@ -14,6 +14,7 @@ from mtl_cli.tasks._classes import describe_classes, label_texts, sort_classes
 from mtl_cli.tasks.binary import Binary
 from mtl_cli.tasks.multiclass import Multiclass
 from mtl_cli.tasks.ordinal import Ordinal
+from mtl_cli.tasks.tagging import Tagging
 
 
 def _fit(kind, values, train=None, dtype=None):
@@ -305,6 +306,18 @@ def test_balanced_classes_count_the_same_over_the_labelled_training_rows(kind):
     assert weights[[0, 1, 2]].sum() == pytest.approx(weights[3])
     assert weights[[0, 1, 2, 3]].sum() == pytest.approx(2.0)  # 4 rows, 2 of the 4 classes
     assert weights[5] == 1.0  # of no training row: nothing is known of it
+
+
+def test_one_tag_is_too_few_in_words_of_its_own_kind():
+    with pytest.raises(DataError) as caught:
+        _fit(Tagging(), ["Long", None, "Long"])
+    assert str(caught.value).startswith(
+        "column 'y': a tagging task needs at least two classes, but the training rows hold 1 (Long). List the task's "
+        "`classes`; or"
+    )
+    assert "num_classes" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^kind\.tagging\.classes: must be two or more"):
+        Tagging(classes=["a"])
 
 
 def test_weights_are_of_the_classes_that_are_named_and_1_of_the_others():
