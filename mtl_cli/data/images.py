@@ -291,7 +291,7 @@ def _read_first(column: Column, rows: Sequence[int] | np.ndarray, options: Image
         try:
             return decode(_path(column.values[int(row)], options), options, options.channels).pixels
         except _DAMAGED as error:
-            bad[int(row)] = _damage(column, int(row), error)
+            bad[int(row)] = _damage(column, int(row), error, options)
             if options.on_bad == "error":
                 break
     raise DataError(_damages(column, bad) if bad else Problem(column.head, "holds no image in the training rows"))
@@ -315,7 +315,7 @@ def _read_files(
         try:
             found = decode(_path(paths[place], options), options, channels, version)
         except _DAMAGED as error:
-            bad[row] = _damage(column, row, error)
+            bad[row] = _damage(column, row, error, options)
             return
         if found.pixels.shape[:2] != size:
             hint = "Bring it to that size, as a training with data.image.size does with all."
@@ -395,15 +395,17 @@ def _path(cell: Any, options: ImageOptions) -> Path:
     return path if options.root is None else expanded(options.root) / path
 
 
-def _damage(column: Column, row: int, error: Exception) -> str:
+def _damage(column: Column, row: int, error: Exception, options: ImageOptions) -> str:
     if isinstance(error, FileNotFoundError):
-        return f"there is no image file '{column.values[row]}'"
+        return (
+            f"there is no image file '{column.values[row]}', looked for {_path(column.values[row], options).absolute()}"
+        )
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return f"the image '{column.values[row]}' cannot be read ({reason})"
 
 
 def _damages(column: Column, bad: Mapping[int, str]) -> list[Problem]:
-    hint = "Mend it, or leave its row out, as a training with data.image.on_bad=skip does with all such rows."
+    hint = "Mend it, leave its row out, or train with data.image.on_bad=skip, which leaves out all such rows."
     shown = sorted(bad)[:_SHOWN]
     problems = [Problem(column.where(row), bad[row], hint) for row in shown]
     if len(bad) > _SHOWN:

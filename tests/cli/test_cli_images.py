@@ -116,8 +116,8 @@ def test_damaged_image_is_named_or_left_out_and_marked(cli, listed, capsys, tmp_
     assert refused.code == 2
     where = "photos/list.csv, column 'photo', row 4 (line 5): the image 'photos/img/3.jpg' cannot be read ("
     assert where in refused.err
-    hint = "Mend it, or leave its row out, as a training with data.image.on_bad=skip does with all such rows."
-    assert hint in refused.err  # rows that are predicted are not trained on: they can only be left out
+    hint = "Mend it, leave its row out, or train with data.image.on_bad=skip, which leaves out all such rows."
+    assert hint in refused.err
     ended = cli(*RUN, "data.image.on_bad=skip")
     assert ended.code == 0, ended.err
     assert (

@@ -232,6 +232,9 @@ def test_root_is_where_relative_paths_start(raw_files, tmp_path):
     (tmp_path / "0.raw").rename(tmp_path / "deep/0.raw")
     options = {"inputs": [{"name": "photo", "type": "image"}], "image": ImageOptions(root="deep")}
     table = table_of(photo=["0.raw"])
+    absent = table_of(photo=["1.raw"])  # it is where paths would start without a root
+    with pytest.raises(DataError, match=rf"there is no image file '1.raw', looked for {tmp_path}/deep/1.raw\. Mend it"):
+        fit(absent, [0], **options)
     assert np.array_equal(fit(table, [0], **options).transform(table)[0].blocks["photo"].numpy(), PIXELS[:1])
 
 
