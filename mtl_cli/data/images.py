@@ -340,7 +340,8 @@ class Decoded(NamedTuple):
 def decode(path: Path, options: ImageOptions, channels: int | None, version: int = VERSION) -> Decoded:
     """One image file, upright, in the size and channels asked for; None: as many channels as it has itself.
 
-    Transparent pixels show a white ground. Version 1 did not look at transparency, and cut colours of 16 bits to 8.
+    Transparent pixels show a white ground, and of several frames or pages the first is read. Version 1 did not look
+    at transparency, and cut colours of 16 bits to 8.
 
     Raises:
         ConfigError: Pillow is not installed.

@@ -202,7 +202,8 @@ class TaskOptions:
         hidden: Widths of the hidden layers of its head; empty: a linear head.
         missing_label: Values of the target that mean "no label", beside empty cells.
         mask_by: Other columns, each with the value, or one of several, that it must hold for the label to count.
-        sample_weight: Column of numbers from 0: what each row counts in the loss. A row with 0 has no label.
+        sample_weight: Column of numbers from 0: what each row counts in the loss. A row with 0 has no label. Not
+            where each token has a label.
         metrics: What is reported of the kind's metrics, the primary one first; null: all.
         source: With ``data.sources``, the ones whose rows have labels; null: all that have the target column.
         ranking: The lists that its rows form, of a binary task.

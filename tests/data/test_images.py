@@ -365,3 +365,12 @@ def test_image_of_too_many_pixels_is_one_that_cannot_be_read(tmp_path, monkeypat
     unreadable = []
     fit(table, [0, 1], **options, image=ImageOptions(on_bad="skip")).transform(table, unreadable=unreadable)
     assert unreadable == [1]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "tif", "webp"])
+def test_first_of_several_frames_is_read(tmp_path, suffix):
+    Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    frames = [Image.new("L", (4, 5), shade) for shade in (200, 10)]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:])
+    pixels = mtl_cli.data.images.decode(tmp_path / f"a.{suffix}", ImageOptions(), 1).pixels
+    assert (pixels.shape, set(pixels.ravel().tolist())) == ((5, 4, 1), {200})
