@@ -176,10 +176,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
         >>> nearest("zzz", ["weight", "kind"])
         ''
     """
-    alike = next((name for name in sorted(set(known)) if other_form(name, word)), None)
+    names = sorted(set(known))
+    alike = next((name for name in names if other_form(name, word)), None)
     if alike is not None:
         return f"Did you mean '{alike}'{other_form(alike, word)}?"
-    by_lower = {name.lower(): name for name in sorted(set(known))}
+    by_lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(word.lower(), list(by_lower), n=1, cutoff=0.6)
     return f"Did you mean '{by_lower[near[0]]}'?" if near else ""
 

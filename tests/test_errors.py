@@ -11,6 +11,7 @@ from mtl_cli.errors import (
     TrainingError,
     UserError,
     did_you_mean,
+    nearest,
     unexpected,
 )
 
@@ -72,3 +73,7 @@ def test_want_of_memory_is_no_bug(error, cause):
 )
 def test_nearest_known_word_is_offered(word, known, hint):
     assert did_you_mean(word, known) == hint
+
+
+def test_nearest_of_words_that_can_be_gone_through_once():
+    assert nearest("wieght", iter(["weight", "kind"])) == "Did you mean 'weight'?"
