@@ -117,6 +117,19 @@ def shown(value: object) -> str:
     return "null" if value is None else repr(value)
 
 
+def shown_cell(value: object) -> str:
+    """A cell as messages show it: text in quotes, numbers and dates as they are written.
+
+    Example:
+        >>> from decimal import Decimal
+        >>> shown_cell(None), shown_cell("2.00"), shown_cell(Decimal("2.00"))
+        ('nothing', "'2.00'", '2.00')
+    """
+    if value is None:
+        return "nothing"
+    return repr(value) if isinstance(value, str) else str(value)
+
+
 def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
     """The names one after another, or the first few and how many more there are.
 

@@ -11,7 +11,7 @@ import polars as pl
 from mtl_cli.data.date_text import parse_dates, spelt_as_date, with_and_without_offset
 from mtl_cli.data.images import is_image
 from mtl_cli.data.number_text import parse_numbers
-from mtl_cli.errors import DataError, Problem
+from mtl_cli.errors import DataError, Problem, shown_cell
 from mtl_cli.notation import DATE, FOREIGN_NUMBER, PERCENTAGE, notation
 from mtl_cli.spelling import shortest
 from mtl_cli.types import Column
@@ -352,4 +352,4 @@ def _shown(column: Column, row: int) -> str:
     if isinstance(value, pl.Series):
         beyond = value.cast(pl.Float64).abs() > _FLOAT32_MAX
         return f"{value[_first(beyond)]} at position {_first(beyond) + 1} of the list"
-    return f"{value!r}" if isinstance(value, str) else f"{value}"
+    return shown_cell(value)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.column_types import EXACT
+from mtl_cli.data.markers import Markers
 from mtl_cli.data.number_text import parse_numbers
 from mtl_cli.data.table import AnyTable
-from mtl_cli.errors import DataError, Problem, did_you_mean, first_few
+from mtl_cli.errors import DataError, Problem, did_you_mean, first_few, shown_cell
 from mtl_cli.schema import TaskOptions
+from mtl_cli.spelling import composed, shortest
 from mtl_cli.types import Column, Plain
 
 
@@ -80,7 +84,7 @@ def row_weights(table: AnyTable, name: str, labelled: np.ndarray) -> np.ndarray:
         what = "a weight must be a number of at least 0, got"
 
         def problem(row: int) -> Problem:
-            return Problem(column.where(row), f"{what} {_shown(column.values[row])}", hint)
+            return Problem(column.where(row), f"{what} {shown_cell(column.values[row])}", hint)
 
         raise DataError(first_few(bad, problem, column.head))
     weights: np.ndarray = np.where(labelled, numbers, 1.0)
@@ -115,16 +119,26 @@ def _holds(values: pl.Series, wanted: Sequence[Plain]) -> np.ndarray:
     if values.dtype.is_nested():
         return np.zeros(len(values), dtype=bool)
     text = values.cast(pl.String)
-    numbers = _numbers(values)
-    found = np.zeros(len(values), dtype=bool)
-    for value in wanted:
-        if isinstance(value, bool):
-            found |= (text.str.to_lowercase() == str(value).lower()).fill_null(False).to_numpy()
-            continue
-        found |= (text == str(value)).fill_null(False).to_numpy()
-        if not isinstance(value, str) or values.dtype != pl.String:  # the text 7 is not the text 007
-            found |= numbers == _numbers(pl.Series([str(value)]))[0]  # NaN equals nothing
-    return found
+    truth = [str(value).lower() for value in wanted if isinstance(value, bool)]
+    others = [value for value in wanted if not isinstance(value, bool)]
+    found = composed(text).is_in(composed(pl.Series([*map(str, others)], dtype=pl.String)).to_list())
+    found |= text.str.to_lowercase().is_in(truth)
+    if values.dtype == pl.String:  # the text 7 is not the text 007
+        found |= _spells(text, [value for value in others if not isinstance(value, str)])
+    else:
+        numbers = values.cast(pl.Int8) if values.dtype == pl.Boolean else values
+        for _, flags in Markers([*map(str, others)]).in_values(numbers):
+            found |= flags
+    held: np.ndarray = found.fill_null(False).to_numpy()
+    return held
+
+
+def _spells(text: pl.Series, numbers: Sequence[float]) -> pl.Series:
+    """Whether a text is one of some numbers, however it is spelt; long ids, which float64 cuts, digit for digit."""
+    short = [float(number) for number in numbers if abs(number) < EXACT]
+    found = pl.Series(_numbers(text)).is_in(short)
+    long = pl.Series([f"{Decimal(str(number)):f}" for number in numbers if abs(number) >= EXACT], dtype=pl.String)
+    return found | shortest(text.str.strip_chars()).is_in(shortest(long).to_list()) if len(long) else found
 
 
 def _numbers(values: pl.Series) -> np.ndarray:
@@ -139,10 +153,6 @@ def _as_list(value: Plain | Sequence[Plain] | None) -> list[Plain]:
     if value is None:
         return []
     return [value] if isinstance(value, str | bool | int | float) else list(value)
-
-
-def _shown(value: object) -> str:
-    return "nothing" if value is None else repr(value)
 
 
 def label_roles(tasks: Mapping[str, tuple[Sequence[str], TaskOptions]]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import polars as pl
 
-from mtl_cli.errors import DataError, Problem, first_few
+from mtl_cli.errors import DataError, Problem, first_few, shown_cell
 from mtl_cli.notation import notation
 from mtl_cli.types import Column
 
@@ -158,7 +158,7 @@ def _no_number(column: Column, row: int, others: Sequence[str]) -> Problem:
     value = column.values[row]
     looks = notation(value, others) if isinstance(value, str) else None
     if looks is None:
-        return Problem(column.where(row), f"{value!r} is not a number", f"Correct the cell, or {NO_LABEL}.")
+        return Problem(column.where(row), f"{shown_cell(value)} is not a number", f"Correct the cell, or {NO_LABEL}.")
     hint = f"Set {looks.settings}, or correct the cell." if looks.settings else f"Write it as {looks.instead}."
     return Problem(column.where(row), f"{value!r} looks like {looks.like}", hint)
 
@@ -176,4 +176,6 @@ def refuse(column: Column, bad: np.ndarray, what: str, hint: str, values: np.nda
     shown = column.values if values is None else values.tolist()
     rows = np.flatnonzero(bad).tolist()
     if rows:
-        raise DataError(first_few(rows, lambda r: Problem(column.where(r), f"{shown[r]!r} {what}", hint), column.head))
+        raise DataError(
+            first_few(rows, lambda r: Problem(column.where(r), f"{shown_cell(shown[r])} {what}", hint), column.head)
+        )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mtl_cli.errors import ConfigError, DataError, Problem, first_few
+from mtl_cli.errors import ConfigError, DataError, Problem, first_few, shown_cell
 from mtl_cli.registry import KINDS
 from mtl_cli.tasks._classes import (
     KindWithClasses,
@@ -195,7 +195,9 @@ class Multilabel(KindWithClasses):
 
             def problem(cell: tuple[int, str]) -> Problem:
                 row, name = cell
-                return Problem(column.where(row), f"label '{name}' must be 0 or 1, got {frame[name][row]!r}", hint)
+                return Problem(
+                    column.where(row), f"label '{name}' must be 0 or 1, got {shown_cell(frame[name][row])}", hint
+                )
 
             raise DataError(first_few(wrong, problem, column.head))
         targets[(targets < 0).all(1)] = np.nan

@@ -1,6 +1,7 @@
 """Which rows carry a label for a task, and what they count."""
 
 from datetime import timedelta
+from decimal import Decimal
 
 import polars as pl
 import pytest
@@ -34,6 +35,14 @@ def _labels(table, *targets, **options):
         pytest.param(pl.Series([[1, -1], [2, 3]], dtype=pl.Array(pl.Int64, 2)), -1, [[1, None], [2, 3]], id="arrays"),
         pytest.param([[1.0, -1.0], [], None], -1, [[1.0, None], [], None], id="number in lists of numbers"),
         pytest.param([[1, -1], [2, 3]], -1.0, [[1, None], [2, 3]], id="number spelt otherwise in lists"),
+        pytest.param([2**53 + 1, 2**53], 2**53, [2**53 + 1, None], id="neighbour of a long id"),
+        pytest.param([str(2**53 + 1), str(2**53)], 2**53, [str(2**53 + 1), None], id="and in text"),
+        pytest.param([[2**63 - 2, 2**63 - 1]], 2**63 - 1, [[2**63 - 2, None]], id="and in lists"),
+        pytest.param([Decimal("2.00"), Decimal("3.00")], 2, [None, Decimal("3.00")], id="decimals"),
+        pytest.param(pl.Series([0.1, 2.0], dtype=pl.Float32), [0.1], [None, 2.0], id="fraction in 32 bits"),
+        pytest.param(["cafe\u0301", "the"], "caf\u00e9", [None, "the"], id="another Unicode form"),
+        pytest.param(["007", "1e3", "x"], [7, 1000], [None, None, "x"], id="numbers in text"),
+        pytest.param([None, None], [1, True], [None, None], id="no value at all"),
         pytest.param(pl.Series([[1, -1]], dtype=pl.Array(pl.Float32, 2)), -1, [[1.0, None]], id="arrays of numbers"),
     ],
 )
@@ -102,6 +111,11 @@ def test_bad_weights_are_named_with_their_rows():  # LAB-14
         f"a weight must be a number of at least 0, got {value}. {hint}"
         for row, value in ((2, "'-1'"), (3, "nothing"), (4, "'heavy'"), (5, "'inf'"))
     ]
+
+
+def test_bad_weight_that_is_a_decimal_is_shown_as_it_is_written():
+    with pytest.raises(DataError, match=r"must be a number of at least 0, got -2\.00\."):
+        row_weights(_table(w=[Decimal("-2.00")]), "w", pl.Series([True]).to_numpy())
 
 
 def test_columns_of_tasks_have_roles():
