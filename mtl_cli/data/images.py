@@ -425,13 +425,15 @@ def _check_scale(column: Column, image: ImageInput, pixels: np.ndarray) -> None:
     What is stored in another way is not on another scale for that: floats from 0 to 255 are read as bytes are. Numbers
     of one kind are not compared: images may be darker or brighter than all of the training.
     """
-    kind, reach = _kind_of(pixels), _reach(pixels)
-    if kind == image.pixels or not image.pixels or not reach or not image.largest:
+    kind = _kind_of(pixels)
+    if not image.pixels or kind == image.pixels:
         return
-    if max(reach, image.largest) >= _OTHER_SCALE * min(reach, image.largest):
-        there = f"{image.pixels} up to {image.largest:g}"
-        what = f"holds pixels on another scale than in training, got {kind} up to {reach:g} instead of {there}"
-        hint = "Bring them to the scale of the training: 0 to 255 divided by 255 is 0 to 1."
+    reach = _reach(pixels)
+    least, most = sorted((reach, image.largest))
+    if least and most >= _OTHER_SCALE * least:  # black is black on any scale
+        here, there = f"{kind} up to {reach:g}", f"{image.pixels} up to {image.largest:g}"
+        what = f"holds pixels on another scale than the model was trained on, got {here} instead of {there}"
+        hint = "Bring them to that scale: 0 to 255 divided by 255 is 0 to 1."
         raise DataError(Problem(column.head, what, hint))
 
 
