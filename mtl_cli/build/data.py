@@ -27,7 +27,7 @@ from mtl_cli.data.batches import Origins, Ranking, Rows, TokenLabels
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.combine import SOURCE_COLUMN, own_column_notes
 from mtl_cli.data.file_states import file_states
-from mtl_cli.data.labels import label_roles
+from mtl_cli.data.labels import copied_labels, label_roles
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
 from mtl_cli.data.stored import StoredTable
@@ -244,6 +244,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     data = Data(table, features, splits, tasks, inputs, labels, (), tokens, rankings, storage=storage, files=files)
     _refuse_untaught(config, data)
     notes += _label_notes(config, data)
+    notes += _copied_notes(config, table)
     notes += _chain_notes(config, fitted)
     allowed = [column for column in config.data.allow_inputs if column in roles]
     notes += [
@@ -443,6 +444,19 @@ def _all_the_same(targets: np.ndarray) -> bool:
     """Whether targets (n, T), NaN where missing, of which some are known, are all equal."""
     known = targets[~np.isnan(targets).any(axis=1)]
     return bool((known == known[:1]).all())
+
+
+def _copied_notes(config: RunConfig, table: AnyTable) -> list[str]:
+    """Tasks whose labels do not count in rows of what was not taken: they are copies."""
+    notes = []
+    for name, task in config.tasks.items():
+        if table.feedback and task.common.labelled:
+            columns = [column for column in task.targets(name) if column in table.schema]
+            count = int(np.any([copied_labels(table, column) for column in columns], axis=0).sum())
+            if count:
+                what = f"{count:,} rows of what was not taken have no label, but a copy of one of what was"
+                notes.append(f"task '{name}': {what}: it does not count.")
+    return notes
 
 
 def _chain_notes(config: RunConfig, fitted: Mapping[str, Fitted]) -> list[str]:

@@ -13,7 +13,7 @@ from mtl_cli.data.column_types import is_whole, lost_digits
 from mtl_cli.data.number_text import parse_numbers
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.splits import Splits
-from mtl_cli.data.table import AnyTable, Drawn, Table
+from mtl_cli.data.table import AnyTable, Table
 from mtl_cli.errors import DataError, Problem, did_you_mean, listed
 
 SOURCE_COLUMN = "source"
@@ -54,12 +54,14 @@ def rename_columns(table: Table, rename: Mapping[str, str], where: str) -> Table
     missing = {rename.get(column, column): counts for column, counts in table.missing.items()}
     parts = tuple(replace(part, renamed=renamed) for part in table.parts)
     drawn = tuple(replace(d, user=rename.get(d.user, d.user), item=rename.get(d.item, d.item)) for d in table.drawn)
+    feedback = tuple(replace(own, label=rename.get(own.label, own.label)) for own in table.feedback)
     types = {rename.get(column, column): kind for column, kind in table.types.items()}
     converted = tuple(rename.get(column, column) for column in table.converted)
     return replace(
         table,
-        frame=table.frame.rename(dict(rename)), parts=parts, missing=missing, drawn=drawn, types=types,
-        converted=converted, as_written={rename.get(name, name): cells for name, cells in table.as_written.items()},
+        frame=table.frame.rename(dict(rename)), parts=parts, missing=missing, drawn=drawn,
+        feedback=feedback, types=types, converted=converted,
+        as_written={rename.get(name, name): cells for name, cells in table.as_written.items()},
     )  # fmt: skip
 
 
@@ -106,11 +108,12 @@ def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Tabl
     if source_column:
         names = [pl.repeat(name, table.frame.height, dtype=pl.String, eager=True) for name, table in tables.items()]
         frame = frame.with_columns(pl.concat(names).alias(SOURCE_COLUMN))
-    parts, drawn, missing, first = [], list[Drawn](), dict[str, dict[str, int]](), 0
+    parts, drawn, feedback, missing, first = [], [], [], dict[str, dict[str, int]](), 0
     for name, table in tables.items():
         columns = frozenset(table.frame.columns) | ({SOURCE_COLUMN} if source_column else set())
         parts += [replace(p, first=p.first + first, source=name, columns=columns) for p in table.parts]
         drawn += [replace(rows, first=rows.first + first) for rows in table.drawn]
+        feedback += [replace(rows, first=rows.first + first) for rows in table.feedback]
         first += table.frame.height
         for column in frame.columns:
             here = {} if column in columns else {f"not in {name}": table.frame.height}
@@ -124,7 +127,8 @@ def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Tabl
     return replace(
         next(iter(tables.values())),
         frame=frame, parts=tuple(parts), given_split=None, fingerprint=hasher.hexdigest(), missing=missing, notes=notes,
-        drawn=tuple(drawn), converted=tuple(dict.fromkeys(c for table in tables.values() for c in table.converted)),
+        drawn=tuple(drawn), feedback=tuple(feedback),
+        converted=tuple(dict.fromkeys(c for table in tables.values() for c in table.converted)),
         types={column: kind for table in tables.values() for column, kind in table.types.items()},
     )  # fmt: skip
 

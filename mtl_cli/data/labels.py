@@ -24,7 +24,7 @@ def label_column(table: AnyTable, targets: Sequence[str], options: TaskOptions, 
     """The labels of a task, null in every row that has none for it.
 
     A row has no label where its cell is missing or holds one of ``missing_label``, where ``mask_by`` does not hold,
-    and where ``sample_weight`` is 0.
+    where ``sample_weight`` is 0, and where its cell is that of a row of what was taken, while it is of what was not.
 
     Args:
         table: All rows.
@@ -44,7 +44,7 @@ def label_column(table: AnyTable, targets: Sequence[str], options: TaskOptions, 
         >>> label_column(table, ["bought"], options).values.to_list()
         ['0', None, None]
     """
-    columns = [_without(_readable(table, name), _as_list(options.missing_label)) for name in targets]
+    columns = [_without(_own_cells(table, name), _as_list(options.missing_label)) for name in targets]
     name = ", ".join(targets)
     values = columns[0].values
     if len(columns) > 1:
@@ -89,6 +89,32 @@ def row_weights(table: AnyTable, name: str, labelled: np.ndarray) -> np.ndarray:
         raise DataError(first_few(bad, problem, column.head))
     weights: np.ndarray = np.where(labelled, numbers, 1.0)
     return weights
+
+
+def _own_cells(table: AnyTable, name: str) -> Column:
+    """A column of labels without what rows of things that were not taken have copied from those that were."""
+    column = _readable(table, name)
+    copied = copied_labels(table, name)
+    if not copied.any():
+        return column
+    return replace(column, values=pl.select(pl.when(pl.Series(~copied)).then(column.values).alias(name)).to_series())
+
+
+def copied_labels(table: AnyTable, name: str) -> np.ndarray:
+    """(N,) bool: cells of a column of labels that are of what was taken, in rows of what was not.
+
+    Example:
+        >>> from mtl_cli.data.table import Feedback, Part, Table
+        >>> frame = pl.DataFrame({"took": [1, 1, 0, 0], "stars": [5, None, 5, None]})
+        >>> table = Table(frame, (Part("a.csv", 0, 4, lines=True),), feedback=(Feedback(0, 4, "took"),))
+        >>> copied_labels(table, "stars").tolist(), copied_labels(table, "took").tolist()
+        ([False, False, True, False], [False, False, False, False])
+    """
+    copied = np.zeros(table.height, bool)
+    for own in table.feedback:
+        if name != own.label:
+            copied |= table.not_taken(own)
+    return copied & table.values(name).is_not_null().to_numpy() if copied.any() else copied
 
 
 def _readable(table: AnyTable, name: str) -> Column:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from mtl_cli.data.markers import Markers
-from mtl_cli.data.table import AnyTable, Drawn, Facts, Part, Table
+from mtl_cli.data.table import AnyTable, Drawn, Facts, Feedback, Part, Table
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.types import Column
 
@@ -90,6 +90,7 @@ class StoredTable(AnyTable):
         self.converted: tuple[str, ...] = ()
         self.types: Mapping[str, str] = {}
         self.drawn: tuple[Drawn, ...] = ()
+        self.feedback: tuple[Feedback, ...] = ()
         self._files, self._schema, self._missing, self._reading = list(files), dict(schema), missing, reading
         self._facts: dict[str, Facts] = {}
         self._last: tuple[str, pl.Series] | None = None  # the same column is often asked for several times in a row

@@ -70,6 +70,22 @@ class Drawn:
     item: str
 
 
+@dataclass(frozen=True)
+class Feedback:
+    """Rows of a source that knows what users took, and beside it has rows of what they did not take.
+
+    Args:
+        first: Index of the first of them.
+        rows: How many.
+        label: Column that is 1 in rows of what was taken, and 0 in the others. Cells that these have in further columns
+            are copies from a row of what was taken.
+    """
+
+    first: int
+    rows: int
+    label: str
+
+
 def rows_in(rows: np.ndarray, first: int, count: int) -> np.ndarray:
     """Those of some rows (sorted) that are among ``count`` rows from ``first`` on, counted from there.
 
@@ -109,6 +125,7 @@ class AnyTable(ABC):
         types: What the source knows about columns that their values do not say: ``image`` of a path; ``category`` of
             what is no quantity; ``name`` of a column that names the rows, which is no input unless it is listed.
         drawn: Rows that were not read but drawn, and are drawn anew for each epoch.
+        feedback: Rows of sources of what users took.
     """
 
     parts: tuple[Part, ...]
@@ -118,6 +135,7 @@ class AnyTable(ABC):
     converted: tuple[str, ...]
     types: Mapping[str, str]
     drawn: tuple[Drawn, ...]
+    feedback: tuple[Feedback, ...]
 
     @property
     @abstractmethod
@@ -234,6 +252,13 @@ class AnyTable(ABC):
         """The sources that do not have a column."""
         return tuple(dict.fromkeys(part.source for part in self.parts if not part.has(column)))
 
+    def not_taken(self, feedback: Feedback) -> np.ndarray:
+        """(N,) bool: the rows of what was not taken, among those of ``feedback``."""
+        found = np.zeros(self.height, bool)
+        own = slice(feedback.first, feedback.first + feedback.rows)
+        found[own] = (self.values(feedback.label)[own] == 0).to_numpy()
+        return found
+
     def column(self, name: str) -> Column:
         """One column with the places of its cells.
 
@@ -301,6 +326,7 @@ class Table(AnyTable):
     converted: tuple[str, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
     drawn: tuple[Drawn, ...] = ()
+    feedback: tuple[Feedback, ...] = ()
     as_written: Mapping[str, pl.Series] = field(default_factory=dict)
     picked: np.ndarray | None = None
 

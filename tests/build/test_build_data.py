@@ -1,5 +1,6 @@
 """What is wrong with the data is told before time is spent on them."""
 
+import numpy as np
 import polars as pl
 import pytest
 import torch
@@ -155,4 +156,49 @@ def test_negatives_are_drawn_anew_of_users_and_items_that_are_numbers(tmp_path):
     assert str(caught.value).splitlines() == [
         f"data.inputs: column '{name}', by which negatives are drawn anew, is no category among them. {hint}"
         for name in ("user", "item")
+    ]
+
+
+@pytest.mark.parametrize("sources", [1, 2])
+def test_what_was_not_taken_has_no_label_of_another_task(tmp_path, sources):
+    took = [
+        (user, (user + i) % 9, "val" if i == 3 else "train", i % 2, float(i)) for user in range(6) for i in (1, 2, 3)
+    ]
+    took = pl.DataFrame(took, ["user", "item", "split", "buy", "stars"], orient="row")
+    took.write_parquet(tmp_path / "took.parquet")
+    lists = took.filter(pl.col("split") == "val").with_columns(candidates=pl.concat_list("item", pl.lit(8)))
+    lists.drop("item").write_parquet(tmp_path / "lists.parquet")  # with the labels of what was taken, too
+    path, label = tmp_path / "took.parquet", "click" if sources == 1 else "took"
+    own = {"source": "interactions", "candidates": str(tmp_path / "lists.parquet"), "label": "click"}
+    several = {"sources": {name: {**own, "path": str(path), "rename": {"click": label}} for name in "ab"}}
+    where, data = (path, own) if sources == 1 else (None, several)
+    tasks = {
+        "click": {"kind": "binary", "target": label},
+        "conversion": {"kind": "binary", "labelled": False},
+        "buy": {"kind": "binary", "product_of": ["click", "conversion"], "class_weight": "balanced"},
+        "stars": {"kind": "regression", "auxiliary": True},
+        "both": {"kind": "multilabel", "target": [label, "buy"]},
+    }
+    config = _config(where, ["user", "item"], "graph", tasks, **data, split={"column": "split"})
+    found = build_data(config)
+    frame, labels = found.table.frame, {t.name: found.targets_of(i, slice(None)) for i, t in enumerate(found.tasks)}
+    taken = frame[label].to_numpy() == 1
+    assert taken.sum() == 18 * sources
+    assert frame.filter(~taken)["stars"].null_count() == 0  # what is copied
+    np.testing.assert_array_equal(labels["click"][:, 0], taken)
+    for name in ("buy", "stars"):
+        np.testing.assert_array_equal(~np.isnan(labels[name][:, 0]), taken)
+    assert (labels["both"][~taken] == [0, -1]).all()  # the second is not known
+    assert found.label_counts["stars"]["train"].balance == "mean 1.5, std 0.5"
+    links = found.features.links[0]
+    users, items = (found.features.categorical[i].values for i in links.columns)
+    train = took.filter(pl.col("split") == "train")
+    assert {(int(users[u - 1]), int(items[i - 1])) for u, i in links.codes.T} == set(
+        train.select("user", "item").rows()
+    )
+    what = (
+        f"{(~taken).sum()} rows of what was not taken have no label, but a copy of one of what was: it does not count."
+    )
+    assert [note for note in found.notes if "copy" in note] == [
+        f"task '{name}': {what}" for name in ("buy", "stars", "both")
     ]

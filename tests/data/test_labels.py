@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from mtl_cli.data.labels import label_column, label_roles, row_weights
-from mtl_cli.data.table import Part, Table
+from mtl_cli.data.table import Feedback, Part, Table
 from mtl_cli.errors import DataError
 from mtl_cli.schema import TaskOptions
 
@@ -48,6 +48,15 @@ def _labels(table, *targets, **options):
 )
 def test_only_declared_markers_mean_no_label(values, marker, expected):  # LAB-05, DAT-01
     assert _labels(_table(y=values), missing_label=marker) == expected
+
+
+def test_rows_of_what_was_not_taken_have_their_own_label_and_no_other():
+    frame = pl.DataFrame({"stars": [5, 4, 5, 4, 3], "took": [1, 1, 0, 0, None]})
+    table = Table(frame, (Part("took.csv", 0, 5, lines=True),), feedback=(Feedback(0, 4, "took"),))
+    assert _labels(table, "took") == [1, 1, 0, 0, None]
+    assert _labels(table, "stars") == [5, 4, None, None, 3]  # the last row is of another source
+    assert _labels(table, "took", "stars")[2:4] == [{"took": 0, "stars": None}] * 2
+    assert _labels(table, "took", mask_by={"stars": 5}) == [1, None, 0, None, None]
 
 
 def test_marker_of_one_task_is_a_value_of_another():  # LAB-05

@@ -14,7 +14,7 @@ from mtl_cli.data.collecting import collecting
 from mtl_cli.data.negatives import TRIES
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.sources.table import TableSource
-from mtl_cli.data.table import Drawn, Part, Table
+from mtl_cli.data.table import Drawn, Feedback, Part, Table
 from mtl_cli.errors import ConfigError, DataError, Problem
 from mtl_cli.registry import SOURCES
 from mtl_cli.types import NonNegativeInt
@@ -35,6 +35,9 @@ class InteractionsSource(Source):
     that is the first of a list (same user, item, and other columns that both files have, such as the split) belongs to
     it and gets no negatives of its own; the other candidates are rows with label 0. The column ``list`` numbers the
     lists, for ``tasks.NAME.ranking``.
+
+    Rows with label 0 have no label of any other task: nobody has rated or bought there. Where that is a label by itself
+    (what was not clicked was not bought), draw negatives yourself, for ``source: table``.
 
     Args:
         path: Files with a row for each interaction, in any format of the ``table`` source.
@@ -103,8 +106,9 @@ class InteractionsSource(Source):
         whole = pl.concat([frame, drawn], how="diagonal_relaxed")
         types = dict.fromkeys((self._user, self._item), "category")  # whatever they are called: numbers, too
         return replace(
-            table, frame=whole, parts=tuple(parts), fingerprint=fingerprint, notes=notes, drawn=marks, types=types
-        )
+            table, frame=whole, parts=tuple(parts), fingerprint=fingerprint, notes=notes, drawn=marks,
+            feedback=(Feedback(0, whole.height, self._label),), types=types,
+        )  # fmt: skip
 
     def _check(self, table: Table, needed: dict[str, str]) -> None:
         table.require(list(needed), needed)
