@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from mtl_cli.build.feedback import copied_notes, refuse_foreign_inputs
 from mtl_cli.build.labels import (
     Fitted,
     affirmed,
@@ -27,7 +28,7 @@ from mtl_cli.data.batches import Origins, Ranking, Rows, TokenLabels
 from mtl_cli.data.collecting import collecting
 from mtl_cli.data.combine import SOURCE_COLUMN, own_column_notes
 from mtl_cli.data.file_states import file_states
-from mtl_cli.data.labels import copied_labels, label_roles
+from mtl_cli.data.labels import label_roles
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
 from mtl_cli.data.stored import StoredTable
@@ -228,7 +229,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     if not from_outside(encoder):
         encoder.blocks_of(replace(features.spec, positions=_positions(own.kind for own in fitted.values())))
     pairs = encoder.linked([column.name for column in features.categorical], config.encoder.options)
-    _refuse_undrawable(table, features)
+    refuse_foreign_inputs(table, features)
     inputs, notes, unreadable = read_inputs(config, as_numbers, features, {"val": splits.val})
     if isinstance(inputs, Stream):
         held = "validation rows in memory" if "val" in inputs.held else "validation rows too"
@@ -244,7 +245,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     data = Data(table, features, splits, tasks, inputs, labels, (), tokens, rankings, storage=storage, files=files)
     _refuse_untaught(config, data)
     notes += _label_notes(config, data)
-    notes += _copied_notes(config, table)
+    notes += copied_notes(config, table)
     notes += _chain_notes(config, fitted)
     allowed = [column for column in config.data.allow_inputs if column in roles]
     notes += [
@@ -272,24 +273,6 @@ def _refuse_unread(encoder: type[Encoder], options: DataOptions) -> None:
     """
     entries, _ = input_entries(options.inputs)
     problems = encoder.unread({entry.name: entry.type for entry in entries if entry.type is not None})
-    if problems:
-        raise ConfigError(problems)
-
-
-def _refuse_undrawable(table: AnyTable, features: Features) -> None:
-    """Finds what keeps negatives from being drawn anew for each epoch: they are codes of the users and the items.
-
-    Raises:
-        ConfigError: Every column with users or items that is no category among the inputs.
-    """
-    codes = {column.name for column in features.categorical}
-    needed = dict.fromkeys(name for drawn in table.drawn for name in (drawn.user, drawn.item))
-    hint = "Let data.inputs have it, as {name: NAME, type: category} if it names a type, or write negatives: 0."
-    problems = [
-        Problem("data.inputs", f"column '{name}', by which negatives are drawn anew, is no category among them", hint)
-        for name in needed
-        if name not in codes
-    ]
     if problems:
         raise ConfigError(problems)
 
@@ -444,19 +427,6 @@ def _all_the_same(targets: np.ndarray) -> bool:
     """Whether targets (n, T), NaN where missing, of which some are known, are all equal."""
     known = targets[~np.isnan(targets).any(axis=1)]
     return bool((known == known[:1]).all())
-
-
-def _copied_notes(config: RunConfig, table: AnyTable) -> list[str]:
-    """Tasks whose labels do not count in rows of what was not taken: they are copies."""
-    notes = []
-    for name, task in config.tasks.items():
-        if table.feedback and task.common.labelled:
-            columns = [column for column in task.targets(name) if column in table.schema]
-            count = int(np.any([copied_labels(table, column) for column in columns], axis=0).sum())
-            if count:
-                what = f"{count:,} rows of what was not taken have no label, but a copy of one of what was"
-                notes.append(f"task '{name}': {what}: it does not count.")
-    return notes
 
 
 def _chain_notes(config: RunConfig, fitted: Mapping[str, Fitted]) -> list[str]:

@@ -13,7 +13,7 @@ from mtl_cli.data.column_types import is_whole, lost_digits
 from mtl_cli.data.number_text import parse_numbers
 from mtl_cli.data.sources.base import Source
 from mtl_cli.data.splits import Splits
-from mtl_cli.data.table import AnyTable, Table
+from mtl_cli.data.table import AnyTable, Feedback, Table
 from mtl_cli.errors import DataError, Problem, did_you_mean, listed
 
 SOURCE_COLUMN = "source"
@@ -54,7 +54,7 @@ def rename_columns(table: Table, rename: Mapping[str, str], where: str) -> Table
     missing = {rename.get(column, column): counts for column, counts in table.missing.items()}
     parts = tuple(replace(part, renamed=renamed) for part in table.parts)
     drawn = tuple(replace(d, user=rename.get(d.user, d.user), item=rename.get(d.item, d.item)) for d in table.drawn)
-    feedback = tuple(replace(own, label=rename.get(own.label, own.label)) for own in table.feedback)
+    feedback = tuple(_renamed(own, rename) for own in table.feedback)
     types = {rename.get(column, column): kind for column, kind in table.types.items()}
     converted = tuple(rename.get(column, column) for column in table.converted)
     return replace(
@@ -63,6 +63,12 @@ def rename_columns(table: Table, rename: Mapping[str, str], where: str) -> Table
         feedback=feedback, types=types, converted=converted,
         as_written={rename.get(name, name): cells for name, cells in table.as_written.items()},
     )  # fmt: skip
+
+
+def _renamed(feedback: Feedback, rename: Mapping[str, str]) -> Feedback:
+    user, item, label = (rename.get(name, name) for name in (feedback.user, feedback.item, feedback.label))
+    lacking = {rename.get(name, name): files for name, files in feedback.lacking.items()}
+    return replace(feedback, user=user, item=item, label=label, lacking=lacking)
 
 
 def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Table:

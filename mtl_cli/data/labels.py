@@ -106,7 +106,7 @@ def copied_labels(table: AnyTable, name: str) -> np.ndarray:
     Example:
         >>> from mtl_cli.data.table import Feedback, Part, Table
         >>> frame = pl.DataFrame({"took": [1, 1, 0, 0], "stars": [5, None, 5, None]})
-        >>> table = Table(frame, (Part("a.csv", 0, 4, lines=True),), feedback=(Feedback(0, 4, "took"),))
+        >>> table = Table(frame, (Part("a.csv", 0, 4, lines=True),), feedback=(Feedback(0, 4, "user", "item", "took"),))
         >>> copied_labels(table, "stars").tolist(), copied_labels(table, "took").tolist()
         ([False, False, True, False], [False, False, False, False])
     """

@@ -77,13 +77,19 @@ class Feedback:
     Args:
         first: Index of the first of them.
         rows: How many.
+        user: Column with the user.
+        item: Column with the item.
         label: Column that is 1 in rows of what was taken, and 0 in the others. Cells that these have in further columns
             are copies from a row of what was taken.
+        lacking: Columns that some of the files lack, and which: those of interactions, or those of candidates.
     """
 
     first: int
     rows: int
+    user: str
+    item: str
     label: str
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
 
 def rows_in(rows: np.ndarray, first: int, count: int) -> np.ndarray:

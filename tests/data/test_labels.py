@@ -52,7 +52,7 @@ def test_only_declared_markers_mean_no_label(values, marker, expected):  # LAB-0
 
 def test_rows_of_what_was_not_taken_have_their_own_label_and_no_other():
     frame = pl.DataFrame({"stars": [5, 4, 5, 4, 3], "took": [1, 1, 0, 0, None]})
-    table = Table(frame, (Part("took.csv", 0, 5, lines=True),), feedback=(Feedback(0, 4, "took"),))
+    table = Table(frame, (Part("took.csv", 0, 5, lines=True),), feedback=(Feedback(0, 4, "user", "item", "took"),))
     assert _labels(table, "took") == [1, 1, 0, 0, None]
     assert _labels(table, "stars") == [5, 4, None, None, 3]  # the last row is of another source
     assert _labels(table, "took", "stars")[2:4] == [{"took": 0, "stars": None}] * 2

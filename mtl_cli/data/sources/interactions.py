@@ -36,6 +36,10 @@ class InteractionsSource(Source):
     it and gets no negatives of its own; the other candidates are rows with label 0. The column ``list`` numbers the
     lists, for ``tasks.NAME.ranking``.
 
+    Further columns of rows with label 0 are those of the interaction, or of the list. Inputs must be such that they are
+    the same for any item: what goes with the user, or the occasion. What goes with the item (has one value for each) is
+    refused as an input, and so is what only one of the two files has, which would say what was taken.
+
     Rows with label 0 have no label of any other task: nobody has rated or bought there. Where that is a label by itself
     (what was not clicked was not bought), draw negatives yourself, for ``source: table``.
 
@@ -89,10 +93,11 @@ class InteractionsSource(Source):
         self._check(table, {self._user: "data.user", self._item: "data.item"})
         frame = table.frame.with_columns(pl.lit(1, pl.Int8).alias(self._label))
         parts, fingerprint = list(table.parts), table.fingerprint
-        listed = np.zeros(frame.height, bool)
+        listed, lacking = np.zeros(frame.height, bool), dict[str, str]()
         if self._candidates is not None:
             lists = TableSource(path=self._candidates).read()
             self._check(lists, {self._user: "data.user", self._list: "data.candidates_column"})
+            lacking = self._lacking(table, lists)
             frame, listed = self._with_lists(frame, lists)
             added = frame.height - table.frame.height
             parts.append(Part(f"{lists.files} (candidates)", table.frame.height, added, lines=False))
@@ -107,7 +112,7 @@ class InteractionsSource(Source):
         types = dict.fromkeys((self._user, self._item), "category")  # whatever they are called: numbers, too
         return replace(
             table, frame=whole, parts=tuple(parts), fingerprint=fingerprint, notes=notes, drawn=marks,
-            feedback=(Feedback(0, whole.height, self._label),), types=types,
+            feedback=(Feedback(0, whole.height, self._user, self._item, self._label, lacking),), types=types,
         )  # fmt: skip
 
     def _check(self, table: Table, needed: dict[str, str]) -> None:
@@ -124,6 +129,11 @@ class InteractionsSource(Source):
                 problems.append(Problem(table.where(name, row), "is missing", "Every row needs a user and an item."))
         if problems:
             raise DataError(problems)
+
+    def _lacking(self, table: Table, lists: Table) -> dict[str, str]:
+        """Columns that only the interactions or only the candidates have, and the files that lack them."""
+        taken, candidates = set(table.frame.columns) - {self._item}, set(lists.frame.columns) - {self._list}
+        return dict.fromkeys(taken - candidates, lists.files) | dict.fromkeys(candidates - taken, table.files)
 
     def _with_lists(self, frame: pl.DataFrame, lists: Table) -> tuple[pl.DataFrame, np.ndarray]:
         """The interactions and, below them, the other candidates; and which rows are in a list."""
