@@ -31,6 +31,7 @@ from mtl_cli.data.file_states import file_states
 from mtl_cli.data.labels import label_roles
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.data.negatives import Negatives
+from mtl_cli.data.splits import torn_groups
 from mtl_cli.data.stored import StoredTable
 from mtl_cli.data.streaming import Stream, StreamedRows, open_stream
 from mtl_cli.errors import ConfigError, DataError, Problem, UserError, listed
@@ -38,6 +39,7 @@ from mtl_cli.model.encoders import Encoder
 from mtl_cli.registry import ENCODERS, from_outside
 from mtl_cli.schema import EVERY_COLUMN, DataOptions, RunConfig, input_entries
 from mtl_cli.tasks import Kind, LabelCounts, Task, first_columns, target_columns
+from mtl_cli.tasks.ranking import ranking_metrics
 from mtl_cli.types import Inputs, InputSpec, Labels
 
 # Of data.json: another number if what stands in it changes its meaning.
@@ -246,6 +248,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     _refuse_untaught(config, data)
     notes += _label_notes(config, data)
     notes += copied_notes(config, table)
+    notes += _ranking_notes(config, data)
     notes += _chain_notes(config, fitted)
     allowed = [column for column in config.data.allow_inputs if column in roles]
     notes += [
@@ -421,6 +424,33 @@ def _label_notes(config: RunConfig, data: Data) -> list[str]:
             elif split == "train" and _all_the_same(own):
                 notes.append(f"task '{task.name}': all train rows have the same label; there is nothing to tell apart.")
     return notes
+
+
+def _ranking_notes(config: RunConfig, data: Data) -> list[str]:
+    """Lists to rank whose rows are in several splits, and tasks without a list to be ranked in a split."""
+    notes: dict[str, None] = {}  # tasks may share their lists
+    split_of = np.zeros(data.table.height, np.int8)
+    for number, rows in enumerate((data.splits.all_train, data.splits.val, data.splits.test)):
+        split_of[rows] = number
+    for i, ranking in data.rankings.items():
+        task = data.tasks[i]
+        options = config.tasks[task.name].common.ranking
+        torn, every = torn_groups(ranking.groups, split_of)
+        if torn and options is not None:
+            what = f"{torn:,} of {every:,} lists of '{options.group}' have rows in several splits"
+            notes[f"{what}, each of which ranks its own alone."] = None
+        metrics = list(ranking_metrics(ranking.k))
+        reported = [metric for metric in metrics if metric in (task.kind.chosen or metrics)]
+        for split in ("val", "test") if reported else ():
+            rows, targets = getattr(data.splits, split), data.targets(i, split)[:, 0]
+            if np.isnan(targets).all() or (targets[ranking.groups[rows] >= 0] > 0).any():
+                continue
+            what = f"no {split} row of the positive class is in a list, so that there is no {' and no '.join(reported)}"
+            note = f"task '{task.name}': {what}."
+            if split == "val" and (task.kind.chosen or metrics)[0] in metrics:
+                note += " Give val rows lists, or choose the best epoch by trainer.checkpoint.monitor=val/loss."
+            notes[note] = None
+    return list(notes)
 
 
 def _all_the_same(targets: np.ndarray) -> bool:

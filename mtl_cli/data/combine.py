@@ -67,8 +67,9 @@ def rename_columns(table: Table, rename: Mapping[str, str], where: str) -> Table
 
 def _renamed(feedback: Feedback, rename: Mapping[str, str]) -> Feedback:
     user, item, label = (rename.get(name, name) for name in (feedback.user, feedback.item, feedback.label))
+    lists = None if feedback.lists is None else rename.get(feedback.lists, feedback.lists)
     lacking = {rename.get(name, name): files for name, files in feedback.lacking.items()}
-    return replace(feedback, user=user, item=item, label=label, lacking=lacking)
+    return replace(feedback, user=user, item=item, label=label, lists=lists, lacking=lacking)
 
 
 def combine(tables: Mapping[str, Table], *, source_column: bool = False) -> Table:

@@ -54,7 +54,8 @@ def split_rows(table: AnyTable, options: SplitOptions) -> Splits:
     The same table and options give the same splits on every machine, whatever the seed of the training.
 
     Raises:
-        ConfigError: The options contradict each other or the way the files were given.
+        ConfigError: The options contradict each other or the way the files were given; or rows of one list of
+            candidates would come into several splits.
         DataError: A column is absent or holds unknown or missing values, or training or validation would be empty.
 
     Example:
@@ -76,6 +77,7 @@ def split_rows(table: AnyTable, options: SplitOptions) -> Splits:
     codes, text = make[method](table, options, notes)
     rows = {name: np.flatnonzero(codes == code).astype(np.int64) for code, name in enumerate(("train", "val", "test"))}
     _check_filled(table, rows, text)
+    _refuse_torn_lists(table, codes, text)
     rows["all_train"] = rows["train"]
     if options.train_fraction < 1:
         rows["train"] = _some(rows["all_train"], options.train_fraction, options.seed)
@@ -86,6 +88,35 @@ def split_rows(table: AnyTable, options: SplitOptions) -> Splits:
     if len(rows["test"]) == 0:
         notes.append("There are no test rows: the final numbers are those of the validation rows.")
     return Splits(**rows, method=text, notes=tuple(notes))
+
+
+def torn_groups(groups: np.ndarray, codes: np.ndarray) -> tuple[int, int]:
+    """How many groups have rows in several splits, and how many groups there are.
+
+    Args:
+        groups: (N,) numbers of the rows' groups; below 0: in none.
+        codes: (N,) numbers of the rows' splits.
+
+    Example:
+        >>> torn_groups(np.array([7, 7, 8, 8, -1]), np.array([0, 0, 0, 2, 1]))
+        (1, 2)
+    """
+    inside = groups >= 0
+    pairs = np.unique(np.stack([groups[inside], codes[inside]]), axis=1)
+    _, splits = np.unique(pairs[0], return_counts=True)
+    return int((splits > 1).sum()), len(splits)
+
+
+def _refuse_torn_lists(table: AnyTable, codes: np.ndarray, text: str) -> None:
+    """Candidates that are trained on are no test of what ranks them, and some of them are no list."""
+    for own in table.feedback:
+        if own.lists is not None:
+            numbers = table.values(own.lists).fill_null(-1).to_numpy()
+            torn, every = torn_groups(numbers, codes)
+            if torn:
+                what = f"{torn:,} of {every:,} lists of candidates would have rows in several splits, which come {text}"
+                hint = "Give both files a column with train, val and test, and write data.split.column=NAME."
+                raise ConfigError(_problem("method", what, hint))
 
 
 def _some(rows: np.ndarray, share: float, seed: int) -> np.ndarray:

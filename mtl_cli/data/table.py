@@ -81,6 +81,7 @@ class Feedback:
         item: Column with the item.
         label: Column that is 1 in rows of what was taken, and 0 in the others. Cells that these have in further columns
             are copies from a row of what was taken.
+        lists: Column that numbers the lists of candidates; None: there are none.
         lacking: Columns that some of the files lack, and which: those of interactions, or those of candidates.
     """
 
@@ -89,6 +90,7 @@ class Feedback:
     user: str
     item: str
     label: str
+    lists: str | None = None
     lacking: Mapping[str, str] = field(default_factory=dict)
 
 

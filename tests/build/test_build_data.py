@@ -202,3 +202,19 @@ def test_what_was_not_taken_has_no_label_of_another_task(tmp_path, sources):
     assert [note for note in found.notes if "copy" in note] == [
         f"task '{name}': {what}" for name in ("buy", "stars", "both")
     ]
+
+
+@pytest.mark.parametrize("metrics", [None, ["auroc", "hr@3"], ["auroc"]])
+def test_lists_in_several_splits_and_splits_without_lists_are_told(tmp_path, metrics):
+    splits = ["train"] * 6 + ["test"] * 6 + ["val"] * 4  # of lists of four; no validation row is in one
+    rows = "".join(f"{i},{i % 2},{i % 2},{i // 4 if i < 12 else ''},{split}\n" for i, split in enumerate(splits))
+    (tmp_path / "x.csv").write_text(f"x,y,z,list,split\n{rows}")
+    task = {"kind": "binary", "ranking": {"group": "list", "k": 3}, **({"metrics": metrics} if metrics else {})}
+    config = _config(tmp_path / "x.csv", ["x"], tasks={"y": task, "z": task}, split={"column": "split"})
+    wanted = ["1 of 3 lists of 'list' have rows in several splits, each of which ranks its own alone."]
+    if metrics != ["auroc"]:
+        told = "no ndcg@3 and no hr@3" if metrics is None else "no hr@3"
+        hint = " Give val rows lists, or choose the best epoch by trainer.checkpoint.monitor=val/loss." * (not metrics)
+        no_list = "no val row of the positive class is in a list, so that there is"
+        wanted += [f"task '{name}': {no_list} {told}.{hint}" for name in "yz"]
+    assert [note for note in build_data(config).notes if "list" in note] == wanted

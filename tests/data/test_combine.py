@@ -8,7 +8,7 @@ import pytest
 
 from mtl_cli.data import FeatureOptions, Features, SplitOptions, split_rows
 from mtl_cli.data.combine import combine, combine_splits, own_column_notes, rename_columns
-from mtl_cli.data.table import Drawn, Part, Table
+from mtl_cli.data.table import Drawn, Feedback, Part, Table
 from mtl_cli.errors import DataError
 from mtl_cli.schema import TextOptions
 
@@ -47,6 +47,17 @@ def test_drawn_rows_are_found_under_new_names_and_places():
     renamed = rename_columns(ratings, {"who": "user", "what": "item"}, "data.sources.r.rename")
     assert renamed.drawn == (Drawn(1, 2, "user", "item"),)
     assert combine({"books": two()["books"], "r": renamed}).drawn == (Drawn(4, 2, "user", "item"),)
+
+
+def test_feedback_is_found_under_new_names_and_places():
+    columns = {"who": ["u", "u"], "what": ["a", "b"], "took": [1, 0], "n": [0, 0], "hour": [1, 2]}
+    rows = table("r", columns, feedback=(Feedback(0, 2, "who", "what", "took", "n", {"hour": "c.csv"}),))
+    names = {"who": "user", "what": "item", "took": "label", "n": "list", "hour": "time"}
+    renamed = rename_columns(rows, names, "data.sources.r.rename")
+    wanted = Feedback(3, 2, "user", "item", "label", "list", {"time": "c.csv"})
+    combined = combine({"books": two()["books"], "r": renamed})
+    assert combined.feedback == (wanted,)
+    assert combined.not_taken(wanted).tolist() == [False] * 4 + [True]
 
 
 def test_rows_of_other_sources_are_counted_apart_from_empty_cells():

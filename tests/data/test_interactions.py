@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mtl_cli.data.negatives import Negatives
+from mtl_cli.data.table import Feedback
 from mtl_cli.errors import ConfigError, DataError
 from mtl_cli.registry import SOURCES
 
@@ -81,6 +82,9 @@ def test_lists_hold_the_interaction_and_the_other_candidates(files):
     assert listed["split"].unique().to_list() == ["test"]
     assert table.frame.height == 12 + 4 + 10  # the two that are in a list need no negatives
     assert table.drawn[0].first == 16
+    (found,) = table.feedback
+    assert found == Feedback(0, 26, "user", "item", "label", "list")
+    assert table.not_taken(found).tolist() == [False] * 12 + [True] * 14
 
 
 def test_columns_may_be_called_as_what_is_counted_on_the_way(files):

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from mtl_cli.data import SplitOptions, Table, split_rows
-from mtl_cli.data.table import Part
+from mtl_cli.data.table import Feedback, Part
 from mtl_cli.errors import ConfigError, DataError
 from mtl_cli.registry import SOURCES
 
@@ -212,3 +212,37 @@ def test_a_share_of_the_training_rows_leaves_the_other_splits_as_they_are():
     assert third.test.tolist() == whole.test.tolist()
     assert third.notes == ("Trained on 240 of 800 training rows (data.split.train_fraction=0.3).",)
     assert third.train.tolist() == sorted(third.train.tolist())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "2 of 3 lists of candidates would have rows in several splits, which come at random (0.1 val, 0.1 test"),
+        (
+            {"stratify": "y"},
+            "2 of 3 lists of candidates would have rows in several splits, which come stratified by 'y'",
+        ),
+        (
+            {"column": "s", "val": 0.5},
+            "3 of 3 lists of candidates would have rows in several splits, which come by column",
+        ),
+    ],
+)
+def test_lists_of_candidates_are_not_torn(options, told):
+    frame = pl.DataFrame({"list": [0] * 4 + [1] * 4 + [2] * 4 + [None] * 4, "y": [0, 1] * 8})
+    frame = frame.with_columns(s=pl.when(pl.col("list").is_null()).then(pl.lit("test")).otherwise(pl.lit("train")))
+    feedback = Feedback(0, 16, "user", "item", "y", "list")
+    table = Table(frame, (Part("t.csv", 0, 16, lines=True),), feedback=(feedback,))
+    with pytest.raises(ConfigError) as caught:
+        split_rows(table, SplitOptions(**options))
+    assert str(caught.value).startswith(f"data.split.method: {told}")
+    assert str(caught.value).endswith(
+        "Give both files a column with train, val and test, and write data.split.column=NAME."
+    )
+    whole = table.frame.with_columns(s=pl.Series(["train"] * 4 + ["val"] * 4 + ["test"] * 4 + ["train"] * 4))
+    assert split_rows(Table(whole, table.parts, feedback=(feedback,)), SplitOptions(column="s")).val.tolist() == [
+        4,
+        5,
+        6,
+        7,
+    ]

@@ -34,7 +34,7 @@ class InteractionsSource(Source):
     A row of ``candidates`` is a list of items for one user, the first of them taken and the others not. An interaction
     that is the first of a list (same user, item, and other columns that both files have, such as the split) belongs to
     it and gets no negatives of its own; the other candidates are rows with label 0. The column ``list`` numbers the
-    lists, for ``tasks.NAME.ranking``.
+    lists, for ``tasks.NAME.ranking``. A split must keep each of them whole, as a column of both files does.
 
     Further columns of rows with label 0 are those of the interaction, or of the list. Inputs must be such that they are
     the same for any item: what goes with the user, or the occasion. What goes with the item (has one value for each) is
@@ -109,10 +109,12 @@ class InteractionsSource(Source):
         parts.append(Part(f"{table.files} (negatives)", frame.height, drawn.height, lines=False))
         marks = (Drawn(frame.height, drawn.height, self._user, self._item),) if drawn.height else ()
         whole = pl.concat([frame, drawn], how="diagonal_relaxed")
+        numbered = None if self._candidates is None else "list"
+        feedback = Feedback(0, whole.height, self._user, self._item, self._label, numbered, lacking)
         types = dict.fromkeys((self._user, self._item), "category")  # whatever they are called: numbers, too
         return replace(
             table, frame=whole, parts=tuple(parts), fingerprint=fingerprint, notes=notes, drawn=marks,
-            feedback=(Feedback(0, whole.height, self._user, self._item, self._label, lacking),), types=types,
+            feedback=(feedback,), types=types,
         )  # fmt: skip
 
     def _check(self, table: Table, needed: dict[str, str]) -> None:
