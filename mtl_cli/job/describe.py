@@ -66,26 +66,49 @@ def _sources(run: Run) -> list[str]:
     names = run.data.table.sources
     if names == ("",):
         return []
-    mixing, codes = run.trainer.schedule.mixing, run.data.table.source_of_rows()
+    codes, drawn = run.data.table.source_of_rows(), _drawn(run)
     sizes = {s: np.bincount(codes[getattr(run.data.splits, s)], minlength=len(names)) for s in ("train", "val", "test")}
-    drawn = mixing.counts(sizes["train"], 0)
     rows = [
-        [name, *(f"{sizes[split][i]:,}" for split in sizes), f"{drawn[i]:,}", ", ".join(_labelled_by(run.data, i))]
+        [
+            name,
+            *(f"{sizes[split][i]:,}" for split in sizes),
+            f"{drawn[i]:,}",
+            ", ".join(_labelled_in(run.data, np.flatnonzero(codes == i))),
+        ]
         for i, name in enumerate(names)
     ]
     header = ["source", "train", "val", "test", "in first epoch", "tasks"]
-    return ["", text_table(header, rows), f"mixing {mixing.method}", ""]
+    return ["", text_table(header, rows), f"mixing {run.trainer.schedule.mixing.method}", ""]
 
 
-def _labelled_by(data: Data, source: int) -> list[str]:
-    """The tasks that a source has labels for."""
-    rows = np.flatnonzero(data.table.source_of_rows() == source)
+def _drawn(run: Run) -> np.ndarray:
+    """(S,) rows that the first epoch draws from each source."""
+    sizes = np.array([len(own) for own in run.trainer.train.by_source()])
+    return run.trainer.schedule.mixing.counts(sizes, 0)
+
+
+def _labelled_in(data: Data, rows: np.ndarray) -> list[str]:
+    """The tasks that some rows have labels for."""
     return [task.name for i, task in enumerate(data.tasks) if not np.isnan(data.targets_of(i, rows)).all()]
 
 
 def _notes(run: Run, whole: bool) -> list[str]:
     notes = run.data.notes if whole else at_most(run.data.notes, MANY_TASKS)
-    return [f"note: {note}" for note in [*notes, *_cost(run), *_unheeded(run)]]
+    return [f"note: {note}" for note in [*notes, *_idle(run), *_cost(run), *_unheeded(run)]]
+
+
+def _idle(run: Run) -> list[str]:
+    """Sources whose training rows have no label for any task (of those that ``only`` leaves), and what they take."""
+    names, train = run.data.table.sources, run.data.splits.train
+    if len(names) == 1:
+        return []
+    codes, drawn = run.data.table.source_of_rows()[train], _drawn(run)
+    return [
+        f"source '{name}' has no training label for any task, and gives {drawn[i]:,} of the {drawn.sum():,} rows of "
+        "the first epoch. To spare them, leave it out, with the tasks and inputs that it alone has."
+        for i, name in enumerate(names)
+        if not _labelled_in(run.data, train[codes == i])
+    ]
 
 
 def _cost(run: Run) -> list[str]:

@@ -59,6 +59,15 @@ def test_rows_labels_and_numbers_of_two_sources(cli, mine, tmp_path, records):
     assert features["optional"] == ["pages", "book", "minutes", "movie"]
 
 
+def test_source_without_a_label_of_a_task_that_is_trained_is_told_with_its_share(cli, mine):
+    dry = [*RUN.split(), "dry_run=true", "data.mixing=uniform"]
+    assert (
+        "note: source 'movies' has no training label for any task, and gives 33 of the 66 rows of the first epoch. "
+        "To spare them, leave it out, with the tasks and inputs that it alone has.\n"
+    ) in cli(*dry, "only=[liked]").out
+    assert "has no training label" not in cli(*dry, "only=[stars]").out
+
+
 def test_shares_that_fall_to_the_last_epoch_stay_those_of_the_run_when_it_trains_longer(cli, mine, tmp_path):
     mixing = ["data.mixing=annealed", "data.epoch=longest"]
     whole = ["--config-dir", "conf", "task=mine", "hydra.run.dir=whole", *mixing, "data.anneal_epochs=2"]
