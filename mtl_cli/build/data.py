@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from mtl_cli.build.feedback import copied_notes, refuse_foreign_inputs
+from mtl_cli.build.feedback import copied_notes, feedback_roles, refuse_foreign_inputs
 from mtl_cli.build.labels import (
     Fitted,
     affirmed,
@@ -247,7 +247,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     data = Data(table, features, splits, tasks, inputs, labels, (), tokens, rankings, storage=storage, files=files)
     _refuse_untaught(config, data)
     notes += _label_notes(config, data)
-    notes += copied_notes(config, table)
+    notes += copied_notes(config, table, features)
     notes += _ranking_notes(config, data)
     notes += _chain_notes(config, fitted)
     allowed = [column for column in config.data.allow_inputs if column in roles]
@@ -373,6 +373,9 @@ def _reserved(config: RunConfig, table: AnyTable) -> dict[str, str]:
         # a list's number says nothing; a user that makes the lists is an input if it is named
         if ranking is not None and ranking.group not in named:
             reserved.setdefault(ranking.group, f"lists of task '{name}'")
+    for column, role in feedback_roles(table).items():
+        if column not in named:
+            reserved.setdefault(column, role)
     tasks = {name: (task.targets(name), task.common) for name, task in {**config.tasks, **config.left_out}.items()}
     return {**reserved, **label_roles(tasks)}
 

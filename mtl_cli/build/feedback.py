@@ -92,14 +92,29 @@ def _leave_out(names: Sequence[str]) -> str:
     return f"leave it out of data.inputs, or by data.exclude=[{','.join(names)}] if that is all columns"
 
 
-def copied_notes(config: RunConfig, table: AnyTable) -> list[str]:
-    """Tasks whose labels do not count in rows of what was not taken: they are copies."""
+def feedback_roles(table: AnyTable) -> dict[str, str]:
+    """Columns that say what was taken, or with what else it was offered, and the words for it."""
+    roles = {own.lists: "the lists of candidates" for own in table.feedback if own.lists is not None}
+    return roles | {own.label: "the label of what was taken" for own in table.feedback}
+
+
+def copied_notes(config: RunConfig, table: AnyTable, features: Features) -> list[str]:
+    """Inputs that rows of what was not taken have from those of what was, and tasks whose labels there do not count."""
     notes = []
+    for own in table.feedback:
+        others = table.not_taken(own)
+        names = [name for name in features.columns if name not in (own.user, own.item)]
+        copied = [name for name in names if table.values(name).filter(pl.Series(others)).drop_nulls().len()]
+        if copied:
+            what = f"rows of what was not taken have {_named(copied)} of what was"
+            notes.append(f"{int(others.sum()):,} {what}, which must not depend on '{own.item}'.")
     for name, task in config.tasks.items():
         if table.feedback and task.common.labelled:
             columns = [column for column in task.targets(name) if column in table.schema]
             count = int(np.any([copied_labels(table, column) for column in columns], axis=0).sum())
             if count:
                 what = f"{count:,} rows of what was not taken have no label, but a copy of one of what was"
-                notes.append(f"task '{name}': {what}: it does not count.")
+                follows = "If it is known for them, draw negatives yourself, for source: table."
+                chained = task.common.product_of or task.common.after
+                notes.append(f"task '{name}': {what}: it does not count.{f' {follows}' if chained else ''}")
     return notes

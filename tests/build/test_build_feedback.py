@@ -28,12 +28,12 @@ def files(tmp_path, monkeypatch):
     last.select("user", "split", "candidates", shelf=pl.lit("top")).write_parquet("lists.parquet")
 
 
-def build(inputs="*", exclude=(), **data):
+def build(inputs="*", exclude=(), tasks=None, **data):
     own = {"source": "interactions", "path": "took.parquet"} if "sources" not in data else {}
     return build_data(
         validate({
             "data": {**own, "inputs": inputs, "exclude": list(exclude), "split": {"column": "split"}, **data},
-            "tasks": {"label": {"kind": "binary", "classes": [0, 1]}},
+            "tasks": tasks or {"label": {"kind": "binary", "classes": [0, 1]}},
             "encoder": {"name": "mlp"}, "sharing": {"name": "hard"}, "balancing": {"name": "equal"},
             "optimizer": {"name": "adamw"}, "scheduler": {"name": "constant"}, "trainer": {},
         })
@@ -49,8 +49,20 @@ def test_inputs_that_go_with_the_item_are_refused_where_rows_have_another(files,
         "what was. Draw negatives yourself, for source: table, or leave it out of data.inputs, or by "
         "data.exclude=[year] if that is all columns."
     )
-    columns = build(["user", "item", "age", "hour"], **data).features.columns
-    assert list(columns) == ["age", "hour", "user", "item"]  # these are the same whatever the item is
+    found = build(["user", "item", "age", "hour"], **data)
+    assert list(found.features.columns) == ["age", "hour", "user", "item"]  # these are the same whatever the item is
+    rows = 6 if data else 24 * 4
+    what = f"{rows} rows of what was not taken have columns 'age', 'hour' of what was, which must not depend on 'item'."
+    assert [note for note in found.notes if "taken" in note] == [what]
+
+
+def test_what_says_what_was_taken_and_offered_is_no_input_unless_it_is_named(files):
+    table = pl.read_parquet("took.parquet").drop("place", "year")
+    table.with_columns(bought=pl.col("hour") % 2).write_parquet("took.parquet")
+    tasks = {"bought": {"kind": "binary"}}
+    found = build(tasks=tasks, candidates="full.parquet", exclude=["place", "year"])
+    assert list(found.features.columns) == ["hour", "age", "user", "item"]
+    assert "list" in build(["list", "user", "item"], tasks=tasks, candidates="full.parquet").features.columns
 
 
 def test_inputs_that_go_with_the_item_are_read_where_all_rows_are_of_what_was_taken(files):
