@@ -102,8 +102,9 @@ def torn_groups(groups: np.ndarray, codes: np.ndarray) -> tuple[int, int]:
         (1, 2)
     """
     inside = groups >= 0
-    pairs = np.unique(np.stack([groups[inside], codes[inside]]), axis=1)
-    _, splits = np.unique(pairs[0], return_counts=True)
+    several = int(codes.max(initial=0)) + 1
+    pairs = np.unique(groups[inside] * several + codes[inside])
+    _, splits = np.unique(pairs // several, return_counts=True)
     return int((splits > 1).sum()), len(splits)
 
 
