@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -225,8 +226,13 @@ class InteractionsSource(Source):
 
 def _stored_as(cells: pl.Series, dtype: pl.DataType, place: str) -> pl.Series:
     """The cells of the candidates in the type of the interactions, so that equal ones are equal."""
-    try:
-        return cells.cast(dtype)
-    except pl.exceptions.PolarsError:
-        what = f"has type {cells.dtype}, but must be read as {dtype} as in the interactions"
-        raise DataError(Problem(place, what, "Store the column in one way.")) from None
+    with suppress(pl.exceptions.PolarsError):
+        stored = cells.cast(dtype)
+        if _missing(stored) == _missing(cells):  # earlier versions of polars leave out items of lists that do not fit
+            return stored
+    what = f"has type {cells.dtype}, but must be read as {dtype} as in the interactions"
+    raise DataError(Problem(place, what, "Store the column in one way."))
+
+
+def _missing(cells: pl.Series) -> int:
+    return (cells.explode() if cells.dtype.is_nested() else cells).null_count()
