@@ -36,7 +36,9 @@ def label_texts(values: pl.Series) -> pl.Series:
         >>> label_texts(pl.Series(["007", "7"])).to_list()
         ['007', '7']
     """
-    if len(values) == 0 or not (values.dtype == pl.String or values.dtype.is_float() or values.dtype.is_decimal()):
+    if values.dtype.is_decimal():
+        values = values.cast(pl.String)
+    if len(values) == 0 or not (values.dtype == pl.String or values.dtype.is_float()):
         return values.cast(pl.String)
     distinct = values.unique()  # classes are few, rows are many
     texts = _one_spelling(distinct)
@@ -44,9 +46,7 @@ def label_texts(values: pl.Series) -> pl.Series:
 
 
 def _one_spelling(values: pl.Series) -> pl.Series:
-    """Text, floats or decimals as text; the values themselves if they stay as they are."""
-    if values.dtype.is_decimal():
-        return shortest(values.cast(pl.String))
+    """Text or floats as text; the values themselves if they stay as they are."""
     if values.dtype == pl.String:
         known = values.drop_nulls()
         padded = known.str.contains(r"^[+-]?0\d").any()
