@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mtl_cli.build import Data, build_sharing, tasks_with_head
+from mtl_cli.data import Features
 from mtl_cli.errors import ConfigError, Problem, listed
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.ownership import Ownership
@@ -154,7 +155,7 @@ def start(origin: TrainedRun, config: RunConfig, data: Data, model: MultiTaskMod
     left = tuple(str(key) for key in theirs if key not in ours)
     found = Start(
         str(origin.folder.path.resolve()), origin.checkpoint, origin.epoch, tuple(entries), left, columns,
-        (*_column_notes(columns), *label_notes, *origin.notes),
+        (*_column_notes(data.features, columns), *label_notes, *origin.notes),
     )  # fmt: skip
     if not found.loaded:
         why = "; ".join(dict.fromkeys(entry.outcome for entry in entries))
@@ -310,10 +311,16 @@ def _warn_of_frozen(model: MultiTaskModel, entries: Sequence[Entry]) -> None:
         log.warning(what, listed(stay, _SHOWN))
 
 
-def _column_notes(columns: Sequence[str]) -> list[str]:
-    if not columns:
-        return ["the input columns are read as in that run: scaling, bins and categories of its training rows."]
-    return [f"other input columns than in that run: {listed(columns, _SHOWN, '; ')}."]
+def _column_notes(features: Features, columns: Sequence[str]) -> list[str]:
+    if columns:
+        return [f"other input columns than in that run: {listed(columns, _SHOWN, '; ')}."]
+    return [
+        "the input columns are read as in that run: scaling, bins and categories of its training rows.",
+        *(
+            f"column '{name}': of words and parts of words the {size:,} of its training rows are known, and no others."
+            for name, size in features.vocabularies().items()
+        ),
+    ]
 
 
 def _rescale(origin: TrainedRun, data: Data, loaded: Mapping[str, Tensor], complete: Sequence[str]) -> list[str]:

@@ -152,7 +152,9 @@ class Features:
                 if options.missing_inputs == "error":
                     refuse_missing_cells(column for _, column in pieces())
                 if kind == "text" or kind == "tokens":
-                    blocks.append(_BAGS[kind].fit(name, text, as_read, train_rows, groups))
+                    bag, found = _BAGS[kind].fit(name, text, as_read, train_rows, groups)
+                    blocks.append(bag)
+                    notes += found
                 elif kind == "category":
                     categorical.append(fit_category(table.column(name), train_rows, options.min_count))
                 elif kind == "block":
@@ -238,7 +240,8 @@ class Features:
             expected: The only rows that may be among them; None: any may.
 
         Returns:
-            N rows of inputs, and notes: per column how many cells hold an unknown category or are missing.
+            N rows of inputs, and notes: per column how many cells hold an unknown category or are missing, and of
+            texts and tokens how much is unknown, where it is most of it or all of a row.
 
         Raises:
             DataError: Lists absent columns, or of each column the first cell that does not fit its type.
@@ -277,7 +280,7 @@ class Features:
                 else:
                     if self.refuse_missing:
                         refuse_missing_cells([source])
-                    blocks[block.name] = block.values(source, groups)
+                    blocks[block.name] = block.values(source, groups, found)
                     if count := int(source.missing.sum()):  # read as empty
                         found.missing[source.head] += count
             bad |= {row: table.where(block.name, row) for row in damaged or ()}
@@ -286,6 +289,11 @@ class Features:
         if unreadable is not None:
             unreadable += sorted(bad)
         return _to_inputs(numeric, codes, blocks), [*found.notes(), *_left_out(bad)]
+
+    def vocabularies(self) -> dict[str, int]:
+        """How many words and parts of words are known of each column of texts or tokens that has some unknown."""
+        bags = [block for block in self.blocks if isinstance(block, BagInput)]
+        return {bag.name: bag.size for bag in bags if bag.size is not None}
 
     @property
     def _by_column(self) -> str | None:

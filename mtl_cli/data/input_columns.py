@@ -77,6 +77,40 @@ class CategoryInput:
 
 
 @dataclass
+class FeatureCounts:
+    """Features of texts or tokens, counted.
+
+    Args:
+        total: All.
+        unknown: Those that are unknown from training.
+        lost: Rows that have features, none of which is known.
+    """
+
+    total: int = 0
+    unknown: int = 0
+    lost: int = 0
+
+    def add(self, other: FeatureCounts) -> None:
+        """Counts those of other rows too."""
+        self.total += other.total
+        self.unknown += other.unknown
+        self.lost += other.lost
+
+    def note(self) -> str | None:
+        """What to say of a column with such features; None: some are unknown in any text, and these are no more.
+
+        Example:
+            >>> FeatureCounts(900, 800, 2).note(), FeatureCounts(900, 80).note()
+            ('800 of 900 words and parts of words are unknown from training, and 2 rows have none that is known', None)
+        """
+        if not self.lost and 2 * self.unknown <= self.total:
+            return None
+        rows = f"{self.lost:,} rows have" if self.lost != 1 else "1 row has"
+        shares = f"{self.unknown:,} of {self.total:,} words and parts of words are unknown from training"
+        return f"{shares}, and {rows} none that is known" if self.lost else shares
+
+
+@dataclass
 class Findings:
     """Cells that were read as something else than what they hold, counted over one table or several.
 
@@ -88,6 +122,7 @@ class Findings:
         greyed: Place of a column of image files to how many have colours and are read as grey, as those of training are.
         files: What sources say of their files, each once.
         expected: Places of columns that had missing cells in training too, so that the model knows what they mean.
+        features: Place of a column of texts or tokens to its features, where not all are known.
 
     Example:
         >>> Findings(Counter({"a.csv, column 'x'": 2}), {"a.csv, column 'c'": Counter(z=1)}).notes()
@@ -101,6 +136,7 @@ class Findings:
     greyed: Counter[str] = field(default_factory=Counter)
     expected: set[str] = field(default_factory=set)
     files: dict[str, None] = field(default_factory=dict)
+    features: dict[str, FeatureCounts] = field(default_factory=dict)
 
     def add(self, other: Findings) -> None:
         """Counts what was found elsewhere too."""
@@ -113,9 +149,11 @@ class Findings:
         self.greyed.update(other.greyed)
         self.expected |= other.expected
         self.files |= other.files
+        for place, features in other.features.items():
+            self.features.setdefault(place, FeatureCounts()).add(features)
 
     def notes(self) -> list[str]:
-        """A line for each column with missing cells and with unknown categories, one for images, and those on files.
+        """A line for each column with missing cells, unknown categories or unknown words, for images, and on files.
 
         Many columns that had missing cells in training too share one line.
         """
@@ -141,6 +179,7 @@ class Findings:
             more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
             cells = _cells(counts.total(), f"holds {what}", f"hold {what}")
             lines.append(f"{place}: {cells}: {shown}{more}.")
+        lines += [f"{place}: {told}." for place, counts in self.features.items() if (told := counts.note())]
         for place, count in self.greyed.items():
             images = "1 image is" if count == 1 else f"{count} images are"
             lines.append(

@@ -22,6 +22,7 @@ import numpy as np
 import polars as pl
 
 from mtl_cli.data.column_types import holds_nothing, is_tokens
+from mtl_cli.data.input_columns import FeatureCounts, Findings
 from mtl_cli.data.table import AnyTable, rows_in
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.schema import TextOptions
@@ -57,15 +58,18 @@ class BagInput(ABC):
     @classmethod
     def fit(
         cls, name: str, options: TextOptions, table: AnyTable, train_rows: np.ndarray, groups: pl.Series | None = None
-    ) -> BagInput:
+    ) -> tuple[BagInput, list[str]]:
         """Looks for the features that the training rows have often enough; ``groups`` as in ``values``.
+
+        Returns:
+            The column, and what the user should know: that there are no such features.
 
         Raises:
             DataError: The column holds something else.
         """
         read = cls(name, options, version=VERSION)
         if options.min_count is None:
-            return read
+            return read, []
 
         def training() -> Iterator[np.ndarray]:
             for start, column in table.pieces(name):
@@ -77,30 +81,45 @@ class BagInput(ABC):
         found, counts = _counted(training())
         often = np.flatnonzero(counts >= options.min_count)
         most = often[np.argsort(-counts[often], kind="stable")][: options.ids - 1]
-        return replace(read, known=np.sort(found[most]).astype("<u4").tobytes())
+        notes = []
+        if len(most) == 0:
+            what = f"no word or part of one stands {options.min_count:,} times in the training rows"
+            notes = [f"{next(table.pieces(name))[1].head}: {what} (data.text.min_count): all are read as the same."]
+        return replace(read, known=np.sort(found[most]).astype("<u4").tobytes()), notes
 
     @property
     def block(self) -> Block:
         """What an encoder has to know."""
-        ids = self.options.ids if self.known is None else len(self.known) // 4 + 1
-        return Block(self.name, self.type, self.shape, ids)
+        return Block(self.name, self.type, self.shape, self.options.ids if self.size is None else self.size + 1)
+
+    @property
+    def size(self) -> int | None:
+        """How many features have a number of their own; None: all have one that is their hash."""
+        return None if self.known is None else len(self.known) // 4
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Axes of the features of one text or token."""
         return ()
 
-    def values(self, column: Column, groups: pl.Series | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def values(
+        self, column: Column, groups: pl.Series | None = None, found: Findings | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Numbers (M, ...) int32 of the features of all cells, and where each row starts (N + 1,) int64.
 
         Args:
             column: N cells; a missing one has no features.
             groups: The value of ``options.by`` in each row as text, null where there is none; None without that option.
+            found: Gets how many features there are, and how many are unknown.
 
         Raises:
             DataError: The column holds something else.
         """
         read = [(self._numbers(features), counts) for features, counts in self.features(column, groups)]
+        if found is not None and self.size:  # with none known, ``fit`` says so
+            counted = found.features.setdefault(column.head, FeatureCounts())
+            for part in read:
+                counted.add(_unknown(*part))
         numbers, counts = (np.concatenate(parts) for parts in zip(*read, strict=True))
         return numbers, _starts(counts)
 
@@ -303,6 +322,18 @@ def _added_up(counted: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray,
     numbers, times = (np.concatenate(parts) for parts in zip(*counted, strict=True))
     distinct, place = np.unique(numbers, return_inverse=True)
     return distinct, np.bincount(place, times, len(distinct)).astype(np.int64)
+
+
+def _unknown(numbers: np.ndarray, counts: np.ndarray) -> FeatureCounts:
+    """How many features of some cells are unknown; numbers (M, ...) of the features, and how many (N,) each cell has.
+
+    Example:
+        >>> _unknown(np.array([4, 0, 0, 0]), np.array([2, 0, 2]))
+        FeatureCounts(total=4, unknown=3, lost=1)
+    """
+    known = np.count_nonzero(numbers, axis=tuple(range(1, numbers.ndim)))
+    of_cells = np.diff(_starts(known)[_starts(counts)])
+    return FeatureCounts(numbers.size, numbers.size - int(known.sum()), int(((counts > 0) & (of_cells == 0)).sum()))
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:

@@ -449,6 +449,40 @@ def test_tagging_and_its_tokens_are_taken_over(cli, write, tmp_path):
     assert set(_outcomes(tmp_path / "two")[0].values()) == {"loaded"}
 
 
+REVIEWS = """\
+# @package _global_
+defaults:
+  - override /encoder: text
+data:
+  source: table
+  path: reviews.csv
+  inputs: [{name: review, type: text}]
+  text: {ids: 64, min_count: 2, pieces: null, words: 1}
+  batch_size: 8
+shared_dim: 8
+tasks: {good: {kind: binary}}
+trainer: {max_epochs: 1}
+"""
+
+
+def test_a_run_whose_texts_are_hardly_known_to_the_other_says_so(cli, write, tmp_path, capsys):
+    rows = [f"{' '.join(['suppe', 'brot', 'reis'][n % 2 :])},{n % 2}" for n in range(40)]
+    english = [f"{' '.join(['soup', 'bread', 'reis'][: 2 + n % 2])},{n % 2}" for n in range(40)]
+    files = {name: "\n".join(["review,good", *lines]) + "\n" for name, lines in (("de", rows), ("en", english))}
+    write({"reviews.csv": files["de"], "english.csv": files["en"], "conf/task/reviews.yaml": REVIEWS})
+    line = ["--config-dir", "conf", "task=reviews"]
+    told = "column 'review': 80 of 100 words and parts of words are unknown from training, and 20 rows have none that"
+    first = cli(*line, "hydra.run.dir=old")
+    assert (first.code, "unknown from training" in first.out) == (0, False)
+    ended = cli(*line, "data.path=english.csv", "init_from=old", "hydra.run.dir=new")
+    assert (ended.code, ended.err) == (0, "")
+    known = "note: column 'review': of words and parts of words the 3 of its training rows are known, and no others."
+    assert known in ended.out
+    assert f"english.csv, {told} is known." in ended.out
+    assert run(predict.predict, ["old", "--data", "english.csv", "--out", "predicted.csv"]) == 0
+    assert f"english.csv, {told} is known." in capsys.readouterr().err
+
+
 def test_everything_is_refused_that_could_run_code(cli, old, tmp_path):
     # CKP-09
     for name in ("best", "last"):

@@ -14,7 +14,7 @@ from worlds import column
 
 import mtl_cli.data.texts
 from mtl_cli.data import FeatureOptions, Features
-from mtl_cli.data.input_columns import CategoryInput
+from mtl_cli.data.input_columns import CategoryInput, Findings
 from mtl_cli.data.table import Part, Table
 from mtl_cli.data.texts import text_ids, token_ids
 from mtl_cli.data.token_labels import label_tokens, spread_targets
@@ -171,6 +171,50 @@ def test_features_of_the_training_rows_have_numbers_of_their_own():
     )
     assert not tokens.transform(table_of(words=[["Äh"]]))[0].blocks["words"].values.any()
     assert fit(table, inputs=["words"], text=TextOptions(min_count=9)).spec.blocks[0].ids == 1
+
+
+def test_texts_of_which_little_is_known_are_told():
+    table = table_of(
+        text=["a b a c", "b a", "c d", "e", "", None], words=[["one"], ["two"], ["9"], ["9", "九"], [], None]
+    )
+    options = FeatureOptions(inputs=[{"name": "text", "type": "text"}, "words"], text=replace(PLAIN, min_count=1))
+    features = Features.fit(table, options, np.array([0, 1]), {})
+    features = Features.from_json(json.loads(json.dumps(features.to_json())))
+    texts, words = "reviews.csv, column 'text'", "reviews.csv, column 'words'"
+    told = "words and parts of words are unknown from training"
+
+    def notes(rows):
+        return [note for note in features.transform(table.some(np.array(rows)))[1] if "missing" not in note]
+
+    assert notes([0, 1, 0, 1]) == []
+    assert notes([1, 2]) == [f"{words}: 11 of 22 {told}, and 1 row has none that is known."]
+    assert notes([2, 3, 4, 5]) == [
+        f"{texts}: 2 of 3 {told}, and 1 row has none that is known.",
+        f"{words}: 33 of 33 {told}, and 2 rows have none that is known.",
+    ]
+    found = Findings()
+    for rows in ([0, 2], [3, 3]):  # streamed rows are counted over all stretches
+        other = Findings()
+        features.transform(table.some(np.array(rows)), other)
+        found.add(other)
+    assert found.notes() == [
+        f"{texts}: 3 of 8 {told}, and 2 rows have none that is known.",
+        f"{words}: 55 of 66 {told}, and 3 rows have none that is known.",
+    ]
+    half = features.transform(table_of(text=["a x y"], words=[["one"]]))[1]
+    assert half == [f"{texts}: 2 of 3 {told}."]
+    hashed = Features.fit(table, replace(options, text=PLAIN), np.array([0, 1]), {})
+    assert [note for note in hashed.transform(table)[1] if "missing" not in note] == []
+
+
+def test_texts_of_which_nothing_is_kept_are_told_once():
+    table = table_of(text=["a b a c", "b a"], n=[1, 2])
+    features = fit(table, inputs=[{"name": "text", "type": "text"}, "n"], text=replace(PLAIN, min_count=9))
+    assert features.notes == (
+        "reviews.csv, column 'text': no word or part of one stands 9 times in the training rows (data.text.min_count): "
+        "all are read as the same.",
+    )
+    assert features.transform(table)[1] == []
 
 
 def test_same_word_is_another_feature_in_rows_with_another_value():
