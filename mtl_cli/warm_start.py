@@ -2,7 +2,8 @@
 
 What is carried over is what means the same: heads and other parameters of one task by the task's name, what reads the
 inputs only if it reads the same columns, everything else by name and shape. Columns that are the same are read as the
-other run read them (scaling, bins, categories), since that is what its weights expect.
+other run read them (scaling, bins, categories), since that is what its weights expect. Numbers are the same if all are,
+as one layer reads them; so are categories; images and texts are one by one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from mtl_cli.build import Data, build_sharing, tasks_with_head
-from mtl_cli.data import Features
+from mtl_cli.data.features import Features, SameColumns
 from mtl_cli.errors import ConfigError, Problem, listed
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.ownership import Ownership
@@ -135,7 +136,8 @@ def start(origin: TrainedRun, config: RunConfig, data: Data, model: MultiTaskMod
     theirs = dict(_pieces(origin.model, [task.name for task in origin.tasks]))
     ours = dict(_pieces(model, names))
     columns = tuple(data.features.differences(origin.features))
-    reasons, buffers = _Reasons(origin, config, data, columns), dict(model.named_buffers())
+    same = data.features.same_as(origin.features)
+    reasons, buffers = _Reasons(origin, config, data, same if columns else None), dict(model.named_buffers())
     entries: list[Entry] = []
     for key, values in ours.items():
         why = reasons.against(key) or _against_shape(values, theirs.get(key))
@@ -155,7 +157,7 @@ def start(origin: TrainedRun, config: RunConfig, data: Data, model: MultiTaskMod
     left = tuple(str(key) for key in theirs if key not in ours)
     found = Start(
         str(origin.folder.path.resolve()), origin.checkpoint, origin.epoch, tuple(entries), left, columns,
-        (*_column_notes(data.features, columns), *label_notes, *origin.notes),
+        (*_column_notes(data.features, columns, same), *label_notes, *origin.notes),
     )  # fmt: skip
     if not found.loaded:
         why = "; ".join(dict.fromkeys(entry.outcome for entry in entries))
@@ -169,12 +171,12 @@ def start(origin: TrainedRun, config: RunConfig, data: Data, model: MultiTaskMod
 class _Reasons:
     """Why parameters that are alike by name and shape must not be carried over."""
 
-    def __init__(self, origin: TrainedRun, config: RunConfig, data: Data, columns: Sequence[str]) -> None:
+    def __init__(self, origin: TrainedRun, config: RunConfig, data: Data, same: SameColumns | None) -> None:
         self._tasks = {task.name: task.kind for task in origin.tasks}
         self._kinds = {task.name: task.kind for task in data.tasks}
         same_tasks = list(self._tasks) == list(self._kinds)
         self._by_tasks = set() if same_tasks else _depend_on_tasks(config, data)
-        self._by_columns = _depend_on_columns(config, data) if columns else set()
+        self._by_columns = set() if same is None else _depend_on_columns(config, data, same)
         there, here = origin.config.encoder.name, config.encoder.name
         self._encoder = None if there == here else f"encoder {there} there, {here} here"
 
@@ -246,19 +248,30 @@ def _same_classes(there: Sequence[str], here: Sequence[str]) -> bool:
     return [spelt.get(label, label) for label in here] == list(there)
 
 
-def _depend_on_columns(config: RunConfig, data: Data) -> set[str]:
-    """Parameters of the sharing architecture that have another shape where the inputs are others."""
-    spec = data.spec
-    others = [
-        replace(spec, numeric_dim=spec.numeric_dim + 1),
-        replace(spec, categories=tuple(size + 1 for size in spec.categories)),
-        replace(spec, categories=(*spec.categories, 3), missing=(*spec.missing, False)),
-        replace(spec, edges=tuple((column, edges[:-1]) for column, edges in spec.edges)),
-        replace(spec, numeric_dim=spec.numeric_dim + 1, edges=(*spec.edges, (spec.numeric_dim, (0.0, 1.0)))),
-        replace(spec, blocks=tuple(replace(b, ids=b.ids + 1) if b.ids else b for b in spec.blocks)),
-        replace(spec, blocks=tuple(_one_more_channel(b) if b.type == "image" else b for b in spec.blocks)),
-        replace(spec, blocks=(*spec.blocks, *(replace(b, name=f"{b.name} again") for b in spec.blocks))),
-    ]
+def _depend_on_columns(config: RunConfig, data: Data, same: SameColumns) -> set[str]:
+    """Parameters of the sharing architecture that have another shape where the inputs that are not the same are others.
+
+    Each is by name what it is in the other run only if it reads nothing else there: blocks have the same places.
+    """
+    spec, own = data.spec, [block for block in data.spec.blocks if block.name not in same.blocks]
+    others = []
+    if not same.numeric:
+        others += [
+            replace(spec, numeric_dim=spec.numeric_dim + 1),
+            replace(spec, edges=tuple((column, edges[:-1]) for column, edges in spec.edges)),
+            replace(spec, numeric_dim=spec.numeric_dim + 1, edges=(*spec.edges, (spec.numeric_dim, (0.0, 1.0)))),
+        ]
+    if not same.categorical:
+        others += [
+            replace(spec, categories=tuple(size + 1 for size in spec.categories)),
+            replace(spec, categories=(*spec.categories, 3), missing=(*spec.missing, False)),
+        ]
+    if not same.every_block:
+        others += [
+            replace(spec, blocks=tuple(replace(b, ids=b.ids + 1) if b in own and b.ids else b for b in spec.blocks)),
+            replace(spec, blocks=tuple(_one_more_channel(b) if b in own and not b.ids else b for b in spec.blocks)),
+            replace(spec, blocks=(*spec.blocks, *(replace(b, name=f"{b.name} again") for b in spec.blocks))),
+        ]
     names = [task.name for task in data.tasks]
     return {name for other in others if other != spec for name in _changed(config, data, other, names)}
 
@@ -311,15 +324,17 @@ def _warn_of_frozen(model: MultiTaskModel, entries: Sequence[Entry]) -> None:
         log.warning(what, listed(stay, _SHOWN))
 
 
-def _column_notes(features: Features, columns: Sequence[str]) -> list[str]:
+def _column_notes(features: Features, columns: Sequence[str], same: SameColumns) -> list[str]:
+    notes = ["the input columns are read as in that run: scaling, bins and categories of its training rows."]
     if columns:
-        return [f"other input columns than in that run: {listed(columns, _SHOWN, '; ')}."]
-    return [
-        "the input columns are read as in that run: scaling, bins and categories of its training rows.",
-        *(
-            f"column '{name}': of words and parts of words the {size:,} of its training rows are known, and no others."
-            for name, size in features.vocabularies().items()
-        ),
+        parts = ((features.numeric, same.numeric), (features.categorical, same.categorical))
+        read = [*(column.name for part, alike in parts if alike for column in part), *same.blocks]
+        notes = [f"other input columns than in that run: {listed(columns, _SHOWN, '; ')}."]
+        notes += [f"read as in that run: {listed(read, _SHOWN)}."] if read else []
+    known = {name: size for name, size in features.vocabularies().items() if name in same.blocks}
+    return notes + [
+        f"column '{name}': of words and parts of words the {size:,} of its training rows are known, and no others."
+        for name, size in known.items()
     ]
 
 

@@ -200,7 +200,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
 
     Args:
         config: The configuration.
-        columns: Input columns of another run: if those of the data are the same, they are read as there.
+        columns: Input columns of another run: those of the data that are the same are read as there.
 
     Raises:
         DataError: The files or columns are not as the configuration says.
@@ -223,7 +223,7 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
         features, as_numbers = Features.fit_reading(table, _with_source(config.data), splits.train, reserved)
     if problems or features is None:
         raise DataError(problems)
-    if columns is not None and not features.differences(columns):
+    if columns is not None:
         features = features.read_as(columns)
     if config.input_dim not in (None, features.input_dim):
         what = f"is {config.input_dim}, but the data give {features.input_dim} ({features.describe_width()})"

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -43,6 +43,22 @@ _MOST_CUT = 32  # columns of numbers into bins, by themselves
 _BAGS: dict[str, type[BagInput]] = {"text": TextInput, "tokens": TokensInput}
 _BLOCKS: dict[str, type[BlockInput]] = {"image": ImageInput, **_BAGS}
 _READ_OF_LACKING = {"image": "read as black images", "text": "read as empty texts", "tokens": "read as without tokens"}
+
+
+class SameColumns(NamedTuple):
+    """Which input columns are those of another run.
+
+    Args:
+        numeric: Whether all that are numbers are.
+        categorical: Whether all categories are.
+        blocks: The blocks that are.
+        every_block: Whether neither has others.
+    """
+
+    numeric: bool
+    categorical: bool
+    blocks: tuple[str, ...]
+    every_block: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -369,12 +385,52 @@ class Features:
         return found + [f"'{name}' is {there[name]} there, {here[name]} here" for name in both]
 
     def read_as(self, other: Features) -> Features:
-        """These columns with the order, statistics, bins and categories of ``other``, which has the same ones."""
-        own = {block.name: block for block in self.blocks}
-        blocks = tuple(_from_here(own[block.name], block) for block in other.blocks)
+        """These columns, those that are the same with the order, statistics, bins and categories of ``other``.
+
+        Numbers are read together: they are the same if all of them are. So are categories. Blocks are the same one by
+        one, each at its place among them: others go where one is gone, or behind them all.
+        """
+        numeric = self._alike(other, *(sorted(c.name for c in own.numeric) for own in (self, other)))
+        categorical = self._alike(other, *(sorted(c.name for c in own.categorical) for own in (self, other)))
+        placed = self._blocks_placed_as(other)
+        same = replace(self, blocks=placed).same_as(other).blocks
+        theirs = {block.name: block for block in other.blocks if block.name in same}
         return replace(
-            self, numeric=other.numeric, categorical=other.categorical, blocks=blocks, by_values=other.by_values
+            self,
+            numeric=other.numeric if numeric else self.numeric,
+            categorical=other.categorical if categorical else self.categorical,
+            blocks=tuple(_from_here(own, theirs[own.name]) if own.name in theirs else own for own in placed),
+            by_values=other.by_values if any(isinstance(b, BagInput) for b in theirs.values()) else self.by_values,
         )
+
+    def same_as(self, other: Features) -> SameColumns:
+        """Which columns stand where ``other`` has the same: weights that read them mean the same."""
+        blocks = tuple(
+            own.name
+            for own, theirs in zip(self.blocks, other.blocks, strict=False)
+            if self._alike(other, [own.name], [theirs.name])
+        )
+        return SameColumns(
+            self._alike(other, *([c.name for c in own.numeric] for own in (self, other))),
+            self._alike(other, *([c.name for c in own.categorical] for own in (self, other))),
+            blocks,
+            len(blocks) == len(self.blocks) == len(other.blocks),
+        )
+
+    def _alike(self, other: Features, names: Sequence[str], others: Sequence[str]) -> bool:
+        """Whether columns of these and of ``other`` are the same, in this order."""
+        here, there = self._described(), other._described()
+        return [(name, here[name]) for name in names] == [(name, there[name]) for name in others]
+
+    def _blocks_placed_as(self, other: Features) -> tuple[BlockInput, ...]:
+        """The blocks, those that ``other`` has too at its places as far as there are enough to fill all before them."""
+        theirs = {block.name for block in other.blocks}
+        common = {
+            own.name: own for own in self.blocks if own.name in theirs and self._alike(other, [own.name], [own.name])
+        }
+        rest = [own for own in self.blocks if own.name not in common]
+        placed = [common[b.name] if b.name in common else rest.pop(0) if rest else None for b in other.blocks]
+        return tuple(own for own in (*placed, *rest) if own is not None)
 
     def _described(self) -> dict[str, str]:
         """What each column is, in words that are equal where the weights that read it mean the same."""

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -27,11 +28,31 @@ def _outcomes(folder):
     return {entry["name"]: entry["outcome"] for entry in record["parameters"]}, record
 
 
+def _features(folder):
+    return json.loads((folder / "data.json").read_text())["features"]
+
+
 def _predicted(folder, data):
     out = folder / "predicted.csv"
     assert run(predict.predict, [str(folder), "--data", str(data), "--out", str(out), "--overwrite"]) == 0
     with out.open() as file:
         return list(csv.DictReader(file))
+
+
+REVIEWS = """\
+# @package _global_
+defaults:
+  - override /encoder: text
+data:
+  source: table
+  path: reviews.csv
+  inputs: [{name: review, type: text}]
+  text: {ids: 64, min_count: 2, pieces: null, words: 1}
+  batch_size: 8
+shared_dim: 8
+tasks: {good: {kind: binary}}
+trainer: {max_epochs: 1}
+"""
 
 
 @pytest.fixture
@@ -209,7 +230,7 @@ def test_weights_never_go_to_another_column(cli, old, customers, tmp_path):
     assert (ended.code, ended.err) == (0, "")
     assert "note: other input columns than in that run: 'orders' is not there; 'visits' is not here." in ended.out
     outcomes, record = _outcomes(tmp_path / "new")
-    assert outcomes["sharing.encoder.layers.0.weight"] == outcomes["sharing.encoder.embedding"] == "reads other columns"
+    assert outcomes["sharing.encoder.layers.0.weight"] == "reads other columns"
     assert outcomes["sharing.encoder.layers.1.weight"] == outcomes["heads.churned.weight"] == "loaded"
     assert record["columns"] == ["'orders' is not there", "'visits' is not here"]
     before, after = _model(old), _model(tmp_path / "new")
@@ -219,10 +240,89 @@ def test_weights_never_go_to_another_column(cli, old, customers, tmp_path):
     assert torch.allclose(before[second], after[second])
 
 
+def test_categories_are_taken_over_where_numbers_alone_are_others(cli, old, customers, tmp_path):
+    text = re.sub(",b,", ",q,", customers["customers.csv"].replace("visits", "orders"))  # what was b is unknown
+    (tmp_path / "customers.csv").write_text(text)
+    ended = cli(*LINE, "only=[churned]", "init_from=old", *STILL, "hydra.run.dir=new")
+    assert (ended.code, ended.err) == (0, "")
+    assert "note: read as in that run: city.\n" in ended.out
+    assert "column 'city'" in ended.out
+    columns = [_features(folder)["categorical"] for folder in (old, tmp_path / "new")]
+    assert columns[0] == columns[1]
+    tables = [_model(folder)["sharing.encoder.embedding"] for folder in (old, tmp_path / "new")]
+    assert torch.allclose(*tables)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "loaded", "others"),
+    [
+        (["review", "title"], {"title": 0, "review": 1}, {}),  # without the number, and in another order
+        (["remark", "title", "review", "n"], {"title": 0, "review": 1}, {2: "reads other columns"}),
+        (["remark", "title", "n"], {"title": 0}, {1: "reads other columns"}),
+        (["review", "n"], {}, {0: "reads other columns"}),
+    ],
+)
+def test_texts_are_taken_over_one_by_one_where_others_are_gone_or_new(cli, write, tmp_path, inputs, loaded, others):
+    words = ["red", "blue", "green", "old", "new"]
+    rows = [f"{words[n % 5]} a,{words[n % 3]} b,{words[n % 4]} c,{n % 7},{n % 2}" for n in range(40)]
+    header, other = "title,review,remark,n,good", [row.replace("red", "pink") for row in rows]
+    write({
+        "reviews.csv": "\n".join([header, *rows]) + "\n", "other.csv": "\n".join([header, *other]) + "\n",
+        "conf/task/reviews.yaml": REVIEWS,
+    })  # fmt: skip
+
+    def reading(names):
+        return "data.inputs=[" + ",".join(n if n == "n" else f"{{name: {n}, type: text}}" for n in names) + "]"
+
+    line = ["--config-dir", "conf", "task=reviews"]
+    assert cli(*line, reading(["title", "review", "n"]), "hydra.run.dir=old").code == 0
+    ended = cli(*line, reading(inputs), "data.path=other.csv", "init_from=old", *STILL, "hydra.run.dir=new")
+    assert (ended.code, ended.err) == (0, "")
+    outcomes, _ = _outcomes(tmp_path / "new")
+    assert outcomes["sharing.encoder.last.layers.0.weight"] == "reads other columns"
+    found = {name: outcome for name, outcome in outcomes.items() if ".bags." in name}
+    wanted = dict.fromkeys(loaded.values(), "loaded") | others
+    assert found == {f"sharing.encoder.bags.{i}.weight": outcome for i, outcome in wanted.items()}
+    folders = (tmp_path / "old", tmp_path / "new")
+    before, after = ({block["name"]: block for block in _features(folder)["blocks"]} for folder in folders)
+    for name, place in loaded.items():
+        assert list(after).index(name) == place
+        assert after[name] == before[name]  # the same words have the same numbers
+        tables = [_model(folder)[f"sharing.encoder.bags.{place}.weight"] for folder in folders]
+        assert torch.allclose(*tables)
+    read = [*(["n"] if inputs[-1] == "n" else []), *loaded]
+    assert f"note: read as in that run: {', '.join(read)}.\n" in ended.out
+
+
+def test_images_are_taken_over_where_numbers_are_gone(cli, write, tmp_path):
+    draw = np.random.default_rng(0)
+    splits = {"train": 30, "valid": 10, "test": 10}
+    arrays = {f"x_{split}": draw.integers(0, 255, (rows, 8, 8), dtype=np.uint8) for split, rows in splits.items()}
+    arrays |= {f"{name}_{split}": draw.integers(0, 2, rows) for split, rows in splits.items() for name in ("n", "y")}
+    np.savez(tmp_path / "x.npz", **arrays)
+    arrays["x_train"] //= 2  # other statistics
+    np.savez(tmp_path / "darker.npz", **arrays)
+    task = {
+        "data": {"source": "npz", "split_names": True, "batch_size": 16}, "tasks": {"y": {"kind": "binary"}},
+        "trainer": {"max_epochs": 1}, "shared_dim": 8, "encoder": {"widths": [16], "stem_stride": 1},
+    }  # fmt: skip
+    text = "# @package _global_\ndefaults:\n  - override /encoder: conv\n" + yaml.safe_dump(task)
+    write({"conf/task/images.yaml": text})
+    line = ["--config-dir", "conf", "task=images"]
+    assert cli(*line, "data.path=x.npz", "data.inputs=[x,n]", "hydra.run.dir=old").code == 0
+    ended = cli(*line, "data.path=darker.npz", "data.inputs=[x]", "init_from=old", *STILL, "hydra.run.dir=new")
+    assert (ended.code, ended.err) == (0, "")
+    outcomes, _ = _outcomes(tmp_path / "new")
+    rest = {name for name, outcome in outcomes.items() if outcome != "loaded"}
+    assert rest == {"sharing.encoder.last.layers.0.weight"}
+    before, after = (_features(tmp_path / folder)["blocks"][0] for folder in ("old", "new"))
+    assert (after["mean"], after["std"]) == (before["mean"], before["std"])
+
+
 @pytest.mark.parametrize(
     ("freeze", "stay"),
     [
-        (["encoder"], ["sharing.encoder.embedding", "sharing.encoder.layers.0.weight"]),
+        (["encoder"], ["sharing.encoder.layers.0.weight"]),
         (["layers.0"], ["sharing.encoder.layers.0.weight"]),
         (["layers.1"], []),
     ],
@@ -447,22 +547,6 @@ def test_tagging_and_its_tokens_are_taken_over(cli, write, tmp_path):
     assert cli(*line, "hydra.run.dir=one").code == 0
     assert cli(*line, "init_from=one", "hydra.run.dir=two").code == 0
     assert set(_outcomes(tmp_path / "two")[0].values()) == {"loaded"}
-
-
-REVIEWS = """\
-# @package _global_
-defaults:
-  - override /encoder: text
-data:
-  source: table
-  path: reviews.csv
-  inputs: [{name: review, type: text}]
-  text: {ids: 64, min_count: 2, pieces: null, words: 1}
-  batch_size: 8
-shared_dim: 8
-tasks: {good: {kind: binary}}
-trainer: {max_epochs: 1}
-"""
 
 
 def test_a_run_whose_texts_are_hardly_known_to_the_other_says_so(cli, write, tmp_path, capsys):
