@@ -21,14 +21,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import polars as pl
 
-from mtl_cli.data.column_types import holds_nothing, is_tokens
+from mtl_cli.data.column_types import category_text, holds_nothing, is_tokens
 from mtl_cli.data.input_columns import FeatureCounts, Findings
 from mtl_cli.data.table import AnyTable, rows_in
 from mtl_cli.errors import DataError, Problem
 from mtl_cli.schema import TextOptions
 from mtl_cli.types import Block, Column
 
-VERSION = 2  # of how texts and tokens are read
+VERSION = 3  # of how texts and tokens are read
 _JOINERS = "\u200c\u200d"  # they say how letters of a word join
 _MARKED = (range(0x300, 0x20000), range(0xE0000, 0xE1000))  # where combining marks stand
 _ALL = 1 << 32  # values of CRC-32
@@ -45,7 +45,7 @@ class BagInput(ABC):
         options: Which features, and how they get their numbers.
         known: With ``options.min_count``, the CRC-32 of the features that have a number of their own, ascending and as
             bytes (``<u4``): the i-th has i + 1, and all others 0.
-        version: Which way of ``text_ids`` and ``token_ids`` the cells are read.
+        version: Which way the cells are read: the training's.
     """
 
     name: str
@@ -162,7 +162,9 @@ class TextInput(BagInput):
         if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
             raise DataError(Problem(column.head, f"must hold texts, got type {column.values.dtype}"))
         options = replace(self.options, ids=_ALL)
-        for cells, seeds in _some_rows(column.values.cast(pl.String), groups):
+        # Before version 3 a whole number was one text where it was stored as such, and another where as a float.
+        texts = column.values.cast(pl.String) if self.version < 3 else category_text(column)
+        for cells, seeds in _some_rows(texts, groups):
             bags = [
                 np.array(text_ids(text or "", options, seed, self.version), np.int64)
                 for text, seed in zip(cells, seeds, strict=True)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from worlds import column
 
 import mtl_cli.data.texts
@@ -318,9 +319,22 @@ def test_features_of_runs_of_before_are_read():
     assert Features.from_json(saved).transform(table)[0].blocks["text"].lengths().tolist() == [3]
 
 
-def test_rows_of_ragged_columns_are_taken_in_any_order():
-    import torch
+def test_numbers_are_the_same_texts_however_they_are_stored():
+    given = {"inputs": [{"name": "code", "type": "text"}], "text": PLAIN}
+    features = fit(table_of(code=["10012", "7"]), **given)
+    expected = features.transform(table_of(code=["10012", "2.5", None]))[0].blocks["code"]
+    for stored in (pl.Series([10012.0, 2.5, None]), pl.Series([10012.0, 2.5, None], dtype=pl.Decimal(9, 2))):
+        found = features.transform(table_of(code=stored))[0].blocks["code"]
+        assert all(map(torch.equal, found, expected))
+    whole = features.transform(table_of(code=[10012]))[0].blocks["code"]
+    assert whole.values.tolist() == expected.values[:1].tolist()
+    saved = fit(table_of(code=[10012.0]), **given).to_json()
+    saved["blocks"][0]["version"] = 2  # whose runs have learnt from floats as they are spelt
+    before = Features.from_json(saved).transform(table_of(code=[10012.0]))[0].blocks["code"]
+    assert before.values.tolist() == text_ids("10012.0", PLAIN)
 
+
+def test_rows_of_ragged_columns_are_taken_in_any_order():
     table = table_of(words=[["a", "b"], [], ["c"], ["d", "e", "f"]])
     inputs, _ = fit(table).transform(table)
     some = inputs.rows(torch.tensor([3, 1, 0, 3]))
