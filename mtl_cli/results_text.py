@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from mtl_cli.report_text import at_most, format_number, text_table
@@ -46,15 +46,19 @@ def results_table(config: RunConfig, evaluation: Evaluation, split: str, everyth
 
 
 def undefined_notes(
-    config: RunConfig, evaluation: Evaluation, counts: Mapping[str, LabelCounts], split: str
+    config: RunConfig,
+    evaluation: Evaluation,
+    counts: Mapping[str, LabelCounts],
+    split: str,
+    left_out: Collection[str] = (),
 ) -> list[str]:
     """One line for each task some of whose metrics are not defined for its labels, or spoilt by its predictions.
 
-    None for a task that is meant to have no labels.
+    None for a task that is meant to have no labels, or of which ``left_out`` says that this is told.
     """
     notes = []
     for name, scores in evaluation.tasks.items():
-        if not config.tasks[name].common.labelled:
+        if not config.tasks[name].common.labelled or name in left_out:
             continue
         spoilt = evaluation.spoilt.get(name, ())
         if spoilt:

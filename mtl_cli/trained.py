@@ -66,6 +66,7 @@ class Evaluated:
         counts: Labels of each task among them.
         changed: Whether the run's own data are no longer those of the training.
         notes: What the user should know.
+        left_out: Tasks whose columns are not there, as ``notes`` say.
     """
 
     evaluation: Evaluation
@@ -73,6 +74,7 @@ class Evaluated:
     counts: dict[str, LabelCounts]
     changed: bool
     notes: tuple[str, ...]
+    left_out: tuple[str, ...]
 
 
 @dataclass(repr=False)  # what data.json says alone fills pages
@@ -220,11 +222,11 @@ class TrainedRun:
         lists = {ranking.group: f"tasks.{name}.ranking.group" for name, ranking in ranked}
         kinds = [task.kind for task in self.tasks]
         groups, outputs, parts, count = [], [], [], 0
-        lacking: list[str] = []
+        lacking, left_out = list[str](), tuple[str, ...]()
         own: dict[str, list[np.ndarray]] = {task.name: [] for task in self.tasks}
         for chunk in self._chunks(build_source(self.config, path, source), lists, findings):
             labels, tokens = encode_labels(self.config, chunk.table, self.tasks, self.spec, chunk.unreadable)
-            lacking = self._lacking(chunk.table, path)
+            lacking, left_out = self._lacking(chunk.table, path)
             rows = Rows(chunk.rows.inputs, labels, self.device, tokens=tokens, firsts=first_columns(kinds))
             outputs.append(chunk.outputs)
             parts.append(rows.labels_in_order(rows_at_once(rows.inputs)))
@@ -242,7 +244,7 @@ class TrainedRun:
         counts = {task.name: task.kind.counts(np.concatenate(own[task.name])) for task in self.tasks}
         with self._own_threads():
             evaluation = score(torch.cat(outputs, 1), joined, self.tasks, origins, rankings)
-        return Evaluated(evaluation, count, counts, False, (*lacking, *findings.notes()))
+        return Evaluated(evaluation, count, counts, False, (*lacking, *findings.notes()), left_out)
 
     def evaluate_split(self, split: str | None) -> tuple[str, Evaluated]:
         """Metrics over the rows of a split of the run's own data: what the training computed, again.
@@ -271,7 +273,7 @@ class TrainedRun:
                 "not those of the training."
                 for column in others
             ]
-        notes += self._lacking(table, table.files)
+        lacking, left_out = self._lacking(table, table.files)
         inputs, found, unreadable = read_inputs(self.config, table, self.features, {split: getattr(splits, split)})
         labels, tokens = encode_labels(self.config, table, self.tasks, self.spec, unreadable)
         rankings = find_rankings(self.config, table, [task.name for task in self.tasks])
@@ -282,17 +284,21 @@ class TrainedRun:
             in_order = rows.labels_in_order(rows_at_once(rows.inputs))
             evaluation = score(self._forward(rows), in_order, self.tasks, origins, rows.rankings)
         counts = {task.name: task.kind.counts(data.targets(i, split)) for i, task in enumerate(self.tasks)}
-        return split, Evaluated(evaluation, len(rows), counts, changed, (*notes, *found))
+        return split, Evaluated(evaluation, len(rows), counts, changed, (*notes, *lacking, *found), left_out)
 
-    def _lacking(self, table: AnyTable, name: str) -> list[str]:
-        """What a table of that name lacks of the columns that say what labels are and what they count."""
+    def _lacking(self, table: AnyTable, name: str) -> tuple[list[str], tuple[str, ...]]:
+        """What a table of that name lacks of the columns that say what labels are and what they count.
+
+        Returns:
+            Notes on it, and the tasks that are left out for it.
+        """
         left_out = tasks_without_columns(self.config, table)
         alike = {t: column for t, column in tasks_without_weights(self.config, table).items() if t not in left_out}
         so = "all its labelled rows are evaluated and count alike in its loss"
         return [
             *(f"task '{task}': not evaluated, no column '{column}' in {name}." for task, column in left_out.items()),
             *(f"task '{task}': no column '{column}' in {name}; {so}." for task, column in alike.items()),
-        ]
+        ], tuple(left_out)
 
     def _in_memory(self, frame: pl.DataFrame, source: str | None) -> Source:
         """The rows of a frame, which are read as those of the run's files are."""

@@ -61,7 +61,7 @@ def evaluate(argv: Sequence[str]) -> None:
             trained = trained.reading(reading(given), given.source)
             split, found = "data", trained.evaluate_file(given.data, source=given.source)
     name = split if given.data is None else given.data
-    undefined = undefined_notes(trained.config, found.evaluation, found.counts, name)
+    undefined = undefined_notes(trained.config, found.evaluation, found.counts, name, found.left_out)
     texts = [*trained.notes, *at_most(found.notes, MANY_NOTES), *undefined]
     if given.data is None and not found.changed:
         texts += _differences(trained, split, found)

@@ -112,6 +112,7 @@ def test_a_file_may_lack_the_labels_of_some_tasks_but_not_of_all(cli, customers,
     assert code == 0
     for task in ("churned", "segment"):
         assert f"note: task '{task}': not evaluated, no column '{task}' in some.csv.\n" in err
+        assert err.count(f"task '{task}'") == 1
     assert "mean of 2 of 4 tasks: " in out
     found = _json("some.json")
     assert (found["labelled"]["churned"], found["labelled"]["segment"]) == (0, 0)
