@@ -232,7 +232,7 @@ def _other_meaning(there: Kind, here: Kind) -> str | None:
     if type(there) is not type(here):
         return f"kind {_name(there)} there, {_name(here)} here"
     if not _same_classes(there.classes, here.classes):
-        return f"other classes there: {', '.join(list(there.classes)[:8])}"
+        return f"other classes there: {listed(there.classes, _SHOWN)}"
     respelt = copy.copy(here)
     respelt.classes = there.classes
     return None if there.meaning() == respelt.meaning() else "other outputs there"

@@ -364,6 +364,20 @@ def test_head_of_other_classes_is_not_taken(cli, old, customers, tmp_path):
     assert outcomes["heads.segment.weight"] == outcomes["heads.segment.bias"] == "other classes there: A, B, C"
 
 
+def test_classes_that_are_not_named_are_counted(cli, write, tmp_path):
+    task = "# @package _global_\ndata: {source: table, path: x.csv, inputs: [n]}\ntrainer: {max_epochs: 1}\n" \
+        "tasks: {digit: {kind: multiclass, classes: [%s]}}\n"  # fmt: skip
+    write({
+        "x.csv": "\n".join(["n,digit", *(f"{n},{n % 9}" for n in range(90))]) + "\n",
+        "conf/task/ten.yaml": task % "0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
+        "conf/task/nine.yaml": task % "0, 1, 2, 3, 4, 5, 6, 7, 8",
+    })  # fmt: skip
+    assert cli("--config-dir", "conf", "task=ten", "hydra.run.dir=old").code == 0
+    assert cli("--config-dir", "conf", "task=nine", "init_from=old", *STILL, "hydra.run.dir=new").code == 0
+    outcomes, _ = _outcomes(tmp_path / "new")
+    assert outcomes["heads.digit.weight"] == "other classes there: 0, 1, 2, 3, 4, 5, 6, 7 and 2 more"
+
+
 @pytest.fixture
 def _one_quantile():
     @KINDS.register("one_quantile")
