@@ -186,14 +186,16 @@ class TokensInput(BagInput):
         if not is_tokens(column.values.dtype) and not holds_nothing(column.values.dtype):
             raise DataError(Problem(column.head, f"must hold lists of words, got type {column.values.dtype}"))
         options = replace(self.options, ids=_ALL)
-        places: dict[tuple[str, int], int] = {}  # in ``ids``, of the words so far
+        places: dict[tuple[str, int], int] = {}  # of the words so far in ``ids``, which has room for more
         ids = np.empty((0, *self.shape), np.int64)
         for cells, seeds in _some_rows(column.values, groups):
             words = [(word or "", seed) for row, seed in zip(cells, seeds, strict=True) for word in row or ()]
             new = [word for word in dict.fromkeys(words) if word not in places]
             places.update(zip(new, itertools.count(len(places))))
+            if len(places) > len(ids):  # twice as many, so that each is copied a few times only
+                ids = np.concatenate([ids, np.empty((max(len(new), len(ids)), *self.shape), np.int64)])
             own = np.array([token_ids(word, options, seed, self.version) for word, seed in new], np.int64)
-            ids = np.concatenate([ids, own.reshape(-1, *self.shape)])
+            ids[len(places) - len(new) : len(places)] = own.reshape(-1, *self.shape)
             counts = np.array([len(row or ()) for row in cells], np.int64)
             yield ids[np.array([places[word] for word in words], np.int64)], counts
 

@@ -380,6 +380,23 @@ def test_rows_are_read_some_at_a_time_with_the_same_features(monkeypatch, option
     assert found[0] == found[1]
 
 
+def test_features_of_the_words_so_far_are_copied_a_few_times_only(monkeypatch):
+    monkeypatch.setattr(mtl_cli.data.texts, "_ROWS_AT_ONCE", 1)
+    copied, join = [], np.concatenate
+
+    def counting(parts, *args, **options):
+        copied.append(len(parts[0]))
+        return join(parts, *args, **options)
+
+    table = table_of(words=[[f"w{i}", f"v{i}", "w0"] for i in range(200)])
+    (block,) = fit(table).blocks
+    monkeypatch.setattr(np, "concatenate", counting)
+    found = [features for features, _ in block.features(table.column("words"), None)]
+    assert sum(copied) <= 2 * 400
+    expected = [token_ids(word, TextOptions(ids=1 << 32)) for word in ("w7", "v7", "w0")]
+    assert found[7].tolist() == expected
+
+
 def test_numbers_of_texts_take_little_more_memory_than_they_hold():
     draw = np.random.default_rng(0)
     words = [f"word{i}" for i in range(500)]
