@@ -34,6 +34,7 @@ from mtl_cli.types import InputSpec
 
 log = logging.getLogger(__name__)
 _HEADS_BLOCK = re.compile(r"heads\.(?:heads\.)?blocks\.\d+\.")  # with products or without
+_NUMBERED = re.compile(r"sharing\.\w+\.\d+(\.|$)")
 _SHOWN = 8  # names that a message lists
 _ANOTHER = "another task"  # spaces are allowed in names, so that the name may be taken: it only has to be one more
 
@@ -137,7 +138,8 @@ def start(origin: TrainedRun, config: RunConfig, data: Data, model: MultiTaskMod
     ours = dict(_pieces(model, names))
     columns = tuple(data.features.differences(origin.features))
     same = data.features.same_as(origin.features)
-    reasons, buffers = _Reasons(origin, config, data, same if columns else None), dict(model.named_buffers())
+    reasons = _Reasons(origin, config, data, model, same if columns else None)
+    buffers = dict(model.named_buffers())
     entries: list[Entry] = []
     for key, values in ours.items():
         why = reasons.against(key) or _against_shape(values, theirs.get(key))
@@ -171,7 +173,9 @@ def start(origin: TrainedRun, config: RunConfig, data: Data, model: MultiTaskMod
 class _Reasons:
     """Why parameters that are alike by name and shape must not be carried over."""
 
-    def __init__(self, origin: TrainedRun, config: RunConfig, data: Data, same: SameColumns | None) -> None:
+    def __init__(
+        self, origin: TrainedRun, config: RunConfig, data: Data, model: MultiTaskModel, same: SameColumns | None
+    ) -> None:
         self._tasks = {task.name: task.kind for task in origin.tasks}
         self._kinds = {task.name: task.kind for task in data.tasks}
         same_tasks = list(self._tasks) == list(self._kinds)
@@ -179,6 +183,7 @@ class _Reasons:
         self._by_columns = set() if same is None else _depend_on_columns(config, data, same)
         there, here = origin.config.encoder.name, config.encoder.name
         self._encoder = None if there == here else f"encoder {there} there, {here} here"
+        self._counts_alike = model.sharing.numbered() == origin.model.sharing.numbered()
 
     def against(self, key: _Key) -> str | None:
         """The reason, if there is one."""
@@ -190,6 +195,8 @@ class _Reasons:
             return self._encoder
         if key.name in self._by_columns:
             return "reads other columns"
+        if not self._counts_alike and _NUMBERED.match(key.name):
+            return "the number in its name counts other parts there"
         return "depends on all tasks, and they are others" if key.name in self._by_tasks else None
 
 

@@ -540,12 +540,14 @@ def test_dry_run_shows_what_would_be_loaded(cli, old, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf", "customers.csv", "old"]
 
 
-def test_tagging_and_its_tokens_are_taken_over(cli, write, tmp_path):
+@pytest.fixture
+def tags(write, tmp_path):
+    """A command line that tags tokens; the table has a number too."""
     words = ["a", "b", "cc", "dd"]
     rows = [[words[(i + j) % 4] for j in range(1 + i % 3)] for i in range(40)]
     import polars as pl
 
-    frame = pl.DataFrame({"forms": rows, "tags": [[w.upper()[0] for w in row] for row in rows]})
+    frame = pl.DataFrame({"forms": rows, "tags": [[w.upper()[0] for w in row] for row in rows], "year": range(40)})
     frame.write_parquet(tmp_path / "t.parquet")
     task = {
         "data": {"source": "table", "path": "t.parquet", "inputs": ["forms"], "batch_size": 8},
@@ -557,10 +559,29 @@ def test_tagging_and_its_tokens_are_taken_over(cli, write, tmp_path):
             + yaml.safe_dump(task)
         }
     )
-    line = ["--config-dir", "conf", "task=tags", "data.text.ids=64"]
-    assert cli(*line, "hydra.run.dir=one").code == 0
-    assert cli(*line, "init_from=one", "hydra.run.dir=two").code == 0
+    return ["--config-dir", "conf", "task=tags", "data.text.ids=64"]
+
+
+def test_tagging_and_its_tokens_are_taken_over(cli, tags, tmp_path):
+    assert cli(*tags, "hydra.run.dir=one").code == 0
+    assert cli(*tags, "init_from=one", "hydra.run.dir=two").code == 0
     assert set(_outcomes(tmp_path / "two")[0].values()) == {"loaded"}
+
+
+@pytest.mark.parametrize(
+    ("sharing", "numbered"), [("low_rank", r"\.(vectors|components|factors)\."), ("lora", "changes")]
+)
+def test_numbers_in_names_must_count_the_same(cli, tags, tmp_path, sharing, numbered):
+    line = [*tags, f"sharing={sharing}", "encoder.dim=8", "encoder.reach=[1]"]
+    assert cli(*line, "hydra.run.dir=one").code == 0
+    assert cli(*line, "init_from=one", "data.inputs=[forms,year]", *STILL, "hydra.run.dir=two").code == 0
+    outcomes, _ = _outcomes(tmp_path / "two")
+    others = {outcome for name, outcome in outcomes.items() if re.search(numbered, name)}
+    assert others <= {"the number in its name counts other parts there", "reads other columns"}
+    assert "the number in its name counts other parts there" in others
+    assert outcomes["heads.tags.weight"] == "loaded"
+    assert cli(*line, "init_from=one", "hydra.run.dir=three").code == 0
+    assert set(_outcomes(tmp_path / "three")[0].values()) == {"loaded"}
 
 
 def test_a_run_whose_texts_are_hardly_known_to_the_other_says_so(cli, write, tmp_path, capsys):

@@ -77,6 +77,9 @@ class FactoredSharing(Sharing):
         common = [p for p in self.parameters() if all(p is not q for q in own)]
         return [*shared(common), *stacked(own, range(self._num_tasks))]
 
+    def numbered(self) -> list[str]:
+        return [*self._vectors, *self._shapes]
+
     def report_factors(self, factors: Sequence[Tensor], tasks: Sequence[str]) -> list[Finding]:
         """Each task's factors (K, R) by matrix, and how alike tasks are: mean absolute cosine of two tasks' factors."""
         alike = []

@@ -108,6 +108,13 @@ class Sharing(nn.Module, ABC):
         """
         return []
 
+    def numbered(self) -> list[str]:
+        """What the numbers in the names of its parameters count, in their order; nothing that may be another elsewhere.
+
+        Parameters of two models mean the same only where these are the same.
+        """
+        return []
+
     def last_layer(self) -> list[nn.Parameter]:
         """The last layer that tasks share, of all copies or experts: where GradNorm compares their gradients.
 

@@ -97,6 +97,9 @@ class LowRankAdaptation(Sharing):
         common = [p for p in self.parameters() if all(p is not q for q in own)]
         return [*shared(common), *stacked(own, range(self._num_tasks))]
 
+    def numbered(self) -> list[str]:
+        return self._matrices
+
     def report(self, tasks: Sequence[str]) -> list[Finding]:
         found = []
         with torch.no_grad():
