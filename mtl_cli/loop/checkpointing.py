@@ -101,7 +101,7 @@ class Checkpoints:
         self._diagnostics.truncate(looks)
         set_rng_state(state["rng"])
         self._warn_of_another_lr(state.get("lr"))
-        self._keep_best_by_epoch()
+        self._complete_the_best(state)
         self._remove_what_nobody_keeps()
 
     def load_weights(self, name: str) -> dict[str, Any]:
@@ -175,15 +175,35 @@ class Checkpoints:
             if is_of_an_epoch(name) and name not in kept:
                 self._folder.remove_checkpoint(name)
 
-    def _keep_best_by_epoch(self) -> None:
-        """Where one was kept before and several are now, the best gets the checkpoint that all of several have."""
-        if not self._scores.best.several or not self._scores.best.entries:
-            return
-        _, epoch, step = self._scores.best.entries[0]
-        best, own = self._folder.checkpoint("best"), checkpoint_of(epoch)
-        if self._folder.checkpoint(own).exists() or not best.exists():
-            return
-        with suppress(RunError):  # damaged: said where it is needed
-            state = load(best)
-            if state["progress"]["step"] == step:  # else of an epoch that is trained once more
-                self._folder.write_checkpoint(state, own)
+    def _complete_the_best(self, state: Mapping[str, Any]) -> None:
+        """Gives the best, and the epoch that this checkpoint is of if it is kept, all of their checkpoints.
+
+        They may lack some: a process was killed after it had written last.pt and before it could write them, or one
+        was kept before and several are now.
+        """
+        best = self._scores.best
+        for place, (_, epoch, step) in enumerate(best.entries):
+            if step == self._progress.step:
+                self._put_right(best.checkpoints(epoch), step, state)
+            elif place == 0:
+                self._put_right(best.checkpoints(epoch), step)
+
+    def _put_right(self, names: Sequence[str], step: int, state: Mapping[str, Any] | None = None) -> None:
+        """Makes checkpoints those of a step, from its ``state`` or else from one of them; others do not stand for it.
+
+        A damaged one stays where there is nothing to make it from: that is told where it is needed.
+        """
+        steps = {name: self._step_of(name) for name in names}
+        for name in [name for name in names if steps[name] != step]:
+            if state is None and step in steps.values():
+                state = load(self._folder.checkpoint(next(good for good in names if steps[good] == step)))
+            if state is not None:
+                self._folder.write_checkpoint(dict(state), name)
+            elif steps[name] is not None:
+                self._folder.remove_checkpoint(name)
+
+    def _step_of(self, name: str) -> int | None:
+        """The step that a checkpoint is of; None if there is none that can be read."""
+        with suppress(RunError):
+            return int(load(self._folder.checkpoint(name))["progress"]["step"])
+        return None

@@ -172,6 +172,7 @@ class Trainer:
                     yield from self._run_epoch(epoch, bar)
             finally:
                 self.train.let_go()
+        self._remove_outdated()
 
     def _run_epoch(self, epoch: Epoch, bar: Any) -> Steps[None]:
         progress = self.progress
@@ -255,12 +256,18 @@ class Trainer:
         if out and not self.limits.steps_reached(progress.step):
             log.info("stopped in epoch %d, step %d: trainer.max_time is over", progress.begun, progress.step)
         self._checks.check_weights()
-        self._save(*kept, "last")
+        self._save("last", *kept)  # in this order: what was not written any more is written when training goes on
         for name in removed:  # after what takes its place is written
             self.folder.remove_checkpoint(name)
         signal = self._stop_signal()
         if signal is not None and not progress.finished:
             raise Interrupted(signal)
+
+    def _remove_outdated(self) -> None:
+        """No score takes the place of another monitor's any more where a training that goes on has nothing to train."""
+        best = self.scores.best
+        for name in [checkpoint_of(epoch) for epoch in best.outdated] + ([] if best.entries else ["best"]):
+            self.folder.remove_checkpoint(name)
 
     def _judge(self, losses: Mapping[str, float | None], *, may_stop: bool) -> tuple[list[str], list[str]]:
         """Evaluates the epoch; gives the checkpoints to keep of it besides the last, and those to remove."""

@@ -45,7 +45,7 @@ def _fault_points(events):
         "status said, no more": {"event": _number(events, "replace run/status.json", 1) + 2},
         "configuration written, no more": {"event": _number(events, "replace run/config.yaml", 1) + 2},
         "in the first line of metrics": {"event": _number(events, "write run/metrics.jsonl", 1), "half": True},
-        "between best and the first last": {"event": _number(events, "replace run/checkpoints/best.pt", 1) + 2},
+        "between the first last and best": {"event": _number(events, f"replace {last}", 1) + 2},
         "before the temporary file": {"event": _number(events, f"open {last} (temporary)", 2)},
         "half a temporary file": {"event": _number(events, f"flush {last} (temporary)", 3), "half": True},
         "between fsync and rename": {"event": _number(events, f"replace {last}", 2)},
