@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextvars
 import logging
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -150,7 +150,6 @@ def run_together(
     members = [_Member(training, asked) for training in trainings]
     try:
         for member in members:
-            asked.listen()
             if asked() is None:
                 member.start()
             else:  # its folder does not even exist: the same sweep again begins it
@@ -166,26 +165,33 @@ def run_together(
 
 
 class _Asked:
-    """Whether a signal has come, looked at once in each round: all members are to see the same."""
+    """Whether a signal has come; none has for a member without its generators, which it would save."""
 
     def __init__(self, interrupted: Interrupted) -> None:
         self._interrupted = interrupted
-        self._number: int | None = None
-
-    def listen(self) -> None:
-        self._number = self._interrupted()
+        self._unheard = False
 
     def __call__(self) -> int | None:
-        return self._number
+        return None if self._unheard else self._interrupted()
+
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """Signals that come while it is open are heard later."""
+        self._unheard = True
+        try:
+            yield
+        finally:
+            self._unheard = False
 
 
 class _Member(Generic[T]):
     """One of the trainings."""
 
-    def __init__(self, training: Callable[[Interrupted, Clock], Steps[T]], asked: Interrupted) -> None:
+    def __init__(self, training: Callable[[Interrupted, Clock], Steps[T]], asked: _Asked) -> None:
         self.generators, self.clock = OwnGenerators(), OwnTime()
         self.outcome: Outcome[T] = Outcome()
         self.step: Step | None = None  # that it waits for
+        self._asked = asked
         self._training, self._context = training(asked, self.clock), contextvars.copy_context()
 
     def start(self) -> None:
@@ -211,7 +217,7 @@ class _Member(Generic[T]):
         self.step = None
         self.clock.start()
         try:
-            with nullcontext() if quiet else self.generators:
+            with self._asked.unheard() if quiet else self.generators:
                 self.step = self._context.run(how, *args)
         except StopIteration as end:
             self.outcome.value = end.value
@@ -232,12 +238,11 @@ def _drive(members: Sequence[_Member[T]], asked: _Asked) -> None:
     done = sum(member.step.trainer.progress.step for member in waiting if member.step is not None)
     with tqdm(total=total, initial=done, unit="step", disable=None, mininterval=0.2) as bar:
         while stacks:
-            asked.listen()
             for stack, group in stacks:
                 steps = {id(member.step): member for member in group if member.step is not None}
                 wanted = [member.step for member in steps.values() if member.step is not None]
                 for part in _parts(stack, wanted, group):
-                    _make(part, [steps[id(step)] for step in part], stack, stopping=asked() is not None)
+                    _make(part, [steps[id(step)] for step in part], stack, asked)
                 bar.update(len(wanted))
             left = [(stack, [member for member in group if member.step is not None]) for stack, group in stacks]
             stacks = [(stack, group) for stack, group in left if group]
@@ -255,7 +260,7 @@ def _parts(stack: Stack | None, steps: Sequence[Step], members: Sequence[_Member
         return []
 
 
-def _make(part: Sequence[Step], members: Sequence[_Member[T]], stack: Stack | None, *, stopping: bool) -> None:
+def _make(part: Sequence[Step], members: Sequence[_Member[T]], stack: Stack | None, asked: _Asked) -> None:
     began = time.monotonic()
     try:
         alone = stack is None or len(part) == 1
@@ -269,7 +274,7 @@ def _make(part: Sequence[Step], members: Sequence[_Member[T]], stack: Stack | No
     share = (time.monotonic() - began) / len(members)
     for step, member, result in zip(part, members, results, strict=True):
         member.clock.add(share)
-        member.send(result, quiet=step.quiet and not stopping)
+        member.send(result, quiet=step.quiet and asked() is None)
 
 
 def _alike(members: Sequence[_Member[T]]) -> list[list[_Member[T]]]:

@@ -94,6 +94,13 @@ def score_difference(processes, count):
     return float(found[0] != found[1])
 
 
+def announced(processes, count):
+    """How often an evaluation of some rows, two at a time, announces a batch in this process."""
+    calls, learner = [], replace(make_learner(three_kinds()), processes=processes)
+    evaluation.evaluate(learner, three_kind_rows(count), make_tasks(learner), before_batch=lambda: calls.append(1))
+    return len(calls)
+
+
 def gate_difference(processes, count):
     """How far what is said of gates after such an evaluation is from what one process says.
 
@@ -188,6 +195,7 @@ def main():
         "training": {name: difference(options, processes) for name, options in worlds()},
         "look": look_difference(processes),
         "scores": {str(count): score_difference(processes, count) for count in (1, 5, 12)},
+        "announced": {str(count): announced(processes, count) for count in (1, 5, 12)},
         "gates": {str(count): gate_difference(processes, count) for count in (1, 5, 12)},
         "draws": draw_difference(processes),
         "drift": told(processes, lambda: processes.refuse_difference(lambda: str(processes.rank), "weights", "Hint.")),

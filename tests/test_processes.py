@@ -49,6 +49,7 @@ def test_losses_weights_and_state_are_those_of_one_process(found, world):
 def test_evaluation_counts_every_row_once(found, count):
     # DST-02
     assert [own["scores"][count] for own in found] == [0, 0]
+    assert [own["announced"][count] for own in found] == [{"1": 1, "5": 2, "12": 3}[count]] * 2  # they may agree there
 
 
 @pytest.mark.parametrize("count", ["1", "5", "12"])

@@ -125,11 +125,11 @@ def _load_newest(trainer: Trainer) -> bool:
 
 
 def _reopen(trainer: Trainer) -> None:
-    """A finished training whose limits were raised since goes on."""
+    """A finished training whose limits were raised since goes on, and one that was stopped at the end of an epoch."""
     limits, progress = trainer.limits, trainer.progress
     more_epochs = limits.epochs is None or progress.epoch < limits.epochs
     more_steps = not limits.steps_reached(progress.step)
     more_time = limits.seconds is None or progress.seconds < limits.seconds
     stopping = trainer.scores.early_stopping
     waiting = stopping.patience is None or stopping.waited < stopping.patience
-    progress.finished = not (more_epochs and more_steps and more_time and waiting)
+    progress.finished = not progress.ending and not (more_epochs and more_steps and more_time and waiting)

@@ -13,7 +13,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 @contextmanager
 def signals() -> Iterator[Callable[[], int | None]]:
-    """SIGINT, SIGTERM and SIGUSR1 (SLURM's warning) finish the step, or the last evaluation; a second stops at once."""
+    """SIGINT, SIGTERM and SIGUSR1 (SLURM's warning) finish the step, or the last evaluation; a second stops at once.
+
+    Another evaluation is left between two batches.
+    """
     received: list[int] = []
 
     def handle(number: int, _: object) -> None:

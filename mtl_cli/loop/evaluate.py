@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
@@ -84,21 +85,31 @@ class Evaluation:
         return {**values, f"{split}/loss": self.loss, f"{split}/mean": self.mean, f"{split}/worst": self.worst}
 
 
-def predict(learner: Learner, rows: Rows) -> Tensor:
+def predict(learner: Learner, rows: Rows, before_batch: Callable[[], None] = lambda: None) -> Tensor:
     """Outputs (O, positions) of all rows in order, batch by batch, on the CPU.
 
     Dropout is off and nothing is kept for a backward pass. Several processes divide the batches among them: the batches
     are those of one process, and so is every bit of the outputs.
+
+    Args:
+        learner: What predicts.
+        rows: The rows.
+        before_batch: Called before each batch, in all processes as often.
     """
     size = rows_at_once(rows.inputs)
-    first, last = learner.processes.share(0, -(-len(rows) // size))
+    count = -(-len(rows) // size)
+    first, last = learner.processes.share(0, count)
     uses = [module for module in learner.model.modules() if isinstance(module, GateUse)]
     units = ["tokens" if learner.objective.kinds[task].per_token else "rows" for task in learner.model.with_head]
     for use in uses:
         use.begin(units)
-    batches = _watched(learner, uses, islice(rows.in_order(size), first, last))
-    none = torch.empty(sum(kind.num_outputs for kind in learner.objective.kinds), 0)
-    own = forward(learner.model, batches, learner.autocast) if first < last else none
+    most = -(-count // learner.processes.size)
+    batches = _announced(_watched(learner, uses, islice(rows.in_order(size), first, last)), most, before_batch)
+    if first < last:
+        own = forward(learner.model, batches, learner.autocast)
+    else:
+        deque(batches, maxlen=0)
+        own = torch.empty(sum(kind.num_outputs for kind in learner.objective.kinds), 0)
     if learner.processes.size > 1:
         for use in uses:
             use.add_up(learner.processes, learner.parameters.values.device)
@@ -115,6 +126,16 @@ def _watched(learner: Learner, uses: Sequence[GateUse], batches: Iterable[tuple[
         yield inputs
     for use in uses:
         use.count_only(None)
+
+
+def _announced(batches: Iterable[Inputs], count: int, announce: Callable[[], None]) -> Iterator[Inputs]:
+    """Batches, each of which is announced; where there are fewer than ``count``, those that lack are announced too."""
+    for batch in batches:
+        announce()
+        count -= 1
+        yield batch
+    for _ in range(count):
+        announce()
 
 
 def forward(model: MultiTaskModel, batches: Iterable[Inputs], autocast: torch.dtype | None) -> Tensor:
@@ -136,11 +157,26 @@ def rows_at_once(read: Inputs | InputSpec) -> int:
     return EVALUATION_BLOCKS if read.blocks else EVALUATION_ROWS
 
 
-def evaluate(learner: Learner, rows: Rows, tasks: Sequence[Task], *, curves: bool = False) -> Evaluation:
-    """Every metric of every task over all its labelled rows at once, never averaged over batches."""
+def evaluate(
+    learner: Learner,
+    rows: Rows,
+    tasks: Sequence[Task],
+    *,
+    curves: bool = False,
+    before_batch: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """Every metric of every task over all its labelled rows at once, never averaged over batches.
+
+    Args:
+        learner: What predicts.
+        rows: The rows.
+        tasks: The tasks of the learner.
+        curves: Also what a report draws of the predictions.
+        before_batch: See ``predict``.
+    """
     labels = rows.labels_in_order(rows_at_once(rows.inputs))
     origins = rows.origins_of_positions(rows_at_once(rows.inputs))
-    outputs = predict(learner, rows)
+    outputs = predict(learner, rows, before_batch)
     return score(outputs, labels, tasks, origins, rows.rankings, curves=curves)
 
 

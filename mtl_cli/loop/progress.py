@@ -31,6 +31,10 @@ class Limits:
         """Whether no step is allowed after so many."""
         return self.steps is not None and steps >= self.steps
 
+    def epochs_reached(self, epochs: int) -> bool:
+        """Whether no epoch is allowed after so many."""
+        return self.epochs is not None and epochs >= self.epochs
+
 
 @dataclass
 class Progress:
@@ -44,6 +48,7 @@ class Progress:
         seconds: Time, over all resumes.
         finished: Whether a limit is reached, or early stopping has ended it.
         skipped: Steps left out because a loss or gradient was not finite.
+        ending: Whether the epoch under way has all steps that it was allowed, and is still to be evaluated.
     """
 
     epoch: int = 0
@@ -53,6 +58,7 @@ class Progress:
     seconds: float = 0.0
     finished: bool = False
     skipped: int = 0
+    ending: bool = False
 
     @classmethod
     def of_checkpoint(cls, saved: Mapping[str, Any]) -> Progress:

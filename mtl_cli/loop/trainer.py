@@ -88,7 +88,8 @@ class Trainer:
         limits: How long to train.
         schedule: When to do what.
         scores: Decide which checkpoints are kept, and end training early.
-        interrupted: Asked after every step: the number of a signal to stop for, or None.
+        interrupted: Asked after every step and before every batch of an evaluation: the number of a signal to stop for,
+            or None.
         name_rows: What the user calls some of the training rows.
         bar: Whether to show a progress bar, on a terminal.
         clock: The time that training takes.
@@ -122,6 +123,7 @@ class Trainer:
         self.learner, self.tasks, self.train, self.val = learner, tasks, train, val
         self.folder, self.limits, self.schedule, self.scores = folder, limits, schedule, scores
         self._interrupted, self._bar = interrupted, bar
+        self._at_risk = False  # an epoch is evaluated whose last steps are in no checkpoint
         self._weights = np.array([task.weight for task in tasks])
         self.progress, self.stopwatch = Progress(), Stopwatch(clock)
         self.totals = Totals(len(tasks), train.origins.names)
@@ -175,16 +177,15 @@ class Trainer:
         self._remove_outdated()
 
     def _run_epoch(self, epoch: Epoch, bar: Any) -> Steps[None]:
-        progress = self.progress
-        for step in range(progress.step_in_epoch, len(epoch.bounds)):
-            yield from self._step(epoch, step)
-            progress.step_in_epoch, progress.step = step + 1, progress.step + 1
+        progress, steps = self.progress, len(epoch.bounds)
+        out, progress.ending = progress.ending and self._out_of_budget(), False  # gone on with within its evaluation
+        while progress.step_in_epoch < steps and not out:
+            yield from self._step(epoch, progress.step_in_epoch)
+            progress.step_in_epoch, progress.step = progress.step_in_epoch + 1, progress.step + 1
             bar.update()
-            last = step + 1 == len(epoch.bounds)
             out = self._out_of_budget()
-            if last or out:
-                break
-            self._pause(epoch)
+            if progress.step_in_epoch < steps and not out:
+                self._pause(epoch)
         self._end_epoch(epoch, out)
         bar.set_postfix(epoch=progress.begun, best=self.scores.best.score, refresh=False)
 
@@ -242,6 +243,10 @@ class Trainer:
         self._add_up(epoch)
         whole = progress.step_in_epoch == len(epoch.bounds)
         self._checks.check_skipped(self.totals.skipped, whole=whole)
+        due = whole and self.schedule.evaluates_after(progress.epoch + 1)
+        progress.finished = out or (whole and self.limits.epochs_reached(progress.epoch + 1))
+        # Before all that follows: a checkpoint that is written meanwhile is of an epoch whose end is still to come.
+        evaluation = self._evaluate_steps() if due or progress.finished else None
         losses = dict(zip([task.name for task in self.tasks], self.totals.mean_losses(), strict=True))
         if whole:
             progress.epoch, progress.step_in_epoch = progress.epoch + 1, 0
@@ -250,9 +255,7 @@ class Trainer:
         if whole:
             self.totals.begin_epoch()
             self.learner.balancing.after_epoch(self._as_balanced(losses))
-        progress.finished = out or progress.epoch == self.limits.epochs
-        due = whole and self.schedule.evaluates_after(progress.epoch)
-        kept, removed = self._judge(losses, may_stop=due) if due or progress.finished else ([], [])
+        kept, removed = ([], []) if evaluation is None else self._judge(evaluation, losses, may_stop=due)
         if out and not self.limits.steps_reached(progress.step):
             log.info("stopped in epoch %d, step %d: trainer.max_time is over", progress.begun, progress.step)
         self._checks.check_weights()
@@ -269,12 +272,37 @@ class Trainer:
         for name in [checkpoint_of(epoch) for epoch in best.outdated] + ([] if best.entries else ["best"]):
             self.folder.remove_checkpoint(name)
 
-    def _judge(self, losses: Mapping[str, float | None], *, may_stop: bool) -> tuple[list[str], list[str]]:
-        """Evaluates the epoch; gives the checkpoints to keep of it besides the last, and those to remove."""
-        progress, best, stopping = self.progress, self.scores.best, self.scores.early_stopping
+    def _evaluate_steps(self) -> Evaluation:
+        """Evaluates the weights after the latest step of an epoch, or stops for a signal that comes meanwhile."""
         with self.stopwatch.paused():  # the first training of a process would pay for all others
             import_scorers(self.tasks)
+        self._at_risk = True
         evaluation = self.evaluate(self.val)
+        self._at_risk = False
+        return evaluation
+
+    def _save_if_asked_to_stop(self) -> None:
+        """Before a batch of such an evaluation: whoever asks to stop may not wait until it ends.
+
+        Training goes on with it. The last one goes on at once: it is sooner done than begun anew.
+
+        Raises:
+            Interrupted: A signal came; the state is saved.
+        """
+        if not self._at_risk or not (signal := self.learner.processes.largest(self._interrupted() or 0)):
+            return
+        self._checks.check_weights()
+        self.progress.ending = True
+        self._save("last")
+        self.progress.ending = self._at_risk = False
+        if not self.progress.finished:
+            raise Interrupted(signal)
+
+    def _judge(
+        self, evaluation: Evaluation, losses: Mapping[str, float | None], *, may_stop: bool
+    ) -> tuple[list[str], list[str]]:
+        """Takes the score of an epoch; gives the checkpoints to keep of it besides the last, and those to remove."""
+        progress, best, stopping = self.progress, self.scores.best, self.scores.early_stopping
         self._checks.check_evaluation(evaluation)
         self._training_log.write_evaluation(evaluation)
         kept, dropped = best.add(best.monitor.value(evaluation), progress.begun, progress.step)
@@ -327,7 +355,7 @@ class Trainer:
 
     def evaluate(self, rows: Rows, *, curves: bool = False) -> Evaluation:
         """Metrics of the present weights on some rows; with ``curves`` also what a report draws of the predictions."""
-        return evaluate(self.learner, rows, self.tasks, curves=curves)
+        return evaluate(self.learner, rows, self.tasks, curves=curves, before_batch=self._save_if_asked_to_stop)
 
     def mean_losses(self, rows: Rows) -> dict[str, float | None]:
         """Loss of each task with the present weights on some rows."""

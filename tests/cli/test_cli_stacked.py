@@ -8,6 +8,7 @@ import pytest
 import yaml
 from worlds import same_state, state_of
 
+import mtl_cli.loop.trainer
 import mtl_cli.together
 from mtl_cli.loop.stacked import Stack
 
@@ -141,8 +142,32 @@ def test_stopped_jobs_go_on_together_or_alone(cli, tmp_path, monkeypatch):
     assert ended.code == 128 + signal.SIGTERM
     assert "3 jobs: 3 interrupted" in ended.out
     first, *others = sorted(_jobs(tmp_path / "cut").values())
-    assert all(state_of(job, "last")["progress"]["step"] == 9 for job in (first, *others))  # the next look at signals
+    assert all(state_of(job, "last")["progress"]["step"] == 8 for job in (first, *others))
     assert cli(f"resume={first}").code == 0
+    assert cli("-m", *sweep, "hydra.sweep.dir=cut").code == 0
+    for name, job in _jobs(tmp_path / "cut").items():
+        _assert_same(job, tmp_path / "whole" / name)
+
+
+def test_jobs_that_a_signal_in_the_evaluation_of_one_stops_are_all_saved_before_theirs(cli, tmp_path, monkeypatch):
+    sweep = [*SMALL, "seed=0,1,2", STACKED]
+    assert cli("-m", *sweep, "hydra.sweep.dir=whole").code == 0
+    evaluate, begun, scored = mtl_cli.loop.trainer.evaluate, [], []
+
+    def stop(*given, **options):
+        if not begun:
+            os.kill(os.getpid(), signal.SIGTERM)
+        begun.append(1)
+        scored.append(evaluate(*given, **options))
+        return scored[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mtl_cli.loop.trainer, "evaluate", stop)
+        ended = cli("-m", *sweep, "hydra.sweep.dir=cut")
+    assert (ended.code, len(begun), scored) == (128 + signal.SIGTERM, 3, [])
+    for job in _jobs(tmp_path / "cut").values():
+        progress = state_of(job, "last")["progress"]
+        assert (progress["epoch"], progress["ending"]) == (0, True)
     assert cli("-m", *sweep, "hydra.sweep.dir=cut").code == 0
     for name, job in _jobs(tmp_path / "cut").items():
         _assert_same(job, tmp_path / "whole" / name)

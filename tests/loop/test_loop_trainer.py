@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,8 +22,10 @@ from worlds import (
 
 from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import TrainingError
+from mtl_cli.job.resuming import go_on
 from mtl_cli.loop.evaluate import Evaluation
 from mtl_cli.loop.trainer import Interrupted
+from mtl_cli.model import MultiTaskModel
 from mtl_cli.registry import BALANCINGS, SHARINGS
 from mtl_cli.run import RunFolder
 from mtl_cli.run.checkpoint import load
@@ -126,9 +129,53 @@ def test_training_stopped_by_a_signal_goes_on_bit_for_bit(claim, world, stop):
     assert first.progress.step == stop
     second = _trainer(claim(), world, rows, epochs=2, seed=9)
     second.checkpoints.load("last")
-    assert (second.progress.epoch, second.progress.step_in_epoch) == divmod(stop, 3)
+    assert (second.progress.epoch, second.progress.step_in_epoch, second.progress.ending) == (0, stop, stop == 3)
     second.fit()
     _assert_same(_after(second), _after(whole))
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+EVALUATIONS = {
+    "one": ({"epochs": 3}, 1, (0, 3)),
+    "the last": ({"epochs": 2}, 2, (1, 3)),
+    "of a cut epoch": ({"epochs": None, "steps": 5}, 2, (1, 2)),
+}
+
+
+@each_world
+@pytest.mark.parametrize(("limits", "number", "place"), EVALUATIONS.values(), ids=EVALUATIONS)
+def test_a_signal_in_an_evaluation_saves_the_steps_at_once(claim, monkeypatch, world, limits, number, place):
+    monkeypatch.setattr(sys.modules["mtl_cli.loop.evaluate"], "EVALUATION_ROWS", 8)
+    rows = three_kind_rows(20, missing=0.2)  # three steps an epoch, and three batches an evaluation
+    whole = _trainer(claim("whole"), world, rows, diagnostics_every=2, patience=2, **limits)
+    whole.fit()
+    seen, outputs = [], MultiTaskModel.outputs
+
+    def watched(model, inputs):
+        seen.append(1)
+        if len(seen) == 3 * number:  # SIGKILL comes in the third batch, the signal came in the first
+            raise Killed
+        return outputs(model, inputs)
+
+    def interrupted():
+        return 15 if len(seen) > 3 * number - 3 else None
+
+    first = _trainer(claim(), world, rows, interrupted=interrupted, diagnostics_every=2, patience=2, **limits)
+    monkeypatch.setattr(first.learner.model, "outputs", partial(watched, first.learner.model))
+    with pytest.raises(Interrupted if number == 1 else Killed):
+        first.fit()
+    assert len(seen) == (1 if number == 1 else 6)
+    assert first.metrics.size() == load(first.folder.checkpoint("last"))["metrics_size"]
+    second = _trainer(claim(), world, rows, seed=9, diagnostics_every=2, patience=2, **limits)
+    go_on(second)
+    assert (second.progress.epoch, second.progress.step_in_epoch) == place
+    second.fit()
+    _assert_same(_after(second), _after(whole))
+    assert second.diagnostics.size() == whole.diagnostics.size()
+    assert second.checkpoints.state()["early_stopping"] == whole.checkpoints.state()["early_stopping"]
 
 
 @pytest.mark.parametrize("loss_scale", ["none", "initial"])
