@@ -58,6 +58,7 @@ def resume_from_folder(folder: Path, overrides: Sequence[str]) -> None:
     settings = with_tasks_by_name(run.read_settings())
     own = [o for o in overrides if not o.startswith("resume=")]
     _check_beside_resume(own)
+    _refuse_another_folder(folder, own)
     given = composition.plain(_set_by(own))
     # not by OmegaConf: what stands in a run's file is data, and ${...} in it is text
     settings = _merged(settings, given)
@@ -92,6 +93,7 @@ def _folder_to_train_in(job: Job) -> tuple[Path, bool]:
     """The folder for ``resume=`` and whether there is something to go on from."""
     if job.config.resume != "auto":
         path = expanded(str(job.config.resume))
+        _refuse_another_folder(path, _hydra_overrides())
         refuse_changes(path, job.settings)
         return path, True
     if (job.folder / "status.json").exists():  # the same fixed hydra.run.dir again
@@ -103,8 +105,30 @@ def _folder_to_train_in(job: Job) -> tuple[Path, bool]:
 
 def _is_folder_given() -> bool:
     """Whether the command line names the run's folder: one, and not a new one each time as with ``${now:...}``."""
-    overrides = composition.unresolved(HydraConfig.get().overrides.hydra)  # type: ignore[arg-type]
-    return any(o.lstrip("+").startswith("hydra.run.dir=") and "${" not in o for o in overrides)
+    return bool(_given_folders(_hydra_overrides()))
+
+
+def _hydra_overrides() -> list[str]:
+    """What the command line sets of Hydra's own part."""
+    return composition.unresolved(HydraConfig.get().overrides.hydra)  # type: ignore[arg-type]
+
+
+def _given_folders(overrides: Sequence[str]) -> list[str]:
+    """The folders that overrides name, each the same every time; the last one counts."""
+    named = [o.partition("=")[2] for o in overrides if o.lstrip("+").startswith("hydra.run.dir=")]
+    return [value.strip("'\"") for value in named if "${" not in value]
+
+
+def _refuse_another_folder(folder: Path, overrides: Sequence[str]) -> None:
+    """A run goes on in its own folder.
+
+    Raises:
+        ConfigError: The command line names another one.
+    """
+    given = _given_folders(overrides)
+    if given and expanded(given[-1]).resolve() != folder.resolve():
+        what = f"must be that of resume, in which the run goes on, got '{given[-1]}' beside resume={folder}"
+        raise ConfigError(Problem("hydra.run.dir (command line)", what, "Leave it out."))
 
 
 def _unfinished_with(settings: Mapping[str, Any], root: Path) -> Path | None:

@@ -432,6 +432,20 @@ def test_values_mean_the_same_with_a_task_and_beside_resume_alone(cli, tmp_path)
     assert found[0][0] == "10:00:00:00"
 
 
+def test_another_folder_than_that_of_the_run_is_refused(cli, tmp_path):
+    assert cli(*QUICK).code == 0
+    before = _bytes(tmp_path / "run")
+    for arguments in ([], QUICK[:-1]):
+        ended = cli(*arguments, "resume=run", "hydra.run.dir=other", "trainer.max_steps=null")
+        assert (ended.code, ended.err) == (
+            2,
+            "hydra.run.dir (command line): must be that of resume, in which the run goes on, got 'other' beside "
+            "resume=run. Leave it out.\n",
+        )
+        assert cli(*arguments, "resume=run", f"hydra.run.dir='{tmp_path}/run'").code == 0
+    assert ([path.name for path in tmp_path.iterdir()], _bytes(tmp_path / "run")) == (["run"], before)
+
+
 def test_folder_that_is_no_run_is_refused(cli, write, tmp_path):
     write({"notes/readme.txt": "", "old/a/status.json": "{}"})
     before = sorted(tmp_path.rglob("*"))
