@@ -40,6 +40,8 @@ _LIMITS: Mapping[str, Callable[[Any], float]] = {
 #: What, of all that may change, may make a finished run end otherwise.
 _ENDING = (*_LIMITS, "trainer.early_stopping", "trainer.checkpoint.monitor", "trainer.checkpoint.save_top_k")
 _ANNEAL_EPOCHS = "data.anneal_epochs"
+_SHUFFLE_BUFFER = "data.shuffle_buffer"
+_BUFFER_OF_BEFORE = 65536  # that an earlier version took where nothing was given
 _OF_THE_COMMAND = ("resume", "dry_run", "stop_on_failure")  # they say what this command does, not what the run is
 
 
@@ -66,6 +68,8 @@ class Changes:
         old, new = (flatten(with_own_options(with_tasks_by_name(values))) for values in (stored, settings))
         if new.get(_ANNEAL_EPOCHS) is None and _ANNEAL_EPOCHS in old:  # see ``with_own_epochs``
             new[_ANNEAL_EPOCHS] = old[_ANNEAL_EPOCHS]
+        if _is_of_before(old.get(_SHUFFLE_BUFFER), new.get(_SHUFFLE_BUFFER)):  # see ``with_own_buffer``
+            new[_SHUFFLE_BUFFER] = old[_SHUFFLE_BUFFER]
         return cls(old, new)
 
     @property
@@ -111,6 +115,29 @@ def with_own_epochs(job: Job, begun: RunFolder | None) -> Job:
         epochs = old["data"].get("anneal_epochs") or old["trainer"]["max_epochs"]
     config = replace(job.config, data=replace(job.config.data, anneal_epochs=epochs))
     return replace(job, config=config, settings={**job.settings, "data": {**given, "anneal_epochs": epochs}})
+
+
+def with_own_buffer(job: Job, begun: RunFolder | None) -> Job:
+    """The job with the ``data.shuffle_buffer`` that was the default when the run began, where it is ``auto`` now.
+
+    The order of the rows that are streamed depends on it.
+
+    Args:
+        job: The job.
+        begun: The run that it goes on with; None: it begins one.
+    """
+    if begun is None:
+        return job
+    stored = begun.read_settings()["data"].get("shuffle_buffer")
+    if not _is_of_before(stored, job.config.data.shuffle_buffer):
+        return job
+    config = replace(job.config, data=replace(job.config.data, shuffle_buffer=stored))
+    data = {**job.settings["data"], "shuffle_buffer": stored}
+    return replace(job, config=config, settings={**job.settings, "data": data})
+
+
+def _is_of_before(old: Any, new: Any) -> bool:
+    return bool(old == _BUFFER_OF_BEFORE and new == "auto")
 
 
 def forbidden_changes(folder: Path, settings: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from mtl_cli.cli.continuing import (
     refuse_edited_data,
     tell_changes,
     tell_edits,
+    with_own_buffer,
     with_own_epochs,
 )
 from mtl_cli.errors import MTLError, RunError, UserError
@@ -38,7 +39,8 @@ def train_in_folder(job: Job, *, resume: bool, **how: Any) -> Steps[float | None
         how: Further options of ``mtl_cli.job.run_training``.
     """
     with RunFolder.claim(job.folder, resume=resume) as run:
-        job = with_own_epochs(job, run if resume else None)
+        begun = run if resume else None
+        job = with_own_buffer(with_own_epochs(job, begun), begun)
         if resume and run.is_done and not has_more_to_do(run, job.config):
             refuse_edited_data(run, job.config)
             log.info("%s: is done, nothing to do", job.folder)

@@ -56,6 +56,20 @@ def _summary(run):
     return json.loads((run / "summary.json").read_text())
 
 
+def test_runs_and_sweeps_of_when_the_buffer_had_another_default_go_on_with_it(people, cli):
+    commands = [*LINE, "resume=auto"], ["-m", *LINE, "seed=0,1", "hydra.sweep.dir=sweep"]
+    for buffer, epochs in ((65536, 1), ("auto", 2), ("auto", 2)):
+        task = TASK.replace("max_epochs: 2", f"max_epochs: {epochs}")
+        task = task.replace("shuffle_buffer: 40", f"shuffle_buffer: {buffer}, in_memory: false")
+        (people / "conf/task/mine.yaml").write_text(task)
+        for line in commands:
+            ended = cli(*line)
+            assert (ended.code, ended.err) == (0, "")
+    stored = [people / "run/config.yaml", *people.glob("sweep/*/config.yaml")]
+    assert [_summary(file.parent)["epochs"] for file in stored] == [2, 2, 2]
+    assert all("shuffle_buffer: 65536" in file.read_text() for file in stored)
+
+
 def test_a_streamed_run_ends_as_any_other_and_its_numbers_are_found_again(people, cli):
     ended = cli(*LINE, "data.in_memory=false")
     assert (ended.code, ended.err) == (0, "")
