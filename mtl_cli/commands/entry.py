@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
 
 def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 done, 1 our bug or a full disk, 2 the user's error, 130 interrupted, 141
-    when nobody reads what it prints any more.
+    when nobody reads what it prints any more, 143 when it was asked to end (SIGTERM).
 
     Of several processes that ``torchrun`` starts the first does it alone: no row is divided, and none is repeated.
     """
@@ -75,7 +75,7 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
             return 0
         os.environ.pop("WORLD_SIZE", None)
         try:
-            with mistakes_in_components():
+            with _tidy_end(), mistakes_in_components():
                 command(sys.argv[1:] if argv is None else argv)
         finally:
             sys.stdout.flush()
@@ -96,6 +96,24 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
         text = f"{type(error).__name__}: {lines[0][:300]} {unexpected(error)}"
         return _failed(error, text, 1)
     return 0
+
+
+@contextlib.contextmanager
+def _tidy_end() -> Iterator[None]:
+    """Has a signal to end remove what is half written, as an interrupt does; one that is ignored stays so (nohup)."""
+
+    def end(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    in_charge = threading.current_thread() is threading.main_thread()  # else the caller's handlers are
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if in_charge and signal.getsignal(n) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def print_any_sign() -> None:

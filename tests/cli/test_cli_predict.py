@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ from mtl_cli.commands.entry import run
 from mtl_cli.errors import ConfigError
 from mtl_cli.loop.evaluate import rows_at_once
 from mtl_cli.run import digest
+from mtl_cli.run.atomic import TEMPORARY_SUFFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -384,6 +386,26 @@ def test_an_existing_file_is_replaced_only_if_asked(train_base, predict):
     assert Path("pred.csv").read_text() == "precious"
     assert predict("run", "--data", "val.csv", "--out", "pred.csv", "--overwrite")[0] == 0
     assert _table().height == 4
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("name", ["pred.csv", "pred.parquet"])
+def test_a_command_that_is_asked_to_end_leaves_nothing_half_written(train_base, predict, monkeypatch, name, number):
+    train_base()
+    Path(name).write_text("precious")
+    before, frames = sorted(path.name for path in Path().iterdir()), command._Counted.__iter__
+
+    def ended(counted):
+        yield from frames(counted)
+        assert any(path.suffix == TEMPORARY_SUFFIX for path in Path().iterdir())
+        assert signal.getsignal(number) is not signal.SIG_DFL
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(command._Counted, "__iter__", ended)
+    code, out, _ = predict("run", "--data", "val.csv", "--out", name, "--overwrite")
+    assert (code, out) == (128 + number, "")
+    assert (sorted(path.name for path in Path().iterdir()), Path(name).read_text()) == (before, "precious")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 class _Harmful:
