@@ -18,7 +18,7 @@ from mtl_cli.balancing.autograd import (
     Parameters,
     PieceLosses,
     TaskGradients,
-    accumulator_for,
+    maker_for,
 )
 from mtl_cli.balancing.scale import InitialScale
 from mtl_cli.data.batches import Epoch, Piece, Rows, own_piece
@@ -68,13 +68,14 @@ class Learner:
 
     def accumulator(self, tasks: Tensor) -> GradientAccumulator:
         """What adds up the gradients of a step for the tasks (k,) that balancing sees."""
-        return accumulator_for(self.balancing, self._accumulated, tasks, self.processes)
+        make, parameters = self._accumulating
+        return make(parameters, tasks, self.processes)
 
     @cached_property
-    def _accumulated(self) -> Parameters:
-        """What gradients are added up for, found once."""
-        flat = self.parameters
-        return Parameters(flat.shared, flat.private, self.model.sharing.last_layer(), (flat.gradient,), flat.jacobian)
+    def _accumulating(self) -> tuple[Callable[[Parameters, Tensor, ProcessGroup], GradientAccumulator], Parameters]:
+        """What adds up gradients, and for which parameters, found once."""
+        flat, last = self.parameters, self.model.sharing.last_layer()
+        return maker_for(self.balancing), Parameters(flat.shared, flat.private, last, (flat.gradient,), flat.jacobian)
 
     def losses(self, piece: Piece, scale: Tensor, *, cut: Callable[[Tensor, int], Tensor] | None = None) -> PieceLosses:
         """Losses of some rows; see ``Objective.losses``.

@@ -70,8 +70,7 @@ class Tally:
 class Totals:
     """What the steps of the epoch under way, and of all epochs, add up to.
 
-    Labels and rows are counted when a step is made; losses, weights and gradient lengths are added later, when the
-    host has looked at them.
+    What a step has found is not added at once, but when the host looks at the latest steps.
 
     Args:
         num_tasks: K.

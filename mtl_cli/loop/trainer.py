@@ -135,6 +135,7 @@ class Trainer:
             scores=scores, metrics=self.metrics, diagnostics=self.diagnostics,
         )  # fmt: skip
         self._recent = RecentSteps(len(tasks), train.device)
+        self._made: list[int] = []  # those of them that were not left out, by their place in the epoch
         # A step that is left out leaves good weights; those of one that is not are spoilt.
         good_weights = None if schedule.skip_nonfinite else self.checkpoints.load_last_weights
         self._checks = FiniteChecks(learner, tasks, train, self._recent, self.progress, name_rows, good_weights)
@@ -202,7 +203,7 @@ class Trainer:
             self._skip(epoch, step, reason)
             return
         self._recent.add(sums, weights, norms, epoch.inactive[step])
-        self.totals.count(epoch.counts[step], epoch.drawn[step])
+        self._made.append(step)
         self.progress.rows += epoch.bounds[step][1] - epoch.bounds[step][0]
 
     def _look_at_gradients(self, epoch: Epoch, step: int) -> None:
@@ -316,6 +317,9 @@ class Trainer:
     def _add_up(self, epoch: Epoch) -> None:
         """Adds the latest steps to the totals, or stops at the first loss that was not finite."""
         self._checks.check_losses(epoch)
+        for step in self._made:
+            self.totals.count(epoch.counts[step], epoch.drawn[step])
+        self._made.clear()
         self.totals.add(self._recent.take(), self._factors())
 
     def _save(self, *names: str) -> None:

@@ -1,7 +1,7 @@
 """ALL AUTOGRAD OF BALANCING: losses of the pieces of a batch to ``parameter.grad``, whatever the method works on."""
 
 from mtl_cli.balancing.autograd.accumulator import BalancedBatch, GradientAccumulator, Parameters
-from mtl_cli.balancing.autograd.entry import accumulator_for, backward
+from mtl_cli.balancing.autograd.entry import accumulator_for, backward, maker_for
 from mtl_cli.balancing.autograd.pieces import PieceLosses, TaskGradients
 from mtl_cli.balancing.autograd.weighting import weigh
 
@@ -13,5 +13,6 @@ __all__ = [
     "TaskGradients",
     "accumulator_for",
     "backward",
+    "maker_for",
     "weigh",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +30,16 @@ def accumulator_for(
     Raises:
         ConfigError: The method looks at gradients of shared parameters, and none is trained.
     """
+    return maker_for(balancing)(parameters, tasks, processes)
+
+
+def maker_for(balancing: Balancing) -> Callable[[Parameters, Tensor, ProcessGroup], GradientAccumulator]:
+    """What makes ``accumulator_for`` of each step."""
     if isinstance(balancing, LossBalancing):
-        weighting = WeightingAccumulator if balancing.observes == "nothing" else ObservingAccumulator
-        return weighting(balancing, parameters, tasks, processes)
+        return partial(WeightingAccumulator if balancing.observes == "nothing" else ObservingAccumulator, balancing)
     if isinstance(balancing, GradientBalancing):
-        combining = FeatureAccumulator if balancing.gradients_on == "features" else JacobianAccumulator
-        return combining(balancing, parameters, tasks, processes)
+        on_features = balancing.gradients_on == "features"
+        return partial(FeatureAccumulator if on_features else JacobianAccumulator, balancing)
     raise TypeError(f"{type(balancing).__name__} is neither a LossBalancing nor a GradientBalancing")
 
 

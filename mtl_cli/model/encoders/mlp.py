@@ -147,8 +147,13 @@ class MLP(TableEncoder):
         """Weight and bias of each layer, if the passes that are written out below are those of this encoder."""
         if self._plain_layers is None or (self._has_categories and not self.embedding.requires_grad):
             return None
-        found = [(layer.weight, layer.bias) for layer in self._plain_layers]
-        return found if all(weight.requires_grad and bias.requires_grad for weight, bias in found) else None
+        found = []
+        for layer in self._plain_layers:
+            weight, bias = layer.weight, layer.bias
+            if not weight.requires_grad or not bias.requires_grad:
+                return None
+            found.append((weight, bias))
+        return found
 
     def _relu_with_jacobian(
         self, inputs: Inputs, parameters: Sequence[tuple[nn.Parameter, nn.Parameter]]
