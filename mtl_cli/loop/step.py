@@ -226,7 +226,8 @@ def train_step(
             found = found.only(tasks)
         accumulator.add(found, piece.share)
     balanced = accumulator.finish()
-    _add_penalty(learner, own, absent)
+    sharing = learner.model.sharing
+    _add_penalty(learner, sharing.penalty(), own, absent)
     learner.parameters.zero_still()
     clip(learner)
     if only_finite:
@@ -234,7 +235,7 @@ def train_step(
     update(learner, step, absent)
     if passes is not None and balancing.extra_passes:
         balancing.after_step(passes, balanced.losses, tasks)
-    learner.model.sharing.after_step()
+    sharing.after_step()
     return StepResult(balanced.sums, balanced.weights, balanced.norms)
 
 
@@ -249,17 +250,15 @@ def _sums(learner: Learner, rows: Rows, epoch: Epoch, batch: int) -> Tensor:
     return sums
 
 
-def _add_penalty(learner: Learner, rows: int, absent: Sequence[int]) -> None:
-    """Adds the gradient of what the architecture asks for besides the losses.
+def _add_penalty(learner: Learner, penalty: Tensor | None, rows: int, absent: Sequence[int]) -> None:
+    """Adds the gradient of what the architecture asks for besides the losses, if it does.
 
     It may be a mean over the ``rows`` of this process that were read last: several processes add theirs up. What it
     asks of the parameters of ``absent`` tasks, which stay as they are, must not count for clipping.
     """
-    sharing = learner.model.sharing
-    penalty = sharing.penalty()
     if penalty is None:
         return
-    expect_shape(sharing, "penalty", penalty, ())
+    expect_shape(learner.model.sharing, "penalty", penalty, ())
     if not penalty.requires_grad:  # frozen parameters
         return
     if learner.processes.size == 1:

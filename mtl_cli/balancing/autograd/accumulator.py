@@ -11,6 +11,11 @@ from mtl_cli.balancing.autograd.pieces import PieceLosses
 from mtl_cli.processes import ProcessGroup
 
 
+def detached(tensor: Tensor) -> Tensor:
+    """The numbers without their graph; most have none, and are spared the call."""
+    return tensor.detach() if tensor.requires_grad else tensor
+
+
 class Parameters(NamedTuple):
     """The trained parameters of a model, all with ``grad`` set, and where their gradients are kept.
 
@@ -86,7 +91,7 @@ class GradientAccumulator:
             share: Of the rows of the batch, those of the piece.
         """
         self._add_gradients(piece, share)
-        losses = piece.losses.detach()
+        losses = detached(piece.losses)
         self._losses = losses if self._losses is None else self._losses + losses
         self._sums = piece.sums if self._sums is None else self._sums + piece.sums
 

@@ -34,7 +34,7 @@ def accumulator_for(
 
 
 def maker_for(balancing: Balancing) -> Callable[[Parameters, Tensor, ProcessGroup], GradientAccumulator]:
-    """What makes ``accumulator_for`` of each step."""
+    """What makes the accumulator of each step for a method, found once. It takes the rest of ``accumulator_for``."""
     if isinstance(balancing, LossBalancing):
         return partial(WeightingAccumulator if balancing.observes == "nothing" else ObservingAccumulator, balancing)
     if isinstance(balancing, GradientBalancing):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtl_cli.balancing.autograd.accumulator import GradientAccumulator, Parameters
+from mtl_cli.balancing.autograd.accumulator import GradientAccumulator, Parameters, detached
 from mtl_cli.balancing.autograd.jacobian import by_parameter, write_row
 from mtl_cli.balancing.autograd.pieces import PieceLosses, TaskGradients
 from mtl_cli.balancing.base import LossBalancing
@@ -45,15 +45,15 @@ class WeightingAccumulator(GradientAccumulator):
             self._waiting.append(piece)
             return
         if self._weights is None:
-            self._weights = weigh(self._balancing, piece.losses.detach(), self._tasks)
-        piece.add_gradient(self._weights.detach())
+            self._weights = weigh(self._balancing, detached(piece.losses), self._tasks)
+        piece.add_gradient(detached(self._weights))
 
     def _balance(self, losses: Tensor) -> tuple[Tensor, Tensor | None]:
         balancing, weights = self._balancing, self._weights
         if weights is None:
             weights = weigh(balancing, losses, self._tasks)
             for piece in self._waiting:
-                piece.add_gradient(weights.detach())
+                piece.add_gradient(detached(weights))
         self._processes.add_up(*self._parameters.gradients)
         if balancing.has_parameters:  # their gradient comes from losses of the whole batch
             total, penalty = (weights * losses).sum(), balancing.penalty(self._tasks)
@@ -61,7 +61,7 @@ class WeightingAccumulator(GradientAccumulator):
                 expect_shape(balancing, "penalty", penalty, ())
                 total = total + penalty
             total.backward()
-        return weights.detach(), None
+        return detached(weights), None
 
 
 class ObservingAccumulator(WeightingAccumulator):
