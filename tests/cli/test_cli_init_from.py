@@ -490,7 +490,7 @@ def test_it_goes_on_bit_for_bit_though_the_other_run_is_gone(cli, old, tmp_path)
     for key, value in _model(new, "last").items():
         assert torch.equal(value, started[key]) == key.startswith("sharing.encoder.") or "heads" in key
     same = [part for part in line if not part.startswith(("init_from", "resume"))]
-    for again in (["resume=new"], [*same, "resume=new", "hydra.run.dir=unused"]):
+    for again in (["resume=new"], [*same, "resume=new", "hydra.run.dir=new"]):
         ended = cli(*again, "trainer.max_epochs=4")
         assert (ended.code, ended.err) == (0, "")
         assert ended.out.endswith("new: is done, nothing to do\n")

@@ -388,6 +388,17 @@ def test_an_existing_file_is_replaced_only_if_asked(train_base, predict):
     assert _table().height == 4
 
 
+@pytest.fixture
+def own_signals():
+    """Signals as a shell leaves them to a command: those of the tests may be ignored, in the background or by nohup."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("name", ["pred.csv", "pred.parquet"])
 def test_a_command_that_is_asked_to_end_leaves_nothing_half_written(train_base, predict, monkeypatch, name, number):
