@@ -13,7 +13,7 @@ from mtl_cli.data.mixing import Mixing
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.loop import Learner
 from mtl_cli.loop.diagnostics import unchanged
-from mtl_cli.loop.step import piece_sizes
+from mtl_cli.loop.pieces import piece_sizes
 from mtl_cli.model.statistics import LayerOverRows, layers_over_rows
 from mtl_cli.schema import RunConfig
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from mtl_cli.balancing import GradientBalancing
 from mtl_cli.data.batches import Epoch, Rows
-from mtl_cli.loop.step import Learner, pieces
+from mtl_cli.loop.pieces import pieces
+from mtl_cli.loop.step import Learner
 
 _VALUES_AT_ONCE = 2**24  # of gradients, where only their lengths are asked for
 _NOISE = float(np.finfo(np.float32).eps)  # of a Gramian of float32 gradients

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from mtl_cli.balancing.autograd import PieceLosses
-from mtl_cli.data.batches import Epoch, Piece, Rows, own_piece, plan_epoch
+from mtl_cli.data.batches import Epoch, Piece, Rows, plan_epoch
 from mtl_cli.errors import ConfigError, Problem
+from mtl_cli.loop.pieces import pieces
 
 if TYPE_CHECKING:
     from mtl_cli.loop.step import Learner
@@ -149,12 +150,10 @@ class StepPasses:
 
     def _in_pieces(self, rows: Rows, plan: Epoch, batch: int) -> Iterator[PieceLosses]:
         """Losses (K,) of this process's rows of a batch, 0 where none counts, as many rows at once as in a step."""
-        learner, (start, stop), scale = self._learner, plan.bounds[batch], plan.scale[batch]
+        learner, scale = self._learner, plan.scale[batch]
         if learner.loss_scale is not None:
             scale = scale * learner.loss_scale.known()
-        size = learner.piece or stop - start
-        for first in range(start, stop, size):
-            piece = own_piece(learner.processes, rows, plan, first, min(first + size, stop))
+        for piece in pieces(learner, rows, plan, batch):
             yield learner.losses(piece, scale)
 
     @contextmanager

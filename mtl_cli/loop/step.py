@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,9 +21,10 @@ from mtl_cli.balancing.autograd import (
     maker_for,
 )
 from mtl_cli.balancing.scale import InitialScale
-from mtl_cli.data.batches import Epoch, Piece, Rows, own_piece
+from mtl_cli.data.batches import Epoch, Piece, Rows
 from mtl_cli.loop.objective import Objective
 from mtl_cli.loop.passes import StepPasses, ValidationBatches
+from mtl_cli.loop.pieces import pieces
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.backward import Backward, Jacobian
 from mtl_cli.optim import FlatParameters, Optimizer, Scheduler
@@ -298,29 +299,3 @@ def _refuse_what_is_not_finite(balanced: BalancedBatch, gradients: list[Tensor])
     bad, weights = (~balanced.sums.isfinite()).nonzero().flatten().tolist(), balanced.weights
     if bad or not all(bool(gradient.isfinite().all()) for gradient in gradients):
         raise NotFinite(bad, by_weights=not bad and weights is not None and not bool(weights.isfinite().all()))
-
-
-def pieces(learner: Learner, rows: Rows, epoch: Epoch, batch: int) -> Iterator[Piece]:
-    """This process's rows of a batch, as many at once as the learner takes; there is one piece at least."""
-    start, stop = epoch.bounds[batch]
-    first = start
-    for size in piece_sizes(stop - start, learner.piece, learner.balancing.samples):
-        yield own_piece(learner.processes, rows, epoch, first, first + size, size / (stop - start))
-        first += size
-
-
-def piece_sizes(rows: int, most: int | None, samples: int) -> list[int]:
-    """Rows of each piece of a batch.
-
-    Args:
-        rows: Those of the batch.
-        most: Rows of a piece at most; None: any number.
-        samples: Parts that the balancing method takes the batch in.
-
-    Example:
-        >>> piece_sizes(9, 4, 1), piece_sizes(9, None, 2)
-        ([4, 4, 1], [5, 4])
-    """
-    part = -(-rows // samples)
-    size = min(most or part, part)
-    return [min(size, rows - first) for first in range(0, rows, size)]

@@ -14,7 +14,8 @@ from mtl_cli.balancing.autograd import Parameters, accumulator_for
 from mtl_cli.data.batches import plan_epoch
 from mtl_cli.errors import ConfigError
 from mtl_cli.loop.passes import StepPasses, ValidationBatches
-from mtl_cli.loop.step import pieces, train_step
+from mtl_cli.loop.pieces import pieces
+from mtl_cli.loop.step import train_step
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import Encoder, EncoderMaker
 from mtl_cli.model.encoders.base import VmapStack
