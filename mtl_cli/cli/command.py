@@ -29,7 +29,7 @@ from mtl_cli.commands.entry import flush_output, leave, print_nowhere, say
 from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, unexpected
 from mtl_cli.helper import help_the_first
 from mtl_cli.processes import Ending, Meeting
-from mtl_cli.threads import wait_asleep
+from mtl_cli.threads import wait_briefly
 
 _SWEEPING = {"-m", "--multirun"}
 _SHOWING = {"--cfg", "-c", "--help", "-h", "--info", "-i"}  # flags with which nothing is trained
@@ -38,7 +38,7 @@ _SHOWING = {"--cfg", "-c", "--help", "-h", "--info", "-i"}  # flags with which n
 def main(argv: Sequence[str] | None = None) -> None:
     """The entry point of ``mtl-train``. Ends the process with the exit code; ``run_command`` returns it."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    wait_asleep()
+    wait_briefly()
     try:
         processes.check()
         several = processes.size() > 1

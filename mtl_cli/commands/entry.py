@@ -23,7 +23,7 @@ from mtl_cli.errors import ConfigError, MTLError, Problem, UserError, did_you_me
 from mtl_cli.paths import expanded
 from mtl_cli.registry import mistakes_in_components
 from mtl_cli.run import RunFolder
-from mtl_cli.threads import wait_asleep
+from mtl_cli.threads import wait_briefly
 
 _DISK_TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 MANY_NOTES = 20  # about a file; of more the console shows the first
@@ -69,7 +69,7 @@ def run(command: Callable[[Sequence[str]], None], argv: Sequence[str] | None = N
     Of several processes that ``torchrun`` starts the first does it alone: no row is divided, and none is repeated.
     """
     print_any_sign()
-    wait_asleep()
+    wait_briefly()
     try:
         if processes.size() > 1 and processes.rank() > 0:
             return 0

@@ -13,6 +13,8 @@ after the last round are printed: contenders that do the same work agree to abou
 the same number of CPU threads: as many as ``trainer.threads=auto`` chooses for it, or ``--threads``.
 """
 
+# ruff: noqa: E402  # how threads wait is said before torch is loaded
+
 from __future__ import annotations
 
 import argparse
@@ -29,7 +31,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the commands do, for all contenders
+from mtl_cli.threads import wait_briefly
+
+wait_briefly()  # as the commands do, for all contenders
 
 import numpy as np
 import torch
@@ -519,11 +523,13 @@ def start() -> None:
         )
         product = [sys.executable, "-c", script, "--config-dir", "conf", "task=mine"]
         bare = [sys.executable, "-c", "import torch"]
+        # The packages that it imports were compiled when they were installed, and the product is in its first run.
+        compiled = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         seconds: dict[str, list[float]] = {"product": [], "bare": []}
         for turn in range(ROUNDS + 1):
             for name, command in (("bare", bare), ("product", product))[:: 1 if turn % 2 else -1]:
                 began = time.perf_counter()
-                subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                subprocess.run(command, cwd=folder, env=compiled, check=True, capture_output=True)
                 if turn:
                     seconds[name].append(time.perf_counter() - began)
         ratios = [p / b for p, b in zip(seconds["product"], seconds["bare"], strict=True)]
