@@ -22,8 +22,9 @@ $(STAMP): pyproject.toml
 train: $(STAMP)  ## train; ARGS="task=digits sharing=separate" passes overrides on
 	$(BIN)/mtl-train $(ARGS)
 
+# Tests start many processes: each would compile the package anew where Python is told to write no bytecode.
 test: $(STAMP)  ## the tests (under 8 minutes on 2 cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: $(STAMP)  ## the slow proofs: quality floors on real data
 	$(BIN)/python -m pytest -m slow
