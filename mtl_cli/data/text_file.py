@@ -77,7 +77,11 @@ def parse_text(
     if columns is None and sep not in first and first.count('"') % 2 == 0:
         _check_header([first], name, sep)  # with another separator quotes stand inside cells: that is not what is wrong
     scan = _scan(data, name, sep, skipped)
-    header = next(csv.reader(io.StringIO(data[: scan.ends[0]].decode().removesuffix("\r"), newline=""), delimiter=sep))
+    line = data[: scan.ends[0]].decode().removesuffix("\r")
+    header, *others = csv.reader(io.StringIO(line, newline=""), delimiter=sep)
+    if others:
+        what = f"has a CR outside of quotes that no LF follows, got {_short(first)}"
+        raise DataError(Problem(f"{name}, line 1", what, "Save it with LF or CR LF line ends."))
     if columns is None:
         _check_header(header, name, sep)
     _check_widths(data, scan, name, sep, skipped, "the header has" if columns is None else "data.columns has")

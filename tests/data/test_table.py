@@ -260,6 +260,12 @@ def test_unknown_encoding_and_old_line_ends_are_refused():
     assert error_of("a,b\r1,2\r") == "x.csv: ends its lines with CR alone. Save it with LF or CR LF line ends."
 
 
+def test_header_with_a_carriage_return_alone_is_refused():
+    what = "has a CR outside of quotes that no LF follows, got 'a\\r1,2'"
+    assert error_of("a\r1,2\n3,4\n") == f"x.csv, line 1: {what}. Save it with LF or CR LF line ends."
+    assert read_text('"a\r1",2\n3,4\n').frame.columns == ["a\r1", "2"]
+
+
 def test_options_that_contradict_each_other_are_refused_before_reading():
     hint = "Write data.path=FILE, or data.train and data.val."
     assert config_error() == f"data.path: must be given, got null. {hint}"
