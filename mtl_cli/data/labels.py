@@ -19,6 +19,8 @@ from mtl_cli.schema import TaskOptions
 from mtl_cli.spelling import composed, shortest
 from mtl_cli.types import Column, Plain
 
+_LEAST, _MOST = 1e-30, 1e30  # of weights: with others 32 bits hold no loss of a row, or no mean of a batch
+
 
 def label_column(table: AnyTable, targets: Sequence[str], options: TaskOptions, *, some: bool = True) -> Column:
     """The labels of a task, null in every row that has none for it.
@@ -73,18 +75,21 @@ def row_weights(table: AnyTable, name: str, labelled: np.ndarray) -> np.ndarray:
         labelled: (N,) bool. A row without a label needs no weight, but none may be negative.
 
     Raises:
-        DataError: Lists the first cells that are missing, no finite numbers, or negative.
+        DataError: Lists the first cells that are missing, no finite numbers, negative, or beyond what 32 bits hold.
     """
     column = _readable(table, name)
     numbers = _numbers(column.values)
-    good = np.isfinite(numbers) & (numbers >= 0)
+    beyond = np.isfinite(numbers) & (numbers > 0) & ((numbers < _LEAST) | (numbers > _MOST))
+    good = np.isfinite(numbers) & (numbers >= 0) & ~beyond
     bad = np.flatnonzero(~good & (labelled | (numbers < 0))).tolist()
     if bad:
         hint = "Correct the cell; 0 takes the row out of the task."
-        what = "a weight must be a number of at least 0, got"
+        scale = " Only ratios matter: all weights may be multiplied by one number."
 
         def problem(row: int) -> Problem:
-            return Problem(column.where(row), f"{what} {shown_cell(column.values[row])}", hint)
+            must = f"0, or from {_LEAST:g} to {_MOST:g}" if beyond[row] else "a number of at least 0"
+            what = f"a weight must be {must}, got {shown_cell(column.values[row])}"
+            return Problem(column.where(row), what, hint + scale * bool(beyond[row]))
 
         raise DataError(first_few(bad, problem, column.head))
     weights: np.ndarray = np.where(labelled, numbers, 1.0)

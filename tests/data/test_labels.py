@@ -3,6 +3,7 @@
 from datetime import timedelta
 from decimal import Decimal
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -125,6 +126,17 @@ def test_bad_weights_are_named_with_their_rows():  # LAB-14
 def test_bad_weight_that_is_a_decimal_is_shown_as_it_is_written():
     with pytest.raises(DataError, match=r"must be a number of at least 0, got -2\.00\."):
         row_weights(_table(w=[Decimal("-2.00")]), "w", pl.Series([True]).to_numpy())
+
+
+@pytest.mark.parametrize("weight", [1e-44, 1e36])  # in 32 bits the loss of a batch of such rows is no number
+def test_weight_that_32_bits_do_not_hold_is_refused(weight):
+    with pytest.raises(DataError) as caught:
+        row_weights(_table(w=[1e-30, weight, 0.0, 1e30, weight]), "w", np.array([True, True, True, True, False]))
+    assert str(caught.value) == (
+        f"people.csv, column 'w', row 2 (line 3): a weight must be 0, or from 1e-30 to 1e+30, got {weight}. "
+        "Correct the cell; 0 takes the row out of the task. "
+        "Only ratios matter: all weights may be multiplied by one number."
+    )
 
 
 def test_columns_of_tasks_have_roles():
