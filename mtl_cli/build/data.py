@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -246,7 +246,8 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     rankings = find_rankings(config, table, names)
     data = Data(table, features, splits, tasks, inputs, labels, (), tokens, rankings, storage=storage, files=files)
     _refuse_untaught(config, data)
-    notes += _label_notes(config, data)
+    notes += [note for own in fitted.values() for note in own.notes]
+    notes += _label_notes(config, data, [name for name, own in fitted.items() if own.notes])
     notes += copied_notes(config, table, features)
     notes += _ranking_notes(config, data)
     notes += _chain_notes(config, fitted)
@@ -406,8 +407,11 @@ def _refuse_untaught(config: RunConfig, data: Data) -> None:
         raise DataError(problems)
 
 
-def _label_notes(config: RunConfig, data: Data) -> list[str]:
-    """Tasks that lack labels in a split, classes without a row or token in one, and labels that are all the same."""
+def _label_notes(config: RunConfig, data: Data, rounded: Collection[str]) -> list[str]:
+    """Tasks that lack labels in a split, classes without a row or token in one, and labels that are all the same.
+
+    Those of ``rounded`` tasks may be so by rounding alone, which is told.
+    """
     notes = []
     for split in ("train", "val", "test"):
         if not len(getattr(data.splits, split)):
@@ -424,7 +428,7 @@ def _label_notes(config: RunConfig, data: Data) -> list[str]:
                 notes.append(f"task '{task.name}': no {split} row has class {listed(absent, 5)}.")
             elif absent and split == "train":  # elsewhere a few sentences do not have all of the tags that there are
                 notes.append(f"task '{task.name}': no token of a train row has class {listed(absent, 5)}.")
-            elif split == "train" and _all_the_same(own):
+            elif split == "train" and _all_the_same(own) and task.name not in rounded:
                 notes.append(f"task '{task.name}': all train rows have the same label; there is nothing to tell apart.")
     return notes
 

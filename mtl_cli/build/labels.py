@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from mtl_cli.types import Column, InputSpec, Labels
 
 _LOOKED_AT = 64  # labels by which a kind is compared with itself
 _SHOWN = 5  # names in a message
+_ROUNDED = 0.01  # of the deviation of the labels: what is off by more, scores tell
 
 
 class Fitted(NamedTuple):
@@ -34,6 +35,7 @@ class Fitted(NamedTuple):
     kind: Kind
     targets: np.ndarray
     shares: np.ndarray | None
+    notes: tuple[str, ...] = ()
 
 
 def fit_task(name: str, task: TaskConfig, table: AnyTable, splits: Splits) -> Fitted:
@@ -56,7 +58,38 @@ def fit_task(name: str, task: TaskConfig, table: AnyTable, splits: Splits) -> Fi
     fitted = _encode(name, task, table, kind)
     if from_outside(type(kind)):
         _check_state(task, column, fitted)
-    return fitted
+    return fitted._replace(notes=tuple(_rounded(name, column, fitted, splits)))
+
+
+def _rounded(name: str, column: Column, fitted: Fitted, splits: Splits) -> Iterator[str]:
+    """A note on numbers that lose digits as targets, for the first split whose scores would be of other labels."""
+    known = ~np.isnan(fitted.targets)
+    of_rows = known.ndim == 1 and known.any() and not fitted.kind.per_token
+    kept = fitted.kind.truth(fitted.targets[known]) if of_rows else None
+    if kept is None:
+        return
+    labels, targets = column.values.cast(pl.Float64, strict=False), np.zeros(len(known))
+    targets[known] = kept
+    stored = pl.Series(targets)
+    if column.values.dtype == pl.String or column.values.dtype.is_integer():
+        whole = column.values.cast(pl.Int64, strict=False)
+        if whole.null_count() == column.values.null_count():  # of long numbers the difference is exact, they are not
+            labels, stored = whole, stored.round().cast(pl.Int64, strict=False)
+    for split in ("train", "val", "test"):
+        rows = getattr(splits, split)
+        rows = rows[known[rows]]
+        if not len(rows):
+            continue
+        own = labels.gather(rows)
+        deviation = (own - own[0]).cast(pl.Float64).to_numpy().std()
+        error = np.abs((own - stored.gather(rows)).cast(pl.Float64).to_numpy()).mean()
+        if error > _ROUNDED * deviation > 0:
+            yield (
+                f"task '{name}': {split} labels are rounded by {error:.3g} on average, beside a deviation of "
+                f"{deviation:.3g}: 32-bit numbers on the scale of the training labels do not hold their digits. Name "
+                "extreme labels in `missing_label`, take a `transform`, or subtract what all labels have in common."
+            )
+            return
 
 
 def _encode(name: str, task: TaskConfig, table: AnyTable, kind: Kind) -> Fitted:

@@ -94,6 +94,31 @@ def test_labels_that_are_all_the_same_in_training_get_a_note(tmp_path, kind):
     assert [found for found in build_data(config).notes if found.startswith("task ")] == [note]
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_labels_whose_digits_are_lost_get_a_note(tmp_path, ending):
+    splits = ["train"] * 20 + ["val"] * 6 + ["test"] * 6
+    frame = pl.DataFrame({
+        "x": range(32), "split": splits,
+        "long": [2**60 + i for i in range(32)],  # floats of 64 bits hold multiples of 256 there
+        "outlier": [1e12 if i == 3 else float(i) for i in range(32)],
+        "amount": [1e6 if i == 3 else float(i) for i in range(32)],
+        "year": [2_000_000_000 + i for i in range(32)],
+    })  # fmt: skip
+    path = tmp_path / f"x.{ending}"
+    frame.write_csv(path) if ending == "csv" else frame.write_parquet(path)
+    tasks = {name: {"kind": "regression"} for name in ("long", "outlier", "amount", "year")}
+    tasks |= {"count": {"kind": "count", "target": "year"}, "quantile": {"kind": "quantile", "target": "outlier"}}
+    config = _config(path, ["x"], tasks=tasks, split={"column": "split"})
+    # Nothing says that all labels of 'long' are the same, as which they are stored.
+    notes = [note for note in build_data(config).notes if note.startswith("task ")]
+    assert [note.partition(" on average")[0] for note in notes] == [
+        "task 'long': train labels are rounded by 9.5",
+        "task 'outlier': val labels are rounded by 909",
+        "task 'count': train labels are rounded by 5",
+        "task 'quantile': val labels are rounded by 909",
+    ]
+
+
 @pytest.mark.parametrize("sources", [1, 2])
 def test_a_share_of_the_training_rows_has_the_classes_of_all_of_them(tmp_path, sources):
     kinds = {"m": "multiclass", "b": "binary", "o": "ordinal", "l": "multilabel", "t": "tagging", "r": "regression"}
