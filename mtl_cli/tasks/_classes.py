@@ -12,7 +12,7 @@ import polars as pl
 
 from mtl_cli.errors import DataError, Problem, did_you_mean, first_few, listed, other_form
 from mtl_cli.spelling import Spellings, meanings, shortest
-from mtl_cli.tasks.base import Kind
+from mtl_cli.tasks.base import Kind, percent
 from mtl_cli.types import Column
 
 _NAMED = 1000  # unknown classes that are named: more of them nobody lists by hand
@@ -313,7 +313,7 @@ def describe_classes(targets: np.ndarray, classes: Sequence[str]) -> str:
     """The share of each class, the most frequent ones first when there are many."""
     counts = np.bincount(targets.astype(np.int64), minlength=len(classes))
     order = range(len(classes)) if len(classes) <= 5 else np.argsort(-counts, kind="stable")[:4]
-    text = ", ".join(f"{classes[i]}: {counts[i] / len(targets):.0%}" for i in order)
+    text = ", ".join(f"{classes[i]}: {percent(counts[i] / len(targets))}" for i in order)
     return text if len(classes) <= 5 else f"{text}, {len(classes) - 4} more"
 
 

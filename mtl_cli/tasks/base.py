@@ -269,6 +269,19 @@ class Task:
     auxiliary: bool = False
 
 
+def percent(share: float) -> str:
+    """A share of rows in whole per cent; a few rows are not told as none, nor all but a few as all.
+
+    Example:
+        >>> [percent(share) for share in (0.0, 0.001, 0.246, 0.999, 1.0)]
+        ['0%', '<1%', '25%', '>99%', '100%']
+    """
+    rounded = f"{share:.0%}"
+    if rounded == "0%" and share > 0:
+        return "<1%"
+    return ">99%" if rounded == "100%" and share < 1 else rounded
+
+
 def likeness(kind: Kind) -> Hashable | None:
     """Equal for kinds whose losses are computed together, by any of them; None for one that is computed by itself.
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from mtl_cli.registry import KINDS
 from mtl_cli.tasks._numbers import NO_LABEL, read_numbers, refuse, scaled
 from mtl_cli.tasks._scores import count_scores
-from mtl_cli.tasks.base import Kind
+from mtl_cli.tasks.base import Kind, percent
 from mtl_cli.types import Column
 
 _STEEP = 30.0  # e ** 30: a diverging output has a finite loss, which goes on linearly from there
@@ -87,7 +87,7 @@ class Count(Kind):
 
     def describe(self, targets: np.ndarray) -> str:
         counts = self._to_counts(targets)
-        return f"mean {counts.mean():.4g}, {np.mean(counts == 0):.0%} zeros, most {counts.max():.0f}"
+        return f"mean {counts.mean():.4g}, {percent(np.mean(counts == 0))} zeros, most {counts.max():.0f}"
 
     def state(self) -> dict[str, Any]:
         return {"mean": self._mean}

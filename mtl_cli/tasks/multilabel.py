@@ -23,6 +23,7 @@ from mtl_cli.tasks._classes import (
     unknown_classes,
 )
 from mtl_cli.tasks._scores import multilabel_scores
+from mtl_cli.tasks.base import percent
 from mtl_cli.types import ClassNames, Column
 
 
@@ -152,7 +153,7 @@ class Multilabel(KindWithClasses):
         counts = (targets == 1).sum(0)
         shares = counts / np.maximum((targets >= 0).sum(0), 1)
         order = np.argsort(-counts, kind="stable")
-        text = ", ".join(f"{self.classes[i]}: {shares[i]:.0%}" for i in order[:4])
+        text = ", ".join(f"{self.classes[i]}: {percent(shares[i])}" for i in order[:4])
         return f"{text}, {len(order) - 4} more" if len(order) > 4 else text
 
     def unseen(self, targets: np.ndarray) -> list[str]:

@@ -292,6 +292,10 @@ def test_many_classes_are_described_by_the_most_frequent():
     assert describe_classes(codes[:4], list("abcde")) == "a: 25%, b: 25%, c: 25%, d: 25%, e: 0%"
 
 
+def test_a_rare_class_is_not_described_as_one_that_no_row_has():
+    assert describe_classes(np.array([1.0] + [0.0] * 999), list("abc")) == "a: >99%, b: <1%, c: 0%"
+
+
 @pytest.mark.parametrize("kind", [Binary, Multiclass, Ordinal])
 def test_lists_are_no_single_labels(kind):
     with pytest.raises(DataError, match=r"must hold one label in each cell, got type List\(.*kind: multilabel"):

@@ -85,6 +85,7 @@ def test_a_count_too_far_from_the_training_rows_is_refused():
 def test_counts_are_described():
     kind, targets = _fit(Count(), COUNTS)
     assert kind.describe(targets.numpy()) == "mean 3.833, 33% zeros, most 12"
+    assert _fit(Count(), [0.0] + [2.0] * 499)[0].describe(np.array([0.0] + [1.0] * 499)).endswith(", <1% zeros, most 2")
 
 
 def test_quantiles_of_labels_are_described_without_the_digits_that_float32_lacks():

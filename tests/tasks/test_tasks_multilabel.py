@@ -136,6 +136,7 @@ def test_labels_are_described_by_their_share():
     assert kind.counts(targets).balance == "b: 100%, a: 33%"
     assert kind.unseen(targets[1:]) == ["a"]
     assert _fit(["a;b;c;d"])[0].describe(np.eye(4)) == "a: 25%, b: 25%, c: 25%, d: 25%"
+    assert _fit(["a;b"])[0].describe(np.array([[1.0, 1.0]] + [[1.0, 0.0]] * 499)) == "a: 100%, b: <1%"
     assert _fit(["a;b;c;d;e"])[0].describe(np.eye(5)) == "a: 20%, b: 20%, c: 20%, d: 20%, 1 more"
 
 
