@@ -82,9 +82,12 @@ def _sources(run: Run) -> list[str]:
 
 
 def _drawn(run: Run) -> np.ndarray:
-    """(S,) rows that the first epoch draws from each source."""
-    sizes = np.array([len(own) for own in run.trainer.train.by_source()])
-    return run.trainer.schedule.mixing.counts(sizes, 0)
+    """(S,) rows that the first epoch draws from each source, without those of a last batch that is left out."""
+    train, schedule = run.trainer.train, run.trainer.schedule
+    if schedule.drop_last:
+        drawn: np.ndarray = schedule.plan(train, 0, np.ones(len(run.data.tasks))).drawn.sum(0)
+        return drawn
+    return schedule.mixing.counts(np.array([len(own) for own in train.by_source()]), 0)
 
 
 def _labelled_in(data: Data, rows: np.ndarray) -> list[str]:

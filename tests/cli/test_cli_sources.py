@@ -59,6 +59,12 @@ def test_rows_labels_and_numbers_of_two_sources(cli, mine, tmp_path, records):
     assert features["optional"] == ["pages", "book", "minutes", "movie"]
 
 
+def test_rows_of_a_batch_that_is_left_out_are_not_told_as_drawn(cli, mine, tmp_path):
+    ended = cli(*RUN.split(), "data.mixing=round_robin", "data.batch_size=15", "data.drop_last=true", "dry_run=true")
+    told = [line.split()[:5] for line in ended.out.splitlines() if line.startswith(("books  ", "movies  "))]
+    assert told == [["books", "48", "6", "6", "30"], ["movies", "18", "9", "3", "30"]]  # of 33 of each
+
+
 def test_source_without_a_label_of_a_task_that_is_trained_is_told_with_its_share(cli, mine):
     dry = [*RUN.split(), "dry_run=true", "data.mixing=uniform"]
     assert (
