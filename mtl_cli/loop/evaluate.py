@@ -224,7 +224,7 @@ def score(
     parts = _by_task(outputs, labels, tasks)
     for position, (task, (own, targets, shares, known)) in enumerate(zip(tasks, parts, strict=True)):
         name, kind, ranking = task.name, task.kind, rankings.get(position)
-        reported = kind.chosen or (*(() if ranking is None else ranking_metrics(ranking.k)), *kind.metrics)
+        reported = kind.chosen or (*(() if ranking is None else ranking_metrics(ranking.k)), *kind.defined)
         primary[name] = reported[0]
         if not known.any():
             scores[name] = {"loss": None, **dict.fromkeys(reported)}

@@ -53,7 +53,7 @@ class Kind(ABC):
         formula: How the outputs (C,) of a row become what ``decode`` gives, with the numbers of ``state``; for people
             who use an exported model.
         scored_by: The module that ``score`` imports, if that takes long.
-        chosen: The metrics that this task reports, the primary one first; all if empty.
+        chosen: The metrics that this task reports, the primary one first; if empty, those of ``defined``.
         made_with: The options that it was made with.
     """
 
@@ -85,6 +85,11 @@ class Kind(ABC):
         better = next((f"Put '{metric}' first." for metric in metrics if metrics[metric] is True), "Add one that is.")
         what = "the first of its metrics is the primary one, which `mean` averages: it must be better when higher"
         return f"{what}, got '{primary}'. {better}"
+
+    @property
+    def defined(self) -> Sequence[str]:
+        """The metrics that there are with its options, the primary one first."""
+        return tuple(self.metrics)
 
     def find_classes(self, column: Column, rows: np.ndarray) -> None:  # noqa: B027
         """Learns which classes there are from the labels of some rows (int64 indices); nothing for kinds without.

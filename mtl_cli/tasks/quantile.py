@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -66,6 +66,10 @@ class Quantile(Kind):
     @property
     def num_outputs(self) -> int:
         return len(self.quantiles)
+
+    @property
+    def defined(self) -> Sequence[str]:
+        return [metric for metric in self.metrics if metric != "coverage" or len(self.quantiles) > 1]
 
     def fit(self, column: Column, train: np.ndarray) -> None:
         self._units.fit(column, train)

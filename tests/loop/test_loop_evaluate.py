@@ -11,6 +11,7 @@ from mtl_cli.data.batches import Ranking
 from mtl_cli.loop import evaluate
 from mtl_cli.tasks import Task
 from mtl_cli.tasks.binary import Binary
+from mtl_cli.tasks.quantile import Quantile
 from mtl_cli.tasks.regression import Regression
 from mtl_cli.types import Labels
 
@@ -175,6 +176,14 @@ def test_lists_to_rank_have_the_first_metrics_of_their_task():
     assert list(found.tasks["bought"])[:4] == ["loss", "ndcg@1", "hr@1", "auroc"]
     assert found.tasks["bought"]["hr@1"] == 0.5  # a row without a label is in no list
     assert "hr@1" not in found.tasks["stars"]
+
+
+@pytest.mark.parametrize(("quantiles", "more"), [([0.9], []), ([0.1, 0.9], ["coverage"])])
+def test_metric_that_the_options_of_a_kind_do_not_allow_is_not_reported(quantiles, more):
+    kind = Quantile(quantiles=quantiles)
+    rows = make_rows(inputs(torch.randn(4, 5)), np.arange(4, dtype=np.float32)[:, None])
+    found = _evaluate(make_learner([kind]), rows, [1.0], ["q"])
+    assert list(found.tasks["q"]) == ["loss", "d2", "pinball", *more]
 
 
 def test_curves_are_made_where_they_are_asked_for():
