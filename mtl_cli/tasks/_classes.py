@@ -57,7 +57,10 @@ def _one_spelling(values: pl.Series) -> pl.Series:
             plain = shortest(values)
             return values if plain.equals(values) else plain
         values = values.cast(pl.Float64)
-    return pl.Series([None if v is None or v != v else _float_text(v) for v in values.to_list()], dtype=pl.String)
+    floats = values.fill_nan(None).to_list()
+    if values.dtype == pl.Float32:  # 0.1 of 32 bits is the 0.1 of other files, not 0.100000001490116
+        floats = [v if v is None or v.is_integer() else float(str(np.float32(v))) for v in floats]
+    return pl.Series([None if v is None else _float_text(v) for v in floats], dtype=pl.String)
 
 
 def _texts(column: Column) -> pl.Series:

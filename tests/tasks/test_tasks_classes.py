@@ -45,6 +45,13 @@ def test_each_class_has_one_spelling(values, texts):
     assert label_texts(pl.Series(values, strict=False)).to_list() == texts
 
 
+def test_fractions_of_32_bits_are_the_classes_that_they_are_in_other_files():
+    values = pl.Series([0.1, 3.7, -2.0, 123456792.0, 1e-5, None, NAN], dtype=pl.Float32)
+    assert label_texts(values).to_list() == ["0.1", "3.7", "-2", "123456792", "1e-05", None, None]
+    kind = _fit(Ordinal(classes=[0.1, 0.2]), pl.Series([0.2, 0.1], dtype=pl.Float32))
+    assert kind.encode(column(["0.1", "0.2"])).tolist() == [0.0, 1.0]
+
+
 def test_each_distinct_number_is_spelled_once(monkeypatch):
     spelled = []
     monkeypatch.setattr(_classes, "_float_text", lambda value: spelled.append(value) or str(int(value)))
