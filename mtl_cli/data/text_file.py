@@ -157,14 +157,12 @@ def _header(columns: Sequence[str], sep: str) -> bytes:
 
 
 def _row_end(data: bytes, *, last: bool) -> int:
-    """Where the first or the last whole row ends; 0 if none does. Blank lines at the end count as not yet whole."""
-    # What follows blank lines decides what they are.
-    blank = data.find(b"\n", len(data.rstrip(b"\r\n"))) + 1 if last else 0
-    stop = blank or len(data)
+    """Where the first or the last whole row ends; 0 if none does. The last is no blank line: what follows says more."""
     find = data.rfind if last else data.find
-    place = find(b"\n", 0, stop)
+    place = find(b"\n")
     while place >= 0:
-        if data.count(b'"', 0, place) % 2 == 0:
+        blank = last and data[data.rfind(b"\n", 0, place) + 1 : place] in (b"", b"\r")
+        if not blank and data.count(b'"', 0, place) % 2 == 0:
             return place + 1
         place = data.rfind(b"\n", 0, place) if last else data.find(b"\n", place + 1)
     return 0
@@ -228,10 +226,11 @@ def _check_quotes(data: bytes, quotes: np.ndarray, name: str, sep: str, skipped:
     """A quote opens at the start of a cell and closes at its end; inside, it is doubled."""
     if len(quotes) == 0:
         return
-    padded = np.frombuffer(b"\n" + data + b"\n", np.uint8)  # the file's edges are edges of cells
+    padded = np.frombuffer(b"\n" + data + b"\n\n", np.uint8)  # the file's edges are edges of cells
     opening, closing = quotes[::2], quotes[1::2]
     starts = np.isin(padded[opening], [ord(sep), _NEWLINE, _QUOTE])  # padded[i] is the byte before byte i
-    stops = np.isin(padded[closing + 2], [ord(sep), _NEWLINE, ord("\r"), _QUOTE])
+    stops = np.isin(padded[closing + 2], [ord(sep), _NEWLINE, _QUOTE])
+    stops |= (padded[closing + 2] == ord("\r")) & (padded[closing + 3] == _NEWLINE)
     wrong_start = np.flatnonzero(~starts)
     wrong_stop = np.flatnonzero(~stops)
     first_start = int(opening[wrong_start[0]]) if len(wrong_start) else len(data)

@@ -188,6 +188,12 @@ def test_quote_inside_a_bare_cell_is_refused_with_its_line():
     assert error_of('id,t\n1,5" pipe\n2,6" pipe\n') == f"x.csv, line 2: {what}, got '1,5\" pipe'. {QUOTE_HINT}"
 
 
+def test_a_quote_closes_before_a_line_end_and_not_before_a_carriage_return_alone():
+    assert read_text('a,b\r\n1,"2"\r\n3,"4"\r\n').frame.rows() == [("1", "2"), ("3", "4")]
+    what = "a cell opens with a quote that is not closed at the end of a cell"
+    assert error_of('a,b\n1,2\n"3"\r4,5\n').startswith(f"x.csv, line 3: {what}")
+
+
 def test_ragged_rows_are_refused_with_their_lines():
     assert error_of('a,b\n1,2,3\n"x\ny",2\n1\n\n1,2\n5\n') == (
         "x.csv, line 2: has 3 cells where the header has 2, got '1,2,3'.\n"
@@ -415,6 +421,19 @@ def test_lines_of_a_file_without_a_header_are_counted_from_one(monkeypatch):
     for text in (b"1,2,3\n4,5,6\n7,8\n", b"1,2,3\n4,5,6\n7,8,\xe9\n"):
         with pytest.raises(DataError, match=r"x.csv, line 3: "):
             list(parse_text_blocks(io.BytesIO(text), "x.csv", ",", "utf-8", size=7, columns=["a", "b", "c"]))
+
+
+@pytest.mark.parametrize("size", [3, 5, 7, 50])
+def test_a_blank_line_is_no_row_less_wherever_the_text_is_cut(size):
+    def read_pieces(text):
+        return [
+            row for frame, _ in parse_text_blocks(io.BytesIO(text), "x.csv", ",", "utf-8", size) for row in frame.rows()
+        ]
+
+    with pytest.raises(DataError, match=r"x.csv, line 3: has 1 cell where the header has 2, got ''"):
+        read_pieces(b"a,b\n1,2\n\n3,4\n")
+    assert read_pieces(b"a,b\n1,2\n\n\n") == [("1", "2")]
+    assert read_pieces(b"a\n1\n\n\n2\n") == [("1",), ("",), ("",), ("2",)]
 
 
 def test_names_of_columns_go_with_files_without_a_header():
