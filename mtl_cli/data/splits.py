@@ -152,8 +152,11 @@ def _resolve(table: AnyTable, options: SplitOptions) -> str:
     if method in needs:
         name = str(needs[method])
         table.require([name], {name: f"data.split.{key}"})
-        if table.schema[name].is_nested():
-            raise DataError(_problem(key, f"column '{name}' holds lists, got type {table.schema[name]}"))
+        dtype = table.schema[name]
+        if dtype.is_nested():
+            raise DataError(_problem(key, f"column '{name}' holds lists, got type {dtype}"))
+        if method == "column" and dtype in (pl.Binary, pl.Duration):  # of which there is no text
+            raise DataError(_problem(key, f"column '{name}' must hold train, val or test as text, got type {dtype}"))
     return method
 
 

@@ -1,5 +1,6 @@
 """Splits: every row once, the same on every machine, and never torn where it must not be."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,12 @@ def test_contradicting_options_are_refused_together():
     hint = "Write data.split.method=files, or give all files in data.path."
     expected = f"data.split.method: is 'random', but the files are given per split. {hint}"
     assert error_of(ConfigError, given, method="random") == expected
+
+
+@pytest.mark.parametrize("values", [[b"\xff", b"train"], [timedelta(1), timedelta(2)]])
+def test_a_column_without_a_text_cannot_say_the_split(values):
+    message = error_of(DataError, table_of({"s": values}), column="s")
+    assert message.startswith("data.split.column: column 's' must hold train, val or test as text, got type ")
 
 
 def test_a_list_column_cannot_split():
