@@ -10,7 +10,7 @@ import polars as pl
 
 from mtl_cli.data.table import AnyTable
 
-_PROBE = 100  # rows that are compared before a whole column is
+_PROBE = 100  # labels that are compared before a whole column is
 _EXAMPLE = 24  # characters
 
 
@@ -78,35 +78,42 @@ def copies_of_targets(table: AnyTable, inputs: Sequence[str], reserved: Mapping[
     """
     flat = {name for name, dtype in table.schema.items() if not dtype.is_nested()}
     targets = [name for name, role in reserved.items() if role.startswith("target") and name in flat]
-    heads = {name: enumerate(_head(table, name)) for name in targets}
-    known = {name: [(row, label) for row, label in head if label is not None] for name, head in heads.items()}
-    alike: dict[str, list[str]] = {name: [] for name in targets}
-    for name in filter(flat.__contains__, inputs):  # of many columns and tasks nearly all differ at once
-        cells = _head(table, name)
+    first = {name: found for name in targets if len(found := _first_labels(table, name)) > 1}
+    rows = sorted({row for labels in first.values() for row in labels})
+    place = {row: i for i, row in enumerate(rows)}
+    known = {name: [(place[row], label) for row, label in labels.items()] for name, labels in first.items()}
+    alike: dict[str, list[str]] = {name: [] for name in known}
+    for name in filter(
+        flat.__contains__, inputs if rows else ()
+    ):  # of many columns and tasks nearly all differ at once
+        cells = _as_compared(table.head(name, rows[-1] + 1).gather(rows)).to_list()
         for target, labels in known.items():
-            if all(cells[row] == label for row, label in labels):
+            if all(cells[i] == label for i, label in labels):
                 alike[target].append(name)
-    notes = []
-    for target, names in alike.items():
-        for name in names:
-            found = table.values(target)
-            if _equal(table.values(name), found) and found.count() > 1:
-                notes.append(
-                    f"{table.files}, column '{name}': equals column '{target}', the {reserved[target]}, in every "
-                    f"labelled row. If it is a copy, write data.exclude=[{name}]."
-                )
-    return notes
+    return [
+        f"{table.files}, column '{name}': equals column '{target}', the {reserved[target]}, in every labelled row. "
+        f"If it is a copy, write data.exclude=[{name}]."
+        for target, names in alike.items()
+        for name in names
+        if _equal(table.values(name), table.values(target))
+    ]
 
 
-def _head(table: AnyTable, name: str) -> list[Any]:
-    """The first cells of a column, numbers as float64."""
+def _first_labels(table: AnyTable, name: str) -> dict[int, Any]:
+    """The first labels of a column by their rows: enough of them to tell it from nearly all other columns."""
     cells = table.head(name, _PROBE)
-    return (cells.cast(pl.Float64) if cells.dtype.is_numeric() else cells).to_list()
+    if 2 * cells.count() < min(_PROBE, table.height):  # the first rows are of other tasks, say
+        cells = table.values(name)
+    rows = cells.is_not_null().arg_true().head(_PROBE)
+    return dict(zip(rows.to_list(), _as_compared(cells.gather(rows)).to_list(), strict=True))
+
+
+def _as_compared(cells: pl.Series) -> pl.Series:
+    """Cells, numbers as float64."""
+    return cells.cast(pl.Float64) if cells.dtype.is_numeric() else cells
 
 
 def _equal(values: pl.Series, labels: pl.Series) -> bool:
-    if values.dtype != labels.dtype:
-        if not (values.dtype.is_numeric() and labels.dtype.is_numeric()):
-            return False
-        values, labels = values.cast(pl.Float64), labels.cast(pl.Float64)
-    return bool((values == labels).fill_null(labels.is_null()).all())
+    """Whether values are the labels in every row that has one."""
+    values, labels = _as_compared(values), _as_compared(labels)
+    return values.dtype == labels.dtype and bool((values == labels).fill_null(labels.is_null()).all())

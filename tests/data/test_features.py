@@ -266,6 +266,18 @@ def test_columns_that_differ_from_a_target_at_once_are_not_compared_whole(monkey
     assert len(compared) == 1
 
 
+@pytest.mark.parametrize("early", [[], [1.0, 1.0]])  # labels among the first rows
+def test_targets_whose_labels_come_late_are_not_compared_whole_with_every_column(monkeypatch, early):
+    compared, whole = [], feature_report._equal
+    monkeypatch.setattr(feature_report, "_equal", lambda *pair: compared.append(pair) or whole(*pair))
+    labels = [*early, *[None] * 200, *[float(i % 2) for i in range(10)]]
+    inputs = {f"x{i}": [1] * (len(labels) - 10) + [int(j % 3 == i) for j in range(10)] for i in range(5)}
+    table = table_of(**inputs, copy=[label or 0 for label in labels[:-10]] + [i % 2 for i in range(10)], y=labels)
+    notes = feature_report.copies_of_targets(table, [*inputs, "copy"], {"y": "target of task 'a'"})
+    assert [note.partition(":")[0] for note in notes] == ["x.csv, column 'copy'"]
+    assert len(compared) == 1
+
+
 # --- numbers
 
 
