@@ -251,6 +251,6 @@ def _clashes(tables: Mapping[str, Table]) -> list[Problem]:
                 hint = f"Store the column in one way, or rename it: data.sources.{name}.rename={{{column}: OTHER}}."
                 problems.append(Problem(place, what, hint))
     for column in first:
-        cells = [(table.files, table.frame[column]) for table in tables.values() if column in table.frame.columns]
+        cells = [(table.files, table.frame[column]) for table in tables.values() if column in table.schema]
         problems += lost_digits(column, cells)
     return problems

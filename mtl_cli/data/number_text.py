@@ -109,7 +109,7 @@ def with_numbers_read(table: Table, columns: Collection[str], *, decided: bool =
         >>> with_numbers_read(Table(frame, (Part("x.csv", 0, 3, lines=True),)), ["x", "z", "c"]).frame.dtypes
         [Float64, String, String]
     """
-    texts = [name for name in columns if table.frame.schema.get(name) == pl.String]
+    texts = [name for name in columns if table.schema.get(name) == pl.String]
     head = table.frame.select(texts).head(_PROBE)
     texts = [name for name in texts if not parse_numbers(head[name])[1].any()]
     if not texts:

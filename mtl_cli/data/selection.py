@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,7 @@ def select_columns(
     chosen: dict[str, str | None] = {}
     for entry in entries:
         key, name, declared = entry.key, entry.name, entry.type
-        matched = _match(name, list(table.schema))
+        matched = _match(name, table.schema)
         if not matched:
             problems.append(_no_column(key, name, table))
         if matched == [name]:
@@ -77,7 +77,7 @@ def readable(key: str, name: str, table: AnyTable, reserved: Mapping[str, str]) 
     return _refusals(key, name, {}, reserved) if name in table.schema else [_no_column(key, name, table)]
 
 
-def _match(name: str, columns: list[str]) -> list[str]:
+def _match(name: str, columns: Collection[str]) -> list[str]:
     if name in columns:  # a column may be called `x[0]` or even `*`
         return [name]
     return [c for c in columns if fnmatch.fnmatchcase(c, name)]
@@ -86,7 +86,7 @@ def _match(name: str, columns: list[str]) -> list[str]:
 def _excluded(table: AnyTable, exclude: list[str], problems: list[Problem]) -> dict[str, str]:
     found: dict[str, str] = {}
     for i, name in enumerate(exclude):
-        matched = _match(name, list(table.schema))
+        matched = _match(name, table.schema)
         if not matched:
             problems.append(_no_column(f"data.exclude[{i}]", name, table))
         found.update(dict.fromkeys(matched, "data.exclude"))

@@ -369,14 +369,14 @@ class Table(AnyTable):
 
     def without(self, columns: Iterable[str]) -> Table:
         """The table without those of the columns that it has."""
-        dropped = set(columns) & set(self.frame.columns)
+        dropped = set(columns) & self.schema.keys()
         return replace(self, frame=self.frame.drop(dropped)) if dropped else self
 
     def with_empty(self, columns: Iterable[str]) -> Table:
-        absent = [name for name in columns if name not in self.frame.columns]
+        absent = [name for name in columns if name not in self.schema]
         if not absent:
             return self
         frame = self.frame.with_columns(pl.lit(None).alias(name) for name in absent)
-        own = frozenset(self.frame.columns)
+        own = frozenset(self.schema)
         parts = tuple(replace(p, columns=own if p.columns is None else p.columns - set(absent)) for p in self.parts)
         return replace(self, frame=frame, parts=parts)

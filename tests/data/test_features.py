@@ -231,6 +231,18 @@ def test_wrong_entries_are_listed_at_once():  # DAT-13
     )
 
 
+def test_the_schema_of_a_wide_table_is_not_asked_for_once_for_each_column(monkeypatch):
+    asked, schema = [], pl.DataFrame.schema
+    monkeypatch.setattr(pl.DataFrame, "schema", property(lambda frame: asked.append(0) or schema.fget(frame)))
+    counts = []
+    for width in (5, 50):
+        table = table_of(**{f"x{i}": ["1", "2", "4"] for i in range(width)})
+        fit(table, inputs=[f"x{i}" for i in range(width)]).transform(table)
+        counts.append(len(asked))
+        asked.clear()
+    assert counts[0] == counts[1]  # polars makes it anew each time: as the square of the width
+
+
 def test_no_input_left_is_an_error():
     expected = "data.inputs: no column of x.csv is left as an input, got '*'."
     assert error_of(fit, table_of(y=["1"]), reserved={"y": "target of task 'y'"}) == expected

@@ -194,25 +194,26 @@ def empty_splits(files: Sequence[tuple[str, str | None, int]]) -> list[Problem]:
 
 def column_differences(files: list[File]) -> list[Problem]:
     """Columns that a file lacks or has more than the first one, or stores in another way."""
-    first = files[0]
+    first, wanted = files[0], files[0].frame.schema
     problems = []
     for file in files[1:]:
-        lacking = [c for c in first.frame.columns if c not in file.frame.columns]
-        extra = [c for c in file.frame.columns if c not in first.frame.columns]
+        here = file.frame.schema
+        lacking = [c for c in wanted if c not in here]
+        extra = [c for c in here if c not in wanted]
         found = (("lacks", lacking), ("has", extra))
         parts = [f"{word} {', '.join(map(repr, names))}" for word, names in found if names]
         if parts:
             what = f"must have the columns of {first.name}, but {' and '.join(parts)}"
             problems.append(Problem(file.name, what, "Give every file the same columns."))
             continue
-        for column, dtype in first.frame.schema.items():
-            other = file.frame.schema[column]
+        for column, dtype in wanted.items():
+            other = here[column]
             if other != dtype and not _join_safely(dtype, other):
                 what = f"has type {other}, but {dtype} in {first.name}"
                 problems.append(Problem(f"{file.name}, column '{column}'", what, "Store the column in one way."))
     return problems or [
         problem
-        for column in first.frame.columns
+        for column in wanted
         for problem in lost_digits(column, [(file.name, file.frame[column]) for file in files])
     ]
 

@@ -234,8 +234,9 @@ class TableSource(Source):
 def _lost_digits(files: Sequence[StoredFile], like: Sequence[File]) -> list[Problem]:
     """Columns that hold large whole numbers in one file and fractions in another; only these are read for it."""
     problems = []
-    for column, dtype in like[0].frame.schema.items():
-        if not dtype.is_numeric() or len({file.frame.schema[column].is_float() for file in like}) == 1:
+    schemas = [file.frame.schema for file in like]
+    for column, dtype in schemas[0].items():
+        if not dtype.is_numeric() or len({schema[column].is_float() for schema in schemas}) == 1:
             continue
         large = pl.col(column).cast(pl.Float64).abs() >= EXACT
         found = [
