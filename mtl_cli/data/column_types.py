@@ -308,11 +308,14 @@ def _block(column: Column, width: int) -> np.ndarray:
         raise DataError(Problem(column.head, f"must hold lists of {width} numbers, got type {series.dtype}"))
     lists = series.arr.to_list() if isinstance(series.dtype, pl.Array) else series
     lengths = lists.list.len()
-    wrong = (lengths != width).fill_null(False)
-    if wrong.any() or width == 0:
-        row = _first(wrong) if wrong.any() else 0
-        what = f"must be a list of {width or 'one or more'} numbers, got {lengths[row] or 0}"
+    wrong = (lengths != width if width else lengths == 0).fill_null(False)
+    if wrong.any():
+        row = _first(wrong)
+        what = f"must be a list of {width or 'one or more'} number{'s' * (width != 1)}, got {lengths[row]}"
         raise DataError(Problem(column.where(row), what))
+    if width == 0:
+        what = "holds no list, so that how many numbers it gives is not known"
+        raise DataError(Problem(column.head, what, f"Leave it out with data.exclude=[{column.name}]."))
     values = np.full((len(series), width), np.nan)
     values[series.is_not_null().to_numpy()] = _float64(lists.drop_nulls().explode()).reshape(-1, width)
     return values

@@ -431,6 +431,15 @@ def test_a_later_table_may_lack_every_list():
     assert torch.equal(empty, numeric(features, table_of(v=[None, None, [3.0, 2.0]]))[:2])
 
 
+def test_a_first_list_without_numbers_is_told_and_not_one_with_some():
+    expected = "x.csv, column 'v', row 2 (line 3): must be a list of one or more numbers, got 0."
+    assert error_of(fit, table_of(v=[None, [], [1.0]])) == expected
+    assert error_of(fit, table_of(v=pl.Series([None, None], dtype=pl.List(pl.Float64)))) == (
+        "x.csv, column 'v': holds no list, so that how many numbers it gives is not known. "
+        "Leave it out with data.exclude=[v]."
+    )
+
+
 def test_lists_of_other_lengths_are_refused_with_their_row():
     expected = "x.csv, column 'v', row 2 (line 3): must be a list of 2 numbers, got 3."
     assert error_of(fit, table_of(v=[[1, 2], [1, 2, 3]])) == expected
