@@ -35,8 +35,8 @@ def label_column(table: AnyTable, targets: Sequence[str], options: TaskOptions, 
         some: Whether some row must hold what ``mask_by`` wants; a part of a table need not.
 
     Raises:
-        DataError: A column is absent, holds bytes, or holds none of the values that ``mask_by`` wants although some
-            row must.
+        DataError: A column is absent, or holds what is no label, weight or mask, such as bytes; or it holds none of
+            the values that ``mask_by`` wants although some row must.
 
     Example:
         >>> from mtl_cli.data.table import Part, Table
@@ -53,14 +53,14 @@ def label_column(table: AnyTable, targets: Sequence[str], options: TaskOptions, 
         values = pl.DataFrame([column.values for column in columns]).to_struct(name)
     masked = np.zeros(len(values), dtype=bool)
     for other, wanted in (options.mask_by or {}).items():
-        holds = _holds(_readable(table, other).values, _as_list(wanted))
+        holds = _holds(_single(table, other).values, _as_list(wanted))
         if some and not holds.any():
             found = table.values(other).drop_nulls().cast(pl.String, strict=False).unique().head(1000).to_list()
             hint = did_you_mean(", ".join(map(str, _as_list(wanted))), map(str, found))
             raise DataError(Problem(f"mask_by.{other}", f"no row of {table.files} holds {wanted!r}", hint))
         masked |= ~holds
     if options.sample_weight is not None:
-        masked |= _numbers(_readable(table, options.sample_weight).values) == 0
+        masked |= _numbers(_weighing(table, options.sample_weight).values) == 0
     if masked.any():
         values = pl.select(pl.when(pl.Series(~masked)).then(values)).to_series().alias(name)
     return Column(name, values, functools.partial(table.where, name), columns[0].in_source)
@@ -77,7 +77,7 @@ def row_weights(table: AnyTable, name: str, labelled: np.ndarray) -> np.ndarray:
     Raises:
         DataError: Lists the first cells that are missing, no finite numbers, negative, or beyond what 32 bits hold.
     """
-    column = _readable(table, name)
+    column = _weighing(table, name)
     numbers = _numbers(column.values)
     beyond = np.isfinite(numbers) & (numbers > 0) & ((numbers < _LEAST) | (numbers > _MOST))
     good = np.isfinite(numbers) & (numbers >= 0) & ~beyond
@@ -130,6 +130,24 @@ def _readable(table: AnyTable, name: str) -> Column:
     if inner in (pl.Binary, pl.Object, pl.Duration, pl.Time):
         what = f"must hold numbers, text or lists, got type {column.values.dtype}"
         raise DataError(Problem(f"{table.files}, column '{name}'", what, "Write it as text or as numbers."))
+    return column
+
+
+def _single(table: AnyTable, name: str) -> Column:
+    """A column that holds no lists."""
+    column = _readable(table, name)
+    if column.values.dtype.is_nested():
+        what = f"must hold one value in each row, got type {column.values.dtype}"
+        raise DataError(Problem(f"{table.files}, column '{name}'", what))
+    return column
+
+
+def _weighing(table: AnyTable, name: str) -> Column:
+    """A column of what rows count: days and moments are no such numbers, though they could be read as some."""
+    column = _single(table, name)
+    if column.values.dtype.is_temporal():
+        what = f"a weight must be a number of at least 0, got type {column.values.dtype}"
+        raise DataError(Problem(f"{table.files}, column '{name}'", what))
     return column
 
 

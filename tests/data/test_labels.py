@@ -1,6 +1,6 @@
 """Which rows carry a label for a task, and what they count."""
 
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -137,6 +137,25 @@ def test_weight_that_32_bits_do_not_hold_is_refused(weight):
         "Correct the cell; 0 takes the row out of the task. "
         "Only ratios matter: all weights may be multiplied by one number."
     )
+
+
+@pytest.mark.parametrize("cells", [[date(2024, 1, 1), None], [datetime(2024, 1, 1), None]])
+def test_days_and_moments_are_no_weights(cells):
+    with pytest.raises(
+        DataError, match=r"^people\.csv, column 'w': a weight must be a number of at least 0, got type Date"
+    ):
+        _labels(_table(y=["1", "0"], w=cells), sample_weight="w")
+    with pytest.raises(DataError, match="a weight must be a number"):
+        row_weights(_table(w=cells), "w", np.array([True, False]))
+
+
+@pytest.mark.parametrize("cells", [[[1], [2]], [{"a": 1}, {"a": 2}]])
+@pytest.mark.parametrize("options", [{"mask_by": {"x": 1}}, {"sample_weight": "x"}])
+def test_lists_are_no_weights_and_no_masks(cells, options):
+    with pytest.raises(
+        DataError, match=r"^people\.csv, column 'x': must hold one value in each row, got type (List|Struct)"
+    ):
+        _labels(_table(y=["1", "0"], x=cells), **options)
 
 
 def test_columns_of_tasks_have_roles():
