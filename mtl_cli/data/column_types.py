@@ -120,7 +120,7 @@ def category_text(column: Column) -> pl.Series:
     """
     if column.values.dtype == pl.String:
         return column.values
-    if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
+    if not has_text(column.values.dtype):
         raise DataError(Problem(column.head, f"must hold categories, got type {column.values.dtype}"))
     text = column.values.cast(pl.String)
     if column.values.dtype.is_decimal():
@@ -130,6 +130,11 @@ def category_text(column: Column) -> pl.Series:
     whole = (column.values == column.values.floor()) & (column.values.abs() < EXACT)
     integers = column.values.cast(pl.Int64, strict=False).cast(pl.String)
     return pl.select(pl.when(whole).then(integers).otherwise(text).alias(text.name)).to_series()
+
+
+def has_text(dtype: pl.DataType) -> bool:
+    """Whether there is a text that is the value of a cell: of lists, bytes and spans of time there is none."""
+    return not (dtype.is_nested() or dtype in (pl.Binary, pl.Object, pl.Duration))
 
 
 def lost_digits(name: str, columns: Sequence[tuple[str, pl.Series]]) -> list[Problem]:

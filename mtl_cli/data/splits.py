@@ -9,6 +9,7 @@ from typing import cast
 import numpy as np
 import polars as pl
 
+from mtl_cli.data.column_types import has_text
 from mtl_cli.data.table import AnyTable
 from mtl_cli.errors import ConfigError, DataError, Problem, listed
 from mtl_cli.schema import SplitOptions
@@ -155,7 +156,7 @@ def _resolve(table: AnyTable, options: SplitOptions) -> str:
         dtype = table.schema[name]
         if dtype.is_nested():
             raise DataError(_problem(key, f"column '{name}' holds lists, got type {dtype}"))
-        if method == "column" and dtype in (pl.Binary, pl.Duration):  # of which there is no text
+        if method == "column" and not has_text(dtype):
             raise DataError(_problem(key, f"column '{name}' must hold train, val or test as text, got type {dtype}"))
     return method
 

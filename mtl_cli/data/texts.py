@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import polars as pl
 
-from mtl_cli.data.column_types import category_text, holds_nothing, is_tokens
+from mtl_cli.data.column_types import category_text, has_text, holds_nothing, is_tokens
 from mtl_cli.data.input_columns import FeatureCounts, Findings
 from mtl_cli.data.table import AnyTable, rows_in
 from mtl_cli.errors import DataError, Problem
@@ -159,7 +159,7 @@ class TextInput(BagInput):
     type: ClassVar[Literal["text", "tokens"]] = "text"
 
     def features(self, column: Column, groups: pl.Series | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        if column.values.dtype.is_nested() or column.values.dtype in (pl.Binary, pl.Object):
+        if not has_text(column.values.dtype):
             raise DataError(Problem(column.head, f"must hold texts, got type {column.values.dtype}"))
         options = replace(self.options, ids=_ALL)
         # Before version 3 a whole number was one text where it was stored as such, and another where as a float.

@@ -565,6 +565,13 @@ def test_absent_columns_and_bad_cells_of_a_later_table_are_listed():
     )
 
 
+@pytest.mark.parametrize(("kind", "what"), [("category", "categories"), ("text", "texts")])
+def test_spans_of_time_are_no_categories_and_no_texts(kind, what):
+    features = fit(table_of(x=["1", "2"]), inputs=[{"name": "x", "type": kind}])
+    message = error_of(features.transform, table_of("p.csv", x=[datetime.timedelta(1)]))
+    assert message == f"p.csv, column 'x': must hold {what}, got type Duration(time_unit='us')."
+
+
 def test_table_without_rows_gives_inputs_without_rows():  # PRD-07
     table = table_of(x=["1", "2"], c=["a", None], v=[[1, 2], [3, 5]])
     inputs, notes = fit(table).transform(Table(table.frame.clear(), (Part("p.csv", 0, 0, lines=True),)))
