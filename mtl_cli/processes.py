@@ -89,7 +89,7 @@ class ProcessGroup:
     rank = 0
     size = 1
 
-    def share(self, start: int, stop: int) -> tuple[int, int]:
+    def own_part(self, start: int, stop: int) -> tuple[int, int]:
         """This process's part of what lies between ``start`` and ``stop``: from where to where. It may be empty."""
         return start, stop
 
@@ -156,7 +156,7 @@ class DistributedGroup(ProcessGroup):
         self._known = [0.0, 0.0]  # how many wish for each
         self._told: Tensor | None = None  # the same from the latest step, on the device
 
-    def share(self, start: int, stop: int) -> tuple[int, int]:
+    def own_part(self, start: int, stop: int) -> tuple[int, int]:
         count = stop - start
         return start + count * self.rank // self.size, start + count * (self.rank + 1) // self.size
 

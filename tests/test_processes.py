@@ -88,10 +88,10 @@ def test_all_hear_the_largest_number(found):
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5, 12])
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_shares_are_disjoint_and_complete(count, size):
-    shares = [DistributedGroup(rank, size).share(10, 10 + count) for rank in range(size)]
-    assert [row for start, stop in shares for row in range(start, stop)] == list(range(10, 10 + count))
-    assert ALONE.share(3, 8) == (3, 8)
+def test_parts_are_disjoint_and_complete(count, size):
+    parts = [DistributedGroup(rank, size).own_part(10, 10 + count) for rank in range(size)]
+    assert [row for start, stop in parts for row in range(start, stop)] == list(range(10, 10 + count))
+    assert ALONE.own_part(3, 8) == (3, 8)
 
 
 def test_layers_with_statistics_over_a_batch_are_refused():

@@ -275,26 +275,26 @@ class Piece(NamedTuple):
         inputs: The rows.
         labels: Of their positions.
         complete: No label is missing, so that nothing has to be masked.
-        own: How many of them are this process's share: all, or none.
-        share: Of the rows of the batch, those of the piece (of all processes).
+        own: How many of them are this process's own: all, or none.
+        fraction: Of the rows of the batch, those of the piece (of all processes).
     """
 
     inputs: Inputs
     labels: Labels
     complete: bool
     own: int
-    share: float = 1.0
+    fraction: float = 1.0
 
 
-def own_piece(processes: ProcessGroup, rows: Rows, epoch: Epoch, start: int, stop: int, share: float = 1.0) -> Piece:
-    """This process's share of what an epoch visits from ``start`` to ``stop``, ``share`` of the rows of the batch.
+def own_piece(processes: ProcessGroup, rows: Rows, epoch: Epoch, start: int, stop: int, fraction: float = 1.0) -> Piece:
+    """This process's part of what an epoch visits from ``start`` to ``stop``, ``fraction`` of the rows of the batch.
 
-    A process without a share takes a row that has no labels and is none of its own, so that all do the same.
+    A process without a part takes a row that has no labels and is none of its own, so that all do the same.
     """
-    first, last = processes.share(start, stop)
+    first, last = processes.own_part(start, stop)
     if first == last:
-        return Piece(*rows.without_labels(epoch.order[start : start + 1]), complete=False, own=0, share=share)
-    return Piece(*rows.gather(epoch.order[first:last]), rows.labelled is None, own=last - first, share=share)
+        return Piece(*rows.without_labels(epoch.order[start : start + 1]), complete=False, own=0, fraction=fraction)
+    return Piece(*rows.gather(epoch.order[first:last]), rows.labelled is None, own=last - first, fraction=fraction)
 
 
 def plan_epoch(

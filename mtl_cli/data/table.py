@@ -55,7 +55,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Rows of a table whose item was drawn, not read.
+    """Rows of a table, each of a user and an item, whose item was drawn, not read.
 
     Args:
         first: Index of the first of them.

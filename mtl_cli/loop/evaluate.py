@@ -98,7 +98,7 @@ def predict(learner: Learner, rows: Rows, before_batch: Callable[[], None] = lam
     """
     size = rows_at_once(rows.inputs)
     count = -(-len(rows) // size)
-    first, last = learner.processes.share(0, count)
+    first, last = learner.processes.own_part(0, count)
     uses = [module for module in learner.model.modules() if isinstance(module, GateUse)]
     units = ["tokens" if learner.objective.kinds[task].per_token else "rows" for task in learner.model.with_head]
     for use in uses:

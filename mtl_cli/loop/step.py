@@ -225,7 +225,7 @@ def train_step(
         found = learner.losses(piece, scale, cut=accumulator.cut)
         if inactive:
             found = found.only(tasks)
-        accumulator.add(found, piece.share)
+        accumulator.add(found, piece.fraction)
     balanced = accumulator.finish()
     sharing = learner.model.sharing
     _add_penalty(learner, sharing.penalty(), own, absent)
