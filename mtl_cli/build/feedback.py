@@ -25,9 +25,9 @@ def refuse_foreign_inputs(table: AnyTable, features: Features) -> None:
             interactions or that of the candidates lacks an input.
     """
     problems = _undrawable(table, features)
-    for own in table.feedback:
+    for own, others in zip(table.feedback, table.not_taken, strict=True):
         names = [name for name in features.columns if name not in (own.user, own.item)]
-        of_items = _of_items(table, own, names)
+        of_items = _of_items(table, own, others, names)
         if of_items:
             goes = "go" if len(of_items) > 1 else "goes"
             what = (
@@ -55,15 +55,14 @@ def _undrawable(table: AnyTable, features: Features) -> list[Problem]:
     ]
 
 
-def _of_items(table: AnyTable, own: Feedback, names: Sequence[str]) -> list[str]:
-    """Columns that go with the item, and do not go with the user as well; none if there are no further rows."""
-    rows = np.arange(own.first, own.first + own.rows)
-    others = table.not_taken(own)[rows]
+def _of_items(table: AnyTable, own: Feedback, others: np.ndarray, names: Sequence[str]) -> list[str]:
+    """Columns that go with the item, and do not go with the user as well; none if there are no rows ``others``."""
     if not others.any():
         return []
+    taken = np.flatnonzero(~others[own.first : own.first + own.rows]) + own.first
 
     def cells(name: str) -> pl.Series:
-        return table.values(name).gather(rows[~others])
+        return table.values(name).gather(taken)
 
     users, items = cells(own.user), cells(own.item)
     found = {name: cells(name) for name in names}
@@ -101,8 +100,7 @@ def feedback_roles(table: AnyTable) -> dict[str, str]:
 def copied_notes(config: RunConfig, table: AnyTable, features: Features) -> list[str]:
     """Inputs that rows of what was not taken have from those of what was, and tasks whose labels there do not count."""
     notes = []
-    for own in table.feedback:
-        others = table.not_taken(own)
+    for own, others in zip(table.feedback, table.not_taken, strict=True):
         names = [name for name in features.columns if name not in (own.user, own.item)]
         copied = [name for name in names if table.values(name).filter(pl.Series(others)).drop_nulls().len()]
         if copied:

@@ -116,9 +116,9 @@ def copied_labels(table: AnyTable, name: str) -> np.ndarray:
         ([False, False, True, False], [False, False, False, False])
     """
     copied = np.zeros(table.height, bool)
-    for own in table.feedback:
+    for own, others in zip(table.feedback, table.not_taken, strict=True):
         if name != own.label:
-            copied |= table.not_taken(own)
+            copied |= others
     return copied & table.values(name).is_not_null().to_numpy() if copied.any() else copied
 
 

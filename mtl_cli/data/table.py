@@ -54,14 +54,14 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Rows of a table, each of a user and an item, whose item was drawn, not read.
+class Pairs:
+    """Rows of a table that stand one after another, each of a user and an item.
 
     Args:
         first: Index of the first of them.
         rows: How many.
         user: Column with the user.
-        item: Column with the drawn item.
+        item: Column with the item.
     """
 
     first: int
@@ -71,24 +71,21 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Feedback:
-    """Rows of a source that knows what users took, and beside it has rows of what they did not take.
+class Drawn(Pairs):
+    """Pairs whose item was drawn, not read."""
 
-    Args:
-        first: Index of the first of them.
-        rows: How many.
-        user: Column with the user.
-        item: Column with the item.
+
+@dataclass(frozen=True)
+class Feedback(Pairs):
+    """Pairs of a source that knows what users took, and beside it has rows of what they did not take.
+
+    Args, besides those of ``Pairs``:
         label: Column that is 1 in rows of what was taken, and 0 in the others. Cells that these have in further columns
             are copies from a row of what was taken.
         lists: Column that numbers the lists of candidates; None: there are none.
         lacking: Columns that some of the files lack, and which: those of interactions, or those of candidates.
     """
 
-    first: int
-    rows: int
-    user: str
-    item: str
     label: str
     lists: str | None = None
     lacking: Mapping[str, str] = field(default_factory=dict)
@@ -260,12 +257,14 @@ class AnyTable(ABC):
         """The sources that do not have a column."""
         return tuple(dict.fromkeys(part.source for part in self.parts if not part.has(column)))
 
-    def not_taken(self, feedback: Feedback) -> np.ndarray:
-        """(N,) bool: the rows of what was not taken, among those of ``feedback``."""
-        found = np.zeros(self.height, bool)
-        own = slice(feedback.first, feedback.first + feedback.rows)
-        found[own] = (self.values(feedback.label)[own] == 0).to_numpy()
-        return found
+    @functools.cached_property
+    def not_taken(self) -> tuple[np.ndarray, ...]:
+        """For each of ``feedback`` (N,) bool: the rows of what was not taken."""
+        found = [np.zeros(self.height, bool) for _ in self.feedback]
+        for feedback, others in zip(self.feedback, found, strict=True):
+            own = slice(feedback.first, feedback.first + feedback.rows)
+            others[own] = (self.values(feedback.label)[own] == 0).to_numpy()
+        return tuple(found)
 
     def column(self, name: str) -> Column:
         """One column with the places of its cells.

@@ -84,7 +84,7 @@ def test_lists_hold_the_interaction_and_the_other_candidates(files):
     assert table.drawn[0].first == 16
     (found,) = table.feedback
     assert found == Feedback(0, 26, "user", "item", "label", "list")
-    assert table.not_taken(found).tolist() == [False] * 12 + [True] * 14
+    assert table.not_taken[0].tolist() == [False] * 12 + [True] * 14
 
 
 def test_columns_may_be_called_as_what_is_counted_on_the_way(files):
