@@ -76,7 +76,7 @@ def build_learner(
     ).to(device)
     names = [task.name for task in data.tasks]
     balancing = BALANCINGS.build(config.balancing.name, len(names), **_per_task_lists(config.balancing, data.tasks))
-    check_device(config.balancing.name, balancing, device)
+    check_buffers(config.balancing.name, balancing, device)
     balancing.to(device)
     balancing.draw_as_run(config.seed)
     check_owners(model)
@@ -265,7 +265,7 @@ def choose_device(config: RunConfig) -> torch.device:
     return device
 
 
-def check_device(name: str, balancing: Balancing, device: torch.device) -> None:
+def check_buffers(name: str, balancing: Balancing, device: torch.device) -> None:
     """Whether a device can hold what a method remembers.
 
     Args:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from worlds import make_learner, three_kinds
 
-from mtl_cli.build.learner import check_balancing, check_device
+from mtl_cli.build.learner import check_balancing, check_buffers
 from mtl_cli.errors import ConfigError
 from mtl_cli.registry import BALANCINGS, SHARINGS
 from mtl_cli.schema import validate
@@ -60,12 +60,12 @@ def test_a_method_on_gradients_is_refused_where_tasks_share_parts_of_parameters_
 def test_what_remembers_wide_numbers_is_refused_where_there_are_none(name):
     balancing = BALANCINGS.build(name, 3)
     wide = any(buffer.dtype == torch.float64 for buffer in balancing.state_dict().values())
-    check_device(name, balancing, torch.device("cuda"))
+    check_buffers(name, balancing, torch.device("cuda"))
     if not wide:
-        check_device(name, balancing, torch.device("mps"))
+        check_buffers(name, balancing, torch.device("mps"))
         return
     with pytest.raises(ConfigError) as caught:
-        check_device(name, balancing, torch.device("mps"))
+        check_buffers(name, balancing, torch.device("mps"))
     assert str(caught.value).startswith(
         f"balancing: '{name}' remembers 64-bit numbers, and trainer.device=mps has none"
     )
