@@ -33,7 +33,7 @@ from mtl_cli.data.selection import readable, select_columns
 from mtl_cli.data.table import AnyTable, Table
 from mtl_cli.data.texts import BagInput, TextInput, TokensInput
 from mtl_cli.errors import DataError, Problem, listed
-from mtl_cli.schema import FeatureOptions, ImageOptions
+from mtl_cli.schema import FeatureOptions, ImageOptions, TextOptions
 from mtl_cli.types import Column, Inputs, InputSpec, Links, Ragged
 
 __all__ = ["FeatureOptions", "Features", "format_report"]
@@ -129,32 +129,14 @@ class Features:
         categorical: list[CategoryInput] = []
         blocks: list[BlockInput] = []
         by_place: dict[str, NumericInput] = {}
-        notes: list[str] = []
         problems: list[Problem] = []
-        types: dict[str, ColumnType] = {}
         as_read = table
         told = {name: kind for name, kind in table.types.items() if kind != "name"}  # by the source
         known = {name: declared or told.get(name) for name, declared in selection.inputs.items()}
         if isinstance(table, Table):
             table = with_numbers_read(table, [name for name, kind in known.items() if kind in (None, "numeric")])
-        for name, declared in known.items():
-            with collecting(problems):
-                wide = declared in ("text", "image") or table.schema[name].is_nested()  # its cells are not looked at
-                column = next(table.pieces(name))[1] if wide else table.column(name)
-                types[name], found = infer_type(column, declared)
-                notes += found
-        by = [options.text.by] if options.text.by is not None and set(types.values()) & _BAGS.keys() else []
-        wrong = [problem for name in by for problem in readable("data.text.by", name, table, reserved)]
-        problems += wrong
-        text = replace(options.text, by=None) if wrong or not by else options.text
-        told_apart, groups = None, None
-        if text.by is not None:
-            with collecting(problems):
-                column = as_read.column(text.by)
-                if options.missing_inputs == "error" and text.by not in types:
-                    refuse_missing_cells([column])
-                told_apart = fit_category(column, train_rows, 1)
-                groups = told_apart.spelt_as_known(category_text(column))
+        types, notes = _infer_types(table, known, problems)
+        text, told_apart, groups = _fit_by(as_read, options, types, train_rows, reserved, problems)
         bins, found = _bins(options, types)
         notes += found
         for name, kind in types.items():
@@ -185,6 +167,7 @@ class Features:
         notes += constant_notes(by_place)
         notes += copies_of_targets(as_read, list(selection.inputs), reserved)
         rows = describe(as_read, types, selection.left_out)
+        by = [] if text.by is None else [text.by]
         optional = tuple(name for name in dict.fromkeys([*selection.inputs, *by]) if table.lacking(name))
         refuse = options.missing_inputs == "error"
         features = cls(
@@ -496,6 +479,48 @@ class Features:
             yield start, flag if column.indicator else None
             start += column.width
             flag += column.indicator
+
+
+def _infer_types(
+    table: AnyTable, known: Mapping[str, str | None], problems: list[Problem]
+) -> tuple[dict[str, ColumnType], list[str]]:
+    """The type of each column, by what is known of it, and notes; ``problems`` gets those of columns without one."""
+    types: dict[str, ColumnType] = {}
+    notes: list[str] = []
+    for name, declared in known.items():
+        with collecting(problems):
+            wide = declared in ("text", "image") or table.schema[name].is_nested()  # its cells are not looked at
+            column = next(table.pieces(name))[1] if wide else table.column(name)
+            types[name], found = infer_type(column, declared)
+            notes += found
+    return types, notes
+
+
+def _fit_by(
+    table: AnyTable,
+    options: FeatureOptions,
+    types: Mapping[str, ColumnType],
+    train_rows: np.ndarray,
+    reserved: Mapping[str, str],
+    problems: list[Problem],
+) -> tuple[TextOptions, CategoryInput | None, pl.Series | None]:
+    """How texts and tokens are read: the column ``data.text.by``, and its value in each row as training rows spell it.
+
+    Where there are none, or the column cannot be read, they are read without it; ``problems`` gets what is wrong.
+    """
+    by, without = options.text.by, replace(options.text, by=None)
+    if by is None or not set(types.values()) & _BAGS.keys():
+        return without, None, None
+    if wrong := readable("data.text.by", by, table, reserved):
+        problems += wrong
+        return without, None, None
+    with collecting(problems):
+        column = table.column(by)
+        if options.missing_inputs == "error" and by not in types:
+            refuse_missing_cells([column])
+        category = fit_category(column, train_rows, 1)
+        return options.text, category, category.spelt_as_known(category_text(column))
+    return without, None, None
 
 
 def _fit_image(
