@@ -83,9 +83,7 @@ def copies_of_targets(table: AnyTable, inputs: Sequence[str], reserved: Mapping[
     place = {row: i for i, row in enumerate(rows)}
     known = {name: [(place[row], label) for row, label in labels.items()] for name, labels in first.items()}
     alike: dict[str, list[str]] = {name: [] for name in known}
-    for name in filter(
-        flat.__contains__, inputs if rows else ()
-    ):  # of many columns and tasks nearly all differ at once
+    for name in [name for name in inputs if rows and name in flat]:  # of many columns and tasks nearly all differ soon
         cells = _as_compared(table.head(name, rows[-1] + 1).gather(rows)).to_list()
         for target, labels in known.items():
             if all(cells[i] == label for i, label in labels):
