@@ -137,6 +137,17 @@ def test_marker_that_is_a_number_or_a_day_is_missing_where_numbers_and_days_are_
     assert read(path="x.parquet").missing.keys() == {"float", "whole", "id", "flag", "day", "moment"}
 
 
+@pytest.mark.parametrize(("rows", "reads"), [(3, 8), (30, 4)])
+def test_a_row_group_of_parquet_is_not_read_for_every_few_rows_of_it(monkeypatch, rows, reads):
+    frame, slices, original = pl.DataFrame({"x": range(100)}), [], pl.LazyFrame.slice
+    frame.write_parquet("x.parquet")
+    monkeypatch.setattr(pl.LazyFrame, "slice", lambda *given: slices.append(given[1:]) or original(*given))
+    chunks = [chunk.frame for chunk in SOURCES.build("table", path="x.parquet").chunks(rows)]
+    assert len(slices) == reads
+    assert {chunk.height for chunk in chunks[:-1]} == {rows}
+    assert pl.concat(chunks).equals(frame)
+
+
 def test_without_markers_an_empty_cell_is_an_empty_text():
     assert read_text('a,b\n,1\n"",2\n', missing=[]).frame["a"].to_list() == ["", ""]
 

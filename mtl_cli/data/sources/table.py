@@ -54,6 +54,7 @@ def _read_json_lines(file: io.BytesIO) -> pl.DataFrame:
     return pl.read_ndjson(lines, infer_schema_length=None)
 
 
+_READS = 8  # of a row group of Parquet, at most: each may decode all of it, however few rows are wanted
 _TEXT = {".csv": ",", ".tsv": "\t", ".txt": ","}  # suffix -> separator unless `sep` is given
 _BINARY: dict[str, Callable[[io.BytesIO], pl.DataFrame]] = {
     ".parquet": pl.read_parquet,
@@ -203,10 +204,10 @@ class TableSource(Source):
                 yield from parse_text_blocks(file, name, sep, self._encoding, columns=self._columns)
         elif suffix in (".parquet", ".pq") and path.stat().st_size:
             with _readable(name, suffix):
-                whole = pl.scan_parquet(path, glob=False)
-                height = whole.select(pl.len()).collect().item()
-                for first in range(0, max(height, 1), rows):
-                    yield _plain(whole.slice(first, rows).collect()), False
+                whole, groups = pl.scan_parquet(path, glob=False), row_groups(path)
+                at_once = max(rows, -(-max(groups, default=0) // _READS))
+                for first in range(0, max(sum(groups), 1), at_once):
+                    yield _plain(whole.slice(first, at_once).collect()), False
         else:
             read = self._read_file(name, None, lambda _: None)
             yield read.frame, read.lines
