@@ -53,7 +53,7 @@ ROW = "row"  # the column that numbers the rows of predictions where there is no
 _INTO_FRAMES = {"pandas": "Call polars.from_pandas on it.", "pyarrow": "Call polars.from_arrow on it."}
 _SHOWN = 10  # tasks that a run is described by
 _ROWS = 65_536  # of a table at a time, at most
-_CELLS = 4_000_000  # and what they hold, so that wide tables and images need no more memory than long tables
+_CELLS = 4_000_000  # what they hold, or is predicted of them: wide tables, images and many classes need no more memory
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,8 @@ class TrainedRun:
         """
         features = self.features
         at_once = rows_at_once(features.spec)
-        count = max(min(_ROWS, _CELLS // max(features.spec.cells, 1)) // at_once, 1) * at_once
+        cells = max(features.spec.cells, sum(task.kind.num_outputs for task in self.tasks), 1)
+        count = max(min(_ROWS, _CELLS // cells) // at_once, 1) * at_once
         as_written = tuple(columns) if verbatim else ()
         chunks = source.chunks(count, verbatim=as_written, converted=tuple(self.state["converted"]))
         for table in chunks:

@@ -200,6 +200,17 @@ def test_counts_are_of_the_whole_file(train_base, predict, monkeypatch):  # PRD-
     assert pl.read_parquet("p.parquet")["a_pred"].to_list() == _table("p.csv")["a_pred"].cast(pl.Float64).to_list()
 
 
+def test_fewer_rows_are_held_at_once_where_much_is_predicted_of_each(train_base, monkeypatch):
+    monkeypatch.setitem(rows_at_once.__globals__, "EVALUATION_ROWS", 2)
+    monkeypatch.setattr("mtl_cli.trained._CELLS", 12)  # six rows of two inputs, but three of four outputs
+    train_base("data.inputs=[x1,x2]")
+    rows = pl.DataFrame({"id": range(8), "x1": [0.5] * 8, "x2": [0.1] * 8})
+    rows.write_csv("new.csv")
+    trained = load_run("run")
+    frames = trained.predictions(build_source(trained.config, "new.csv", None))
+    assert [frame.height for frame in frames] == [2, 2, 2, 2]
+
+
 def test_a_row_is_predicted_alike_alone_reversed_and_in_the_file(train_base, predict):  # PRD-03
     train_base(*COUNTRY, train=_with_country(TRAIN, list("abcabcab")), val=_with_country(VAL, list("abca")))
     whole = pl.read_csv("val.csv", infer_schema=False).with_columns(country=pl.Series(["a", "c", "a", "c"]))
