@@ -9,7 +9,7 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
-from mtl_cli.errors import MTLError
+from mtl_cli.errors import ConfigError, MTLError
 from mtl_cli.processes import Ending, Meeting, ProcessLost, rank
 from mtl_cli.run import SeenRunFolder
 from mtl_cli.schema import validate
@@ -24,12 +24,17 @@ def help_the_first() -> int:
     log = logging.getLogger("mtl_cli")
     log.addHandler(logging.NullHandler())
     log.propagate = False
-    meeting = Meeting()
+    try:
+        meeting = Meeting()
+    except ConfigError as apart:
+        print(f"process {rank()}: {apart}", file=sys.stderr)
+        return 2
     error = _work(meeting)
     ending = meeting.wait_for_end(failed=error is not None)
     if error is not None and not _is_told(error, ending):
         text = str(error) if isinstance(error, MTLError) else "".join(traceback.format_exception(error))
-        print(f"process {rank()}: {text}", file=sys.stderr)
+        own = "" if isinstance(error, ProcessLost) else f"process {rank()}: "  # which says so itself
+        print(f"{own}{text}", file=sys.stderr)
     meeting.leave()
     return 1 if ending is None else ending.code
 

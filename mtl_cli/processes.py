@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 TIMEOUT = timedelta(minutes=10)  # that a process waits for the others in a step
 _FAREWELL = timedelta(seconds=20)  # that one which failed waits to hear how the first has ended
 _LEAVING = timedelta(seconds=2)  # that the first waits until the others have heard that it has ended
+_GLANCES = 0.02, 0.1  # seconds between looks for what another process has to tell: the first two, and at most
+_LAST_PORT = 65_535
+_UNSET = "torchrun sets it; unset it for a training in one process."
 _NOTHING: AbstractContextManager[None] = nullcontext()
 #: What processes may wish for, see ``ProcessGroup.anyone``.
 STOP, TIME_OVER = 0, 1
@@ -55,22 +59,34 @@ def check() -> None:
     Raises:
         ConfigError: There are several processes, and this one cannot find the others; or a number is none.
     """
-    if size() == 1:
+    count = size()
+    if count == 0:
+        raise ConfigError(Problem("WORLD_SIZE", "must be at least 1, got 0", _UNSET))
+    if count == 1:
         return
     for number in (rank, local_rank, local_size):
         number()
     absent = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if absent:
-        what = f"is {size()}, for a training in so many processes, and {', '.join(absent)} is not set"
+        verb = "is" if len(absent) == 1 else "are"
+        what = f"is {count}, for a training in so many processes, and {', '.join(absent)} {verb} not set"
         hint = "Start them with torchrun --no-python --nproc-per-node 2 mtl-train ..., or unset WORLD_SIZE."
         raise ConfigError(Problem("WORLD_SIZE", what, hint))
+    problems = []
+    if rank() >= count:
+        what = f"must be below WORLD_SIZE, which is {count}, got {rank()}"
+        problems.append(Problem("RANK", what, "The first process is 0."))
+    if _number("MASTER_PORT", 0) > _LAST_PORT:
+        what = f"must be at most {_LAST_PORT}, got {os.environ['MASTER_PORT']}"
+        problems.append(Problem("MASTER_PORT", what))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, "")
     if text and not text.isdigit():
-        hint = "torchrun sets it; unset it for a training in one process."
-        raise ConfigError(Problem(name, f"must be a whole number, got '{text}'", hint))
+        raise ConfigError(Problem(name, f"must be a whole number, got '{text}'", _UNSET))
     return int(text or default)
 
 
@@ -252,14 +268,18 @@ class DistributedGroup(ProcessGroup):
         try:
             yield
         except RuntimeError as error:
-            first = (str(error).strip().splitlines() or [""])[0]
-            reason = re.sub(r"^\[[^]]*\] ", "", first).partition(". ")[0][:200]  # without the line of its source
-            minutes = TIMEOUT.seconds // 60
+            minutes, reason = TIMEOUT.seconds // 60, _reason(error).partition(". ")[0]  # what follows guesses at causes
             raise ProcessLost(
                 f"process {self.rank}: one of the {self.size} processes of this training is gone, or has not answered "
-                f"for {minutes} minutes ({reason}). What it said itself tells why; resume goes on from the last "
-                "checkpoint."
+                f"for {minutes} minutes ({reason}). What it said itself tells why; resume goes on from the "
+                "last checkpoint."
             ) from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """What PyTorch says of a failure, without the line of its source."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return re.sub(r"^\[[^]]*\] ", "", first)[:200].rstrip(".")
 
 
 class Work(NamedTuple):
@@ -287,14 +307,22 @@ class Ending(NamedTuple):
 
 
 class Meeting:
-    """Where the first process tells the others what to do, and how it has ended."""
+    """Where the first process tells the others what to do, and how it has ended.
 
-    _TIME = timedelta(seconds=30)
+    Raises:
+        ConfigError: They do not meet.
+    """
 
     def __init__(self) -> None:
         from torch.distributed.rendezvous import rendezvous
 
-        self._store, self._rank, self._size = next(rendezvous("env://", timeout=TIMEOUT))
+        try:
+            self._store, self._rank, self._size = next(rendezvous("env://", timeout=TIMEOUT))
+        except RuntimeError as error:
+            place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+            what = f"the {size()} processes do not meet at {place} ({_reason(error)})"
+            hint = "Each needs the same free port, of the machine of the first; torchrun --standalone finds one itself."
+            raise ConfigError(Problem("MASTER_ADDR, MASTER_PORT", what, hint)) from error
         self._began = False
 
     def begin(self, work: Work) -> DistributedGroup:
@@ -318,17 +346,14 @@ class Meeting:
 
     def end(self, ending: Ending) -> None:
         """Tells the others that the first process is done, and leaves them."""
-        from torch import distributed
-
         with contextlib.suppress(RuntimeError):  # nobody is there any more
             if not self._began:
                 self._store.set("work", "null")
             self._store.set("end", json.dumps(ending))
-            self._store.wait(
-                [f"left {other}" for other in range(1, self._size)], _LEAVING
-            )  # it may be the store's host
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+            if ending.text:  # of an error that the others may not have met: they wait for this process in a step
+                self.leave()
+            self._are_there([f"left {other}" for other in range(1, self._size)], _LEAVING)  # it may be the store's host
+        self.leave()
 
     def wait_for_work(self) -> Work | None:
         """What the first process begins; None if it has ended without beginning anything."""
@@ -350,14 +375,17 @@ class Meeting:
             distributed.destroy_process_group()
 
     def _get(self, key: str, patience: timedelta | None) -> Any:
-        from torch.distributed import DistStoreError
+        try:
+            return json.loads(self._store.get(key)) if self._are_there([key], patience) else None
+        except RuntimeError:  # the store is gone, and with it whoever kept it
+            return None
 
-        while True:
-            try:
-                self._store.wait([key], patience or self._TIME)
-                return json.loads(self._store.get(key))
-            except DistStoreError:
-                if patience is not None:
-                    return None
-            except RuntimeError:  # the store is gone, and with it whoever kept it
-                return None
+    def _are_there(self, keys: list[str], patience: timedelta | None) -> bool:
+        """Waits for keys; whether they came in time. The store's own wait writes a warning where they do not."""
+        began, (pause, longest) = time.monotonic(), _GLANCES
+        while not self._store.check(keys):
+            if patience is not None and time.monotonic() - began > patience.total_seconds():
+                return False
+            time.sleep(pause)
+            pause = min(1.5 * pause, longest)
+        return True

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,13 +11,14 @@ import polars as pl
 import pytest
 from pair import worlds
 from torch import nn
+from torch.distributed import HashStore
 from worlds import start_pair
 
 from mtl_cli import build
 from mtl_cli.build.learner import refuse_statistics
 from mtl_cli.errors import ConfigError, DataError
 from mtl_cli.model import MultiTaskModel
-from mtl_cli.processes import ALONE, DistributedGroup
+from mtl_cli.processes import ALONE, DistributedGroup, Ending, Meeting, check
 from mtl_cli.schema import validate
 
 PAIR = Path(__file__).with_name("pair.py")
@@ -92,6 +95,54 @@ def test_parts_are_disjoint_and_complete(count, size):
     parts = [DistributedGroup(rank, size).own_part(10, 10 + count) for rank in range(size)]
     assert [row for start, stop in parts for row in range(start, stop)] == list(range(10, 10 + count))
     assert ALONE.own_part(3, 8) == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"WORLD_SIZE": "0"},
+            "WORLD_SIZE: must be at least 1, got 0. torchrun sets it; unset it for a training ",
+        ),
+        ({"RANK": "2"}, "RANK: must be below WORLD_SIZE, which is 2, got 2. The first process is 0."),
+        ({"MASTER_PORT": "abc"}, "MASTER_PORT: must be a whole number, got 'abc'."),
+        ({"MASTER_PORT": "65536"}, "MASTER_PORT: must be at most 65535, got 65536."),
+        ({"MASTER_ADDR": ""}, "WORLD_SIZE: is 2, for a training in so many processes, and MASTER_ADDR is not set."),
+    ],
+)
+def test_what_torchrun_would_not_set_is_refused(monkeypatch, given, message):
+    own = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in {**own, **given}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as refused:
+        check()
+    assert str(refused.value).startswith(message)
+
+
+@pytest.fixture
+def meeting(monkeypatch):
+    """The meeting of the first of two processes, at a store that knows nothing of the other."""
+    met = import_module("torch.distributed.rendezvous")
+    monkeypatch.setattr(met, "rendezvous", lambda *_, **__: iter([(HashStore(), 0, 2)]))
+    monkeypatch.setattr("mtl_cli.processes._FAREWELL", timedelta(seconds=0.05))
+    monkeypatch.setattr("mtl_cli.processes._LEAVING", timedelta(seconds=0.05))
+    return Meeting()
+
+
+def test_one_that_failed_waits_a_while_for_the_first_and_hears_how_it_ended(meeting):
+    assert meeting.wait_for_end(failed=True) is None
+    meeting.end(Ending(2, "no file"))
+    assert meeting.wait_for_work() is None
+    assert meeting.wait_for_end(failed=True) == Ending(2, "no file")
+
+
+@pytest.mark.parametrize(("told", "order"), [("no space", ["leave", "wait", "leave"]), ("", ["wait", "leave"])])
+def test_the_first_does_not_wait_for_those_who_wait_for_it_in_a_step(meeting, monkeypatch, told, order):
+    made = []
+    monkeypatch.setattr(meeting, "leave", lambda: made.append("leave"))
+    monkeypatch.setattr(meeting, "_are_there", lambda *_: made.append("wait"))
+    meeting.end(Ending(1, told))
+    assert made == order
 
 
 def test_layers_with_statistics_over_a_batch_are_refused():

@@ -53,7 +53,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _lead(arguments: Sequence[str]) -> int:
     """Runs a command line as the first of several processes; the others help, and end as it does."""
-    meeting, code = Meeting(), 1
+    try:
+        meeting, code = Meeting(), 1
+    except ConfigError as error:
+        say(str(error), sys.stderr)
+        return 2
     try:
         code = run_command(arguments, meeting)
     finally:

@@ -1085,7 +1085,7 @@ def test_one_of_several_processes_that_cannot_find_the_others_is_refused(cli, mo
     ended = cli("task=digits")
     assert ended.code == 2
     assert ended.err == (
-        "WORLD_SIZE: is 2, for a training in so many processes, and RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT is not "
+        "WORLD_SIZE: is 2, for a training in so many processes, and RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT are not "
         "set. Start them with torchrun --no-python --nproc-per-node 2 mtl-train ..., or unset WORLD_SIZE.\n"
     )
     assert list(tmp_path.iterdir()) == []

@@ -1,19 +1,24 @@
 """A run that torchrun starts in several processes: one folder, one voice, the numbers of one process."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+from torch.distributed import DistNetworkError
 from worlds import BASE, start_pair, wait_for_lines
 
+from mtl_cli.cli.command import _lead
 from mtl_cli.commands.entry import run as run_command_of
 from mtl_cli.commands.predict import predict
+from mtl_cli.helper import help_the_first
 from mtl_cli.run.checkpoint import load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,8 +108,29 @@ def test_a_process_that_dies_ends_the_others_with_a_message(base, tmp_path):
     told = (tmp_path / "err0.txt").read_text()
     assert code == 1, told
     assert told.startswith("process 0: one of the 2 processes of this training is gone, or has not answered for 10")
+    assert told.count("\n") == 1  # no warning of PyTorch's that the other did not say farewell
     assert json.loads((tmp_path / "two/status.json").read_text())["state"] == "failed"
     assert load(tmp_path / "two/checkpoints/last.pt")["progress"]["epoch"] >= 1
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_processes_that_do_not_meet_are_told_where(rank, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise DistNetworkError("Failed to listen. port: 29500, message: address already in use\nMore")
+
+    monkeypatch.setattr(import_module("torch.distributed.rendezvous"), "rendezvous", refuse)
+    own = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("mtl_cli.helper.signal.signal", lambda *_: None)
+    monkeypatch.setattr(logging.getLogger("mtl_cli"), "propagate", True)  # as before, after the test
+    code = help_the_first() if rank == "1" else _lead([])
+    assert (code, capsys.readouterr().err) == (
+        2,
+        ("process 1: " if rank == "1" else "") + "MASTER_ADDR, MASTER_PORT: the 2 processes do not meet at "
+        "127.0.0.1:29500 (Failed to listen. port: 29500, message: address already in use). Each "
+        "needs the same free port, of the machine of the first; torchrun --standalone finds one itself.\n",
+    )
 
 
 @pytest.fixture
