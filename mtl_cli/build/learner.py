@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mtl_cli.balancing import Balancing, GradientBalancing
 from mtl_cli.balancing.scale import InitialScale
@@ -44,7 +45,7 @@ from mtl_cli.run.loggers import Logger, RunFacts
 from mtl_cli.schema import Component, RunConfig, TaskConfig, is_higher_better, is_per_task
 from mtl_cli.seeding import seed_everything
 from mtl_cli.tasks import Task
-from mtl_cli.types import Inputs, InputSpec
+from mtl_cli.types import Inputs, InputSpec, Ragged
 
 log = logging.getLogger(__name__)
 
@@ -188,12 +189,14 @@ def check_owners(model: MultiTaskModel) -> None:
 def check_features(model: MultiTaskModel, inputs: Inputs) -> None:
     """Runs an encoder and a sharing architecture that are none of ours on a few rows, and looks for lost layers.
 
+    Features that are others each time, or with other rows beside them, are told: no evaluation could be repeated.
+
     Args:
         model: The model.
         inputs: B rows.
 
     Raises:
-        ConfigError: They give something else than features of these rows; names who does.
+        ConfigError: They give something else than features of these rows, or change the rows; names who does.
     """
     sharing = model.sharing
     encoders = [module for module in sharing.modules() if isinstance(module, Encoder | VmapStack)]
@@ -207,9 +210,13 @@ def check_features(model: MultiTaskModel, inputs: Inputs) -> None:
     shape = (kinds[0].positions(inputs) if kinds else len(inputs.numeric), model.shared_dim)
     if encoders and from_outside(type(kinds[0])):
         _check_encoder(kinds[0], encoders[0], inputs, shape)
+    before = [values.clone() for values in _contents(inputs)]
     features = sharing.forward(inputs)  # not called: a compiled module would be compiled for it
     own = getattr(features, "ndim", 2) == 3  # features for each task
     expect_shape(sharing, "features", features, (len(model.with_head), *shape) if own else shape)
+    _expect_unchanged(sharing, inputs, before)
+    if from_outside(type(sharing)):
+        _tell_of_other_features(sharing, sharing.forward, inputs, features)
     model.train(training)
 
 
@@ -222,7 +229,9 @@ def _check_encoder(encoder: Encoder, module: nn.Module, inputs: Inputs, shape: t
         inputs: The rows.
         shape: (positions, D).
     """
+    before = [values.clone() for values in _contents(inputs)]
     features = module(inputs)
+    _expect_unchanged(encoder, inputs, before)
     of_copies = isinstance(module, VmapStack) or getattr(features, "shape", ())[1:] == shape
     expect_shape(encoder, "features", features[0] if of_copies else features, shape)
     widths = stage_widths(encoder, shape[1])
@@ -230,6 +239,43 @@ def _check_encoder(encoder: Encoder, module: nn.Module, inputs: Inputs, shape: t
     if not torch.allclose(staged, features, rtol=1e-3, atol=1e-4, equal_nan=True):
         what = "gives other features by its stages, one after another, than by its forward"
         raise ConfigError(Problem(describe_component(encoder), what, "Override both, or none."))
+    _tell_of_other_features(encoder, module.forward, inputs, features)
+
+
+def _contents(inputs: Inputs) -> list[Tensor]:
+    """The tensors that hold the inputs."""
+    blocks = (block if isinstance(block, Ragged) else (block,) for block in inputs.blocks.values())
+    return [inputs.numeric, inputs.categorical, *chain.from_iterable(blocks)]
+
+
+def _expect_unchanged(who: object, inputs: Inputs, before: Sequence[Tensor]) -> None:
+    """Refuses what writes into its inputs: validation rows would be others in each evaluation."""
+    same = (((now == then) | (then != then)).all() for now, then in zip(_contents(inputs), before, strict=True))
+    if not all(map(bool, same)):
+        what = "changes the rows that it is given, in place: an evaluation would read others each time"
+        raise ConfigError(Problem(describe_component(who), what, "Let it work on what it makes of them."))
+
+
+def _tell_of_other_features(who: object, forward: Callable[[Inputs], Tensor], inputs: Inputs, features: Tensor) -> None:
+    """Says so where rows get other features (..., B, D) in a second evaluation, or without some of the other rows."""
+    rows = len(inputs.numeric)
+    some = rows // 2 if features.shape[-2] == rows else 0  # features of tokens stand elsewhere
+    if not _alike(forward(inputs), features):
+        what, hint = (
+            "when it is asked again, in evaluation too",
+            "Let it draw, or keep what it saw, only where self.training.",
+        )
+    elif some > 1 and not _alike(forward(inputs.rows(torch.arange(some, device=features.device))), features):
+        what, hint = "with other rows beside them", "Compute each row by itself; BatchNorm may look at others."
+    else:
+        return
+    told = f"gives other features of the same rows {what}, so that its numbers and predictions cannot be repeated"
+    log.warning("%s: %s. %s", describe_component(who), told, hint)
+
+
+def _alike(some: Tensor, features: Tensor) -> bool:
+    """Whether the features of the first rows are those that they have among all."""
+    return torch.allclose(some, features[..., : some.shape[-2], :], rtol=1e-3, atol=1e-4, equal_nan=True)
 
 
 def build_loggers(config: RunConfig, run: RunFacts) -> dict[str, Logger]:

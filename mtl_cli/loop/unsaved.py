@@ -113,7 +113,7 @@ def _values(component: object) -> dict[str, list[tuple[Any, int]]]:
 
 def _held(value: Any) -> Iterator[tuple[Any, int]]:
     if isinstance(value, Tensor):
-        yield value, value._version
+        yield value, 0 if value.is_inference() else value._version  # which those of an evaluation do not have
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield value, 0
     else:

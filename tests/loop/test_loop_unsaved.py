@@ -220,3 +220,11 @@ def test_layers_in_a_list_are_told_unless_they_are_part_of_the_encoder():
     assert unregistered(HardSharing(lambda: Listing(InputSpec(3), 4, registered=True), ["a"])) == []
     assert unregistered(make_learner(three_kinds(), sharing="separate").model) == []
     assert Unsaved(Equal(2)).message() is None
+
+
+def test_features_that_an_evaluation_left_are_looked_at_too():
+    method = Equal(2)
+    unsaved = Unsaved(method)
+    with torch.inference_mode():
+        method.last = torch.ones(2)
+    assert unsaved.changed() == ["last"]
