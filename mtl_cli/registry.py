@@ -21,7 +21,7 @@ import sys
 import traceback
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -33,6 +33,7 @@ from mtl_cli.errors import ConfigError, MTLError, Problem, did_you_mean, is_lack
 T = TypeVar("T")
 REQUIRED = object()
 _PACKAGE_DIR = Path(__file__).resolve().parent
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _PLAIN_TYPES = (Any, bool, int, float, str, list, dict, type(None))
 _ANNOTATION_NAMES = {**vars(typing), **vars(option_types)}
 
@@ -160,7 +161,7 @@ class Registry(Generic[T]):
         """
         cls = self.load(name)
         if from_outside(cls):
-            _expect_constructor(cls, runtime, options)
+            _expect_constructor(cls, runtime, options, self._known_bases())
         made = cls(*runtime, **options)
         is_module = hasattr(type(made), "register_parameter")  # of PyTorch, which need not be there to be asked
         if is_module and "_parameters" not in vars(made):
@@ -178,11 +179,8 @@ class Registry(Generic[T]):
 
     def _check_class(self, cls: type, who: str) -> None:
         """Refuses a class that would fail later with an error that does not name it."""
-        bases = [base.split(":") for base in self._bases]
-        # Where the module of a base was not imported yet, no class can derive from it.
-        known = [getattr(sys.modules.get(f"mtl_cli.{module}"), base, None) for module, base in bases]
-        if bases and not any(base is not None and issubclass(cls, base) for base in known):
-            wanted = " or ".join(f"mtl_cli.{module}.{base}" for module, base in bases)
+        if self._bases and not any(issubclass(cls, base) for base in self._known_bases()):
+            wanted = " or ".join(f"mtl_cli.{base.replace(':', '.')}" for base in self._bases)
             raise TypeError(f"{who}: must derive from {wanted}")
         missing = sorted(getattr(cls, "__abstractmethods__", ()))
         if missing:
@@ -199,6 +197,12 @@ class Registry(Generic[T]):
         mistake = cls.mistake() if hasattr(cls, "mistake") else None
         if mistake is not None:
             raise TypeError(f"{who}: {mistake}")
+
+    def _known_bases(self) -> list[type]:
+        """What every component derives from one of; where the module of a base was not imported yet, no class can."""
+        places = [base.split(":") for base in self._bases]
+        found = [getattr(sys.modules.get(f"mtl_cli.{module}"), base, None) for module, base in places]
+        return [base for base in found if base is not None]
 
     def _shipped(self) -> dict[str, Path]:
         return _component_files(self._location, self._variable)
@@ -280,17 +284,25 @@ def _without_types(signature: inspect.Signature) -> inspect.Signature:
     return signature.replace(parameters=parameters, return_annotation=signature.empty)
 
 
-def _expect_constructor(cls: type, runtime: tuple[Any, ...], options: Mapping[str, Any]) -> None:
-    """Refuses a class whose constructor cannot be called with the facts and options of its kind of component."""
+def _expect_constructor(cls: type, runtime: tuple[Any, ...], options: Mapping[str, Any], bases: Sequence[type]) -> None:
+    """Refuses a class whose constructor cannot be called with the facts and options of its kind of component.
+
+    One that is inherited from the base of all may have no place for the facts, and would take them for other things.
+    """
+    facts = ", ".join(type(fact).__name__ for fact in runtime)
+    given = " and ".join(filter(None, [facts, "the options by name"]))
+    hint = f"See {_place(next(base for base in reversed(cls.__mro__) if not from_outside(base)))}."
+    own = inspect.unwrap(cls.__init__)  # type: ignore[misc]
+    needed = [p for p in inspect.signature(own).parameters.values() if p.default is p.empty and p.kind not in _VARIADIC]
+    if len(needed) - 1 < len(runtime) and any(own is base.__init__ for base in bases):  # type: ignore[misc]
+        what = f"has no constructor of its own, which is given {given}"
+        raise ConfigError(Problem(describe_component(cls), what, hint))
     signature = _without_types(inspect.signature(cls))
     try:
         signature.bind(*runtime, **options)
     except TypeError as error:
-        facts = ", ".join(type(fact).__name__ for fact in runtime)
-        given = " and ".join(filter(None, [facts, "the options by name"]))
         what = f"its constructor takes {signature}, and is given {given} ({error})"
-        base = next(base for base in reversed(cls.__mro__) if not from_outside(base))
-        raise ConfigError(Problem(describe_component(cls), what, f"See {_place(base)}.")) from error
+        raise ConfigError(Problem(describe_component(cls), what, hint)) from error
 
 
 def _takes_calls_of(expected: inspect.Signature, own: inspect.Signature) -> bool:
@@ -363,15 +375,23 @@ def mistakes_in_components() -> Iterator[None]:
 
 
 def _own_line(error: Exception) -> str | None:
-    """The innermost line of an error's traceback that is in a module with a component from outside."""
-    modules = {cls.__module__: cls for registry in ALL for cls in registry._classes.values() if from_outside(cls)}
+    """The innermost line of an error's traceback that is in a module with a component from outside.
+
+    Where there is none, that of a method which such a component inherits: what it does with what the component gave it.
+    """
+    outside = [cls for registry in ALL for cls in registry._classes.values() if from_outside(cls)]
+    modules = {cls.__module__: cls for cls in outside}
+    inherited = None
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         cls = modules.get(frame.f_globals.get("__name__", ""))
+        own = frame.f_locals.get("self")  # a module may hold several components
+        owner = frame.f_locals.get("cls", cls) if own is None else type(own)
+        place = f", {frame.f_code.co_filename}, line {line}"
         if cls is not None:
-            own = frame.f_locals.get("self")  # a module may hold several components
-            owner = frame.f_locals.get("cls", cls) if own is None else type(own)
-            return f"{describe_component(owner)}, {frame.f_code.co_filename}, line {line}"
-    return None
+            return describe_component(owner) + place
+        if inherited is None and any(owner is known for known in outside):
+            inherited = describe_component(owner) + place
+    return inherited
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from worlds import inputs
 
-from mtl_cli.balancing import LossBalancing
+from mtl_cli.balancing import GradientBalancing, LossBalancing
 from mtl_cli.errors import ConfigError
 from mtl_cli.model.encoders import Encoder
 from mtl_cli.model.encoders.mlp import MLP
@@ -21,6 +21,7 @@ from mtl_cli.registry import (
     BALANCINGS,
     ENCODERS,
     KINDS,
+    LOGGERS,
     REQUIRED,
     SHARINGS,
     Option,
@@ -29,6 +30,7 @@ from mtl_cli.registry import (
     mistakes_in_components,
     options_of,
 )
+from mtl_cli.run.loggers import Logger
 from mtl_cli.tasks.regression import Regression
 from mtl_cli.types import (
     Fraction,
@@ -368,6 +370,11 @@ def test_class_from_outside_that_cannot_work_is_refused_when_it_is_registered(cl
     ("metrics", "what"),
     [
         ({}, "names no metrics, such as metrics = {'r2': True}"),
+        (["r2"], "its metrics must be a mapping, such as {'r2': True}, got a list"),
+        (
+            {"r2": True, "loss": False},
+            "names a metric 'loss', which is what its loss is logged as. Give it another.",
+        ),
         ({"rmse": False, "bias": None, "r2": True}, "must be better when higher, got 'rmse'. Put 'r2' first."),
         ({"bias": None}, "must be better when higher, got 'bias'. Add one that is."),
     ],
@@ -472,6 +479,37 @@ def test_constructor_that_does_not_take_what_it_is_given_is_told(cls, takes, why
     )
 
 
+@pytest.mark.usefixtures("_cleanup")
+@pytest.mark.parametrize("base", [LossBalancing, GradientBalancing])  # whose own take nothing, and other things
+def test_class_without_a_constructor_is_told(base):
+    own = {"weights": lambda *_: None, "direction": lambda *_: None, "__module__": __name__}
+    BALANCINGS.register("mine")(type("Bare", (base,), own))
+    with pytest.raises(ConfigError) as caught:
+        BALANCINGS.build("mine", 2)
+    assert str(caught.value) == (
+        "balancing 'mine' (test_registry.Bare): has no constructor of its own, which is given int and the options by "
+        "name. See mtl_cli.balancing.base.Balancing."
+    )
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_constructor_of_a_base_that_takes_the_facts_may_be_inherited():
+    class Printing(Logger):
+        """Sends what it gets nowhere."""
+
+        def open(self, known, step):  # noqa: ARG002
+            return ""
+
+        def send(self, numbers, step):
+            pass
+
+        def close(self, state):
+            pass
+
+    LOGGERS.register("mine")(Printing)
+    assert LOGGERS.build("mine", "facts").run == "facts"
+
+
 WEIGHTS = "mtl_cli.balancing.base.LossBalancing.weights(losses, tasks)"
 
 
@@ -535,6 +573,22 @@ def test_error_out_of_a_component_from_outside_names_its_line():
     assert str(caught.value).startswith(
         f"balancing 'mine' (test_registry.{Raising.__qualname__}), {__file__}, line {line}: Index"
     )
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_error_over_what_a_component_gave_names_it():
+    own = {
+        "__module__": "elsewhere",  # no line of this module is the component's
+        "__init__": lambda self, num_tasks: GradientBalancing.__init__(self),  # noqa: ARG005
+        "direction": lambda self, jacobian, losses, tasks: (jacobian.sum(0).numpy(), None),  # noqa: ARG005
+    }
+    BALANCINGS.register("mine")(type("Numbers", (GradientBalancing,), own))
+    with pytest.raises(ConfigError) as caught, mistakes_in_components():
+        BALANCINGS.build("mine", 2).aggregate(torch.eye(2), torch.ones(2), torch.arange(2))
+    told = str(caught.value)
+    assert told.startswith("balancing 'mine' (elsewhere.Numbers), ")
+    assert "base.py, line " in told
+    assert "AttributeError: 'numpy.ndarray' object has no attribute 'isfinite'" in told
 
 
 @pytest.mark.parametrize("error", [ConfigError("ours"), MemoryError("ours")])

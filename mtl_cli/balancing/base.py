@@ -334,10 +334,15 @@ class GramianBalancing(GradientBalancing):
     def _weights(self, gramian: Tensor, alive: Tensor, known: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:
         """Weights (k,): ``combine`` for the tasks that are ``known`` by their products; 0 for those not ``alive``."""
         if self.all_have(alive, tasks) and bool(known.all()):
-            return self.combine(gramian, losses, tasks)
+            return self._combined(gramian, losses, tasks)
         weights = torch.zeros(len(tasks), dtype=gramian.dtype)
         if bool(known.any()):
-            weights[known] = self.combine(gramian[known][:, known], losses[known], tasks[known])
+            weights[known] = self._combined(gramian[known][:, known], losses[known], tasks[known])
         if bool((alive & ~known).any()):
             weights[alive] = self.kept(tasks[alive])
+        return weights
+
+    def _combined(self, gramian: Tensor, losses: Tensor, tasks: Tensor) -> Tensor:
+        weights = self.combine(gramian, losses, tasks)
+        expect_shape(self, "weights", weights, losses.shape)
         return weights

@@ -118,7 +118,10 @@ def _check_state(task: TaskConfig, column: Column, fitted: Fitted) -> None:
 
     def given(own: Kind) -> dict[str, Any]:
         loss = own.loss(outputs.t().unsqueeze(0), targets.t().unsqueeze(0))
-        return {"loss": loss, "labels": own.encode(some), **own.columns(outputs)}
+        columns = own.columns(outputs)
+        for name, values in columns.items():
+            expect_shape(own, f"column '{name}' of predictions", values, (len(outputs),))
+        return {"loss": loss, "labels": own.encode(some), **columns}
 
     if again.num_outputs == kind.num_outputs:
         here, there = given(kind), given(again)

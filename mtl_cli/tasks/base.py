@@ -77,6 +77,10 @@ class Kind(ABC):
     def mistake(cls) -> str | None:
         """Why the class is no kind of task; None: it is one."""
         metrics = getattr(cls, "metrics", {})
+        if not isinstance(metrics, Mapping):
+            return f"its metrics must be a mapping, such as {{'r2': True}}, got a {type(metrics).__name__}"
+        if "loss" in metrics:
+            return "names a metric 'loss', which is what its loss is logged as. Give it another."
         primary = next(iter(metrics), None)
         if primary is None:
             return "names no metrics, such as metrics = {'r2': True}"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from worlds import inputs, make_learner, three_kinds
 
-from mtl_cli.balancing import GradientBalancing, LossBalancing, backward
+from mtl_cli.balancing import GradientBalancing, GramianBalancing, LossBalancing, backward
 from mtl_cli.build import build_data, check_features
 from mtl_cli.data.batches import Origins
 from mtl_cli.errors import ConfigError, DataError
@@ -94,6 +94,69 @@ def test_features_that_fit_are_looked_at_and_nothing_is_changed(sharing):
     check_features(model, ROWS)
     assert model.training
     assert torch.equal(torch.get_rng_state(), before)
+
+
+class Halving(Fitting):
+    """Scales the rows that it is given where they stand."""
+
+    def forward(self, inputs):
+        return super().forward(inputs._replace(numeric=inputs.numeric.mul_(0.5)))
+
+
+class Drawing(Fitting):
+    """Draws in evaluation, too."""
+
+    def forward(self, inputs):
+        features = super().forward(inputs)
+        return features + torch.rand_like(features)
+
+
+class Centred(Fitting):
+    """Looks at the other rows of the batch."""
+
+    def forward(self, inputs):
+        features = super().forward(inputs)
+        return features - features.mean(0)
+
+
+class Unsure(HardSharing):
+    """Draws in evaluation, too."""
+
+    def forward(self, inputs):
+        return torch.nn.functional.dropout(super().forward(inputs))
+
+
+def _counted():
+    return inputs(torch.arange(12.0).view(4, 3))
+
+
+@pytest.mark.parametrize("sharing", [HardSharing, Two])
+def test_encoder_that_changes_its_inputs_is_refused(sharing):
+    with pytest.raises(ConfigError) as caught:
+        check_features(_model(Halving, sharing), _counted())
+    assert str(caught.value) == (
+        f"{__name__}.Halving: changes the rows that it is given, in place: an evaluation would read others each time. "
+        "Let it work on what it makes of them."
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoder", "sharing", "told"),
+    [
+        (
+            Drawing,
+            HardSharing,
+            "Drawing: gives other features of the same rows when it is asked again, in evaluation too",
+        ),
+        (MLP, Unsure, "Unsure: gives other features of the same rows when it is asked again, in evaluation too"),
+        (Centred, HardSharing, "Centred: gives other features of the same rows with other rows beside them"),
+        (type("Own", (MLP,), {"__module__": __name__}), HardSharing, None),
+    ],
+)
+def test_features_that_are_others_each_time_are_told(caplog, encoder, sharing, told):
+    check_features(_model(encoder, sharing), _counted())
+    messages = [record.getMessage().partition(", so that")[0] for record in caplog.records]
+    assert messages == ([] if told is None else [f"{__name__}.{told}"])
 
 
 class Experts(MultiGateMixtureOfExperts):
@@ -192,6 +255,21 @@ def test_direction_of_another_shape_is_refused(given, what):
     with pytest.raises(ConfigError) as caught:
         backward(torch.stack([x.sum(), x[0]]), Combining(given), [x])
     assert str(caught.value).startswith(f"{__name__}.Combining: {what}")
+
+
+class Products(GramianBalancing):
+    """Gives its products for weights."""
+
+    def combine(self, gramian, losses, tasks):  # noqa: ARG002
+        return gramian
+
+
+def test_weights_by_the_products_of_another_shape_are_refused():
+    x = nn.Parameter(torch.ones(3))
+    x.grad = torch.zeros(3)
+    with pytest.raises(ConfigError) as caught:
+        backward(torch.stack([x.sum(), x[0]]), Products(), [x])
+    assert str(caught.value) == f"{__name__}.Products: gives (2, 2) as weights, must be (2,)."
 
 
 class Mean(Regression):
@@ -351,3 +429,17 @@ def test_shipped_components_are_not_run_once_more(monkeypatch):
     model = make_learner(three_kinds()).model
     monkeypatch.setattr(type(model.sharing), "forward", None)
     check_features(model, ROWS)
+
+
+def test_predictions_of_another_shape_are_refused(tmp_path, monkeypatch):
+    def decode(self, outputs):
+        return {"pred": Regression.decode(self, outputs)["pred"][:, None]}
+
+    monkeypatch.setattr(
+        "mtl_cli.build.labels.build_kind",
+        lambda _: type("Own", (Regression,), {"decode": decode, "__module__": __name__})(),
+    )
+    with pytest.raises(DataError) as caught:
+        build_data(_config(tmp_path))
+    what = "gives (20, 1) as column 'pred' of predictions, must be (20,)."
+    assert str(caught.value) == f"tasks.y: {__name__}.Own: {what}"
