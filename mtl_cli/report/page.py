@@ -262,8 +262,10 @@ def _delta_plots(among: Sequence[Method]) -> list[Plot]:
             plots.append(Plot(f"{_of(problem)}delta-m", title, svg.bars(bars, "delta-m, %")))
         if found:  # of the method that the answer's first line is about
             verdict = payoff.chosen(payoff.of_most_rows(found), problem.methods)
+            elsewhere = payoff.other_base(verdict, found)
+            against = "" if elsewhere is None else f" against {_name(named[id(elsewhere)])}"
             tasks = [svg.Bar(task, change.mean, change.error) for task, change in verdict.tasks.items()]
-            title = f"{_of(problem)}change per task (± standard error): {_name(named[id(verdict.method)])}"
+            title = f"{_of(problem)}change per task (± standard error): {_name(named[id(verdict.method)])}{against}"
             drawn = svg.bars(tasks[:MOST_DRAWN], "change, %")
             told = not_all(len(tasks), "tasks", "the answer")
             plots.append(Plot(f"{_of(problem)}delta-m-per-task", title, drawn, told))

@@ -178,9 +178,12 @@ def answer(among: Sequence[Method]) -> str | None:
         lines = [f"Does sharing pay? {heads['']}"]
     for asked in found:
         of = f"{asked.problem.name}: " if asked.problem.name else ""
+        elsewhere = other_base(chosen(asked.own, asked.problem.methods), asked.own) if asked.own else None
+        named = [verdict.method for verdict in asked.own] + ([] if elsewhere is None else [elsewhere])
+        alike = "" if elsewhere is None else " with the same settings"  # which the first line is not about
         for verdict in asked.own:
-            name = _name(verdict.method, [v.method for v in asked.own])
-            lines += ["", f"{of}{name} against {BASELINE}{_seeds(verdict)}:"]
+            name = _name(verdict.method, named)
+            lines += ["", f"{of}{name} against {BASELINE}{alike}{_seeds(verdict)}:"]
             lines += [f"  {line}" for line in _claims(verdict, asked.problem.methods)]
         if asked.own and asked.unpaired:
             every = [*(verdict.method for verdict in asked.own), *asked.unpaired]
@@ -239,6 +242,11 @@ def chosen(own: Sequence[Verdict], among: Sequence[Method]) -> Verdict:
     return best if _val_score(base) <= _val_score(best.base) else _verdict(best.method, base)
 
 
+def other_base(best: Verdict, own: Sequence[Verdict]) -> Method | None:
+    """The baseline of the ``chosen`` verdict, if that is none with the method's own settings: to be named beside it."""
+    return None if any(best.base is verdict.base for verdict in own if verdict.method is best.method) else best.base
+
+
 def _place_on_val(method: Method) -> tuple[float, float, str]:
     parameters = method.number("parameters")
     return -_val_score(method), parameters.mean if parameters else math.inf, comparison.canonical(method.settings)
@@ -267,7 +275,10 @@ def _headline(own: Sequence[Verdict], among: Sequence[Method]) -> str:
         return f"Not known: {_no_change(best)}.{_without_them(best)}"
     sign = f"mean change {change.mean:+.2f} %"
     told = judged(change)
-    name = _short_name(best.method, [*(verdict.method for verdict in own), best.base])
+    named = [*(verdict.method for verdict in own), best.base]
+    name, elsewhere = _short_name(best.method, named), other_base(best, own)
+    if elsewhere is not None:
+        name += f" against {_short_name(elsewhere, named)}"
     if told == "better":
         return f"Yes: {name} scores better ({sign})."
     if told == "worse":
