@@ -27,6 +27,7 @@ class SweepState:
         in_this_process: Whether the jobs run in this process, and not in processes that a launcher starts.
         errors: Of the jobs that failed in this process, a line each.
         where_told: Where it stands why they failed.
+        begun: Of each folder that a job had in this process, the job's number and overrides.
         in_use: Folders of jobs that another process was in.
         refused: Jobs whose folder holds a run that the sweep cannot use, and why; they count as failed.
         data: Those of the last job, for the next one to use if they are the same.
@@ -36,6 +37,7 @@ class SweepState:
     in_this_process: bool = True
     errors: list[str] = field(default_factory=list)
     where_told: str = "the train.log of each says why"
+    begun: dict[Path, tuple[int | None, list[str]]] = field(default_factory=dict)
     in_use: list[Path] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     data: SharedData | None = None

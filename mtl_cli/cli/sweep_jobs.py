@@ -22,7 +22,7 @@ from mtl_cli.cli.continuing import (
 )
 from mtl_cli.cli.job_folder import train_in_folder, try_in_folder
 from mtl_cli.cli.several_processes import check_processes
-from mtl_cli.errors import InUseError, MTLError, RunError, UserError
+from mtl_cli.errors import ConfigError, InUseError, MTLError, Problem, RunError, UserError
 from mtl_cli.run import RunFolder, is_locked
 from mtl_cli.schema import RunConfig
 from mtl_cli.steps import Clock, Steps
@@ -60,6 +60,7 @@ def job_of_sweep(
     if interrupted is not None:
         label_lines(f"job {job.number} | ")
     log.info("job %s: %s", job.number, " ".join(job.overrides))
+    _expect_own_folder(job)
     if job.config.dry_run:
         try_in_folder(job)
         return None
@@ -79,6 +80,14 @@ def job_of_sweep(
             tell_edits(run, job.config)
             return score
     return (yield from train_in_folder(job, resume=True, **how))
+
+
+def _expect_own_folder(job: Job) -> None:
+    """Refuses a job in the folder of another one of this sweep: it would be taken for that, to be trained longer."""
+    number, overrides = session.current().sweep.begun.setdefault(job.folder, (job.number, job.overrides))
+    if overrides != job.overrides:
+        what = f"gives jobs {number} and {job.number} one folder, {job.folder}"
+        raise ConfigError(Problem("hydra.sweep.subdir", what, "Add what they differ in, or leave it out."))
 
 
 def _after_failure(job: Job, run: RunFolder, how: dict[str, Any]) -> Steps[float | None]:

@@ -96,6 +96,16 @@ def test_one_failing_job_stops_no_other(cli, tmp_path):
     assert ended.err.splitlines()[-1] == "1 job failed; the train.log of each says why."
 
 
+@pytest.mark.parametrize("launcher", ["basic", "stacked"])
+def test_jobs_that_would_go_on_with_one_another_are_refused(cli, tmp_path, launcher):
+    given = ["trainer.max_steps=1,2", "hydra.sweep.subdir=${optimizer.name}", f"hydra/launcher={launcher}"]
+    ended = cli("-m", *(key for key in QUICK if "max_steps" not in key), *given)
+    assert ended.code == 1
+    told = f"hydra.sweep.subdir: gives jobs 0 and 1 one folder, {tmp_path / 'sweep/adamw'}."
+    assert told in ended.out
+    assert json.loads((tmp_path / "sweep/adamw/summary.json").read_text())["steps"] == 1
+
+
 def test_failed_training_has_its_traceback_in_its_own_log(cli, tmp_path):
     ended = cli("-m", *QUICK, "optimizer=sgd", "optimizer.lr=0.1,1e20", "trainer.max_steps=9")
     assert ended.code == 1
