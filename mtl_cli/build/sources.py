@@ -16,7 +16,7 @@ from mtl_cli.data.stored import StoredTable
 from mtl_cli.data.streaming import input_bytes
 from mtl_cli.errors import ConfigError, DataError, Problem, UserError, did_you_mean
 from mtl_cli.processes import local_size, size
-from mtl_cli.registry import SOURCES
+from mtl_cli.registry import SOURCES, describe_component, from_outside
 from mtl_cli.schema import Component, RunConfig, why_whole
 
 _MEMORY_SHARE = 0.5  # of what is free: data that would take more are streamed
@@ -40,10 +40,10 @@ def read_rows(config: RunConfig) -> tuple[AnyTable, Splits, str]:
         try:
             source = _source(given.component)
             if several:
-                tables[name] = whole[name] = rename_columns(source.read(), given.rename, f"{where}.rename")
+                tables[name] = whole[name] = rename_columns(_rows_of(source), given.rename, f"{where}.rename")
             else:
                 stored, storage = _stay(config, source)
-                tables[name] = stored or source.read()
+                tables[name] = stored or _rows_of(source)
         except UserError as error:
             problems += [_at(where, problem) for problem in error.problems]
     if problems:
@@ -122,6 +122,25 @@ def _another_file(component: Component, path: str) -> Source:
 def _source(component: Component) -> Source:
     source: Source = SOURCES.build(component.name, **component.options)
     return source
+
+
+def _rows_of(source: Source) -> Table:
+    """All rows of a source.
+
+    Raises:
+        ConfigError: The source, which is none of ours, gives something else, or does not say where each row is from.
+    """
+    table = source.read()
+    what, hint = "", "See mtl_cli.data.table."
+    if not isinstance(table, Table):
+        what = f"its read gives a {type(table).__name__}, must be a Table"
+    elif from_outside(type(source)) and table.picked is None and not table.drawn:
+        held = sum(part.rows for part in table.parts)
+        if held < table.height:
+            what = f"the parts of its Table hold {held:,} rows, and the frame has {table.height:,}"
+    if what:
+        raise ConfigError(Problem(describe_component(source), what, hint))
+    return table
 
 
 def _stay(config: RunConfig, source: Source) -> tuple[StoredTable | None, str]:

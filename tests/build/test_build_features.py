@@ -3,6 +3,7 @@
 from functools import partial
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import nn
@@ -10,7 +11,9 @@ from worlds import inputs, make_learner, three_kinds
 
 from mtl_cli.balancing import GradientBalancing, GramianBalancing, LossBalancing, backward
 from mtl_cli.build import build_data, check_features
+from mtl_cli.data import Source, Table
 from mtl_cli.data.batches import Origins
+from mtl_cli.data.table import Part
 from mtl_cli.errors import ConfigError, DataError
 from mtl_cli.loop import Objective
 from mtl_cli.loop.evaluate import score
@@ -443,3 +446,35 @@ def test_predictions_of_another_shape_are_refused(tmp_path, monkeypatch):
         build_data(_config(tmp_path))
     what = "gives (20, 1) as column 'pred' of predictions, must be (20,)."
     assert str(caught.value) == f"tasks.y: {__name__}.Own: {what}"
+
+
+ROWS_OF_SOURCE = pl.DataFrame({"x": [*range(20)], "y": [*range(20)]})
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        (ROWS_OF_SOURCE, "its read gives a DataFrame, must be a Table. See mtl_cli.data.table."),
+        (
+            Table(ROWS_OF_SOURCE, (Part("mine", 0, 7, lines=False),)),
+            "the parts of its Table hold 7 rows, and the frame has 20. See mtl_cli.data.table.",
+        ),
+        (Table(ROWS_OF_SOURCE, (Part("mine", 0, 20, lines=False),)), None),
+    ],
+)
+def test_rows_of_another_form_are_refused(tmp_path, monkeypatch, given, what):
+    own = type("Own", (Source,), {"read": lambda _: given, "__module__": __name__})
+    monkeypatch.setattr("mtl_cli.build.sources._source", lambda _: own())
+    config = _config(tmp_path)
+    if what is None:
+        assert len(build_data(config).rows("train", torch.device("cpu"))) == 16
+        return
+    with pytest.raises(DataError) as caught:
+        build_data(config)
+    assert str(caught.value) == f"{__name__}.Own: {what}"
+
+
+def test_source_without_a_path_reads_no_other_file():
+    own = type("Own", (Source,), {"read": lambda _: None, "__module__": __name__})
+    with pytest.raises(ConfigError, match="Own: it has no option 'path', so that it reads no other file"):
+        own.further_rows("new.csv", {})

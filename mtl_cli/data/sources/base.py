@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from mtl_cli.data.table import Table
-from mtl_cli.registry import options_of
+from mtl_cli.errors import ConfigError, Problem
+from mtl_cli.registry import describe_component, options_of
 
 
 class Source(ABC):
@@ -30,7 +31,13 @@ class Source(ABC):
         Args:
             path: The file.
             options: Those of the run's source.
+
+        Raises:
+            ConfigError: The source has no option for a file.
         """
+        if "path" not in options_of(cls):
+            what = "it has no option 'path', so that it reads no other file"
+            raise ConfigError(Problem(describe_component(cls), what, "Give it one, or override further_rows."))
         named = {"train", "val", "test"} & set(options_of(cls))
         return cls(**{**options, **dict.fromkeys(named), "path": path})
 
