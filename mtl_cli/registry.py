@@ -533,7 +533,17 @@ def _conform_plain(value: Any, annotation: Any, where: str) -> tuple[Any, list[P
     if isinstance(value, annotation) and not (annotation is int and isinstance(value, bool)):
         return value, []
     hint = "Write it in quotes." if annotation is str and isinstance(value, bool | int | float) else ""
+    if annotation in (int, float) and isinstance(value, str) and _reads_as(value, annotation):
+        hint = "It is text: leave out the quotes; of the environment, ${oc.decode:${oc.env:NAME}} is a number."
     return value, [Problem(where, f"must be {_type_name(annotation)}, got {shown(value)}", hint)]
+
+
+def _reads_as(text: str, number: type[int] | type[float]) -> bool:
+    try:
+        number(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _type_name(annotation: Any) -> str:

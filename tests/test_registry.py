@@ -102,8 +102,12 @@ def test_value_that_fits_is_used(value, annotation, expected):
     assert type(used) is type(expected)
 
 
+AS_TEXT = "It is text: leave out the quotes; of the environment, ${oc.decode:${oc.env:NAME}} is a number."
+
 MISFITS = [
-    ("3", int, "key: must be a whole number, got '3'."),
+    ("3", int, f"key: must be a whole number, got '3'. {AS_TEXT}"),
+    ("1e-3", float, f"key: must be a number, got '1e-3'. {AS_TEXT}"),
+    ("3", list[int], "key: must be a list, got '3'. Write [3]."),
     (3.0, int, "key: must be a whole number, got 3.0."),
     (True, int, "key: must be a whole number, got True."),
     (True, float, "key: must be a number, got True."),
