@@ -22,7 +22,8 @@ class Encoder(nn.Module, ABC):
     """Inputs (B rows) to features (B, D).
 
     A constructor takes ``(spec: InputSpec, shared_dim: int, *, options)``. Each row is encoded on its own: the
-    training loop may cut a batch into pieces that fit the processor's cache.
+    training loop may cut a batch into pieces that fit the processor's cache. The inputs are left as they are, and
+    nothing is drawn in evaluation.
 
     An encoder may be a chain of stages, between which an architecture can look and mix; one stage, the whole, is the
     default. Stages run one after another are the encoder, also on a stack of copies.
