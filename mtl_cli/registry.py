@@ -378,6 +378,7 @@ def _own_line(error: Exception) -> str | None:
     """The innermost line of an error's traceback that is in a module with a component from outside.
 
     Where there is none, that of a method which such a component inherits: what it does with what the component gave it.
+    Or else the component that lacks an attribute, as one does whose constructor does not call that of its base.
     """
     outside = [cls for registry in ALL for cls in registry._classes.values() if from_outside(cls)]
     modules = {cls.__module__: cls for cls in outside}
@@ -391,7 +392,8 @@ def _own_line(error: Exception) -> str | None:
             return describe_component(owner) + place
         if inherited is None and any(owner is known for known in outside):
             inherited = describe_component(owner) + place
-    return inherited
+    lacking = type(error.obj) if isinstance(error, AttributeError) else None
+    return inherited or next((describe_component(cls) for cls in outside if cls is lacking), None)
 
 
 @functools.cache

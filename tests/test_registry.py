@@ -16,12 +16,14 @@ from mtl_cli.errors import ConfigError
 from mtl_cli.model.encoders import Encoder
 from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.sharing.mmoe import MultiGateMixtureOfExperts
+from mtl_cli.optim import Optimizer
 from mtl_cli.registry import (
     ALL,
     BALANCINGS,
     ENCODERS,
     KINDS,
     LOGGERS,
+    OPTIMIZERS,
     REQUIRED,
     SHARINGS,
     Option,
@@ -446,6 +448,25 @@ def test_forgotten_constructor_of_the_base_is_told():
     ENCODERS.register("mine")(Forgetful)
     with pytest.raises(ConfigError, match=r"^encoder 'mine' .*: its constructor does not call super\(\).__init__\(\)"):
         ENCODERS.build("mine", InputSpec(3), 4)
+
+
+@pytest.mark.usefixtures("_cleanup")
+def test_attribute_that_a_component_lacks_is_told_as_its_mistake():
+    class Unequipped(Optimizer):
+        """Does not call super().__init__()."""
+
+        __module__ = "elsewhere"  # of which no line is run when it is missed
+
+        def __init__(self, flat, *, lr: float = 1e-3):
+            pass
+
+        def update(self, views, counts, lr):
+            pass
+
+    OPTIMIZERS.register("mine")(Unequipped)
+    told = r"^optimizer 'mine' \(elsewhere\..*Unequipped\): AttributeError: .* has no attribute 'flat'\."
+    with pytest.raises(ConfigError, match=told), mistakes_in_components():
+        OPTIMIZERS.build("mine", "flat").flat.zero_gradient()
 
 
 class Alone(LossBalancing):
