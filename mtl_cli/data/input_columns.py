@@ -40,11 +40,15 @@ class NumericInput:
 
 @dataclass(frozen=True)
 class CategoryInput:
-    """A column that gives a code: 0 unknown, ``values[i]`` is i + 1, then missing if that occurred in training."""
+    """A column that gives a code: 0 unknown, ``values[i]`` is i + 1, then missing if that occurred in training.
+
+    Categories in fewer than ``min_count`` training rows are unknown.
+    """
 
     name: str
     values: tuple[str, ...]
     missing: bool
+    min_count: int = 1
 
     @property
     def size(self) -> int:
@@ -68,12 +72,13 @@ class CategoryInput:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return {"name": self.name, "values": list(self.values), "missing": self.missing}
+        least = {"min_count": self.min_count} if self.min_count > 1 else {}
+        return {"name": self.name, "values": list(self.values), "missing": self.missing, **least}
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> CategoryInput:
         """The column that ``to_json`` described."""
-        return cls(saved["name"], tuple(saved["values"]), saved["missing"])
+        return cls(saved["name"], tuple(saved["values"]), saved["missing"], saved.get("min_count", 1))
 
 
 @dataclass
@@ -117,6 +122,7 @@ class Findings:
     Args:
         missing: Place of a column (``people.csv, column 'age'``) to its missing cells.
         unknown: Place of a category column to its unknown categories and how often each occurs.
+        rare: Place of such a column where categories in fewer training rows than so many are unknown.
         respelt: Place of a category column to texts that are one of its categories in another spelling, and which.
         unreadable: Rows whose image cannot be read: they are neither predicted nor counted.
         greyed: Place of a column of image files to how many have colours and are read as grey, as those of training are.
@@ -131,6 +137,7 @@ class Findings:
 
     missing: Counter[str] = field(default_factory=Counter)
     unknown: dict[str, Counter[str]] = field(default_factory=dict)
+    rare: dict[str, int] = field(default_factory=dict)
     respelt: dict[str, dict[str, str]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
     greyed: Counter[str] = field(default_factory=Counter)
@@ -143,6 +150,7 @@ class Findings:
         self.missing.update(other.missing)
         for place, counts in other.unknown.items():
             self.unknown.setdefault(place, Counter()).update(counts)
+        self.rare |= other.rare
         for place, texts in other.respelt.items():
             self.respelt.setdefault(place, {}).update(texts)
         self.unreadable += other.unreadable
@@ -172,8 +180,10 @@ class Findings:
             named = [f"{text!r}{other_form(text, value)} as {value!r}" for text, value in sorted(values.items())]
             pairs = listed(named, _SHOWN)
             lines.append(f"{place}: categories are spelt otherwise than the known ones, read {pairs}.")
-        what = "a category unknown from training"
         for place, counts in self.unknown.items():
+            what = "a category unknown from training"
+            if place in self.rare:
+                what = f"a category that fewer than {self.rare[place]} training rows have (data.min_count)"
             ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
             shown = ", ".join(f"{value!r} ({count})" for value, count in ordered[:_SHOWN])
             more = f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else ""
@@ -266,7 +276,7 @@ def fit_category(column: Column, train_rows: np.ndarray, min_count: int) -> Cate
     forms = counts.group_by("form", maintain_order=True).agg(pl.col("category").first(), pl.col("count").sum())
     frequent = forms.filter(pl.col("count") >= min_count)["category"]
     missing = train.null_count() >= min_count
-    return CategoryInput(column.name, tuple(sorted(frequent.to_list())), missing)
+    return CategoryInput(column.name, tuple(sorted(frequent.to_list())), missing, min_count)
 
 
 def constant_notes(columns: Mapping[str, NumericInput]) -> list[str]:
@@ -354,6 +364,7 @@ def encode(
         _refuse_unknown(source, category, (codes == 0) & ~absent, source.missing & (not category.missing))
     if len(unknown):
         found.unknown.setdefault(source.head, Counter()).update(dict(unknown.value_counts().rows()))
+        found.rare |= {source.head: category.min_count} if category.min_count > 1 else {}
     codes[absent] = category.size - 1 if category.missing else 0
     return codes
 
@@ -368,19 +379,21 @@ def _coded(text: pl.Series, codes: Mapping[str, int]) -> np.ndarray:
 
 
 def _refuse_unknown(source: Column, category: CategoryInput, unknown: np.ndarray, absent: np.ndarray) -> None:
-    """Names the first rows that hold what no training row holds: a category, or no value."""
+    """Names the first rows that hold what no training row holds, or too few: a category, or no value."""
+    least = category.min_count
+    few, verb = ("no training row", "has") if least == 1 else (f"fewer than {least} training rows", "have")
     rows = np.flatnonzero(unknown | absent)
     problems = []
     for row in rows[:_SHOWN].tolist():
         if absent[row]:
-            what, hint = "is missing, which it is in no training row", "Fill it"
+            what, hint = f"is missing, which it is in {few}", "Fill it"
         else:
             text = str(source.values[row])
             near = did_you_mean(text, category.values)
-            what, hint = f"holds a category that no training row has, got {text!r}", f"{near} Correct it".strip()
+            what, hint = f"holds a category that {few} {verb}, got {text!r}", f"{near} Correct it".strip()
         problems.append(Problem(source.where(row), what, f"{hint}, or train with data.unknown=other."))
     if len(rows) > _SHOWN:
-        problems.append(Problem(source.head, f"{len(rows) - _SHOWN} more cells hold what no training row has"))
+        problems.append(Problem(source.head, f"{len(rows) - _SHOWN} more cells hold what {few} {verb}"))
     raise DataError(problems)
 
 

@@ -531,6 +531,23 @@ def test_rare_categories_are_unknown():
     assert features.spec.categories == (3,)
 
 
+def test_rare_categories_are_not_told_as_those_that_training_never_had():
+    table = table_of(c=["a", "a", "b", None])
+    features = Features.from_json(fit(table, min_count=2).to_json())
+    rare = "a category that fewer than 2 training rows have (data.min_count)"
+    assert features.transform(table)[1] == [
+        "x.csv, column 'c': 1 cell is missing.",
+        f"x.csv, column 'c': 1 cell holds {rare}: 'b' (1).",
+    ]
+    few = "fewer than 2 training rows"
+    assert error_of(fit(table, min_count=2, unknown="error").transform, table) == (
+        f"x.csv, column 'c', row 3 (line 4): holds a category that {few} have, got 'b'. Known: a. Correct it, or train "
+        "with data.unknown=other.\n"
+        f"x.csv, column 'c', row 4 (line 5): is missing, which it is in {few}. Fill it, or train with "
+        "data.unknown=other."
+    )
+
+
 def test_column_without_any_value_is_a_category_with_a_note():
     features = fit(table_of(e=pl.Series([None, None], dtype=pl.String)))
     assert features.notes == ("x.csv, column 'e': holds no value at all.",)
