@@ -631,3 +631,8 @@ LOGGERS: Registry[Any] = Registry("logger", "LOGGERS", "run/loggers", "run.logge
 ALL: tuple[Registry[Any], ...] = (
     SOURCES, KINDS, ENCODERS, SHARINGS, BALANCINGS, OPTIMIZERS, SCHEDULERS, LOGGERS,
 )  # fmt: skip
+
+
+def names_unknown_component(problem: Problem) -> bool:
+    """Whether a problem is that there is no such component."""
+    return any(problem.what.startswith(f"unknown {registry.group} '") for registry in ALL)

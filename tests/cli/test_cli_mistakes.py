@@ -851,10 +851,11 @@ MISTAKES = [
     ),
     _mistake(
         "a plugin that is not there",
-        "task=digits plugins=[my_plugins.nothing]",
+        "task=digits plugins=[my_plugins.nothing] balancing.name=mine shared_dim=0",  # balancing may be in it
         (
             "plugins (command line): cannot import 'my_plugins.nothing' (No module named 'my_plugins'). Is "
-            "it installed, or on PYTHONPATH?"
+            "it installed, or on PYTHONPATH?\n"
+            "shared_dim (command line): must be at least 1, got 0."
         ),
     ),
     _mistake(
