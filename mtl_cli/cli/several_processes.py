@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 from mtl_cli import processes
+from mtl_cli.commands.entry import say
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.schema import RunConfig
 
@@ -21,12 +25,13 @@ def check_processes(*, sweeps: bool) -> None:
 
 
 def check_for_processes(config: RunConfig) -> None:
-    """Looks for what a configuration asks for and several processes do not do.
+    """Looks for what a configuration asks for and several processes do not do; tells of several that are strangers.
 
     Raises:
         ConfigError: Every such value.
     """
     if processes.size() == 1:
+        _tell_of_tasks_of_slurm()
         return
     problems = []
     if config.data.in_memory is False:
@@ -37,3 +42,12 @@ def check_for_processes(config: RunConfig) -> None:
         problems.append(Problem("trainer.device", what, "Write cuda: each takes the GPU of its number; or cpu."))
     if problems:
         raise ConfigError(problems)
+
+
+def _tell_of_tasks_of_slurm() -> None:
+    """``srun`` starts a command several times, and does not say so where ``torchrun`` would."""
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "")
+    if tasks.isdigit() and int(tasks) > 1:
+        what = f"SLURM_STEP_NUM_TASKS is {tasks}: srun starts so many processes, and each trains a run of its own"
+        hint = f"One run in all of them is one task: torchrun --no-python --nproc-per-node {tasks} mtl-train ..."
+        say(f"note: {what}. {hint}", sys.stderr)

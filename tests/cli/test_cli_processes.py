@@ -160,6 +160,18 @@ def test_what_several_processes_do_not_do_is_refused(first_of_two, base, cli, tm
     assert not (tmp_path / "two").exists()
 
 
+@pytest.mark.parametrize(("tasks", "world", "told"), [("2", "1", True), ("1", "1", False), ("2", "2", False)])
+def test_tasks_of_srun_that_train_by_themselves_are_told_so(first_of_two, base, cli, monkeypatch, tasks, world, told):
+    base()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", tasks)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    note = (
+        "note: SLURM_STEP_NUM_TASKS is 2: srun starts so many processes, and each trains a run of its own. "
+        "One run in all of them is one task: torchrun --no-python --nproc-per-node 2 mtl-train ...\n"
+    )
+    assert cli(*LINE, "dry_run=true").err == (note if told else "")
+
+
 def test_rows_are_predicted_once_however_many_processes_are_started(base, cli, tmp_path, monkeypatch):
     # DST-02
     base()
