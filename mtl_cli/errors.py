@@ -47,6 +47,10 @@ class Problem:
         return f"{text} {self.hint}" if self.hint else text
 
 
+class UnknownComponent(Problem):
+    """No component is registered under a name; a module that cannot be imported might do so."""
+
+
 class MTLError(Exception):
     """Base of every error that this package raises on purpose."""
 

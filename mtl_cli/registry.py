@@ -28,7 +28,16 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import mtl_cli.types as option_types
-from mtl_cli.errors import ConfigError, MTLError, Problem, did_you_mean, is_lack_of_memory, nearest, shown
+from mtl_cli.errors import (
+    ConfigError,
+    MTLError,
+    Problem,
+    UnknownComponent,
+    did_you_mean,
+    is_lack_of_memory,
+    nearest,
+    shown,
+)
 
 T = TypeVar("T")
 REQUIRED = object()
@@ -171,7 +180,8 @@ class Registry(Generic[T]):
 
     def unknown(self, name: object, where: str | None = None) -> Problem:
         """The problem 'no such component', with the nearest name."""
-        return Problem(where or self.group, f"unknown {self.group} '{name}'", did_you_mean(str(name), self.names()))
+        hint = did_you_mean(str(name), self.names())
+        return UnknownComponent(where or self.group, f"unknown {self.group} '{name}'", hint)
 
     def name_of(self, cls: type) -> str | None:
         """The name that a class is registered as, if it is."""
@@ -631,8 +641,3 @@ LOGGERS: Registry[Any] = Registry("logger", "LOGGERS", "run/loggers", "run.logge
 ALL: tuple[Registry[Any], ...] = (
     SOURCES, KINDS, ENCODERS, SHARINGS, BALANCINGS, OPTIMIZERS, SCHEDULERS, LOGGERS,
 )  # fmt: skip
-
-
-def names_unknown_component(problem: Problem) -> bool:
-    """Whether a problem is that there is no such component."""
-    return any(problem.what.startswith(f"unknown {registry.group} '") for registry in ALL)

@@ -70,7 +70,7 @@ def read_loggers(node: Any) -> tuple[dict[str, Component], list[Problem]]:
     for name, options in node.items():
         where = f"logger.{name}"
         if name not in LOGGERS.names():
-            found.append(replace(LOGGERS.unknown(name, where), what="unknown key"))
+            found.append(Problem(where, "unknown key", LOGGERS.unknown(name).hint))
         elif not isinstance(options, Mapping) or options.get("name") != name:
             found.append(Problem(where, "is not chosen", f"Add logger={name}, or logger=[{name},...] for several."))
         else:

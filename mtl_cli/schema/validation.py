@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mtl_cli.errors import ConfigError, Problem
-from mtl_cli.registry import names_unknown_component
+from mtl_cli.errors import ConfigError, Problem, UnknownComponent
 from mtl_cli.schema.config import RunConfig
 from mtl_cli.schema.cross_checks import check_together
 from mtl_cli.schema.key_hints import Origin, with_known_name, with_origin
@@ -36,7 +35,7 @@ def validate(raw: Mapping[str, Any], origin: Origin = lambda _: None) -> RunConf
     found = _load_plugins(raw.get("plugins"))  # first: they may register components that other keys name
     parts, problems = read_parts(raw)
     if found:  # what nobody has registered may be in the module that cannot be imported
-        problems = [problem for problem in problems if not names_unknown_component(problem)]
+        problems = [problem for problem in problems if not isinstance(problem, UnknownComponent)]
     found += [*problems, *check_together(parts)]
     data, top, kept = parts.data, parts.top, parts.kept
     if found or data is None or kept is None:  # None only where something is wrong
