@@ -246,8 +246,8 @@ def build_data(config: RunConfig, columns: Features | None = None) -> Data:
     rankings = find_rankings(config, table, names)
     data = Data(table, features, splits, tasks, inputs, labels, (), tokens, rankings, storage=storage, files=files)
     _refuse_untaught(config, data)
-    notes += [note for own in fitted.values() for note in own.notes]
-    notes += _label_notes(config, data, [name for name, own in fitted.items() if own.notes])
+    rounded = {name: own.rounded for name, own in fitted.items() if own.rounded is not None}
+    notes += [*rounded.values(), *_label_notes(config, data, rounded)]
     notes += copied_notes(config, table, features)
     notes += _ranking_notes(config, data)
     notes += _chain_notes(config, fitted)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -35,7 +35,7 @@ class Fitted(NamedTuple):
     kind: Kind
     targets: np.ndarray
     shares: np.ndarray | None
-    notes: tuple[str, ...] = ()
+    rounded: str | None = None  # a note on digits that its targets have lost
 
 
 def fit_task(name: str, task: TaskConfig, table: AnyTable, splits: Splits) -> Fitted:
@@ -58,16 +58,16 @@ def fit_task(name: str, task: TaskConfig, table: AnyTable, splits: Splits) -> Fi
     fitted = _encode(name, task, table, kind)
     if from_outside(type(kind)):
         _check_state(task, column, fitted)
-    return fitted._replace(notes=tuple(_rounded(name, column, fitted, splits)))
+    return fitted._replace(rounded=_rounded(name, column, fitted, splits))
 
 
-def _rounded(name: str, column: Column, fitted: Fitted, splits: Splits) -> Iterator[str]:
+def _rounded(name: str, column: Column, fitted: Fitted, splits: Splits) -> str | None:
     """A note on numbers that lose digits as targets, for the first split whose scores would be of other labels."""
     known = ~np.isnan(fitted.targets)
     of_rows = known.ndim == 1 and known.any() and not fitted.kind.per_token
     kept = fitted.kind.truth(fitted.targets[known]) if of_rows else None
     if kept is None:
-        return
+        return None
     labels, targets = column.values.cast(pl.Float64, strict=False), np.zeros(len(known))
     targets[known] = kept
     stored = pl.Series(targets)
@@ -84,12 +84,12 @@ def _rounded(name: str, column: Column, fitted: Fitted, splits: Splits) -> Itera
         deviation = (own - own[0]).cast(pl.Float64).to_numpy().std()
         error = np.abs((own - stored.gather(rows)).cast(pl.Float64).to_numpy()).mean()
         if error > _ROUNDED * deviation > 0:
-            yield (
+            return (
                 f"task '{name}': {split} labels are rounded by {error:.3g} on average, beside a deviation of "
                 f"{deviation:.3g}: 32-bit numbers on the scale of the training labels do not hold their digits. Name "
                 "extreme labels in `missing_label`, take a `transform`, or subtract what all labels have in common."
             )
-            return
+    return None
 
 
 def _encode(name: str, task: TaskConfig, table: AnyTable, kind: Kind) -> Fitted:

@@ -128,8 +128,8 @@ def _readable(table: AnyTable, name: str) -> Column:
     while isinstance(inner, pl.List | pl.Array):
         inner = inner.inner  # type: ignore[assignment]
     if inner in (pl.Binary, pl.Object, pl.Duration, pl.Time):
-        what = f"must hold numbers, text or lists, got type {column.values.dtype}"
-        raise DataError(Problem(f"{table.files}, column '{name}'", what, "Write it as text or as numbers."))
+        hint = "Write it as text or as numbers."
+        raise _of_wrong_type(table, column, "must hold numbers, text or lists", hint)
     return column
 
 
@@ -137,8 +137,7 @@ def _single(table: AnyTable, name: str) -> Column:
     """A column that holds no lists."""
     column = _readable(table, name)
     if column.values.dtype.is_nested():
-        what = f"must hold one value in each row, got type {column.values.dtype}"
-        raise DataError(Problem(f"{table.files}, column '{name}'", what))
+        raise _of_wrong_type(table, column, "must hold one value in each row")
     return column
 
 
@@ -146,9 +145,13 @@ def _weighing(table: AnyTable, name: str) -> Column:
     """A column of what rows count: days and moments are no such numbers, though they could be read as some."""
     column = _single(table, name)
     if column.values.dtype.is_temporal():
-        what = f"a weight must be a number of at least 0, got type {column.values.dtype}"
-        raise DataError(Problem(f"{table.files}, column '{name}'", what))
+        raise _of_wrong_type(table, column, "a weight must be a number of at least 0")
     return column
+
+
+def _of_wrong_type(table: AnyTable, column: Column, wanted: str, hint: str = "") -> DataError:
+    what = f"{wanted}, got type {column.values.dtype}"
+    return DataError(Problem(f"{table.files}, column '{column.name}'", what, hint))
 
 
 def _without(column: Column, markers: Sequence[Plain]) -> Column:
