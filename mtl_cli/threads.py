@@ -6,8 +6,6 @@ import os
 import sys
 
 _TOLD = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # by the user
-
-
 _SPINS = 2000
 
 

@@ -210,11 +210,9 @@ def check_features(model: MultiTaskModel, inputs: Inputs) -> None:
     shape = (kinds[0].positions(inputs) if kinds else len(inputs.numeric), model.shared_dim)
     if encoders and from_outside(type(kinds[0])):
         _check_encoder(kinds[0], encoders[0], inputs, shape)
-    before = [values.clone() for values in _contents(inputs)]
-    features = sharing.forward(inputs)  # not called: a compiled module would be compiled for it
+    features = _given_by(sharing, sharing.forward, inputs)  # not called: a compiled module would be compiled for it
     own = getattr(features, "ndim", 2) == 3  # features for each task
     expect_shape(sharing, "features", features, (len(model.with_head), *shape) if own else shape)
-    _expect_unchanged(sharing, inputs, before)
     if from_outside(type(sharing)):
         _tell_of_other_features(sharing, sharing.forward, inputs, features)
     model.train(training)
@@ -229,9 +227,7 @@ def _check_encoder(encoder: Encoder, module: nn.Module, inputs: Inputs, shape: t
         inputs: The rows.
         shape: (positions, D).
     """
-    before = [values.clone() for values in _contents(inputs)]
-    features = module(inputs)
-    _expect_unchanged(encoder, inputs, before)
+    features = _given_by(encoder, module, inputs)
     of_copies = isinstance(module, VmapStack) or getattr(features, "shape", ())[1:] == shape
     expect_shape(encoder, "features", features[0] if of_copies else features, shape)
     widths = stage_widths(encoder, shape[1])
@@ -248,12 +244,15 @@ def _contents(inputs: Inputs) -> list[Tensor]:
     return [inputs.numeric, inputs.categorical, *chain.from_iterable(blocks)]
 
 
-def _expect_unchanged(who: object, inputs: Inputs, before: Sequence[Tensor]) -> None:
-    """Refuses what writes into its inputs: validation rows would be others in each evaluation."""
+def _given_by(who: object, forward: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
+    """The features of some rows, from what must not write into them: each evaluation would read others."""
+    before = [values.clone() for values in _contents(inputs)]
+    features = forward(inputs)
     same = (((now == then) | (then != then)).all() for now, then in zip(_contents(inputs), before, strict=True))
     if not all(map(bool, same)):
         what = "changes the rows that it is given, in place: an evaluation would read others each time"
         raise ConfigError(Problem(describe_component(who), what, "Let it work on what it makes of them."))
+    return features
 
 
 def _tell_of_other_features(who: object, forward: Callable[[Inputs], Tensor], inputs: Inputs, features: Tensor) -> None:
@@ -265,7 +264,7 @@ def _tell_of_other_features(who: object, forward: Callable[[Inputs], Tensor], in
             "when it is asked again, in evaluation too",
             "Let it draw, or keep what it saw, only where self.training.",
         )
-    elif some > 1 and not _alike(forward(inputs.rows(torch.arange(some, device=features.device))), features):
+    elif some > 1 and not _alike(forward(inputs.part(0, some)), features):
         what, hint = "with other rows beside them", "Compute each row by itself; BatchNorm may look at others."
     else:
         return
