@@ -15,12 +15,12 @@ if sys.argv[1] == "keep" and not keep_freed_memory():
 def step():
     first = torch.ones(int(sys.argv[2]) * 2**18)
     return [first + n for n in range(4)]
-for _ in range(20):
+for _ in range(8):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
+for _ in range(4):
     step()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 4)
 """
 
 
