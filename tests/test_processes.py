@@ -15,7 +15,7 @@ from torch.distributed import HashStore
 from worlds import start_pair
 
 from mtl_cli import build
-from mtl_cli.build.learner import refuse_statistics
+from mtl_cli.build.model_checks import refuse_statistics
 from mtl_cli.errors import ConfigError, DataError
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.processes import ALONE, DistributedGroup, Ending, Meeting, check

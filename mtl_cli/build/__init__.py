@@ -10,17 +10,15 @@ from mtl_cli.build.data import (
     model_spec,
     read_inputs,
 )
+from mtl_cli.build.device import autocast_type, choose_device, choose_threads
+from mtl_cli.build.features import check_features
 from mtl_cli.build.labels import encode_labels, tasks_without_columns, tasks_without_weights
 from mtl_cli.build.learner import (
-    autocast_type,
     build_learner,
     build_loggers,
     build_model,
     build_monitor,
     build_sharing,
-    check_features,
-    choose_device,
-    choose_threads,
     tasks_with_head,
 )
 from mtl_cli.build.lone_rows import refuse_lone_rows

@@ -552,7 +552,7 @@ def test_library_computes_with_the_threads_of_the_training_and_leaves_those_of_i
 ):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    monkeypatch.setattr("mtl_cli.build.learner.MANY_OPERATIONS", 3 * 4 * 100)  # heads alone have 36 parameters
+    monkeypatch.setattr("mtl_cli.build.device.MANY_OPERATIONS", 3 * 4 * 100)  # heads alone have 36 parameters
     train_base(*more)
     assert json.loads(Path("run/summary.json").read_text())["threads"] == 3
     torch.set_num_threads(2)

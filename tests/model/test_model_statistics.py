@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mtl_cli.build.learner import refuse_copied_statistics
+from mtl_cli.build.model_checks import refuse_copied_statistics
 from mtl_cli.errors import ConfigError
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders.base import Encoder, EncoderMaker

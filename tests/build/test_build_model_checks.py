@@ -9,7 +9,7 @@ import pytest
 import torch
 from worlds import make_learner, three_kinds
 
-from mtl_cli.build.learner import check_balancing, check_buffers
+from mtl_cli.build.model_checks import check_balancing, check_buffers
 from mtl_cli.errors import ConfigError
 from mtl_cli.registry import BALANCINGS, SHARINGS
 from mtl_cli.schema import validate
