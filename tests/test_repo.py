@@ -41,7 +41,11 @@ ROWS = [
 SIBLINGS = ROWS[2]  # these never import each other
 ROW = {part: number for number, row in enumerate(ROWS) for part in row}
 HYDRA = {
-    "composition.py",
+    "composition/files.py",
+    "composition/flags.py",
+    "composition/messages.py",
+    "composition/overrides.py",
+    "composition/values.py",
     "cli/command.py",
     "cli/composed.py",
     "cli/entrypoint.py",
