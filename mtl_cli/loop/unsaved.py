@@ -18,7 +18,7 @@ _SHOWN = 5  # names in a message
 
 
 class Unsaved:
-    """Looks for plain attributes of a component that change: tensors, numbers, and collections of them.
+    """Looks for plain attributes of a component that change: tensors, numbers, collections of them, and optimizers.
 
     What stays as the constructor made it is no state: constants may be kept anywhere.
 
@@ -116,6 +116,8 @@ def _held(value: Any) -> Iterator[tuple[Any, int]]:
         yield value, 0 if value.is_inference() else value._version  # which those of an evaluation do not have
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield value, 0
+    elif isinstance(state := getattr(value, "state", None), Mapping):  # of an optimizer of PyTorch
+        yield from _held(state)
     else:
         for inner in _inner(value):
             yield from _held(inner)
