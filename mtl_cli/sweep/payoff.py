@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,7 +18,7 @@ from mtl_cli.sweep.records import JobRecord
 _T_95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
 _NORMAL_95 = 1.96
 _BY_CHANCE = 0.05  # the share of differences that are none and are called clear
-_FEW_TASKS = 10  # of so many, that is hardly one
+_FEW = 10  # of so many tasks or methods, that is hardly one
 _IS_KEY = re.compile("[A-Za-z0-9_-]+")  # to Hydra's grammar
 _FEW_NAMED = 5  # tasks in a line
 _MOST_NAMED = 10  # seeds in a suggestion, methods in a line
@@ -185,6 +185,8 @@ def answer(among: Sequence[Method]) -> str | None:
             name = _name(verdict.method, named)
             lines += ["", f"{of}{name} against {BASELINE}{alike}{_seeds(verdict)}:"]
             lines += [f"  {line}" for line in _claims(verdict, asked.problem.methods)]
+        if told := _by_chance("methods", [verdict.delta for verdict in asked.own if verdict.delta is not None]):
+            lines += ["", f"{of}{told}"]
         if asked.own and asked.unpaired:
             every = [*(verdict.method for verdict in asked.own), *asked.unpaired]
             names = listed([_short_name(method, every) for method in asked.unpaired], _MOST_NAMED)
@@ -312,12 +314,19 @@ def _claims(verdict: Verdict, among: Sequence[Method]) -> list[str]:
         lines.append(f"scores      delta-m is not known: {_no_change(verdict)}")
     for task, change in verdict.tasks.items():
         lines.append(f"            {task} {percent(change)}: {judged(change)}")
-    if len(verdict.tasks) > _FEW_TASKS and any(map(is_clear, verdict.tasks.values())):
-        told = f"of {len(verdict.tasks)} tasks without a difference about {_BY_CHANCE * len(verdict.tasks):.0f}"
-        lines.append(f"            ({told} would be called better or worse by chance)")
+    if told := _by_chance("tasks", verdict.tasks.values()):
+        lines.append(f"            ({told})")
     if len({*map(_fraction, among)}) > 1:
         lines.append(f"data        {_data(verdict, among)}")
     return lines
+
+
+def _by_chance(what: str, changes: Collection[Estimate]) -> str:
+    """How many of many changes would be clear if there were none; empty where they are few, or none is clear."""
+    if len(changes) <= _FEW or not any(map(is_clear, changes)):
+        return ""
+    count = _BY_CHANCE * len(changes)
+    return f"of {len(changes)} {what} without a difference about {count:.0f} would be called better or worse by chance"
 
 
 def _no_change(verdict: Verdict) -> str:

@@ -717,6 +717,18 @@ def test_of_many_tasks_some_are_called_better_by_chance(count, gain, told):
     assert (line in found) == told
 
 
+@pytest.mark.parametrize(("count", "gain", "told"), [(40, 1.1, True), (10, 1.1, False), (40, 1.0, False)])
+def test_of_many_methods_some_are_called_better_by_chance(count, gain, told):
+    def job(sharing, seed, **settings):
+        value = (0.5 + seed / 100) * (gain if sharing == "hard" else 1)
+        return _record(sharing, seed, value, **settings)
+
+    jobs = [job("separate", seed) for seed in range(3)]
+    jobs += [job("hard", seed, balancing=f"method{number}") for number in range(count) for seed in range(3)]
+    line = "\n\nof 40 methods without a difference about 2 would be called better or worse by chance"
+    assert (line in answer(methods(jobs))) == told
+
+
 def test_ranks_over_different_seeds_are_told_of(records):
     assert "ranks compare" not in format_table(records)
     assert "\nranks compare means over different seeds (all methods have 1, 2)\n" in format_table(records[1:])
