@@ -34,7 +34,7 @@ figure{margin:0;background:var(--card);border-radius:8px;padding:12px}figcaption
 svg{width:100%;height:auto;display:block}
 .legend{margin:6px 0 0;font-size:.82rem;
 display:flex;flex-wrap:wrap;gap:4px 14px}.key{display:inline-flex;align-items:center;gap:6px}
-.swatch{width:12px;height:12px;border-radius:3px;display:inline-block}
+.swatch{flex:none;width:12px;height:12px;border-radius:3px;display:inline-block}
 i.dashed,i.dotted,i.mixed{background-image:linear-gradient(90deg,transparent 60%,var(--card) 60%)!important}
 i.dashed{background-size:6px!important}i.dotted{background-size:3px!important}i.mixed{background-size:9px!important}
 """

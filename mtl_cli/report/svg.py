@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import NamedTuple
+from unicodedata import east_asian_width
 
 WIDTH, HEIGHT = 460, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 26, 12, 40
 _COLOURS = 8  # classes c0 to c7 of the style sheet; more series repeat them in other styles of line
 _STYLES = ("", " dashed", " dotted", " mixed")
+_LETTER, _WIDE = 6.4, frozenset("MWmw<>=+&%@~")  # pixels of most letters, and those that take more
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,9 @@ def named_points(points: Sequence[Point], x_label: str, y_label: str) -> Drawing
     xs, ys = _Axis([point.x for point in known]), _Axis([point.y for point in known])
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in ((_x(xs, point.x), _y(ys, point.y)) for point in known)]
     leaders, dots, names = [], [], []
-    for point in sorted(known, key=lambda point: not point.strong):
-        x, y, name = _x(xs, point.x), _y(ys, point.y), _short(point.name)
+    shown = zip(known, _fitted([point.name for point in known], 185), strict=True)
+    for point, name in sorted(shown, key=lambda pair: not pair[0].strong):
+        x, y = _x(xs, point.x), _y(ys, point.y)
         told = escape(f"{point.name}: {_number(point.x)}, {_number(point.y)}")
         kind = "c0" if point.strong else "c7"
         dots.append(f'<circle class="dot {kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{told}</title></circle>')
@@ -155,7 +158,8 @@ def bars(values: Sequence[Bar], x_label: str) -> Drawing:
             _line("grid", at(tick), at(tick), _TOP, bottom),
             _text("tick", at(tick), bottom + 16, axis.label(tick)),
         ]
-    for i, bar in enumerate(values):
+    names = _fitted([bar.name for bar in values], left - 10)
+    for i, (bar, name) in enumerate(zip(values, names, strict=True)):
         middle = _TOP + row * (i + 0.5)
         start, end = sorted((at(0.0), at(bar.value)))
         told = f"{bar.name}: {bar.value:+.2f}" + ("" if bar.error is None else f" ± {bar.error:.2f}")
@@ -164,7 +168,7 @@ def bars(values: Sequence[Bar], x_label: str) -> Drawing:
         parts.append(f'<rect class="bar {kind}" {size}><title>{escape(told)}</title></rect>')
         if bar.error is not None:
             parts.append(_line("whisker", at(bar.value - bar.error), at(bar.value + bar.error), middle, middle))
-        parts.append(_text("name", left - 8, middle + 4, _short(bar.name), "end"))
+        parts.append(_text("name", left - 8, middle + 4, name, "end"))
     parts += [_line("axis", at(0.0), at(0.0), _TOP, bottom), _text("label", left + wide / 2, bottom + 34, x_label)]
     return Drawing("".join(parts), bottom + _BOTTOM)
 
@@ -206,21 +210,22 @@ def matrix(
     largest = full or max((abs(value) for row in known for value in row), default=0.0) or 1.0
     digits = min(max(2, 1 - math.floor(math.log10(largest))), 4)  # two of the largest, at most four
     long = max(map(len, columns)) > 3
-    left, right = 110, 46 if long else _RIGHT
+    left, right = 110, 50 if long else _RIGHT
     wide = min((WIDTH - left - right) / len(columns), 56.0)
     high = min(wide, 26.0)
-    slant, top = (45, 70) if wide > 14 else (80, 84)
+    slant, top = (45, 70) if wide > 14 else (80, 86)
     top = top if long else 28
     each = math.ceil(11 / wide)  # one name for each cell, or for every second, third ... of small ones
+    above, beside = _fitted(columns, 76), _fitted(rows, left - 10)
     parts = []
-    for j, name in list(enumerate(columns))[::each]:
+    for j, name in list(enumerate(above))[::each]:
         place = f"translate({left + wide * (j + 0.5):.1f} {top - 8})"
         turned = f' rotate(-{slant})" text-anchor="start"' if long else '" text-anchor="middle"'
-        parts.append(f'<text class="name" transform="{place}{turned}>{escape(_short(name, 12))}</text>')
+        parts.append(f'<text class="name" transform="{place}{turned}>{escape(name)}</text>')
     for i, (name, row) in enumerate(zip(rows, cells, strict=True)):
         down, most = top + high * i, (sum(map(abs, known[i])) or 1.0) if by_row else largest
         if i % each == 0:
-            parts.append(_text("name", left - 8, down + high / 2 + 4, _short(name, 16), "end"))
+            parts.append(_text("name", left - 8, down + high / 2 + 4, beside[i], "end"))
         for j, value in enumerate(row):
             if value is None or not math.isfinite(value):
                 continue
@@ -289,7 +294,8 @@ def _grid(xs: _Axis, ys: _Axis, x_label: str, y_label: str) -> str:
         y = _y(ys, tick)
         parts += [_line("grid", _LEFT, right, y, y), _text("tick", _LEFT - 6, y + 4, ys.label(tick), "end")]
     parts += [_text("tick", _x(xs, tick), bottom + 16, xs.label(tick)) for tick in xs.ticks]
-    parts.append(_text("label", (_LEFT + right) / 2, HEIGHT - 6, x_label))
+    (shown,) = _fitted([x_label], right - _LEFT)  # the name of a class may be in it
+    parts.append(_text("label", (_LEFT + right) / 2, HEIGHT - 6, shown))
     turned = f'transform="translate(12 {(_TOP + bottom) / 2:.0f}) rotate(-90)"'
     parts.append(f'<text class="label" {turned} text-anchor="middle">{escape(y_label)}</text>')
     return "".join(parts)
@@ -309,7 +315,7 @@ class _Place(NamedTuple):
 
 def _places(x: float, y: float, text: str) -> Iterator[_Place]:
     """The places for the name of a point that lie within the plot, the nearest first."""
-    wide, high = 6.6 * len(text), 13.0
+    wide, high = _wide(text), 13.0
     for further in (0.0, 14.0, 28.0, 42.0):
         for across, down in ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1)):
             reach = (7 + further) / math.hypot(across, down)
@@ -341,8 +347,39 @@ def _class(i: int) -> str:
     return f"c{i % _COLOURS}" + _STYLES[i // _COLOURS % len(_STYLES)]
 
 
-def _short(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else f"{name[: most - 3]}…{name[-2:]}"  # parts of one task differ in the end
+def _fitted(names: Sequence[str], room: float) -> list[str]:
+    """Names within so many pixels; longer ones are cut where different names stay different, if there is such a place.
+
+    Example:
+        >>> _fitted(["blood pressure 1 (rest)", "blood pressure 12 (rest)", "age"], 100.0)
+        ['blood…1 (rest)', 'blood…2 (rest)', 'age']
+    """
+    best: list[str] = []
+    for tail in range(2, max(3, int(room / _LETTER))):  # of their ends, in which parts of one task differ
+        cut = [_cut(name, room, tail) for name in names]
+        if best and max(map(_wide, cut)) > room:
+            break
+        if len({*cut}) > len({*best}):
+            best = cut
+        if len({*cut}) == len({*names}):
+            break
+    return best
+
+
+def _cut(name: str, room: float, tail: int) -> str:
+    if _wide(name) <= room:
+        return name
+    end = f"…{name[-tail:]}"
+    most = min(len(name) - tail, int(room / _LETTER))
+    return next((name[:n] + end for n in range(most, 0, -1) if _wide(name[:n] + end) <= room), end)
+
+
+def _wide(text: str) -> float:
+    """About how many pixels a text takes: fonts differ."""
+    return sum(
+        11.0 if east_asian_width(c) in "WF" or c == "…" else 9.2 if c in _WIDE else 7.6 if c.isupper() else _LETTER
+        for c in text
+    )
 
 
 def _number(value: float, step: float = 0.0) -> str:

@@ -463,6 +463,33 @@ def test_names_of_a_large_matrix_do_not_lie_on_one_another():
     assert min(b - a for a, b in pairwise(downs)) > 11
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"blood pressure after exercise, clinic {i} of 24" for i in range(24)],
+        ["FULL_CAPITALS_WITHOUT_A_SPACE_W" + "MW"[i] for i in range(2)],
+        ["総コレステロール値" * 3 + str(i) for i in range(9)],
+        ["x" * 100_000, "short"],
+    ],
+)
+def test_long_names_are_cut_within_the_plot_and_stay_different(names):
+    drawn = [
+        svg.bars([svg.Bar(name, 1.0) for name in names], "x"),
+        svg.matrix(names, names, [[1.0] * len(names)] * len(names)),
+    ]
+    for one, at in zip(drawn, ("167.0", "102.0"), strict=True):
+        shown = re.findall(rf'<text class="name" x="{at}" y=".*?" text-anchor="end">(.*?)</text>', one.body)
+        assert len({*shown}) == len(names)
+        letters = [sum(2 if ord(letter) > 0x3000 else 1 for letter in name) for name in shown]
+        assert max(letters) * 5.9 < float(at)
+
+
+def test_a_long_label_of_an_axis_stays_in_the_picture():
+    drawn = svg.lines([svg.Series("model", [(0, 0), (1, 1)])], f"predicted chance of {'a class ' * 20}", "share")
+    (label,) = re.findall(r'<text class="label" .*?>(predicted chance of .*?)</text>', drawn.body)
+    assert len(label) * 6 < svg.WIDTH
+
+
 def test_every_plot_is_a_file_of_its_own(sweep, capsys):
     _report([str(sweep), "--format", "svg"])
     named = ["delta-m", "delta-m-per-task", "learning-curves", "score-against-parameters", "score-against-seconds"]
