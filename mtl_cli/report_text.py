@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+_NUMBER = re.compile(r"-?[\d,]+(\.\d+)?(e[+-]\d+)?%?")
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -37,14 +40,27 @@ def at_most(lines: Sequence[str], most: int) -> list[str]:
 
 
 def format_number(value: float | None) -> str:
-    """A metric for people: four decimals, ``n/a`` if it is not defined.
+    """A metric for people: four decimals where they tell it, ``n/a`` if it is not defined.
 
     Example:
-        >>> format_number(0.5), format_number(None)
-        ('0.5000', 'n/a')
+        >>> format_number(0.5), format_number(None), format_number(0.0), format_number(0.0000321)
+        ('0.5000', 'n/a', '0.0000', '3.21e-05')
     """
-    return "n/a" if value is None else f"{value:.4f}"
+    return "n/a" if value is None else f"{value:{decimals(4, value)}}"
+
+
+def decimals(places: int, *values: float) -> str:
+    """The format of numbers that stand together: so many decimals, but none in large numbers; else four digits.
+
+    Example:
+        >>> [f"{value:+{decimals(2, value)}}" for value in (12.3456, 0.0, 1234567.8, 0.00012, -4.08e65)]
+        ['+12.35', '+0.00', '+1234568', '+0.00012', '-4.08e+65']
+    """
+    largest = max(map(abs, values))
+    if largest and not 0.5 * 10.0**-places <= largest < 1e9:
+        return ".4g"
+    return f".{places if largest < 1e5 else 0}f"
 
 
 def _numeric(cell: str) -> bool:
-    return cell in ("", "-", "n/a") or cell.replace(",", "").replace(".", "", 1).lstrip("-").rstrip("%").isdigit()
+    return cell in ("", "-", "n/a") or _NUMBER.fullmatch(cell) is not None

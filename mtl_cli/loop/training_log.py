@@ -88,8 +88,9 @@ class TrainingLog:
         some = best.monitor.over_tasks and evaluation.undefined
         note = f" ({count - len(evaluation.undefined)} of {count} tasks)" if some else ""
         log.info(
-            "epoch %d: train loss %.4f | val loss %s | %s %s%s%s | %s",
-            self._progress.begun, sum(task.weight * (losses[task.name] or 0.0) for task in self._tasks),
+            "epoch %d: train loss %s | val loss %s | %s %s%s%s | %s",
+            self._progress.begun,
+            format_number(sum(task.weight * (losses[task.name] or 0.0) for task in self._tasks)),
             format_number(evaluation.loss), best.monitor.name, format_number(score), note, mark, _by_task(evaluation),
         )  # fmt: skip
 

@@ -9,6 +9,8 @@ from html import escape
 from typing import NamedTuple
 from unicodedata import east_asian_width
 
+from mtl_cli.report_text import decimals
+
 WIDTH, HEIGHT = 460, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 26, 12, 40
 _COLOURS = 8  # classes c0 to c7 of the style sheet; more series repeat them in other styles of line
@@ -162,7 +164,8 @@ def bars(values: Sequence[Bar], x_label: str) -> Drawing:
     for i, (bar, name) in enumerate(zip(values, names, strict=True)):
         middle = _TOP + row * (i + 0.5)
         start, end = sorted((at(0.0), at(bar.value)))
-        told = f"{bar.name}: {bar.value:+.2f}" + ("" if bar.error is None else f" ± {bar.error:.2f}")
+        form = decimals(2, bar.value, bar.error or 0.0)
+        told = f"{bar.name}: {bar.value:+{form}}" + ("" if bar.error is None else f" ± {bar.error:{form}}")
         size = f'x="{start:.1f}" y="{middle - 8:.1f}" width="{max(end - start, 0.5):.1f}" height="16"'
         kind = "up" if bar.value >= 0 else "down"
         parts.append(f'<rect class="bar {kind}" {size}><title>{escape(told)}</title></rect>')

@@ -325,7 +325,7 @@ def _headline(groupings: Sequence[Grouping], parameters_apart: int | None) -> st
     together = groupings[0] if len(groupings[0].groups) == 1 else None
     if best.untrained:
         them = "it" if len(best.untrained) == 1 else "them"
-        told = f"Predicted from pairs: {best} ({best.chosen_by:+.2f} % on validation rows)."
+        told = f"Predicted from pairs: {best} ({_on_val(best)} on validation rows)."
         return f"{told} Train {them} to know: {_only(best.untrained)}."
     if best.change is None:
         return f"Not known on test rows: {best} is chosen, {_told(best)}."
@@ -358,14 +358,18 @@ def _is_each_alone(grouping: Grouping) -> bool:
 
 def _told(grouping: Grouping) -> str:
     if grouping.untrained:
-        return f"{grouping.chosen_by:+.2f} %, predicted from pairs on validation rows"
+        return f"{_on_val(grouping)}, predicted from pairs on validation rows"
     if _is_each_alone(grouping):
         return "each alone, what the others are compared with"
     if grouping.change is None:
         missing = grouping.without_score
         why = f"no test score, or one of 0 alone, for {listed(missing, _MOST_NAMED)}"
-        return f"{grouping.chosen_by:+.2f} % on validation rows; {why if missing else 'no seed in common to all tasks'}"
+        return f"{_on_val(grouping)} on validation rows; {why if missing else 'no seed in common to all tasks'}"
     return f"{percent(grouping.change)}, {judged(grouping.change)}"
+
+
+def _on_val(grouping: Grouping) -> str:
+    return percent(Estimate(grouping.chosen_by, None, 1))
 
 
 def _share_out(tasks: Sequence[str], totals: Mapping[Group, float]) -> list[list[Group]]:

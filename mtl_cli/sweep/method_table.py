@@ -22,7 +22,7 @@ class _Change(Estimate):
     """In per cent, with its sign."""
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f}" if self.std is None else f"{self.mean:+.2f} ± {self.std:.2f}"
+        return self.text(2, "+")
 
 
 class Standing(NamedTuple):

@@ -275,7 +275,7 @@ def _headline(own: Sequence[Verdict], among: Sequence[Method]) -> str:
         return f"There is nothing to share: {', '.join(best.method.trained_on)} is the only task."
     if change is None:
         return f"Not known: {_no_change(best)}.{_without_them(best)}"
-    sign = f"mean change {change.mean:+.2f} %"
+    sign = f"mean change {percent(change._replace(std=None))}"
     told = judged(change)
     named = [*(verdict.method for verdict in own), best.base]
     name, elsewhere = _short_name(best.method, named), other_base(best, own)
@@ -424,4 +424,4 @@ def _seeds(verdict: Verdict) -> str:
 
 def percent(change: Estimate) -> str:
     """Mean and deviation of a change: ``+1.20 % ± 0.40``."""
-    return f"{change.mean:+.2f} %" + ("" if change.std is None else f" ± {change.std:.2f}")
+    return change.text(2, "+", " %")

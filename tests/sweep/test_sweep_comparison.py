@@ -61,6 +61,22 @@ def test_jobs_that_differ_in_their_seed_alone_are_one_method(records):
     assert separate.task("b") == Estimate(1.0, 0.0, 3)
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "told"),
+    [
+        (0.91234, 0.004, "0.9123 ± 0.0040"),
+        (3.21e-06, 1e-07, "3.21e-06 ± 1e-07"),
+        (1234567.89, 234567.89, "1234568 ± 234568"),
+        (-4.08e65, 5.7e65, "-4.08e+65 ± 5.7e+65"),
+    ],
+)
+def test_numbers_of_any_size_are_told_whole_in_the_table(mean, std, told):
+    half = std / 2**0.5  # of two seeds
+    records = [_record("hard", seed, a=0.5, b=mean + half * (2 * seed - 1)) for seed in range(2)]
+    (row,) = (line for line in format_table(records).splitlines() if line.lstrip().startswith("1 "))
+    assert told in row
+
+
 def test_a_seed_that_was_run_twice_counts_once(records):
     again = [replace(job, job=f"again-{job.job}") for job in records]
     (hard, separate) = methods([*records, *again])
