@@ -321,8 +321,8 @@ def _data_curves(among: Sequence[Method]) -> list[Plot]:
     if not curves:
         return []
     series = [svg.Series(name, sorted(points)) for name, points in curves.items()]
-    title = "score against training rows"
-    return [Plot(title, title, svg.lines(series, "training rows", SCORE, log_x=True))]
+    title, told = "score against training rows", not_all(len(series), "methods", "the table")
+    return [Plot(title, title, svg.lines(series[:MOST_DRAWN], "training rows", SCORE, log_x=True), told)]
 
 
 def _method_curves(among: Sequence[Method], logs: Mapping[str, Sequence[Record]]) -> list[Plot]:
@@ -339,7 +339,8 @@ def _method_curves(among: Sequence[Method], logs: Mapping[str, Sequence[Record]]
             series.append(svg.Series(_name(names), points))
     title = f"{SCORE} (val), mean over seeds"
     told = ["Of the epochs that all seeds have: some ended before others."] if is_cut else []
-    return [Plot("learning-curves", title, svg.lines(series, "epoch", "mean"), told)] if series else []
+    told += not_all(len(series), "methods", "metrics.jsonl of each job")
+    return [Plot("learning-curves", title, svg.lines(series[:MOST_DRAWN], "epoch", "mean"), told)] if series else []
 
 
 def _differences(among: Sequence[Method]) -> str:

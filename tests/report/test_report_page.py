@@ -186,6 +186,22 @@ def test_a_mean_over_seeds_is_one_of_all_of_them(sweep, monkeypatch, longer, tol
     assert plot.told == told
 
 
+def test_no_more_curves_are_drawn_than_can_be_told_apart():
+    jobs = [
+        JobRecord(
+            f"job {i}", "done", metrics={"test/a/auroc": 0.5, "test/mean": 0.9 - i / 100}, primary={"a": "auroc"},
+            train_rows=10, settings={"optimizer.lr": i / 2, "data.split.train_fraction": f, "seed": 0},
+        )
+        for i in range(40) for f in (0.5, 1.0)
+    ]  # fmt: skip
+    logs = {job.job: [{"split": "val", "epoch": epoch, "val/mean": 0.5} for epoch in (1, 2)] for job in jobs}
+    plots = {plot.name: plot for plot in sweep_report("s", jobs, logs).plots}
+    for name, count in (("learning-curves", 80), ("score against training rows", 40)):
+        kinds = [kind for _, kind in plots[name].drawing.legend]
+        assert len({*kinds}) == len(kinds) == 24
+        assert plots[name].told[0].startswith(f"The first 24 of {count} methods")
+
+
 def test_plots_of_different_tasks_are_not_one_plot(sweep, capsys):
     for sharing, accuracy in (("hard", 0.3), ("separate", 0.4)):
         write_run(sweep / f"other-{sharing}", sharing, 0, accuracy, task="park")
