@@ -171,12 +171,13 @@ def _result(summary: Mapping[str, Any]) -> tuple[list[str], list[Column]]:
         *(Column(name, [metrics.get(f"{split}/{task}/{name}") for task in tasks]) for name in names),
     ]
     best, speed = summary.get("best"), summary["rows_per_second"]
+    seconds = summary.get("train_seconds", summary["seconds"])  # the leaderboard's; not in runs of older versions
     chosen = f"epoch {best['epoch']}, the best by {summary['monitor']}" if best else "the last epoch"
     facts = [
         f"mean on {split}: {text(metrics.get(f'{split}/mean'))}",
         f"weights of {chosen}",
         f"{summary['rows']['train']:,} training rows, {summary['epochs']:.4g} epochs, {summary['steps']:,} steps",
-        f"{summary['seconds']:.1f} s" + (f", {speed:,.0f} rows/s" if speed else ""),
+        f"{seconds:.1f} s of training" + (f", {speed:,.0f} rows/s" if speed else ""),
     ]
     if place := computed_on(summary):
         facts.append(f"computed on {place}; another device or number of threads may change the last digits")

@@ -607,6 +607,14 @@ def test_a_png_without_words_is_refused(sweep, capsys, monkeypatch):
     assert capsys.readouterr().err.startswith("--format: 'png' needs a font, and this machine has none of Liber")
 
 
+def test_seconds_of_a_resumed_run_are_of_all_its_parts_as_in_the_leaderboard(tmp_path, capsys):
+    write_run(tmp_path / "run")
+    file = tmp_path / "run/summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"train_seconds": 3600.0, "seconds": 2.0}))
+    _report([str(tmp_path / "run"), "--format", "md"])
+    assert " · 3600.0 s of training, " in capsys.readouterr().out
+
+
 def test_a_run_as_markdown(tmp_path, capsys):
     write_run(tmp_path / "run")
     _report([str(tmp_path / "run"), "--format", "md"])
