@@ -205,7 +205,7 @@ def _weight_curves(records: Sequence[Record], order: Sequence[str]) -> list[Plot
     plots = []
     for plot, key, title, label in (
         ("task-weights", "weight", "mean weight that balancing gave", "weight"),
-        ("gradient-norms", "gradient_norm", "mean length of the tasks' gradients, of the shared parameters", "length"),
+        ("gradient-norms", "gradient_norm", "length of the tasks' gradients, of the shared parameters", "length"),
     ):
         tasks = in_order({name.split("/")[1]: None for r in train for name in r if name.endswith(f"/{key}")}, order)
         series = [_over(train, f"train/{task}/{key}", task) for task in tasks[:MOST_DRAWN]]

@@ -200,7 +200,7 @@ class TaskOptions:
         target: Column with the labels, or several that make up the label together; null: the task's name.
         weight: Factor on its loss; 0: the loss is reported, and trains nothing.
         hidden: Widths of the hidden layers of its head; empty: a linear head.
-        missing_label: Values of the target that mean "no label", beside empty cells.
+        missing_label: Values of the target that mean "no label", beside cells that are missing (``data.missing``).
         mask_by: Other columns, each with the value, or one of several, that it must hold for the label to count.
         sample_weight: Column of numbers from 0: what each row counts in the loss. A row with 0 has no label. Not
             where each token has a label.
