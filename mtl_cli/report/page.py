@@ -10,7 +10,7 @@ from typing import Any
 from mtl_cli.report import svg
 from mtl_cli.report.gradients import gradient_plots, pair_table
 from mtl_cli.report.plots import MOST_DRAWN, Plot, in_order, not_all
-from mtl_cli.report.predictions import prediction_plots
+from mtl_cli.report.predictions import prediction_plots, without_confusion
 from mtl_cli.report.sharing import sharing_left_out, sharing_markdown, sharing_plots
 from mtl_cli.report.style import SCRIPT, STYLE
 from mtl_cli.run import MetricsLog, RunFolder, flatten
@@ -229,7 +229,7 @@ def _predictions(run: RunFolder, order: Sequence[str]) -> Section:
     if not (run.path / "curves.json").exists():
         return Section("Predictions")
     curves = run.read_json("curves.json")
-    told = not_all(len(curves["tasks"]), "tasks", "curves.json")
+    told = [*not_all(len(curves["tasks"]), "tasks", "curves.json"), *without_confusion(curves, order)]
     return Section("Predictions", _paragraphs(told), prediction_plots(curves, order))
 
 

@@ -37,3 +37,11 @@ def prediction_plots(curves: Mapping[str, Any], order: Sequence[str]) -> list[Pl
             title = f"{task}: predicted against true ({split}, {shown})"
             plots.append(Plot(f"predicted-{task}", title, svg.scatter(dots, perfect, "true", "predicted")))
     return plots
+
+
+def without_confusion(curves: Mapping[str, Any], order: Sequence[str]) -> list[str]:
+    """A line on the tasks whose classes are too many for a matrix that can be read; none if there are none."""
+    tasks = in_order(curves["tasks"], order)[:MOST_DRAWN]
+    counts = {task: len(curves["tasks"][task].get("classes", ())) for task in tasks}
+    many = [f"{task} ({n} classes)" for task, n in counts.items() if n and "confusion" not in curves["tasks"][task]]
+    return [f"No confusion is drawn of {', '.join(many)}: so many could not be read."] if many else []

@@ -12,7 +12,7 @@ from unicodedata import east_asian_width
 from mtl_cli.report_text import decimals
 
 WIDTH, HEIGHT = 460, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 26, 12, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 26, 12, 40
 _COLOURS = 8  # classes c0 to c7 of the style sheet; more series repeat them in other styles of line
 _STYLES = ("", " dashed", " dotted", " mixed")
 _LETTER, _WIDE = 6.4, frozenset("MWmw<>=+&%@~")  # pixels of most letters, and those that take more

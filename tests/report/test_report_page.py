@@ -366,6 +366,22 @@ def _finding(name, rows, columns, values, notes=()):
     return Finding(name, f"title of {name}", f"meaning of {name}", rows, columns, values, notes)
 
 
+def test_a_confusion_that_is_not_drawn_is_told(tmp_path):
+    write_run(tmp_path / "run")
+    many = {"classes": [*map(str, range(40))], "calibration": [[0.2, 0.1, 9]], "calibration_error": 0.1}
+    number = {"points": [[1.0, 1.5]], "rows": 1}
+    RunFolder(tmp_path / "run").write_json("curves.json", {"split": "test", "tasks": {"digit": many, "ink": number}})
+    _report([str(tmp_path / "run")])
+    told = "<p>No confusion is drawn of digit (40 classes): so many could not be read.</p>"
+    assert told in (tmp_path / "run/report.html").read_text(encoding="utf-8")
+
+
+def test_numbers_beside_an_axis_do_not_reach_its_name():
+    drawn = svg.lines([svg.Series("r2", [(1, -7.5e-6), (2, 5e-6)])], "epoch", "r2")
+    ticks = re.findall(r'x="([\d.]+)" y="[\d.]+" text-anchor="end">(-[^<]+)<', drawn.body)
+    assert min(float(x) - 6 * len(tick) for x, tick in ticks) > 12  # where the name stands
+
+
 def test_findings_are_shown_in_the_order_of_the_user_with_what_they_mean(tmp_path, capsys):
     write_run(tmp_path / "run", tasks=["digit", HOSTILE])
     parts = parts_of([HOSTILE, "digit"], 2)
