@@ -430,14 +430,16 @@ def setting_text(value: Any) -> str:
     """A setting for people, as YAML has it.
 
     Example:
-        >>> [setting_text(value) for value in (None, True, 0.1, ["a", None], {"a": False})]
-        ['null', 'true', '0.1', '[a, null]', '{a: false}']
+        >>> [setting_text(value) for value in (None, True, 0.1, ["", None], {"a": False})]
+        ['null', 'true', '0.1', '["", null]', '{a: false}']
     """
     if isinstance(value, list):
         return f"[{', '.join(map(setting_text, value))}]"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key}: {setting_text(item)}' for key, item in value.items())}}}"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if value is None or value == "":
+        return "null" if value is None else '""'
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _swept(among: Sequence[Method]) -> list[dict[str, str]] | None:
