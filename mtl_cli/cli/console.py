@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from mtl_cli.commands.entry import print_any_sign, print_nowhere
+from mtl_cli.errors import UserError
 from mtl_cli.run.atomic import write_error
 
 log = logging.getLogger("mtl_cli")
@@ -16,6 +17,7 @@ log = logging.getLogger("mtl_cli")
 _label: contextvars.ContextVar[str] = contextvars.ContextVar("label", default="")
 #: The log of the job whose code is running: each of several that are trained together has a context of its own.
 _job_log: contextvars.ContextVar[RunLog | None] = contextvars.ContextVar("job_log", default=None)
+_MOST_LETTERS = 1000  # of an error on one line; a message of ours names rows and keys
 
 
 def show_log() -> None:
@@ -33,14 +35,21 @@ def label_lines(label: str) -> None:
 
 
 def one_line(error: BaseException) -> str:
-    r"""The class and the first line of an error.
+    r"""The class and the first line of an error, and how many mistakes it tells of besides.
 
     Example:
         >>> one_line(ValueError("no number\nin row 3"))
         'ValueError: no number'
+        >>> from mtl_cli.errors import Problem
+        >>> one_line(UserError([*map(Problem, "ab", ("is wrong", "is, too"))]))
+        'UserError: a: is wrong. (and 1 more)'
     """
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:300]
+    told = f"{type(error).__name__}: {lines[0] if lines else ''}"
+    if len(told) > _MOST_LETTERS:
+        told = f"{told[:_MOST_LETTERS]}…"
+    more = len(error.problems[1:]) if isinstance(error, UserError) else 0
+    return f"{told} (and {more} more)" if more else told
 
 
 class RunLog:
