@@ -254,7 +254,10 @@ class _Axis:
         self._step = 0.0  # none
         if log:
             self.low, self.high = math.log10(low), math.log10(high)
-            self.ticks = sorted(set(values)) if len(set(values)) <= 6 else [low, high]
+            self.ticks = [low, high] if high > low else [low]
+            for value in sorted(set(values)):  # those that do not lie on one another
+                if all(abs(math.log10(value / tick)) >= 0.12 * (self.high - self.low) for tick in self.ticks):
+                    self.ticks.append(value)
         else:
             step = _step(high - low if high > low else max(abs(high), 1.0) * 0.1)
             if whole:

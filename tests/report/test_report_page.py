@@ -376,6 +376,14 @@ def test_a_confusion_that_is_not_drawn_is_told(tmp_path):
     assert told in (tmp_path / "run/report.html").read_text(encoding="utf-8")
 
 
+def test_numbers_below_a_logarithmic_axis_do_not_lie_on_one_another():
+    rows = (126, 300, 1000, 1131, 1258)
+    drawn = svg.lines([svg.Series("hard", [(row, 0.5) for row in rows])], "rows", "mean", log_x=True)
+    ticks = re.findall(r'x="([\d.]+)" y="236.0" text-anchor="middle">([\d,]+)<', drawn.body)
+    assert {tick for _, tick in ticks} == {"126", "300", "1,258"}
+    assert min(b - a for a, b in pairwise(sorted(float(x) for x, _ in ticks))) > 35
+
+
 def test_numbers_beside_an_axis_do_not_reach_its_name():
     drawn = svg.lines([svg.Series("r2", [(1, -7.5e-6), (2, 5e-6)])], "epoch", "r2")
     ticks = re.findall(r'x="([\d.]+)" y="[\d.]+" text-anchor="end">(-[^<]+)<', drawn.body)
