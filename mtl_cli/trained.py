@@ -28,6 +28,7 @@ from mtl_cli.build import (
     load_fitted,
     model_spec,
     name_source,
+    place_as_trained,
     read_inputs,
     read_rows,
     tasks_without_columns,
@@ -456,6 +457,7 @@ def load_run(path: str | Path, *, checkpoint: str | None = None, device: str | N
         raise ConfigError(
             [replace(p, where="device", hint="Choose another one: cpu.") for p in error.problems]
         ) from None
+    place_as_trained(config, model)
     notes = (*_unfinished(folder, epoch), *_edited(config, folder))
     return TrainedRun(folder, config, features, tasks, model, name, epoch, state, notes)
 

@@ -19,6 +19,7 @@ from mtl_cli.build.learner import (
     build_model,
     build_monitor,
     build_sharing,
+    place_as_trained,
     tasks_with_head,
 )
 from mtl_cli.build.lone_rows import refuse_lone_rows
@@ -45,6 +46,7 @@ __all__ = [
     "load_fitted",
     "model_spec",
     "name_source",
+    "place_as_trained",
     "read_inputs",
     "read_rows",
     "refuse_lone_rows",

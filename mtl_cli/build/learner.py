@@ -26,9 +26,10 @@ from mtl_cli.loop.monitor import Monitor
 from mtl_cli.loop.step import compile_trunk
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.ownership import by_rows
+from mtl_cli.model.freezing import frozen_rows
+from mtl_cli.model.ownership import by_rows, named_rows
 from mtl_cli.model.sharing import Sharing
-from mtl_cli.optim import FlatParameters
+from mtl_cli.optim import FlatParameters, begin_as_in_a_vector
 from mtl_cli.processes import ALONE, ProcessGroup
 from mtl_cli.registry import BALANCINGS, ENCODERS, LOGGERS, OPTIMIZERS, SCHEDULERS, SHARINGS
 from mtl_cli.run.loggers import Logger, RunFacts
@@ -103,6 +104,14 @@ def build_model(
     }
     hidden = [own.hidden for own in options]
     return MultiTaskModel(input_dim, output_dims, config.shared_dim, sharing=sharing, hidden=hidden, products=products)
+
+
+def place_as_trained(config: RunConfig, model: MultiTaskModel) -> None:
+    """Has the parameters of a run's model lie in memory as while it was trained, that it computes the same bits."""
+    owners = model.owners()
+    frozen = frozen_rows(model, owners, config.freeze)
+    named = named_rows(owners, dict(model.named_parameters()))
+    begin_as_in_a_vector(o.parameter for o, rows in zip(owners, named, strict=True) if rows not in frozen)
 
 
 def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> Sharing:

@@ -43,6 +43,21 @@ def freeze(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str
         >>> [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         ['1.weight', '1.bias']
     """
+    names, parts = dict(model.named_parameters()), list(owners)
+    frozen = frozen_rows(model, parts, patterns)
+    trained = {rows.name for rows in named_rows(parts, names) if rows not in frozen}
+    for name, parameter in names.items():
+        if name not in trained:
+            parameter.requires_grad_(False)
+    return {rows for rows in frozen if rows.name in trained}
+
+
+def frozen_rows(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str]) -> set[NamedRows]:
+    """What patterns take out of training, of whole parameters and of parts; it stays as it is. See ``freeze``.
+
+    Raises:
+        ConfigError: As ``freeze``.
+    """
     names = dict(model.named_parameters())
     parts = dict(zip(named_rows(owners := list(owners), names), owners, strict=True))
     encoders = _of_encoders(model)
@@ -68,10 +83,7 @@ def freeze(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str
         problems.append(Problem("freeze", what, "Leave the heads out of it, as in freeze=[encoder]."))
     if problems:
         raise ConfigError(problems)
-    for name, parameter in names.items():
-        if name not in trained:
-            parameter.requires_grad_(False)
-    return {rows for rows in frozen if rows.name in trained}
+    return frozen
 
 
 def frozen_statistics(model: nn.Module) -> list[nn.Module]:

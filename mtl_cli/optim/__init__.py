@@ -5,6 +5,6 @@ start), and because the parameters of a task without labels in a step must stay 
 """
 
 from mtl_cli.optim.base import Optimizer, Scheduler
-from mtl_cli.optim.flat import FlatParameters
+from mtl_cli.optim.flat import FlatParameters, begin_as_in_a_vector
 
-__all__ = ["FlatParameters", "Optimizer", "Scheduler"]
+__all__ = ["FlatParameters", "Optimizer", "Scheduler", "begin_as_in_a_vector"]

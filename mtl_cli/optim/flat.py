@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+_ALIGNED = 64  # bytes: where PyTorch has a tensor of its own begin, and how far products of matrices look
+
 
 class Segment(NamedTuple):
     """A stretch of the flat vector and the task that owns it (None: shared)."""
@@ -119,3 +121,21 @@ class FlatParameters:
             self.segments[-1] = Segment(last.start, segment.stop, segment.task)
         elif segment.stop > segment.start:
             self.segments.append(segment)
+
+
+def begin_as_in_a_vector(parameters: Iterable[nn.Parameter]) -> None:
+    """Has parameters begin as far from a multiple of 64 bytes as in a ``FlatParameters`` of them, each in own memory.
+
+    Products of matrices round otherwise where one of them begins otherwise, so that a model would differ from the one
+    that was trained in the last bits. One vector would do as well, but whoever pickles a parameter would get all.
+
+    Args:
+        parameters: Those of the vector, in order; more than once or not trained, as they may be there.
+    """
+    offset = 0
+    for parameter in dict.fromkeys(p for p in parameters if p.requires_grad):
+        begin = offset % (_ALIGNED // parameter.element_size())
+        if begin:
+            values = parameter.data.new_empty(begin + parameter.numel())[begin:]
+            parameter.data = values.view(parameter.shape).copy_(parameter.data)
+        offset += parameter.numel()

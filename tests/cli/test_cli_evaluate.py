@@ -48,6 +48,13 @@ def test_numbers_are_those_of_the_training_to_the_last_digit(cli, customers, eva
     assert _json("train.json")["rows"] == _json("run/summary.json")["rows"]["train"]
 
 
+@pytest.mark.parametrize("more", [["sharing=tucker"], ["sharing=ple", "freeze=[encoder]"]])
+def test_numbers_are_those_of_the_training_where_products_round_by_where_weights_begin(cli, customers, evaluate, more):
+    cli(*CUSTOMERS, *more)
+    assert evaluate("run", "--out", "test.json")[0] == 0
+    assert _json("test.json")["metrics"] == _split("test")
+
+
 def test_each_epochs_checkpoint_gives_the_numbers_that_were_logged(cli, customers, evaluate, records):  # MET-06
     cli(*CUSTOMERS, "trainer.max_epochs=3", "trainer.checkpoint.save_top_k=-1")
     for line in records(Path("run"), "val"):

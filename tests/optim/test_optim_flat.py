@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from mtl_cli.model import MultiTaskModel
-from mtl_cli.optim import FlatParameters
+from mtl_cli.optim import FlatParameters, begin_as_in_a_vector
 
 
 def _flat(model):
@@ -108,3 +108,17 @@ def test_no_parameters_make_an_empty_vector():
     flat = FlatParameters([])
     assert len(flat.values) == 0
     assert float(flat.gradient_norm()) == 0.0
+
+
+def test_parameters_begin_as_in_a_vector_each_in_its_own_memory():
+    model, other = MultiTaskModel(3, [2, 1], 5), MultiTaskModel(3, [2, 1], 5)
+    still = model.get_parameter("heads.blocks.0.bias").requires_grad_(False), other.get_parameter("heads.blocks.0.bias")
+    still[1].requires_grad_(False)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    begin_as_in_a_vector(owned.parameter for owned in model.owners())
+    flat = _flat(other)
+    assert all(map(torch.equal, model.parameters(), before))
+    for parameter, like in zip(model.parameters(), other.parameters(), strict=True):
+        assert parameter.data_ptr() % 64 == like.data_ptr() % 64
+        assert parameter.untyped_storage().nbytes() < parameter.nbytes + 64
+    assert {place.start % 16 for place in flat.places.values()} != {0}
