@@ -23,8 +23,8 @@ from mtl_cli.types import Inputs
 TOLERANCE = 1e-5
 _SCALED = (
     "numbers as in the data, truth values as 1 and 0, dates as days since 1970-01-01; then by the `mode` of the "
-    "column's `scaler`: 0: as it is, 1: 0, 2: (x - mean) / std, 3: rank among `quantiles`, to a standard normal, "
-    "clipped to 5; an empty cell: `fill`"
+    "column's `scaler`: 0: as it is, 1: 0, 2: (x - mean) / std, 3: rank among `quantiles` from 0 to 1 (linear between "
+    "two of them, of equal ones the middle), to a standard normal, clipped to 5; an empty cell: `fill`"
 )
 _CODES = (
     "place in the column's list of categories, from 1; 0: unknown; an empty cell: as in `missing`. A cell is looked up "

@@ -18,6 +18,8 @@ from mtl_cli.tasks._scores import quantile_scores
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column, Range
 
+_LEVELS = 0.1, 0.5, 0.9
+
 
 @KINDS.register("quantile")
 class Quantile(Kind):
@@ -45,7 +47,8 @@ class Quantile(Kind):
     """
 
     formula: ClassVar[str] = (
-        "back(q * std + mean) for q = outputs[0], then softplus(output) added for each more; back undoes `transform`"
+        "back(q * std + mean) for q = outputs[0], then softplus(output) added for each more; back undoes `transform`. "
+        f"These are the `quantiles`; null: {', '.join(map(str, _LEVELS))}"
     )
     scored_by: ClassVar[str] = "sklearn.metrics"
     metrics: ClassVar[Mapping[str, bool | None]] = {"d2": True, "pinball": False, "coverage": None}
@@ -56,7 +59,7 @@ class Quantile(Kind):
         quantiles: list[Annotated[float, Range(0, 1, open_low=True, open_high=True)]] | None = None,
         transform: Literal["none", "log1p", "log", "sqrt", "asinh"] = "none",
     ) -> None:
-        self.quantiles = [0.1, 0.5, 0.9] if quantiles is None else list(quantiles)
+        self.quantiles = list(_LEVELS if quantiles is None else quantiles)
         if not self.quantiles or any(low >= high for low, high in pairwise(self.quantiles)):
             raise ConfigError(
                 Problem("kind.quantile.quantiles", f"must be one or more rising numbers, got {quantiles}")

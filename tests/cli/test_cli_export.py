@@ -1,6 +1,7 @@
 """mtl-export: a file that needs no mtl-train gives the numbers of mtl-predict, and says what they mean."""
 
 import json
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,6 +19,7 @@ from mtl_cli.build import build_source
 from mtl_cli.commands import export as command
 from mtl_cli.commands.entry import run
 from mtl_cli.data import FeatureOptions, Features
+from mtl_cli.data.scaling import Scaler
 from mtl_cli.data.table import Part, Table
 from mtl_cli.model.gates import GateUse
 from mtl_cli.registry import ENCODERS, SHARINGS
@@ -165,6 +167,22 @@ print(json.dumps(found))
     assert (photo["type"], photo["shape"]) == ("image", ["rows", 2, 4, 1])
     assert "those of files from 0 to 255: the program scales them. Files are turned upright" in photo["values"]
     assert not {"mean", "std"} & image.keys()  # nobody scales them once more
+
+
+def test_numbers_by_rank_and_quantiles_are_what_the_file_says(train, export):
+    train("data.scale=quantile", "tasks.income.kind=quantile")
+    assert export("run", "--out", "model.pt2")[0] == 0
+    said = json.loads(Path("model.json").read_text())
+    rank = "rank among `quantiles` from 0 to 1 (linear between two of them, of equal ones the middle)"
+    assert rank in said["inputs"]["numeric"]["values"]
+    scaler = Scaler.from_json(
+        {**said["preprocessing"]["numeric"][0]["scaler"], "mode": [3], "quantiles": [[1, 2, 2, 2, 2, 6]]}
+    )
+    expected = [statistics.NormalDist().inv_cdf(share) for share in (0.1, 0.5, 0.9)]
+    assert scaler.transform(np.array([[1.5], [2.0], [4.0]]))[:, 0].tolist() == pytest.approx(expected, abs=1e-6)
+    income = next(one for one in said["outputs"] if one["task"] == "income")
+    assert (income["options"]["quantiles"], income["outputs"]) == (None, 3)
+    assert income["formula"].endswith("These are the `quantiles`; null: 0.1, 0.5, 0.9")
 
 
 def test_a_file_that_gives_other_numbers_is_not_kept(train, export, monkeypatch):
