@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +53,7 @@ from mtl_cli.types import InputSpec, Labels
 
 ROW = "row"  # the column that numbers the rows of predictions where there is no id
 _INTO_FRAMES = {"pandas": "Call polars.from_pandas on it.", "pyarrow": "Call polars.from_arrow on it."}
+_NUMBER_OF_THREADS = threading.RLock()  # of PyTorch's: whoever changes it holds this until it is as it was
 _SHOWN = 10  # tasks that a run is described by
 _ROWS = 65_536  # of a table at a time, at most
 _CELLS = 4_000_000  # what they hold, or is predicted of them: wide tables, images and many classes need no more memory
@@ -348,12 +350,21 @@ class TrainedRun:
 
     @contextmanager
     def _own_threads(self) -> Iterator[None]:
-        callers = torch.get_num_threads()
-        torch.set_num_threads(choose_threads(self.config, self.model))
-        try:
+        """Has PyTorch compute with the threads of the training.
+
+        A thread of the process that computes for the first time meanwhile begins with their number, and would restore
+        it as its caller's, for all that come later. So where the number has to be changed, one waits for the other.
+        """
+        own = choose_threads(self.config, self.model)
+        with ExitStack() as left:
+            left.enter_context(_NUMBER_OF_THREADS)
+            callers = torch.get_num_threads()
+            if callers == own:
+                left.close()
+            else:
+                torch.set_num_threads(own)
+                left.callback(torch.set_num_threads, callers)
             yield
-        finally:
-            torch.set_num_threads(callers)
 
     def _unreadable(self) -> list[int] | None:
         return [] if self.config.data.image.on_bad == "skip" else None

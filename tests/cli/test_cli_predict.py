@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -569,6 +570,34 @@ def test_library_computes_with_the_threads_of_the_training_and_leaves_those_of_i
         act()
         assert torch.get_num_threads() == 2
     assert seen == [3, 3, 3]
+
+
+def test_predictions_in_several_threads_leave_each_the_number_of_its_caller(train_base, monkeypatch):
+    train_base("trainer.threads=3")
+    trained, forward = load_run("run"), trained_module.forward
+    left, entered = [], threading.Event()
+
+    def request():
+        trained.predict("val.csv")
+        left.append(torch.get_num_threads())
+
+    second = threading.Thread(target=request)
+
+    def slow(*arguments):
+        if threading.current_thread() is second:
+            entered.set()
+        else:  # a request comes in while another one is computed
+            second.start()
+            entered.wait(0.2)
+        return forward(*arguments)
+
+    monkeypatch.setattr(trained_module, "forward", slow)
+    torch.set_num_threads(2)
+    first = threading.Thread(target=request)
+    first.start()
+    first.join()
+    second.join()
+    assert (left, torch.get_num_threads()) == ([2, 2], 2)
 
 
 def test_what_is_found_in_rows_is_of_one_call_alone(train_base):
