@@ -184,7 +184,10 @@ class TrainedRun:
             rows = build_source(self.config, os.fspath(data), source)
         else:
             raise _neither_file_nor_frame(data)
-        return pl.concat(self.predictions(rows, id=id))
+        try:
+            return pl.concat(self.predictions(rows, id=id))
+        except DataError as error:
+            raise DataError([_numbering_rows(problem) for problem in error.problems]) from None
 
     def predictions(self, source: Source, *, id: str | None = None) -> Iterator[pl.DataFrame]:
         """What ``predict`` gives, some rows at a time; at least one frame. ``findings`` counts what was replaced."""
@@ -193,7 +196,7 @@ class TrainedRun:
 
     def _predictions(self, source: Source, id: str | None, findings: Findings) -> Iterator[pl.DataFrame]:
         name = self.config.data.id if id is None else id or None
-        where = "data.id" if id is None else "--id"
+        where = "data.id" if id is None else "id"
         first = 0
         for chunk in self._chunks(source, {} if name is None else {name: where}, findings, verbatim=True):
             count = len(chunk.rows)
@@ -483,6 +486,13 @@ def _neither_file_nor_frame(data: object) -> TypeError:
     return TypeError(
         f"data: must be the name of a file or a polars.DataFrame, got {given.__module__}.{given.__qualname__}. {hint}"
     )
+
+
+def _numbering_rows(problem: Problem) -> Problem:
+    """Says of a column of ids that it is not needed."""
+    if problem.where not in ("data.id", "id"):
+        return problem
+    return replace(problem, hint=f'{problem.hint} Or number the rows with id="".'.strip())
 
 
 @contextmanager

@@ -95,10 +95,10 @@ def choose_source(config: RunConfig, name: str | None) -> str:
     if name is None and several:
         known = ", ".join(config.sources)
         what = f"must be given: the run has sources with names ({known}), and each reads its files in its own way"
-        raise ConfigError(Problem("--source", what, "Name the one that the file is like."))
+        raise ConfigError(Problem("source", what, "Name the one that the file is like."))
     if name is not None and (not several or name not in config.sources):
         hint = did_you_mean(name, config.sources) if several else "Leave it out."
-        raise ConfigError(Problem("--source", f"the run has no source '{name}'", hint))
+        raise ConfigError(Problem("source", f"the run has no source '{name}'", hint))
     return name or ""
 
 

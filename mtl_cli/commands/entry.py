@@ -27,6 +27,7 @@ from mtl_cli.threads import wait_briefly
 
 _DISK_TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 MANY_NOTES = 20  # about a file; of more the console shows the first
+_ARGUMENTS = ("id", "source")  # of functions that commands call, and of the commands
 READING = ("sep", "encoding", "decimal", "thousands")  # options of text files that further files may have of their own
 
 
@@ -213,7 +214,9 @@ def reading(given: argparse.Namespace) -> dict[str, str | None]:
 
 @contextlib.contextmanager
 def own_words(further: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
-    """Has the problems of the file of --data name this command's arguments, not the keys that only mtl-train takes.
+    """Has the problems of the file of --data name this command's arguments.
+
+    Else they name keys that only mtl-train takes (``data.sep``), or arguments of a function (``source``).
 
     Args:
         further: What to add to the hints of problems, by where they are.
@@ -228,7 +231,8 @@ def own_words(further: Mapping[str, str] = MappingProxyType({})) -> Iterator[Non
 
     def told(problem: Problem) -> Problem:
         where, hint = (re.sub(rf"\bdata\.({keys})\b", r"--\1", text) for text in (problem.where, problem.hint))
-        return replace(problem, where=where, hint=f"{hint} {further.get(problem.where, '')}".strip())
+        where = f"--{where}" if where in _ARGUMENTS else where
+        return replace(problem, where=where, hint=f"{hint} {further.get(where, '')}".strip())
 
     try:
         yield

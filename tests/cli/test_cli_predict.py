@@ -24,7 +24,7 @@ from mtl_cli.build import build_source
 from mtl_cli.cli import run_command
 from mtl_cli.commands import predict as command
 from mtl_cli.commands.entry import run
-from mtl_cli.errors import ConfigError
+from mtl_cli.errors import ConfigError, UserError
 from mtl_cli.loop.evaluate import rows_at_once
 from mtl_cli.run import digest
 from mtl_cli.run.atomic import TEMPORARY_SUFFIX
@@ -531,6 +531,21 @@ def test_data_that_are_no_frame_are_refused_with_what_makes_them_one(train_base,
     with pytest.raises(TypeError) as refused:
         load_run("run").predict(given(pl.read_csv("val.csv")))
     assert str(refused.value) == f"data: must be the name of a file or a polars.DataFrame, got {message}"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "data.id: no column 'id' in table. Known: x1, x2, x3, x4, ya, yb. Or number the rows with id=\"\"."),
+        ({"id": "x5"}, "id: no column 'x5' in table. Known: x1, x2, x3, x4, ya, yb. Or number the rows with id=\"\"."),
+        ({"source": "x"}, "source: the run has no source 'x'. Leave it out."),
+    ],
+)
+def test_mistakes_in_python_are_told_in_its_words(train_base, given, message):
+    train_base()
+    with pytest.raises(UserError) as refused:
+        load_run("run").predict(pl.read_csv("val.csv").select(pl.exclude("id")), **given)
+    assert str(refused.value) == message
 
 
 @pytest.mark.parametrize(
