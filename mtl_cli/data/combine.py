@@ -167,7 +167,12 @@ class NamedSource(Source):
         frame = table.frame
         if self._source_column:
             frame = frame.with_columns(pl.lit(self._name).alias(SOURCE_COLUMN))
-        parts = tuple(replace(p, source=self._name, columns=frozenset(frame.columns)) for p in table.parts)
+        # What the rows lack is told by the name that their files would have for it.
+        lacking = {new: old for old, new in self._rename.items() if new not in frame.columns}
+        parts = tuple(
+            replace(p, source=self._name, columns=frozenset(frame.columns), renamed={**p.renamed, **lacking})
+            for p in table.parts
+        )
         return replace(table, frame=frame, parts=parts)
 
 

@@ -298,8 +298,10 @@ class AnyTable(ABC):
         schema = self.schema
         absent = [name for name in dict.fromkeys(names) if name not in schema]
         if absent:
+            named = {new: old for part in self.parts for new, old in part.renamed.items()}
+            own = {name: named.get(name, name) for name in absent}  # as the files would call it
             raise DataError(
-                [Problem(who[name], f"no column '{name}' in {self.files}", self._way_out(name)) for name in absent]
+                [Problem(who[n], f"no column '{own[n]}' in {self.files}", self._way_out(own[n])) for n in absent]
             )
 
     def _way_out(self, name: str) -> str:

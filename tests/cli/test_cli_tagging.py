@@ -261,7 +261,7 @@ def test_a_file_has_the_columns_that_its_source_had(shops, capsys):
     books, _ = shops
     Path("misspelt.csv").write_text(books.replace("Item", "Itm"))
     assert run(predict.predict, ["run", "--data", "misspelt.csv", "--source", "books", "--out", "p.csv"]) == 2
-    expected = "data.inputs: no column 'book' in misspelt.csv. Known: Itm, source, stars, user.\n"
+    expected = "data.inputs: no column 'Item' in misspelt.csv. Did you mean 'Itm'?\n"
     assert capsys.readouterr().err == expected
     header, *lines = books.splitlines()  # what only movies had is no input of books
     Path("more.csv").write_text("\n".join([f"{header},length", *(f"{line},120" for line in lines)]) + "\n")
