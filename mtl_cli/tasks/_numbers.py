@@ -38,6 +38,9 @@ _TRANSFORMS: dict[str, _Pair] = {
     "asinh": _Pair(np.arcsinh, np.sinh),
 }
 
+#: What ``back`` means in the formulas of kinds.
+BACK = "back undoes `transform` (of sqrt: squares what is above 0, all else is 0)"
+
 
 class Units:
     """The way from numbers in the user's units to a standardised scale, and back.

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from mtl_cli.errors import ConfigError, Problem
 from mtl_cli.registry import KINDS
-from mtl_cli.tasks._numbers import Units
+from mtl_cli.tasks._numbers import BACK, Units
 from mtl_cli.tasks._scores import quantile_scores
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column, Range
@@ -47,7 +47,7 @@ class Quantile(Kind):
     """
 
     formula: ClassVar[str] = (
-        "back(q * std + mean) for q = outputs[0], then softplus(output) added for each more; back undoes `transform`. "
+        f"back(q * std + mean) for q = outputs[0], then softplus(output) added for each more; {BACK}. "
         f"These are the `quantiles`; null: {', '.join(map(str, _LEVELS))}"
     )
     scored_by: ClassVar[str] = "sklearn.metrics"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtl_cli.registry import KINDS
-from mtl_cli.tasks._numbers import Units
+from mtl_cli.tasks._numbers import BACK, Units
 from mtl_cli.tasks._scores import regression_scores
 from mtl_cli.tasks.base import Kind
 from mtl_cli.types import Column, Positive
@@ -38,7 +38,7 @@ class Regression(Kind):
         tensor([[0., 4.]])
     """
 
-    formula: ClassVar[str] = "back(output * std + mean), where back undoes `transform`: the number in the user's units"
+    formula: ClassVar[str] = f"back(output * std + mean): the number in the user's units; {BACK}"
     metrics: ClassVar[Mapping[str, bool | None]] = {"r2": True, "rmse": False, "mae": False, "pearson": True}
 
     def __init__(

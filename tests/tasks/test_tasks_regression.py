@@ -13,6 +13,7 @@ from worlds import NAN, column, every_row
 from mtl_cli.errors import ConfigError, DataError
 from mtl_cli.tasks import read_numbers
 from mtl_cli.tasks._numbers import Units
+from mtl_cli.tasks.quantile import Quantile
 from mtl_cli.tasks.regression import Regression
 
 
@@ -27,6 +28,15 @@ def test_scale_comes_from_the_labelled_training_rows_alone():
     kind = _fit(values, train=np.array([0, 1, 2]))
     np.testing.assert_allclose(kind.encode(column(values))[[0, 2, 3]], [-1.0, 1.0, 998.0], rtol=1e-6)
     assert np.isnan(kind.encode(column(values))[1])
+
+
+def test_what_is_below_the_root_of_0_is_0_and_the_formula_says_so():
+    kind = _fit([0.0, 4.0], transform="sqrt")
+    state = kind.state()
+    below, above = (torch.tensor([[(root - state["mean"]) / state["std"]]]) for root in (-3.0, 3.0))
+    assert [kind.decode(outputs)["pred"].round(4).tolist() for outputs in (below, above)] == [[0.0], [9.0]]
+    for formula in (Regression.formula, Quantile.formula):
+        assert "back undoes `transform` (of sqrt: squares what is above 0, all else is 0)" in formula
 
 
 def test_dates_are_no_targets():
