@@ -16,6 +16,7 @@ from mtl_cli.data import Features
 from mtl_cli.errors import Problem, RunError, TrainingError
 from mtl_cli.model.gates import GateUse
 from mtl_cli.run import versions, write_bytes, write_text
+from mtl_cli.schema import RunConfig
 from mtl_cli.trained import TrainedRun
 from mtl_cli.types import Inputs
 
@@ -25,6 +26,10 @@ _SCALED = (
     "numbers as in the data, truth values as 1 and 0, dates as days since 1970-01-01; then by the `mode` of the "
     "column's `scaler`: 0: as it is, 1: 0, 2: (x - mean) / std, 3: rank among `quantiles` from 0 to 1 (linear between "
     "two of them, of equal ones the middle), to a standard normal, clipped to 5; an empty cell: `fill`"
+)
+_EMPTY = (
+    "a cell is empty if it holds no value, NaN, or one of these texts as a whole; a number among them is meant in any "
+    "spelling, and in columns of numbers too"
 )
 _CODES = (
     "place in the column's list of categories, from 1; 0: unknown; an empty cell: as in `missing`. A cell is looked up "
@@ -133,6 +138,7 @@ def description(trained: TrainedRun) -> dict[str, Any]:
         "versions": versions(),
         "precision": "float32",
         "inputs": {
+            "empty": {"texts": _empty_texts(config), "values": _EMPTY},
             "numeric": {
                 "shape": ["rows", spec.numeric_dim], "type": "float32",
                 "columns": [  # scaled as `preprocessing` says; `missing`: place of the 0/1 number for an empty cell
@@ -167,6 +173,13 @@ def description(trained: TrainedRun) -> dict[str, Any]:
             for name, task in config.tasks.items()
         ],
     }  # fmt: skip
+
+
+def _empty_texts(config: RunConfig) -> list[str] | dict[str, list[str]]:
+    """What means "no value" besides null and NaN; by source where they have names."""
+    given = {name: source.component.options.get("missing", []) for name, source in config.sources.items()}
+    texts = {name: [""] if markers is None else list(markers) for name, markers in given.items()}
+    return texts.get("", texts)
 
 
 def _preprocessing(features: Features) -> dict[str, Any]:

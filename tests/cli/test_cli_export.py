@@ -185,6 +185,15 @@ def test_numbers_by_rank_and_quantiles_are_what_the_file_says(train, export):
     assert income["formula"].endswith("These are the `quantiles`; null: 0.1, 0.5, 0.9")
 
 
+@pytest.mark.parametrize(("more", "texts"), [([], ["", "?"]), (["data.missing=null"], [""])])
+def test_the_file_says_which_cells_are_empty(train, customers, more, texts):
+    Path("customers.csv").write_text(customers["customers.csv"].replace("?", "" if more else "?"))
+    train(*more)
+    empty = exported.description(load_run("run"))["inputs"]["empty"]
+    assert empty["texts"] == texts
+    assert "no value, NaN, or one of these texts" in empty["values"]
+
+
 def test_a_file_that_gives_other_numbers_is_not_kept(train, export, monkeypatch):
     train()
     monkeypatch.setattr(exported, "_largest_difference", lambda *_: 0.5)
