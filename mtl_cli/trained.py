@@ -162,7 +162,7 @@ class TrainedRun:
     def predict(
         self, data: str | Path | pl.DataFrame, *, id: str | None = None, source: str | None = None
     ) -> pl.DataFrame:
-        """Predicts every row of a table.
+        """Predicts every row of a table. What was replaced in it, such as unknown categories, ``findings`` says.
 
         Args:
             data: A file of any format that training reads, or a frame. Labels and other columns may be there or not.

@@ -97,6 +97,9 @@ def test_commands_after_training_run(own_data):
     assert (own_data / "predictions.csv").exists()
     assert (own_data / "metrics.json").exists()
     assert (own_data / "model.pt2").exists()
+    names: dict = {}
+    exec(_python_with("load_run("), names)
+    assert names["predictions"].columns[:2] == ["customer_id", "churned_pred"]
 
 
 def test_the_toy_runs(own_data):
@@ -130,10 +133,14 @@ def test_keys_that_may_change_on_resume_are_listed():
     assert tuple(re.findall(r"`([^`]+)`", told)) == MAY_CHANGE
 
 
+def _python_with(call):
+    """The example that holds a call."""
+    return next(text for text in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if call in text)
+
+
 def test_library_example_runs():
-    code = next(text for text in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL) if "MultiTaskModel(" in text)
     names: dict = {}
-    exec(code, names)
+    exec(_python_with("MultiTaskModel("), names)
     assert [tuple(o.shape) for o in names["outputs"]] == [(5, 10), (5, 2)]
 
 
