@@ -104,7 +104,10 @@ def _differences(trained: TrainedRun, split: str, found: Evaluated) -> list[str]
         return []
     differing = [key for key in now if now[key] != before.get(key)]
     pairs = listed([f"{key} {before.get(key)} -> {now[key]}" for key in differing], 3)
-    if all(_nearly(now[key], before.get(key)) for key in differing):
+    nearly = all(_nearly(now[key], before.get(key)) for key in differing)
+    if nearly and trained.config.trainer.compile:
+        why = "The model was compiled for its training (trainer.compile), and here it is not: the last digits differ."
+    elif nearly:
         why = "Another machine, device, number of threads or version of PyTorch changes the last digits."
     else:
         why = (

@@ -188,6 +188,11 @@ def test_numbers_that_differ_from_the_summarys_are_told(cli, customers, evaluate
         assert f"note: not the numbers of summary.json: test/income/mae {mae} -> {own}. Another machine" in err
         assert why in err
     assert "not the numbers" not in evaluate("run", "--checkpoint", "last", "--split", "train")[2]
+    summary["metrics"]["test/income/mae"] = own * (1 + 1e-6)
+    config = Path("run/config.yaml")
+    config.write_text(config.read_text().replace("compile: false", "compile: true"))
+    Path("run/summary.json").write_text(json.dumps(summary))
+    assert f" -> {own}. The model was compiled for its training (trainer.compile), and here" in evaluate("run")[2]
 
 
 class _Harmful:
