@@ -135,7 +135,7 @@ def begin_as_in_a_vector(parameters: Iterable[nn.Parameter]) -> None:
     offset = 0
     for parameter in dict.fromkeys(p for p in parameters if p.requires_grad):
         begin = offset % (_ALIGNED // parameter.element_size())
-        if begin:
+        if begin or not parameter.is_contiguous():
             values = parameter.data.new_empty(begin + parameter.numel())[begin:]
             parameter.data = values.view(parameter.shape).copy_(parameter.data)
         offset += parameter.numel()

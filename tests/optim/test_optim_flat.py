@@ -122,3 +122,7 @@ def test_parameters_begin_as_in_a_vector_each_in_its_own_memory():
         assert parameter.data_ptr() % 64 == like.data_ptr() % 64
         assert parameter.untyped_storage().nbytes() < parameter.nbytes + 64
     assert {place.start % 16 for place in flat.places.values()} != {0}
+    turned = nn.Parameter(torch.arange(6.0).view(2, 3).t())
+    begin_as_in_a_vector([turned])
+    assert turned.is_contiguous()
+    assert turned.tolist() == [[0, 3], [1, 4], [2, 5]]
