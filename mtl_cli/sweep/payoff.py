@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -314,11 +314,27 @@ def _claims(verdict: Verdict, among: Sequence[Method]) -> list[str]:
         lines.append(f"scores      delta-m is not known: {_no_change(verdict)}")
     for task, change in verdict.tasks.items():
         lines.append(f"            {task} {percent(change)}: {judged(change)}")
+    if verdict.delta is not None and (decisive := _decisive(verdict.tasks)) is not None:
+        task, rest = decisive
+        lines.append(f"            ({task} alone decides the sign: without it {percent(Estimate(rest, None, 1))})")
     if told := _by_chance("tasks", verdict.tasks.values()):
         lines.append(f"            ({told})")
     if len({*map(_fraction, among)}) > 1:
         lines.append(f"data        {_data(verdict, among)}")
     return lines
+
+
+def _decisive(tasks: Mapping[str, Estimate]) -> tuple[str, float] | None:
+    """The task without which the mean change has the other sign, and the mean of the others; None: none or several.
+
+    A change is relative, so that a score near 0 can change by more than those of all other tasks together.
+    """
+    if len(tasks) < 3:  # of two both are seen
+        return None
+    total = sum(change.mean for change in tasks.values())
+    others = {task: (total - change.mean) / (len(tasks) - 1) for task, change in tasks.items()}
+    turning = [(task, rest) for task, rest in others.items() if rest * total < 0]
+    return turning[0] if len(turning) == 1 else None
 
 
 def _by_chance(what: str, changes: Collection[Estimate]) -> str:

@@ -733,6 +733,28 @@ def test_of_many_tasks_some_are_called_better_by_chance(count, gain, told):
     assert (line in found) == told
 
 
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [
+        ({"a": 0.6, "b": 0.49, "c": 0.48}, "(a alone decides the sign: without it -3.00 %)"),
+        ({"a": 0.6, "b": 0.51, "c": 0.48}, "(a alone decides the sign: without it -1.00 %)"),
+        ({"a": 0.51, "b": 0.51, "c": 0.485}, None),  # without a or without b: near 0 every task decides
+        ({"a": 0.6, "b": 0.51, "c": 0.52}, None),
+        ({"a": 0.6, "b": 0.45}, None),  # both are seen
+    ],
+)
+def test_one_task_that_decides_whether_sharing_pays_is_named(scores, told):
+    def job(sharing, seed):
+        metrics = {f"test/{task}/auroc": value if sharing == "hard" else 0.5 for task, value in scores.items()}
+        primary = dict.fromkeys(scores, "auroc")
+        return _record(sharing, seed, 0.5, metrics=metrics, primary=primary, higher_is_better={})
+
+    found = answer(methods([job(sharing, seed) for sharing in ("hard", "separate") for seed in range(2)]))
+    assert "delta-m +" in found
+    assert found.partition("alone decides")[1] == ("alone decides" if told else "")
+    assert (told or "") in found
+
+
 @pytest.mark.parametrize(("count", "gain", "told"), [(40, 1.1, True), (10, 1.1, False), (40, 1.0, False)])
 def test_of_many_methods_some_are_called_better_by_chance(count, gain, told):
     def job(sharing, seed, **settings):
