@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from worlds import encoder_world, inputs
 
+import mtl_cli
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.conv import Conv
@@ -202,3 +203,8 @@ def test_flops_of_convolutions_count():
     pixels = 9 * 8 * 9  # positions times a 3x3 window
     by_row = pixels * (2 * 4 + 4 * 4 + 4 * 4) + (2 + 3 + 2 + 4 + 2 * 8) * D + OUT * D  # 2 numbers with 3 and 2 bins
     assert model.count_flops(rows) == 2 * 3 * by_row
+
+
+def test_package_completes_the_names_that_it_imports_when_they_are_used():
+    assert {"MultiTaskModel", "load_run", "__version__"} <= set(dir(mtl_cli))
+    assert all(hasattr(mtl_cli, name) for name in mtl_cli.__all__)
