@@ -118,10 +118,10 @@ class Best:
         self.entries.insert(place, [score, epoch, step])
         dropped = [] if self.keep < 0 else self.entries[self.keep :]
         self.entries = self.entries if self.keep < 0 else self.entries[: self.keep]
-        return place < len(self.entries) and self.entries[place][1] == epoch, [
-            *outdated,
-            *(entry[1] for entry in dropped),
-        ]
+        kept = place < len(self.entries) and self.entries[place][1] == epoch
+        # By another monitor the same epoch may have been kept, cut short: what takes its place has its name.
+        outdated = [other for other in outdated if not (kept and other == epoch)]
+        return kept, [*outdated, *(entry[1] for entry in dropped)]
 
     def begin_anew(self) -> None:
         """Forgets all scores, which count no more; what was kept by them is kept until there is another score."""

@@ -116,6 +116,15 @@ def test_where_none_is_kept_any_more_the_next_score_removes_what_was():
     assert best.add(0.6, 4, 40) == (False, [2, 3, 1])
 
 
+def test_an_epoch_that_is_kept_again_by_another_monitor_is_not_removed():
+    best = Best(HIGH, 2)
+    best.load_entries([[0.9, 2, 20], [0.8, 3, 25]])  # the third was cut short
+    best.begin_anew()
+    assert best.add(0.5, 3, 30) == (True, [2])
+    best.load_entries([[0.7, 1, 10], [0.6, 2, 20]], [3])
+    assert best.add(0.5, 3, 30) == (False, [3, 3])  # outdated, and not good enough
+
+
 def _scores(best, stopping):
     return Scores(Best(best, 1), EarlyStopping(stopping, 2, 0.0))
 
