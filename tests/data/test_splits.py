@@ -150,6 +150,20 @@ def test_no_group_is_in_two_splits():
     assert splits.notes == (f"20 groups of 'g' make {sizes[0]} train, {sizes[1]} val and {sizes[2]} test rows.",)
 
 
+def test_stratified_and_grouped_splits_do_not_change():  # pinned: a study must repeat
+    values = [str(i * 7919 % 97 % 5) for i in range(1000)]  # sorting equal ones otherwise would draw others
+    assert split_rows(table_of({"y": values}), SplitOptions(stratify="y")).val[:5].tolist() == [0, 38, 47, 52, 61]
+    groups = [str(i * 7919 % 97) for i in range(1000)]
+    assert split_rows(table_of({"g": groups}), SplitOptions(group="g")).val[:5].tolist() == [5, 6, 30, 32, 41]
+
+
+def test_as_many_groups_as_splits_are_enough():
+    found = split_rows(table_of({"g": ["a", "b", "c", "c"]}), SplitOptions(group="g"))
+    assert sorted(lists(found)) == [[0], [1], [2, 3]]
+    found = split_rows(table_of({"g": ["a", "b", "b"]}), SplitOptions(group="g", test=0.0))
+    assert sorted(lists(found)) == [[], [0], [1, 2]]
+
+
 def test_missing_or_too_few_groups_are_refused():
     place = "x.csv, column 'g', row 2 (line 3)"
     expected = f"{place}: is missing, as a group is in 2 of 3 rows. Give every row a group."

@@ -261,6 +261,12 @@ def test_ordinal_task_of_words_needs_an_order():
     )
 
 
+@pytest.mark.parametrize("classes", [["low"], ["low", "high", "low"], []])
+def test_ordinal_task_refuses_what_is_no_scale(classes):
+    with pytest.raises(ConfigError, match=r"kind\.ordinal\.classes: must be two or more different labels, got \["):
+        Ordinal(classes=classes)
+
+
 @pytest.mark.parametrize("word", ["nan", "inf", "1_0"])
 def test_a_word_that_python_reads_as_a_number_has_no_place_on_a_scale(word):
     with pytest.raises(DataError, match="is not known"):

@@ -57,10 +57,30 @@ def test_output_0_is_the_mean_count():
     assert kind.decode(torch.zeros(1, 1))["pred"].tolist() == pytest.approx([np.mean(COUNTS)])
 
 
+def test_every_count_above_0_says_that_something_took_place():
+    kind, targets = _fit(Count(), COUNTS)  # in multiples of their mean
+    assert kind.affirms(targets.numpy()).tolist() == [count > 0 for count in COUNTS]
+
+
 def test_counts_of_nothing_but_0_are_learnt_as_they_are():
     kind, targets = _fit(Count(), [0, 0, 0])
     assert targets.tolist() == [0.0, 0.0, 0.0]
     assert kind.score(torch.zeros(3, 1), targets) == {"d2": None, "deviance": 2.0, "r2": None, "mae": 1.0}
+
+
+def test_equal_counts_explain_nothing_even_where_they_are_met():
+    kind, targets = _fit(Count(), [7, 7, 7])
+    assert kind.score(torch.zeros(3, 1), targets) == {"d2": None, "deviance": 0.0, "r2": None, "mae": 0.0}
+
+
+def test_two_different_counts_or_amounts_are_enough_for_the_share_that_is_explained():
+    counts, targets = _fit(Count(), [1, 3])
+    scores = counts.score(torch.tensor([[0.5], [1.0]]).log(), targets)  # 1 and 2; the mean is 2
+    assert scores["d2"] == pytest.approx(1 - (3 * np.log(1.5) - 1) / (3 * np.log(1.5) + np.log(0.5)))
+    assert scores["r2"] == pytest.approx(0.5)
+    amounts, targets = _fit(Quantile(quantiles=[0.5]), [10.0, 30.0])
+    scores = amounts.score(torch.tensor([[-1.0], [0.0]]), targets)  # 10 and 20; the median is 20
+    assert scores == pytest.approx({"d2": 0.5, "pinball": 2.5, "coverage": None})
 
 
 def test_what_is_no_count_is_refused_with_its_row():

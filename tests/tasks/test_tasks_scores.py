@@ -122,7 +122,9 @@ def test_r2_is_the_known_value():  # MET-05
 
 
 @pytest.mark.parametrize(
-    ("truth", "prediction"), [([3.0], [2.5]), ([-5.16] * 4, [-5.0, -5.1, -5.2, -5.3])], ids=["one row", "constant"]
+    ("truth", "prediction"),
+    [([3.0], [2.5]), ([-5.16] * 4, [-5.0, -5.1, -5.2, -5.3]), ([0.1] * 3, [0.1, 0.2, 0.3])],
+    ids=["one row", "constant", "constant whose mean is rounded"],
 )
 def test_r2_of_one_row_or_constant_targets_is_undefined(truth, prediction):  # MET-05
     scores = regression_scores(np.array(truth), np.array(prediction))
@@ -141,6 +143,12 @@ def test_scores_that_need_both_classes_are_undefined_with_one(label):  # MET-01
     scores = Binary(classes=_classes(2)).score(torch.tensor([[2.0], [-1.0]]), torch.tensor([label, label]))
     assert [name for name, value in scores.items() if value is None] == ["auroc", "average_precision", "f1"]
     assert scores["accuracy"] == 0.5
+
+
+def test_one_row_of_a_class_is_enough_for_scores_that_need_both():
+    for truth, ranked in (([0, 1, 0], [0.2, 0.9, 0.4]), ([1, 0, 1], [0.6, 0.1, 0.9])):
+        scores = binary_scores(np.array(truth, float), np.array(ranked))
+        assert scores["auroc"] == scores["average_precision"] == scores["f1"] == 1.0
 
 
 @pytest.mark.parametrize(("output", "mae", "accuracy"), [(-9.0, 0.0, 1.0), (9.0, 2.0, 0.0)], ids=["right", "wrong"])
