@@ -556,6 +556,8 @@ def test_the_same_files_given_for_other_splits_are_other_data(records):
     whole, parts = {"data__path": ["a.csv", "b.csv"]}, {"data__train": "a.csv", "data__val": "b.csv"}
     other = [_with(job, **parts) for job in records if job.settings["seed"] == 0]
     assert len(methods([*(_with(job, **whole) for job in records), *other])) == 4
+    places = [{"data__path": "a.csv", "data__train": None}, {"data__path": None, "data__train": "a.csv"}]
+    assert len(methods([_with(job, **own) for job in records for own in places])) == 4
     sources = [{"data__sources__x__path": "x.csv", "data__sources__y__path": f"{f}y.csv"} for f in ("", "copy/")]
     assert len(methods([_with(job, **own) for job in records for own in sources])) == 2
 
