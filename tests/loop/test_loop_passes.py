@@ -48,6 +48,47 @@ def test_losses_and_gradient_are_those_of_the_step(missing):
     torch.testing.assert_close(gradient, learner.parameters.gradient, rtol=1e-5, atol=1e-6)
 
 
+def test_a_gradient_of_the_step_before_is_in_no_pass():
+    rows = three_kind_rows(24)
+    learner = make_learner(three_kinds(), optimizer="sgd")
+    passes, _ = _passes(learner, rows)
+    for gradient in (passes.gradient, passes.validation_gradient):
+        found = []
+        for before in (0.0, 7.0):
+            learner.parameters.gradient.fill_(before)
+            found.append(gradient(torch.ones(3)))
+        assert torch.equal(*found)
+
+
+def test_the_first_loss_of_a_task_is_looked_for_in_a_step_without_another():  # and nothing warns of it
+    rows = three_kind_rows(16)
+    targets = rows.labels.targets.numpy().copy()
+    targets[:, 2] = NAN
+    learner = make_learner(three_kinds(), optimizer="sgd", loss_scale="initial")
+    epoch = _plan(make_rows(rows.inputs, targets))
+    sums = train_step(learner, make_rows(rows.inputs, targets), epoch, 0, 0).sums
+    torch.testing.assert_close(learner.loss_scale.first, torch.tensor([*(sums[:2] / 8).tolist(), NAN]), equal_nan=True)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_each_sample_of_a_batch_is_an_estimate_of_the_whole(monkeypatch, batch):
+    rows = three_kind_rows(10)
+    learner, seen = make_learner(three_kinds(), balancing="modo", optimizer="sgd"), []
+    original = learner.balancing.aggregate
+    monkeypatch.setattr(learner.balancing, "aggregate", lambda j, *rest: seen.append(j.clone()) or original(j, *rest))
+    epoch = _plan(rows, size=5)
+    start, stop = epoch.bounds[batch]
+    expected = []
+    for part in (epoch.order[start : start + 3], epoch.order[start + 3 : stop]):  # 3 and 2 rows
+        inputs, labels = rows.gather(part)
+        outputs = learner.model.outputs(inputs)
+        losses, _ = learner.objective.losses(outputs, labels, torch.full((3,), 1 / len(part)), complete=True)
+        rows_of = [torch.autograd.grad(loss, learner.parameters.shared, retain_graph=True) for loss in losses]
+        expected.append(torch.stack([torch.cat([gradient.flatten() for gradient in row]) for row in rows_of]))
+    train_step(learner, rows, epoch, batch, 0)
+    torch.testing.assert_close(seen[0], torch.stack(expected), rtol=1e-5, atol=1e-6)
+
+
 def test_every_pass_of_a_step_draws_the_dropout_of_the_step():
     rows = three_kind_rows(24)
     learner = make_learner(three_kinds(), encoder=DROPOUT, optimizer="sgd")
