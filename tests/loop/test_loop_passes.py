@@ -89,6 +89,16 @@ def test_each_sample_of_a_batch_is_an_estimate_of_the_whole(monkeypatch, batch):
     torch.testing.assert_close(seen[0], torch.stack(expected), rtol=1e-5, atol=1e-6)
 
 
+def test_length_of_a_gradient_is_that_of_the_whole_batch_however_many_samples_a_method_takes():
+    rows = three_kind_rows(10, missing=0.2)
+    found = []
+    for balancing in ("upgrad", "modo", "sdmgrad"):  # 5 rows; 3 and 2; 2, 2 and 1
+        learner = make_learner(three_kinds(), balancing=balancing, optimizer="sgd")
+        found.append(train_step(learner, rows, _plan(rows, size=5), 1, 0).norms)
+    for norms in found[1:]:
+        torch.testing.assert_close(norms, found[0], rtol=1e-5, atol=1e-7)
+
+
 def test_every_pass_of_a_step_draws_the_dropout_of_the_step():
     rows = three_kind_rows(24)
     learner = make_learner(three_kinds(), encoder=DROPOUT, optimizer="sgd")

@@ -143,14 +143,14 @@ class JacobianAccumulator(CombiningAccumulator):
             jacobian += part
 
     def _combine(self, losses: Tensor) -> tuple[Tensor | None, Tensor]:
-        if self._balancing.samples == 1:
-            jacobian = self._jacobians[0]
-        else:  # each sample an estimate of the whole
-            jacobian = self._jacobians[: len(self._shares)]
-            jacobian /= jacobian.new_tensor(self._shares).view(-1, 1, 1)
         shared, gradients = self._parameters.shared, self._parameters.gradients
-        self._processes.add_up(jacobian, *gradients)  # the second: of heads; those of shared parameters follow
-        norms = (jacobian if jacobian.dim() == 2 else jacobian.mean(0)).norm(dim=1)
+        parts = self._jacobians[: len(self._shares)]
+        self._processes.add_up(parts, *gradients)  # the second: of heads; those of shared parameters follow
+        norms = (parts[0] if len(parts) == 1 else parts.sum(0)).norm(dim=1)
+        if self._balancing.samples == 1:
+            jacobian = parts[0]
+        else:  # each sample an estimate of the whole
+            jacobian = parts.div_(parts.new_tensor(self._shares).view(-1, 1, 1))
         update, weights = self._balancing.aggregate(jacobian, losses, self._tasks)
         for parameter, part in zip(shared, update.split([p.numel() for p in shared]), strict=True):
             parameter.grad.add_(part.view_as(parameter))  # type: ignore[union-attr]
