@@ -210,6 +210,15 @@ def test_a_file_that_unpacks_to_more_than_it_is_is_not_read(path):
     assert _message(path) == f"{path}: cannot be read as a checkpoint ({reason}). {OTHER}"
 
 
+def test_a_tensor_that_claims_to_be_larger_than_its_memory_is_not_unfolded(path):
+    checkpoint.save(path, {"weight": torch.zeros(1)})
+    content = torch.load(path, weights_only=True)
+    content["state"]["weight"] = content["state"]["weight"].expand(2**40)  # 4 TB in a file of a kilobyte
+    torch.save(content, path)
+    with pytest.raises(RunError, match="is damaged: checksum differs"):
+        checkpoint.load(path)
+
+
 def test_another_programs_torch_file_is_refused(path):
     path.parent.mkdir()
     for foreign in ({"model": torch.zeros(2)}, torch.zeros(2), {"state": {}}):
