@@ -176,16 +176,18 @@ def equal_projections(between: Array) -> Array:
 
 def _lifted(gramian: Array) -> Array:
     """The Gramian of the vectors with a coordinate more, the same for all: 0 is then no convex combination of them."""
-    squares = gramian.diagonal()
+    squares = np.maximum(gramian.diagonal(), 0.0)  # that of a sum which nearly cancels may round below
     height = max(float(squares.min()), 1e-16 * float(squares.max()))
-    return _definite(gramian + height + np.diag(RIDGE * squares))
+    return _definite(gramian + height + np.diag(RIDGE * squares + (squares - gramian.diagonal())))
 
 
 def _definite(matrix: Array) -> Array:
     """A Gramian with a ridge, positive definite: of nearly parallel gradients float32 rounds some to less than that."""
     lengths = np.sqrt(matrix.diagonal())
     lowest = float(np.linalg.eigvalsh(matrix / np.outer(lengths, lengths))[0])
-    return matrix if lowest > RIDGE / 10 else matrix + np.diag((RIDGE - lowest) * matrix.diagonal())
+    if lowest > RIDGE / 10:
+        return matrix
+    return matrix + np.diag((RIDGE * max(1.0, -lowest) - lowest) * matrix.diagonal())
 
 
 def _roots(a: float, b: float, c: float) -> list[float]:

@@ -227,6 +227,11 @@ def test_imgrad_is_cagrad_where_mean_and_shortest_are_at_a_cosine_of_three_quart
     assert not torch.allclose(_update("imgrad", other, c=0.8), _update("cagrad", other, c=0.8), rtol=1e-3)
 
 
+def test_imgrad_heeds_the_worst_task_alone_where_the_shortest_combination_is_zero():
+    jacobian = torch.tensor([[3.0, 0.0], [-1.0, 0.0]])  # the mean is (1, 0); the second task is the worst for it
+    torch.testing.assert_close(_update("imgrad", jacobian, c=0.8), torch.tensor([0.2, 0.0]))
+
+
 @pytest.mark.parametrize("seed", [4, 15])
 def test_imgrad_minimises_what_it_says_to(seed):
     jacobian, c = _random(3, seed) + 0.3, 0.8
@@ -593,3 +598,11 @@ def test_torchjd_takes_the_arguments_of_its_aggregators():
     torch.testing.assert_close(update, jacobian.sort(0).values[1:3].mean(0))
     with pytest.raises(ConfigError, match=r"balancing.options: do not fit TrimmedMean of TorchJD, got \{'x': 1\}"):
         BALANCINGS.build("torchjd", 4, aggregator="TrimmedMean", options={"x": 1})
+
+
+def test_a_shared_parameter_that_a_task_does_not_read_has_no_gradient_of_it():
+    read_by_one, read_by_all = nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.tensor([3.0]))
+    losses = torch.stack([read_by_one.sum() + read_by_all.sum(), 5 * read_by_all.sum()])
+    backward(losses, BALANCINGS.build("dualproj", 2), [read_by_one, read_by_all])
+    torch.testing.assert_close(read_by_one.grad, torch.tensor([0.5, 0.5]))  # the mean: nothing conflicts
+    torch.testing.assert_close(read_by_all.grad, torch.tensor([3.0]))

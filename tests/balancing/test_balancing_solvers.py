@@ -55,6 +55,37 @@ def test_min_norm_point_of_opposed_gradients_is_zero():
     np.testing.assert_allclose(w @ gradients, 0, atol=1e-9)
 
 
+# Of gradients along one line, as float32 has their products: some g_i + t g_0 nearly cancel, and round below 0.
+ON_A_LINE = {
+    "all alike": [
+        [1251.963134765625, -349.6468811035156, 382.5923156738281],
+        [-349.6468811035156, 97.64898681640625, -106.84996032714844],
+        [382.5923156738281, -106.84996032714844, 116.91789245605469],
+    ],
+    "nearly opposed": [[966.455322265625, -955.839599609375], [-955.839599609375, 945.34033203125]],
+    "short": [
+        [4.835684299468994, -1.2163538932800293, -2.0239381790161133],
+        [-1.2163538932800293, 0.305958092212677, 0.5090954303741455],
+        [-2.0239381790161133, 0.5090954303741455, 0.8471035957336426],
+    ],
+}
+
+
+@pytest.mark.parametrize("c", [0.4, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("gramian", ON_A_LINE.values(), ids=ON_A_LINE)
+def test_conflict_averse_point_of_gradients_along_a_line_is_optimal(gramian, c):
+    gramian = np.array(gramian)
+    radius = c * np.sqrt(gramian.mean())
+
+    def goal(w):
+        return w @ gramian.mean(1) + radius * np.sqrt(max(w @ gramian @ w, 0.0))
+
+    w = conflict_averse_point(gramian, radius)
+    assert w.min() >= 0
+    assert w.sum() == pytest.approx(1)
+    assert goal(w) <= min(0.0, *map(goal, np.eye(len(w)))) + 1e-3 * gramian.max()  # an end of the line, or 0 within
+
+
 def test_min_norm_point_of_very_different_lengths_is_near_the_shortest():
     gradients = np.array([[1e8, -2e8, 0.0], [-1e-8, 2e-8, 1e-8], [1.0, 1.0, 1.0]])
     w = min_norm_point(gradients @ gradients.T)

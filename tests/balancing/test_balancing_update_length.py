@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mtl_cli.balancing import GradientBalancing
+from mtl_cli.balancing import GradientBalancing, GramianBalancing
 from mtl_cli.registry import BALANCINGS
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "balancing"
@@ -81,6 +81,14 @@ def test_update_is_as_long_as_its_yaml_says(name, scale):
 def test_length_of_an_update_goes_with_a_power_of_the_length_of_the_gradients(name, options, power):
     ratio = _length(name, 2 * JACOBIAN, **options) / _length(name, JACOBIAN, **options)
     assert ratio == pytest.approx(2**power, rel=0.01)  # the weights of modo move a little with that length
+
+
+@pytest.mark.parametrize("normalize_to", ["none", "sum", "mean"])
+@pytest.mark.parametrize("name", [n for n in METHODS if issubclass(BALANCINGS.load(n), GramianBalancing)])
+def test_weights_that_are_told_are_those_of_the_gradients_in_the_update(name, normalize_to):
+    method = BALANCINGS.build(name, 3, normalize_to=normalize_to)
+    update, weights = method.aggregate(JACOBIAN.clone(), LOSSES, torch.arange(3))
+    torch.testing.assert_close(weights @ JACOBIAN, update, rtol=1e-4, atol=1e-5)
 
 
 def test_an_update_of_upgrad_may_be_shorter_than_the_mean():

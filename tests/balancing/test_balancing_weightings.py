@@ -447,6 +447,12 @@ def test_coba_is_the_formula_written_out(looks, converges, floored):
     torch.testing.assert_close(method.weights(torch.ones(k), torch.arange(k)), k * expected, rtol=1e-4, atol=1e-5)
 
 
+def test_of_one_look_at_a_task_coba_has_no_slope():
+    method = _coba([[1.0, torch.nan], [0.5, 3.0]], warmup=1)
+    slow = torch.softmax(torch.tensor([-2.0, 0.0]), 0)  # slopes -0.5 and none; the largest loss does not move: DF is 1
+    torch.testing.assert_close(method.weights(torch.ones(2), torch.arange(2)), 2 * torch.softmax(2 * slow, 0))
+
+
 def test_coba_gives_most_to_the_task_that_converges_slowly():
     looks = [[1 - 0.01 * step, 1 - 0.1 * step] for step in range(6)]
     weights = _coba(looks).weights(torch.ones(2), torch.arange(2))
