@@ -317,11 +317,13 @@ def test_gradnorm_asks_for_larger_gradients_of_slow_tasks():
 
 def test_gradnorm_slope_is_that_of_the_papers_sum():
     gradients, losses = torch.tensor([[3.0, 4.0], [0.5, 0.0], [1.0, 1.0]]), torch.tensor([0.5, 1.0, 3.0])
-    method = _build("gradnorm", lr=0.1)
-    method.observe(gradients, torch.ones(3), EVERY)
+    first = torch.tensor([2.0, 0.5, 4.0])
+    method = _build("gradnorm", lr=0.01)
+    method.observe(gradients, first, EVERY)
     logits = method.logits.clone().requires_grad_()
     sizes = 3 * torch.softmax(logits, 0) * gradients.norm(dim=1)
-    target = (sizes.mean() * (losses / losses.mean()) ** 1.5).detach()
+    ratios = losses / first
+    target = (sizes.mean() * (ratios / ratios.mean()) ** 1.5).detach()
     (sizes - target).abs().sum().backward()
     before = method.adam.mean.clone()
     method.observe(gradients, losses, EVERY)
