@@ -450,9 +450,11 @@ def test_coba_is_the_formula_written_out(looks, converges, floored):
 
 
 def test_of_one_look_at_a_task_coba_has_no_slope():
-    method = _coba([[1.0, torch.nan], [0.5, 3.0]], warmup=1)
-    slow = torch.softmax(torch.tensor([-2.0, 0.0]), 0)  # slopes -0.5 and none; the largest loss does not move: DF is 1
-    torch.testing.assert_close(method.weights(torch.ones(2), torch.arange(2)), 2 * torch.softmax(2 * slow, 0))
+    method = _coba([[1.0, torch.nan], [1.5, 3.0]], warmup=1)  # slopes 0.5 and none, and of the largest loss 0 and 0.5
+    relative, absolute = torch.softmax(torch.tensor([2.0, 0.0]), 0), torch.softmax(torch.tensor([-2.0, 0.0]), 0)
+    factor = 2 * torch.softmax(torch.tensor([0.0, -5.0 * 2.0]), 0)[1]
+    expected = 2 * torch.softmax(2 * (factor * relative + (1 - factor) * absolute), 0)
+    torch.testing.assert_close(method.weights(torch.ones(2), torch.arange(2)), expected)
 
 
 def test_coba_gives_most_to_the_task_that_converges_slowly():
