@@ -90,6 +90,8 @@ def test_weights_are_finite_and_one_for_each_task(name, jacobian):
     assert weights.shape == (3,)
     assert weights.isfinite().all()
     assert not weights.requires_grad
+    if isinstance(method, GradientBalancing):
+        assert not weights[~world.jacobian.any(1)].any()  # of tasks without a gradient
 
 
 @every_method
