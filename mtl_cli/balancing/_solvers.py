@@ -177,8 +177,9 @@ def equal_projections(between: Array) -> Array:
 def _lifted(gramian: Array) -> Array:
     """The Gramian of the vectors with a coordinate more, the same for all: 0 is then no convex combination of them."""
     squares = np.maximum(gramian.diagonal(), 0.0)  # that of a sum which nearly cancels may round below
+    gramian = gramian + np.diag(squares - gramian.diagonal())
     height = max(float(squares.min()), 1e-16 * float(squares.max()))
-    return _definite(gramian + height + np.diag(RIDGE * squares + (squares - gramian.diagonal())))
+    return _definite(gramian + height + np.diag(RIDGE * squares))
 
 
 def _definite(matrix: Array) -> Array:

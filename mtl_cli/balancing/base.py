@@ -319,7 +319,8 @@ class GramianBalancing(GradientBalancing):
 
     def direction(self, jacobian: Tensor, losses: Tensor, tasks: Tensor) -> tuple[Tensor, Tensor | None]:
         if jacobian.dim() == 2:
-            gramian = (jacobian @ jacobian.t()).cpu().double()
+            products = (jacobian @ jacobian.t()).cpu().double()
+            gramian = (products + products.t()) / 2  # g_i . g_j and g_j . g_i need not be rounded alike
             alive = known = gramian.diagonal() > 0
         else:
             gramian = (jacobian[0] @ jacobian[min(1, len(jacobian) - 1)].t()).cpu().double()

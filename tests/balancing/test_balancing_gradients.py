@@ -227,6 +227,26 @@ def test_imgrad_is_cagrad_where_mean_and_shortest_are_at_a_cosine_of_three_quart
     assert not torch.allclose(_update("imgrad", other, c=0.8), _update("cagrad", other, c=0.8), rtol=1e-3)
 
 
+@pytest.mark.parametrize(("c", "length"), [(0.0, -2 / 3), (0.4, -0.4), (0.5, -1 / 3), (1.0, 0.0), (2.0, 0.0)])
+def test_cagrad_along_one_line_goes_the_way_of_the_worst_end_or_nowhere(c, length):
+    for seed in range(10):  # products of float32, of i and j and of j and i, are rounded in several ways
+        line = torch.randn(1000, generator=torch.Generator().manual_seed(seed))
+        jacobian = torch.tensor([[1.0], [-2.0], [2.0], [-1.0], [-2.0], [-2.0]]) * line  # the mean is -2/3
+        torch.testing.assert_close(_update("cagrad", jacobian, c=c), length * line, rtol=0, atol=0.05)
+
+
+def test_methods_on_products_are_given_a_symmetric_gramian(monkeypatch):
+    method, seen = BALANCINGS.build("mgda", 6), []
+    original = method.combine
+    monkeypatch.setattr(method, "combine", lambda gramian, *rest: seen.append(gramian) or original(gramian, *rest))
+    for seed in range(10):
+        line = torch.randn(1000, generator=torch.Generator().manual_seed(seed))
+        jacobian = torch.randn(6, 1, generator=torch.Generator().manual_seed(seed)) * line
+        method.aggregate(jacobian, torch.ones(6), torch.arange(6))
+        torch.testing.assert_close(seen[-1], jacobian.double() @ jacobian.double().t(), rtol=1e-5, atol=1e-3)
+    assert all(torch.equal(gramian, gramian.t()) for gramian in seen)
+
+
 def test_imgrad_heeds_the_worst_task_alone_where_the_shortest_combination_is_zero():
     jacobian = torch.tensor([[3.0, 0.0], [-1.0, 0.0]])  # the mean is (1, 0); the second task is the worst for it
     torch.testing.assert_close(_update("imgrad", jacobian, c=0.8), torch.tensor([0.2, 0.0]))
