@@ -249,6 +249,34 @@ def test_what_balancing_learns_is_no_part_of_the_gradient_that_is_cut():
     assert own.any()
 
 
+@pytest.mark.parametrize(
+    ("sharing", "balancing", "options"),
+    [
+        ("soft", "equal", {"strength": 5.0}),
+        ("soft", "equal", {"strength": 5.0, "tie": "trace_norm"}),
+        ("sluice", "equal", {"orthogonality": 5.0}),
+        ("dselect_k", "equal", {"entropy": 5.0, "experts": 4}),
+        ("dselect_k", "upgrad", {"entropy": 5.0, "experts": 4, "per_example": True}),
+        ("low_rank", "upgrad", {"sparsity": 5.0}),
+    ],
+    ids=["soft", "trace norm", "sluice", "dselect_k", "per example", "low_rank"],
+)
+def test_penalty_of_an_architecture_is_trained_beside_the_losses(sharing, balancing, options):
+    rows, gradients = three_kind_rows(8), []
+    without = {key: 0.0 if value == 5.0 else value for key, value in options.items()}
+    for given in (without, options):
+        learner = make_learner(
+            three_kinds(), sharing=sharing, sharing_options=given, balancing=balancing, optimizer="sgd",
+            optimizer_options={"lr": 1e-12},
+        )  # fmt: skip
+        _step(learner, rows, _plan(rows), 0, 0)
+        gradients.append(learner.parameters.gradient.clone())
+    learner.parameters.zero_gradient()
+    learner.model.sharing.penalty().backward()
+    assert learner.parameters.gradient.abs().max() > 1e-3
+    torch.testing.assert_close(gradients[1] - gradients[0], learner.parameters.gradient, rtol=1e-4, atol=1e-5)
+
+
 def test_penalty_of_absent_tasks_does_not_count_for_clipping():
     rows = three_kind_rows(16)
     targets = rows.labels.targets.numpy().copy()
