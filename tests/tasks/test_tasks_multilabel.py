@@ -220,3 +220,17 @@ def test_declared_labels_must_differ(classes):
 def test_lists_of_lists_are_refused():
     with pytest.raises(DataError, match=r"must hold lists of labels, got type List\(List\("):
         _fit([[["a"]], [["b"], ["a"]]])
+
+
+def test_single_labels_that_are_not_known_count_for_no_task_of_several():
+    kind = Multilabel(classes=["a", "b", "c"])
+    outputs = torch.randn(3, 3, 5, dtype=torch.float64)  # as many tasks as labels: shapes tell no wrong axis
+    targets = torch.randint(-1, 2, (3, 3, 5)).double()
+    targets[:, 0] = torch.tensor([1.0, 0.0, 1.0, 0.0, 1.0])  # one is known in each row
+    rows, gradient = kind.loss_and_gradient(outputs, targets)
+    chance = outputs.sigmoid()
+    of_cells = -torch.where(targets == 1, chance, 1 - chance).log().where(targets >= 0, torch.zeros(()).double())
+    torch.testing.assert_close(rows, of_cells.sum(1) / (targets >= 0).sum(1))
+    leaf = outputs.clone().requires_grad_()
+    kind.loss(leaf, targets).sum().backward()
+    torch.testing.assert_close(gradient, leaf.grad)
