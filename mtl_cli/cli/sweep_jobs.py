@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 import traceback
@@ -98,10 +99,19 @@ def _after_failure(job: Job, run: RunFolder, how: dict[str, Any]) -> Steps[float
         except InUseError:
             raise
         except RunError as error:  # its checkpoints are damaged, or of other data
+            if _may_pass(error):
+                raise
             log.warning("%s It is begun again.", error)
     with RunFolder.claim(job.folder, resume=True) as claimed:
         claimed.clear()
     return (yield from train_in_folder(job, resume=False, **how))
+
+
+def _may_pass(error: RunError) -> bool:
+    """Whether the disk did not give a file, all of which may be there the next time."""
+    cause = error.__cause__
+    # An invalid argument is what a damaged checkpoint sends its reader to.
+    return isinstance(cause, OSError) and cause.errno not in (errno.ENOENT, errno.EINVAL)
 
 
 def _is_to_go_on(job: Job, run: RunFolder, state: str) -> bool:

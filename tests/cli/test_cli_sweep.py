@@ -1,6 +1,7 @@
 """A sweep ends with a leaderboard whatever becomes of its jobs, and is never done twice."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
@@ -305,6 +307,28 @@ def test_a_failed_job_that_cannot_be_gone_on_with_is_begun_again(cli, customers,
     again = cli(*common[:4], "seed=0", common[-1])
     assert (again.code, again.err) == (0, "")
     assert "the data have changed since the run began" in again.out
+
+
+def test_a_failed_job_whose_disk_gives_nothing_keeps_what_it_has(cli, customers, tmp_path, monkeypatch):
+    common = ["--config-dir", "conf", "-m", "task=customers", "seed=0", "hydra.sweep.dir=sweep"]
+
+    def fail(error):
+        def raising(*_, **__):
+            raise error
+
+        return raising
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "load_weights", fail(TrainingError("no space left on device")))
+        assert cli(*common).code == 1
+    before = {path: path.read_bytes() for path in (tmp_path / "sweep").glob("seed*/checkpoints/*.pt")}
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", fail(OSError(errno.EIO, "Input/output error")))
+        ended = cli(*common)
+    assert (ended.code, ended.out.count("It is begun again")) == (1, 0)
+    assert "last.pt: cannot be read, got 'Input/output error'." in ended.out
+    assert before == {path: path.read_bytes() for path in before}
+    assert cli(*common).out.count("resumed after epoch 2") == 1
 
 
 @pytest.mark.parametrize(
