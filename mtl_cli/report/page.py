@@ -355,7 +355,7 @@ def _differences(among: Sequence[Method]) -> str:
         table.append(
             Column(_name(label), [comparison.setting_text(own[key]) if key in own else "" for key in differing])
         )
-    return _paragraphs(not_all(len(among), "methods", "leaderboard.json")) + _table(table)
+    return _paragraphs(not_all(len(among), "methods", "config.yaml of each job")) + _table(table)
 
 
 def _settings(config: Mapping[str, Any]) -> str:
