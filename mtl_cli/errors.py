@@ -83,6 +83,15 @@ class InUseError(RunError):
     """Another process is in a run folder: what is to be done there may be done already."""
 
 
+class DiskError(RunError):
+    """The system does not give or take something of a run folder, all of which may be well the next time."""
+
+    @classmethod
+    def of_reading(cls, path: object, error: OSError) -> DiskError:
+        """The error for a file that cannot be read."""
+        return cls(Problem(str(path), f"cannot be read, got '{error.strerror or error}'"))
+
+
 class TrainingError(MTLError):
     """Training cannot go on, and no other configuration key would have been refused before."""
 

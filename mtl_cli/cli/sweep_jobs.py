@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 import traceback
@@ -23,7 +22,7 @@ from mtl_cli.cli.continuing import (
 )
 from mtl_cli.cli.job_folder import train_in_folder, try_in_folder
 from mtl_cli.cli.several_processes import check_processes
-from mtl_cli.errors import ConfigError, InUseError, MTLError, Problem, RunError, UserError
+from mtl_cli.errors import ConfigError, DiskError, InUseError, MTLError, Problem, RunError, UserError
 from mtl_cli.run import RunFolder, is_locked
 from mtl_cli.schema import RunConfig
 from mtl_cli.steps import Clock, Steps
@@ -96,22 +95,13 @@ def _after_failure(job: Job, run: RunFolder, how: dict[str, Any]) -> Steps[float
     if is_same_with_checkpoint(run, job.settings):
         try:
             return (yield from train_in_folder(job, resume=True, **how))
-        except InUseError:
+        except (InUseError, DiskError):
             raise
         except RunError as error:  # its checkpoints are damaged, or of other data
-            if _may_pass(error):
-                raise
             log.warning("%s It is begun again.", error)
     with RunFolder.claim(job.folder, resume=True) as claimed:
         claimed.clear()
     return (yield from train_in_folder(job, resume=False, **how))
-
-
-def _may_pass(error: RunError) -> bool:
-    """Whether the disk did not give a file, all of which may be there the next time."""
-    cause = error.__cause__
-    # An invalid argument is what a damaged checkpoint sends its reader to.
-    return isinstance(cause, OSError) and cause.errno not in (errno.ENOENT, errno.EINVAL)
 
 
 def _is_to_go_on(job: Job, run: RunFolder, state: str) -> bool:

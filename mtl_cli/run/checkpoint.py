@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from mtl_cli import __version__
-from mtl_cli.errors import Problem, RunError
+from mtl_cli.errors import DiskError, Problem, RunError
 from mtl_cli.run.atomic import replacing, sync_folder, write_error
 
 FORMAT = 1
@@ -178,7 +178,7 @@ def _read(path: Path, map_location: str | torch.device) -> Any:
     except OSError as error:
         if error.errno == errno.EINVAL:  # the reader was sent to a place that the file does not have
             raise RunError(_unreadable(path, _reason(path, error))) from error
-        raise RunError(Problem(str(path), f"cannot be read, got '{error.strerror or error}'")) from error
+        raise DiskError.of_reading(path, error) from error
     except (MemoryError, torch.OutOfMemoryError):
         raise  # the machine's fault, not the file's
     except Exception as error:  # a damaged file can make the reader fail with any error

@@ -29,7 +29,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from mtl_cli.errors import Problem, RunError, listed
+from mtl_cli.errors import DiskError, Problem, RunError, listed
 from mtl_cli.run.atomic import TEMPORARY_SUFFIX, sync_folder, write_bytes, write_json, write_text
 from mtl_cli.run.clock import now
 from mtl_cli.run.lock import FolderLock
@@ -387,7 +387,7 @@ class RunFolder:
         except FileNotFoundError as error:
             raise RunError(Problem(str(path), f"no such file; {_contents(self.path)}")) from error
         except OSError as error:
-            raise RunError(Problem(str(path), f"cannot be read, got '{error.strerror or error}'")) from error
+            raise DiskError.of_reading(path, error) from error
         except UnicodeDecodeError as error:
             raise RunError(Problem(str(path), "is damaged: no UTF-8 text")) from error
 
@@ -418,7 +418,7 @@ def is_run_folder(path: Path) -> bool:
     return _has_any(path, (*sorted(OURS - {CHECKPOINTS, "tensorboard", "wandb"}), ".hydra"))
 
 
-def folder_error(path: Path | str, error: OSError) -> RunError:
+def folder_error(path: Path | str, error: OSError) -> DiskError:
     """The error for a folder that the operating system refused to make.
 
     Example:
@@ -427,7 +427,7 @@ def folder_error(path: Path | str, error: OSError) -> RunError:
     """
     file = isinstance(error, FileExistsError)
     what = "is a file, not a folder" if file else f"cannot be made, got '{error.strerror or error}'"
-    return RunError(Problem(str(path), what, "Choose another folder."))
+    return DiskError(Problem(str(path), what, "Choose another folder."))
 
 
 def _make(path: Path) -> None:

@@ -14,7 +14,7 @@ import socket
 import time
 from pathlib import Path
 
-from mtl_cli.errors import InUseError, Problem, RunError
+from mtl_cli.errors import DiskError, InUseError, Problem
 from mtl_cli.run.clock import now
 
 LOCK_NAME = ".lock"
@@ -30,7 +30,7 @@ class FolderLock:
 
     Raises:
         InUseError: Another process holds it; names it.
-        RunError: The folder cannot be locked.
+        DiskError: The folder cannot be locked.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -125,7 +125,7 @@ def _owner_text(path: Path) -> str:
         return "another process"  # it holds the lock and has not yet written who it is
 
 
-def _cannot_lock(folder: Path, error: OSError) -> RunError:
+def _cannot_lock(folder: Path, error: OSError) -> DiskError:
     reason = error.strerror or str(error)
     hint = "Choose a folder that can be written, on a disk that knows file locks."
-    return RunError(Problem(str(folder), f"cannot be locked, got '{reason}'", hint))
+    return DiskError(Problem(str(folder), f"cannot be locked, got '{reason}'", hint))

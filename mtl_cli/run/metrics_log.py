@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mtl_cli.errors import Problem, RunError
+from mtl_cli.errors import DiskError, Problem, RunError
 from mtl_cli.run.atomic import finite, sync_folder, write_error
 
 
@@ -126,7 +126,7 @@ class MetricsLog:
         except FileNotFoundError:
             return b""
         except OSError as error:
-            raise RunError(Problem(str(self.path), f"cannot be read, got '{error.strerror or error}'")) from error
+            raise DiskError.of_reading(self.path, error) from error
 
     def _parse(self, number: int, line: bytes) -> dict[str, Any]:
         try:
