@@ -49,6 +49,25 @@ def format_number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:{decimals(4, value)}}"
 
 
+def with_deviation(mean: float, deviation: float | None, places: int, sign: str = "", unit: str = "") -> str:
+    """A mean, and its deviation if there is one, with so many decimals, as far as these say something.
+
+    Args:
+        mean: The mean.
+        deviation: None: there is none.
+        places: Decimals.
+        sign: ``+`` for a sign before what is above 0.
+        unit: What stands behind the mean.
+
+    Example:
+        >>> with_deviation(1.25, 0.5, 2, "+", " %"), with_deviation(0.5, None, 4)
+        ('+1.25 % ± 0.50', '0.5000')
+    """
+    form = decimals(places, mean, deviation or 0.0)
+    told = f"{mean:{sign}{form}}{unit}"
+    return told if deviation is None else f"{told} ± {deviation:{form}}"
+
+
 def decimals(places: int, *values: float) -> str:
     """The format of numbers that stand together: so many decimals, but none in large numbers; else four digits.
 

@@ -9,7 +9,7 @@ from html import escape
 from typing import NamedTuple
 from unicodedata import east_asian_width
 
-from mtl_cli.report_text import decimals
+from mtl_cli.report_text import with_deviation
 
 WIDTH, HEIGHT = 460, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 68, 26, 12, 40
@@ -164,8 +164,7 @@ def bars(values: Sequence[Bar], x_label: str) -> Drawing:
     for i, (bar, name) in enumerate(zip(values, names, strict=True)):
         middle = _TOP + row * (i + 0.5)
         start, end = sorted((at(0.0), at(bar.value)))
-        form = decimals(2, bar.value, bar.error or 0.0)
-        told = f"{bar.name}: {bar.value:+{form}}" + ("" if bar.error is None else f" ± {bar.error:{form}}")
+        told = f"{bar.name}: {with_deviation(bar.value, bar.error, 2, '+')}"
         size = f'x="{start:.1f}" y="{middle - 8:.1f}" width="{max(end - start, 0.5):.1f}" height="16"'
         kind = "up" if bar.value >= 0 else "down"
         parts.append(f'<rect class="bar {kind}" {size}><title>{escape(told)}</title></rect>')

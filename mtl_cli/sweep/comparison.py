@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from mtl_cli.report_text import decimals
+from mtl_cli.report_text import with_deviation
 from mtl_cli.sweep.jobs import override_values
 from mtl_cli.sweep.records import JobRecord
 
@@ -62,19 +62,7 @@ class Estimate(NamedTuple):
             >>> str(Estimate(0.91234, 0.004, 3)), str(Estimate(0.5, None, 1))
             ('0.9123 ± 0.0040', '0.5000')
         """
-        return self.text(4)
-
-    def text(self, places: int, sign: str = "", unit: str = "") -> str:
-        """Mean and deviation with so many decimals, as far as these say something.
-
-        Args:
-            places: Decimals.
-            sign: ``+`` for a sign before what is above 0.
-            unit: What stands behind the mean.
-        """
-        form = decimals(places, self.mean, self.std or 0.0)
-        told = f"{self.mean:{sign}{form}}{unit}"
-        return told if self.std is None else f"{told} ± {self.std:{form}}"
+        return with_deviation(self.mean, self.std, 4)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from mtl_cli.errors import listed
+from mtl_cli.report_text import with_deviation
 from mtl_cli.sweep import comparison
 from mtl_cli.sweep.comparison import Estimate, Method
 from mtl_cli.sweep.records import STATUSES
@@ -22,7 +23,7 @@ class _Change(Estimate):
     """In per cent, with its sign."""
 
     def __str__(self) -> str:
-        return self.text(2, "+")
+        return with_deviation(self.mean, self.std, 2, "+")
 
 
 class Standing(NamedTuple):

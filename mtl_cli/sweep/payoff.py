@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from mtl_cli.errors import listed
+from mtl_cli.report_text import with_deviation
 from mtl_cli.sweep import comparison
 from mtl_cli.sweep.comparison import BASELINE, FRACTION, Estimate, LearningProblem, Method
 from mtl_cli.sweep.records import JobRecord
@@ -440,4 +441,4 @@ def _seeds(verdict: Verdict) -> str:
 
 def percent(change: Estimate) -> str:
     """Mean and deviation of a change: ``+1.20 % ± 0.40``."""
-    return change.text(2, "+", " %")
+    return with_deviation(change.mean, change.std, 2, "+", " %")
