@@ -26,8 +26,8 @@ from mtl_cli.loop.monitor import Monitor
 from mtl_cli.loop.step import compile_trunk
 from mtl_cli.model import MultiTaskModel
 from mtl_cli.model.encoders import EncoderMaker
-from mtl_cli.model.freezing import frozen_rows
-from mtl_cli.model.ownership import by_rows, named_rows
+from mtl_cli.model.freezing import frozen_rows, not_frozen
+from mtl_cli.model.ownership import by_rows
 from mtl_cli.model.sharing import Sharing
 from mtl_cli.optim import FlatParameters, begin_as_in_a_vector
 from mtl_cli.processes import ALONE, ProcessGroup
@@ -110,8 +110,7 @@ def place_as_trained(config: RunConfig, model: MultiTaskModel) -> None:
     """Has the parameters of a run's model lie in memory as while it was trained, that it computes the same bits."""
     owners = model.owners()
     frozen = frozen_rows(model, owners, config.freeze)
-    named = named_rows(owners, dict(model.named_parameters()))
-    begin_as_in_a_vector(o.parameter for o, rows in zip(owners, named, strict=True) if rows not in frozen)
+    begin_as_in_a_vector(owned.parameter for owned in not_frozen(model, owners, frozen))
 
 
 def build_sharing(config: RunConfig, spec: InputSpec, names: Sequence[str]) -> Sharing:

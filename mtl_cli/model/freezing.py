@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from torch import nn
 
@@ -45,11 +45,17 @@ def freeze(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str
     """
     names, parts = dict(model.named_parameters()), list(owners)
     frozen = frozen_rows(model, parts, patterns)
-    trained = {rows.name for rows in named_rows(parts, names) if rows not in frozen}
-    for name, parameter in names.items():
-        if name not in trained:
+    trained = {owned.parameter for owned in not_frozen(model, parts, frozen)}
+    for parameter in names.values():
+        if parameter not in trained:
             parameter.requires_grad_(False)
-    return {rows for rows in frozen if rows.name in trained}
+    return {rows for rows in frozen if names[rows.name] in trained}
+
+
+def not_frozen(model: nn.Module, owners: Sequence[Ownership], frozen: Collection[NamedRows]) -> list[Ownership]:
+    """The owners of all rows but those that are ``frozen``."""
+    named = named_rows(owners, dict(model.named_parameters()))
+    return [owned for owned, rows in zip(owners, named, strict=True) if rows not in frozen]
 
 
 def frozen_rows(model: nn.Module, owners: Iterable[Ownership], patterns: Sequence[str]) -> set[NamedRows]:

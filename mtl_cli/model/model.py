@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from mtl_cli.model.encoders import EncoderMaker
 from mtl_cli.model.encoders.mlp import MLP
 from mtl_cli.model.flops import FlopCounter
-from mtl_cli.model.freezing import freeze, frozen_statistics
+from mtl_cli.model.freezing import freeze, frozen_statistics, not_frozen
 from mtl_cli.model.heads import Heads, HeadSpec, ProductHeads
-from mtl_cli.model.ownership import NamedRows, Ownership, named_rows
+from mtl_cli.model.ownership import NamedRows, Ownership
 from mtl_cli.model.sharing import Ordered, Sharing
 from mtl_cli.model.sharing.hard import HardSharing
 from mtl_cli.types import Inputs, InputSpec
@@ -129,13 +129,7 @@ class MultiTaskModel(nn.Module):
 
     def trained(self) -> list[Ownership]:
         """Who owns what is trained: the parameters, and rows of them, that are not frozen."""
-        owners = self.owners()
-        named = named_rows(owners, dict(self.named_parameters()))
-        return [
-            owned
-            for owned, rows in zip(owners, named, strict=True)
-            if owned.parameter.requires_grad and rows not in self._frozen_rows
-        ]
+        return [o for o in not_frozen(self, self.owners(), self._frozen_rows) if o.parameter.requires_grad]
 
     def rows_of_heads(self, labelled: Tensor) -> Tensor:
         """The rows that features are made for, (number of tasks with features, B) bool.

@@ -71,18 +71,25 @@ ON_A_LINE = {
 }
 
 
+def _checked_conflict_averse_point(gramian, radius):
+    """The point, which has to be weights that sum to 1, and what it minimises."""
+
+    def value(w):
+        return w @ gramian.mean(1) + radius * np.sqrt(max(w @ gramian @ w, 0.0))
+
+    w = conflict_averse_point(gramian, radius)
+    assert w.min() >= 0
+    assert w.sum() == pytest.approx(1)
+    return w, value
+
+
 @pytest.mark.parametrize("c", [0.4, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("gramian", ON_A_LINE.values(), ids=ON_A_LINE)
 def test_conflict_averse_point_of_gradients_along_a_line_is_optimal(gramian, c):
     gramian = np.array(gramian)
     radius = c * np.sqrt(gramian.mean())
 
-    def goal(w):
-        return w @ gramian.mean(1) + radius * np.sqrt(max(w @ gramian @ w, 0.0))
-
-    w = conflict_averse_point(gramian, radius)
-    assert w.min() >= 0
-    assert w.sum() == pytest.approx(1)
+    w, goal = _checked_conflict_averse_point(gramian, radius)
     assert goal(w) <= min(0.0, *map(goal, np.eye(len(w)))) + 1e-3 * gramian.max()  # an end of the line, or 0 within
 
 
@@ -99,12 +106,7 @@ def test_conflict_averse_point_is_that_of_scipy(radius, k, seed):
     gramian = _gramian(k, seed)
     radius = radius * np.sqrt(gramian.mean())
 
-    def value(w):
-        return w @ gramian.mean(1) + radius * np.sqrt(max(w @ gramian @ w, 0))
-
-    w = conflict_averse_point(gramian, radius)
-    assert w.min() >= 0
-    assert w.sum() == pytest.approx(1)
+    w, value = _checked_conflict_averse_point(gramian, radius)
     start, whole = np.ones(k) / k, {"type": "eq", "fun": lambda w: w.sum() - 1}
     other = minimize(value, start, bounds=[(0, 1)] * k, constraints=whole, method="SLSQP", options={"ftol": 1e-12})
     assert value(w) <= other.fun + 1e-9 * abs(other.fun)
